@@ -1,0 +1,52 @@
+# make demo and make test set up everything on a machine that has Python 3.11 or newer.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test bench check lint types tests wheel slow clean
+
+demo: .venv/core
+	$(BIN)/labelleak audit --data digits --model cnn --out demo --overwrite
+	@echo "Open demo/report.html in a browser."
+
+test: .venv/dev
+	$(MAKE) --no-print-directory check
+
+check: lint types tests wheel
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+tests:
+	$(BIN)/python -m pytest
+
+wheel:
+	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .
+	$(BIN)/python tests/house/check_wheel.py build/wheel
+
+bench: .venv/core
+	$(BIN)/labelleak bench
+
+slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+.venv/pip:
+	@test -n "$(PYTHON)" || { echo "labelleak needs Python 3.11 or newer; none was found." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: .venv/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -e . -c constraints.txt
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	@touch $@
+
+clean:
+	rm -rf .venv build dist demo

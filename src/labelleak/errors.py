@@ -1,0 +1,30 @@
+"""The errors that labelleak raises on purpose, each with one sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LabelleakError(Exception):
+    """Root of every error that labelleak raises on purpose; its text is fit for a user."""
+
+
+class BadInput(LabelleakError, ValueError):
+    """What was handed in cannot be used; the sentence says why and what to do (exit status 2)."""
+
+
+class NotApplicable(LabelleakError):
+    """An attack's need is not granted by what is known, or not carried by the update."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
+    """Build the error for a name that is not in a list, naming the nearest one that is.
+
+    >>> str(unknown_name("attack", "lgl", ["llg", "free"]))
+    "unknown attack 'lgl'; did you mean 'llg'? Known: llg, free"
+    """
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return BadInput(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")

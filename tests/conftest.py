@@ -1,0 +1,24 @@
+"""What every test shares: one thread, no network, the folder of real data where it is there."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and reference vectors beside the checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the folder of real data is not beside this checkout")
+    return SHARED
