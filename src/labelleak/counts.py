@@ -1,0 +1,211 @@
+"""Turn scores per class into whole label counts that sum to N; numpy, float64 throughout.
+
+One rule of ties holds everywhere: of equal candidates the lower class index goes first. All
+routines take leading trial dimensions ``*R``; each has a slow twin in ``tests/naive``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from labelleak.errors import BadInput
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+# Labels handed out up front stay this far (in steps) below the water level, so that rounding
+# can never hand out one too many; the rest is settled by an exact comparison.
+_MARGIN = 1e-6
+# With this many classes per label it pays to look for the lowest classes first.
+_MANY_CLASSES = 4
+
+
+def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, total: int) -> Ints:
+    """Hand out N labels by LLG's rule (Wainakh et al., PoPETs 2022; their P1 and P2).
+
+    A class whose raw row sum is negative is present and gets one label (P1); if that would be
+    more than N, the most negative N get one each. The offset is subtracted from every row sum and
+    the impact m < 0 once for each label handed out. Then the class with the smallest value
+    gets a label and rises by -m, until N labels are out (P2).
+
+    The second stage picks the N' smallest of the terms ``g_i - s_i + k |m|``, so it is solved by
+    a water level instead of N' searches: O(K log K) whatever N is.
+
+    Args:
+        row_sums: raw row sums g, ``*R x K``.
+        impact: m, what one label adds to its row sum; shape ``*R x 1`` or scalar, at most 0.
+            Zero is the limit from below: labels go evenly to the classes tied at the minimum.
+        offset: s, what other classes' labels add; broadcasts to ``*R x K``.
+        total: N, labels to hand out.
+
+    Returns:
+        Counts ``*R x K``, each row summing to N.
+
+    Raises:
+        BadInput: for NaN or infinite numbers, a positive impact, or N below 1.
+
+    >>> extract_counts([-3.0, -1.0, 2.0, 2.0], -1.0, 0.0, 4)
+    array([3, 1, 0, 0])
+    """
+    values = _finite(row_sums, "row sums")
+    step = -np.broadcast_to(_finite(impact, "impact"), (*values.shape[:-1], 1))
+    if (step < 0).any():
+        raise BadInput("the impact of a label on its row sum must not be positive")
+    _check_total(total)
+    present = values < 0
+    if (present.sum(axis=-1) > total).any():
+        present &= smallest(values, total)
+    level = values - _finite(offset, "offset") + present * step
+    rest = total - present.sum(axis=-1, keepdims=True)
+    return present + fill(level, step, rest)
+
+
+def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:
+    """Hand out labels one by one to the class with the smallest value, which then rises by step.
+
+    Args:
+        values: start values, ``*R x K``.
+        step: how much a label raises its class, ``*R x 1`` or scalar, at least 0; at 0 the
+            labels go evenly to the classes tied at the minimum.
+        total: labels to hand out per trial, ``*R x 1`` or scalar.
+
+    Returns:
+        Counts ``*R x K``, each row summing to its total.
+
+    >>> fill([0.0, 0.5, 5.0], 1.0, 3)
+    array([2, 1, 0])
+    """
+    start = _finite(values, "values")
+    shape = (*start.shape[:-1], 1)
+    rise = np.abs(np.broadcast_to(_finite(step, "step"), shape))  # a step of -0 is one of 0
+    labels = np.broadcast_to(np.asarray(total, dtype=np.int64), shape)
+    if start.shape[-1] > _MANY_CLASSES * max(int(labels.max(initial=0)), 1):
+        return _fill_lowest(start, rise, labels)
+    return _fill_all(start, rise, labels)
+
+
+def round_counts(values: ArrayLike, total: int) -> Ints:
+    """Round real label counts to whole ones that sum to N, moving them as little as possible.
+
+    The answer minimises ``sum_i (n_i - x_i)^2`` over all non-negative integers that sum to N.
+    When the values are non-negative and sum to N this is the largest-remainder rule; when they
+    do not, the surplus is taken from (or given to) all alike. Each next label goes to the class
+    with the most still owed, so it is `fill` with a step of one.
+
+    Args:
+        values: real counts, ``*R x K``; negative ones are allowed.
+        total: N.
+
+    Raises:
+        BadInput: for NaN or infinite values, or N below 1.
+
+    >>> round_counts([1.4, 0.35, 1.25], 3)
+    array([2, 0, 1])
+    """
+    _check_total(total)
+    return fill(-_finite(values, "counts"), 1.0, total)
+
+
+def best_counts(tails: ArrayLike, total: int) -> Ints:
+    """Give the counts that maximise expected ASR under a posterior (or prior) of counts.
+
+    Expected ASR is ``sum_i sum_{k <= g_i} P(c_i >= k) / N``, concave in each g_i, so the N
+    largest (i, k) pairs are optimal. Ties: smaller k first, then the lower class.
+
+    Args:
+        tails: P(c_i >= k) for k = 1 .. M, ``*R x K x M``; made non-increasing in k if noise
+            broke that.
+        total: N, at most K * M.
+
+    Raises:
+        BadInput: for NaN, or fewer than N pairs to choose from.
+
+    >>> best_counts([[0.9, 0.8, 0.1], [0.5, 0.2, 0.1]], 3)
+    array([2, 1])
+    """
+    chances = np.minimum.accumulate(_finite(tails, "probabilities"), axis=-1)
+    _check_total(total)
+    classes, most = chances.shape[-2:]
+    if classes * most < total:
+        raise BadInput(f"{total} labels do not fit into {classes} classes of at most {most} each")
+    by_count = np.swapaxes(chances, -1, -2)
+    taken = smallest(-by_count.reshape(*chances.shape[:-2], -1), total)
+    return np.asarray(taken.reshape(by_count.shape).sum(axis=-2), dtype=np.int64)
+
+
+def smallest(values: Floats, number: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Mark the `number` smallest entries along the last axis; of equals, the first ones.
+
+    Args:
+        values: ``*R x M``.
+        number: how many to mark per row, scalar or ``*R x 1``; at most M are marked.
+
+    >>> smallest(np.array([3.0, 1.0, 1.0, 1.0]), 2)
+    array([False,  True,  True, False])
+    """
+    wanted = np.broadcast_to(np.asarray(number, dtype=np.int64), (*values.shape[:-1], 1))
+    wanted = np.minimum(wanted, values.shape[-1])
+    last = np.maximum(wanted - 1, 0)
+    if last.size and (last == last.flat[0]).all():
+        place = int(last.flat[0])
+        threshold = np.partition(values, place, axis=-1)[..., place : place + 1]
+    else:
+        threshold = np.take_along_axis(np.sort(values, axis=-1), last, axis=-1)
+    below = values < threshold
+    tied = values == threshold
+    room = wanted - below.sum(axis=-1, keepdims=True)
+    return np.where(wanted > 0, below | (tied & (np.cumsum(tied, axis=-1) <= room)), False)
+
+
+def _fill_lowest(values: Floats, step: Floats, total: Ints) -> Ints:
+    """Fill where classes far outnumber labels: only the N lowest classes can get one."""
+    counts = np.zeros(values.shape, dtype=np.int64)
+    for trial in np.ndindex(values.shape[:-1]):
+        row, labels = values[trial], int(total[trial][0])
+        if labels > 0:
+            lowest = np.flatnonzero(row <= np.partition(row, labels - 1)[labels - 1])
+            counts[trial][lowest] = _fill_all(row[lowest], step[trial], total[trial])
+    return counts
+
+
+def _fill_all(values: Floats, step: Floats, total: Ints) -> Ints:
+    """Fill by a water level over all classes."""
+    height = values - values.min(axis=-1, keepdims=True)
+    # In units of one step; a class higher than `total` steps can never get one.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        steps_high = np.where(height > 0, height / step, 0.0)
+    steps_high = np.minimum(steps_high, total + 1.0)
+    level = _water_level(steps_high, total)
+    sure = np.floor(np.maximum(level - _MARGIN - steps_high, 0.0)).astype(np.int64)
+    left = total - sure.sum(axis=-1, keepdims=True)
+    # At most two more labels per class can be missing; settle them by their exact height.
+    unit = np.where(step > 0, step, 1.0)
+    start = np.where(step > 0, height, steps_high)
+    candidates = start[..., None] + (sure[..., None] + np.arange(2)) * unit[..., None]
+    flat = candidates.reshape(*values.shape[:-1], -1)
+    missing = smallest(flat, left).reshape(candidates.shape).sum(axis=-1)
+    return np.asarray(sure + missing, dtype=np.int64)
+
+
+def _water_level(heights: Floats, labels: Ints) -> Floats:
+    """Find W with sum_i max(W - t_i, 0) = number of labels; heights t start at 0."""
+    ranked = np.sort(heights, axis=-1)
+    summed = np.cumsum(ranked, axis=-1)
+    places = np.arange(1, heights.shape[-1] + 1)
+    # Water needed to reach the j-th lowest class; it grows with j.
+    needed = places * ranked - summed
+    wet = np.maximum((needed < labels).sum(axis=-1, keepdims=True), 1)
+    return np.asarray((labels + np.take_along_axis(summed, wet - 1, axis=-1)) / wet)
+
+
+def _finite(values: ArrayLike, name: str) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise BadInput(f"the {name} hold NaN or infinite numbers; no counts can be read from them")
+    return array
+
+
+def _check_total(total: int) -> None:
+    if total < 1:
+        raise BadInput(f"the number of samples must be at least 1, not {total}")

@@ -1,0 +1,104 @@
+"""The fast counting rules against their slow twins, ties included."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from labelleak import counts
+from labelleak.errors import BadInput
+from naive import twins
+
+# Small integers force ties; floats the general case.
+tied = st.integers(-4, 4).map(float)
+wild = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-6)
+numbers = st.one_of(tied, wild)
+sizes = st.integers(2, 12)
+rows = sizes.flatmap(lambda k: st.lists(numbers, min_size=k, max_size=k))
+steps = st.one_of(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.floats(1e-3, 1e3))
+
+
+@given(rows, steps, st.integers(1, 60))
+def test_extraction_is_the_greedy_one(row, step, total):
+    want = twins.extract_counts(row, -step, 0.25, total)
+    got = counts.extract_counts(row, -step, 0.25, total)
+    assert got.tolist() == want.tolist()
+
+
+@given(rows, steps, st.integers(0, 60))
+def test_fill_is_the_greedy_one(row, step, total):
+    assert counts.fill(row, step, total).tolist() == twins.fill(row, step, total).tolist()
+
+
+@given(
+    st.tuples(sizes, st.integers(1, 8)).flatmap(
+        lambda shape: arrays(np.float64, shape, elements=st.sampled_from([0, 0.1, 0.25, 0.5, 1]))
+    ),
+    st.data(),
+)
+def test_best_counts_is_the_greedy_one(tails, data):
+    total = data.draw(st.integers(1, tails.size))
+    assert counts.best_counts(tails, total).tolist() == twins.best_counts(tails, total).tolist()
+
+
+@given(st.integers(2, 5), st.integers(1, 6), st.data())
+def test_rounding_moves_the_values_as_little_as_possible(classes, total, data):
+    x = np.array(data.draw(st.lists(st.floats(-2, 6), min_size=classes, max_size=classes)))
+    got = counts.round_counts(x, total)
+    grid = np.stack(np.meshgrid(*[np.arange(total + 1)] * classes), -1).reshape(-1, classes)
+    grid = grid[grid.sum(1) == total]
+    best = ((grid - x) ** 2).sum(1).min()
+    assert got.sum() == total
+    assert (got >= 0).all()
+    assert ((got - x) ** 2).sum() <= best + 1e-6
+
+
+@given(st.lists(st.floats(0, 5), min_size=2, max_size=6), st.integers(1, 20))
+def test_rounding_of_values_that_fit_stays_within_one(raw, total):
+    x = np.array(raw) + 1e-3
+    x = x / x.sum() * total
+    got = counts.round_counts(x, total)
+    assert (np.abs(got - x) < 1 + 1e-6).all()
+    # Monotone: who is owed clearly more gets no less.
+    more = x[:, None] > x[None, :] + 1e-9
+    assert (got[:, None] >= got[None, :])[more].all()
+
+
+def test_many_trials_at_once_equal_one_by_one():
+    rng = np.random.default_rng(0)
+    g = rng.normal(size=(3, 50, 7)).round(1)
+    m = -rng.choice([0.0, 0.1, 0.5], size=(3, 50, 1))
+    together = counts.extract_counts(g, m, 0.1, 9)
+    for i in np.ndindex(3, 50):
+        assert together[i].tolist() == twins.extract_counts(g[i], m[i][0], 0.1, 9).tolist()
+
+
+def test_one_huge_gap_and_a_tiny_step_do_not_overflow():
+    assert counts.fill([0.0, 0.0, 1e300], 1e-300, 5).tolist() == [3, 2, 0]
+    assert counts.extract_counts([-1e-320, 1.0], -1e-320, 0.0, 3).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_without_an_impact_the_classes_tied_at_the_minimum_share(zero):
+    assert counts.extract_counts([2.0, 1.0, 1.0], zero, 0.0, 5).tolist() == [0, 3, 2]
+    assert counts.extract_counts([-2.0, 1.0, 1.0], zero, 0.0, 3).tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_refused(bad):
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        counts.extract_counts([bad, 1.0], -1.0, 0.0, 2)
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        counts.round_counts([bad, 1.0], 2)
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        counts.best_counts([[bad], [1.0]], 2)
+
+
+def test_a_positive_impact_an_empty_batch_and_too_many_labels_are_refused():
+    with pytest.raises(BadInput, match="must not be positive"):
+        counts.extract_counts([-1.0, 1.0], 0.5, 0.0, 2)
+    with pytest.raises(BadInput, match="at least 1"):
+        counts.extract_counts([-1.0, 1.0], -0.5, 0.0, 0)
+    with pytest.raises(BadInput, match="do not fit"):
+        counts.best_counts([[1.0], [1.0]], 3)
