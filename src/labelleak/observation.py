@@ -1,0 +1,275 @@
+"""What the attacker sees of an update; the one place where sign, scale and steps are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """The gradient of the mean loss with respect to the head, averaged over local steps.
+
+    Build it with `from_gradient` or `from_update`, which check what they are given.
+
+    Attributes:
+        weight: gradient of the head's weight, ``*R x K x D`` (K classes, D head inputs), or None.
+        bias: gradient of the head's bias, ``*R x K``, or None when the head has none.
+        num_samples: labels in all, batch size times local steps; None if the attacker has no idea.
+        local_steps: optimiser steps behind the update; 1 is FedSGD.
+        rest: gradients of the other parameters by name, ``*R x ...``, for the attacks that
+            need the whole gradient; None when they were not kept.
+
+    Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    num_samples: int | None = None
+    local_steps: int = 1
+    rest: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is None and self.bias is None:
+            raise BadInput(
+                "an observation needs the head's weight gradient, its bias gradient or both"
+            )
+        if self.weight is not None:
+            _check_floats(self.weight, "weight gradient", least_dimensions=2)
+        if self.bias is not None:
+            _check_floats(self.bias, "bias gradient", least_dimensions=1)
+        if self.num_classes < 2:
+            raise BadInput(f"a head needs at least 2 classes, this one has {self.num_classes}")
+        if self.weight is not None and self.bias is not None:
+            rows, entries = tuple(self.weight.shape[:-1]), tuple(self.bias.shape)
+            if rows != entries:
+                raise BadInput(
+                    f"the bias gradient has shape {entries}; a weight gradient of shape "
+                    f"{tuple(self.weight.shape)} needs {rows}"
+                )
+        for name, number in (("num_samples", self.num_samples), ("local_steps", self.local_steps)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise BadInput(f"{name} must be a whole number of at least 1, not {number!r}")
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        # A NaN or infinity anywhere in a row survives into its sum, so K numbers tell it all.
+        for name, rows in (
+            ("weight", self.row_sums if self.weight is not None else None),
+            ("bias", self.bias_gradient if self.bias is not None else None),
+        ):
+            if rows is not None and not np.isfinite(rows).all():
+                raise BadInput(f"the {name} gradient holds NaN, infinite or overflowing values")
+
+    @classmethod
+    def from_gradient(
+        cls,
+        weight: Tensor | np.ndarray | None,
+        bias: Tensor | np.ndarray | None = None,
+        *,
+        num_samples: int | None = None,
+        local_steps: int = 1,
+    ) -> Observation:
+        """Take a shared gradient of the mean loss, as FedSGD sends it.
+
+        Args:
+            weight: ``*R x K x D`` gradient of the head's weight, or None.
+            bias: ``*R x K`` gradient of the head's bias, or None.
+            num_samples: labels behind the gradient in all; None when unknown.
+            local_steps: steps over which the gradient was averaged.
+
+        Raises:
+            BadInput: for shapes that do not fit, fewer than 2 classes, NaN or infinite values,
+                sparse or integer tensors, or numbers below 1.
+
+        >>> weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
+        >>> Observation.from_gradient(weight, num_samples=1).row_sums.tolist()
+        [-1.0, 0.5, 0.5]
+        """
+        return cls(_as_tensor(weight), _as_tensor(bias), num_samples, local_steps)
+
+    @classmethod
+    def from_update(
+        cls,
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        *,
+        head: str,
+        lr: float,
+        local_steps: int = 1,
+        batch_size: int | None = None,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        proximal: float = 0.0,
+    ) -> Observation:
+        """Turn weights before and after local SGD into the mean gradient along the way.
+
+        SGD moves the weights by ``-lr * sum_t w_t (g_t + weight_decay * theta_t + proximal *
+        (theta_t - theta_0))``, where w_t counts how often momentum replays step t's gradient
+        (`step_weights`). So the mean gradient is ``(before - after) / (lr * sum w)`` less the
+        known terms. It is exact for one step; over several steps theta_t is taken on the
+        straight line from before to after.
+
+        Args:
+            before: state dict that the server sent (leading dimensions ``*R`` allowed).
+            after: state dict that the client returned.
+            head: module name of the head; ``""`` when the model is the head itself.
+            lr: learning rate of the client's SGD.
+            local_steps: optimiser steps that the client took.
+            batch_size: labels per step; None when unknown.
+            momentum: SGD momentum, buffer empty at the start, as in ``torch.optim.SGD``.
+            dampening: SGD dampening.
+            nesterov: whether the momentum is Nesterov's.
+            weight_decay: L2 factor added to each step's gradient.
+            proximal: FedProx's pull towards the weights that the server sent.
+
+        Raises:
+            BadInput: if the head's weight is not in both dicts, shapes differ, or lr is not
+                above 0; and as `from_gradient`.
+
+        >>> before = {"fc.weight": torch.zeros(2, 3)}
+        >>> after = {"fc.weight": torch.tensor([[0.2, 0.2, 0.2], [-0.2, -0.2, -0.2]])}
+        >>> seen = Observation.from_update(before, after, head="fc", lr=0.1, batch_size=4)
+        >>> seen.row_sums.round(6).tolist(), seen.num_samples
+        ([-6.0, 6.0], 4)
+        """
+        if not lr > 0:
+            raise BadInput(f"the learning rate must be above 0, not {lr}")
+        if local_steps < 1:
+            raise BadInput(f"local_steps must be at least 1, not {local_steps}")
+        weights = step_weights(
+            local_steps, momentum=momentum, dampening=dampening, nesterov=nesterov
+        )
+        total = float(weights.sum())
+        # Where along the straight line the average step stood: 0 at before, 1 at after.
+        progress = float(weights @ np.arange(local_steps)) / (local_steps * total)
+
+        def mean_gradient(name: str) -> Tensor | None:
+            start, end = _pair(before, after, name, required=name.endswith("weight"))
+            if start is None or end is None:
+                return None
+            moved = end - start
+            gradient = -moved / (lr * total)
+            gradient -= weight_decay * (start + progress * moved)
+            gradient -= proximal * progress * moved
+            return gradient
+
+        prefix = f"{head}." if head else ""
+        return cls(
+            mean_gradient(f"{prefix}weight"),
+            mean_gradient(f"{prefix}bias"),
+            None if batch_size is None else batch_size * local_steps,
+            local_steps,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """K, the rows of the head."""
+        if self.weight is not None:
+            return int(self.weight.shape[-2])
+        assert self.bias is not None
+        return int(self.bias.shape[-1])
+
+    @property
+    def trials(self) -> tuple[int, ...]:
+        """The leading dimensions ``*R``; empty for a single update."""
+        if self.weight is not None:
+            return tuple(self.weight.shape[:-2])
+        assert self.bias is not None
+        return tuple(self.bias.shape[:-1])
+
+    @cached_property
+    def row_sums(self) -> np.ndarray:
+        """Row sums g_i of the weight gradient, ``*R x K`` float64: LLG's statistic.
+
+        Raises:
+            BadInput: when the weight gradient was not shared.
+        """
+        if self.weight is None:
+            raise BadInput("the weight gradient was not shared, so it has no row sums")
+        # Half precision would lose the small rows; float32 sums pairwise and is enough.
+        low = self.weight.dtype in (torch.float16, torch.bfloat16)
+        sums = self.weight.detach().sum(-1, dtype=torch.float32 if low else None)
+        return np.asarray(sums.cpu().double().numpy())
+
+    @cached_property
+    def bias_gradient(self) -> np.ndarray:
+        """The bias gradient as ``*R x K`` float64.
+
+        Raises:
+            BadInput: when the bias gradient was not shared.
+        """
+        if self.bias is None:
+            raise BadInput("the bias gradient was not shared, or the head has no bias")
+        return np.asarray(self.bias.detach().cpu().double().numpy())
+
+
+def step_weights(
+    steps: int, *, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
+) -> np.ndarray:
+    """Count how often SGD with momentum replays each step's gradient in the whole update.
+
+    With an empty buffer at the start, step t's gradient is added (1 - mu^(T-t+1)) / (1 - mu)
+    times (times 1 - dampening from the second step on, as torch.optim.SGD does); plain SGD
+    gives ones. Ten steps at momentum 0.9 weigh 41.4 in all, not 10.
+
+    >>> round(float(step_weights(10, momentum=0.9).sum()), 1)
+    41.4
+    """
+    if not 0 <= momentum < 1:
+        raise BadInput(f"momentum must lie in [0, 1), not {momentum}")
+    remaining = np.arange(steps, 0, -1)
+    replays = (1 - momentum**remaining) / (1 - momentum)
+    enters = np.where(np.arange(steps) == 0, 1.0, 1.0 - dampening)
+    if nesterov:
+        return np.asarray(1 + momentum * replays) if momentum else np.ones(steps)
+    return np.asarray(enters * replays) if momentum else np.ones(steps)
+
+
+def _as_tensor(values: Any) -> Tensor | None:
+    if values is None or isinstance(values, Tensor):
+        return values
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"a gradient must be a tensor or array of numbers ({error})") from error
+
+
+def _check_floats(tensor: Tensor, name: str, *, least_dimensions: int) -> None:
+    if tensor.layout is not torch.strided:
+        raise BadInput(f"the {name} is sparse; make it dense first")
+    if not tensor.dtype.is_floating_point:
+        raise BadInput(f"the {name} must hold floating-point numbers, not {tensor.dtype}")
+    if tensor.dim() < least_dimensions or tensor.numel() == 0:
+        raise BadInput(
+            f"the {name} has shape {tuple(tensor.shape)}; it needs at least "
+            f"{least_dimensions} dimension(s) and no empty one"
+        )
+
+
+def _pair(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str, *, required: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Fetch one parameter from both state dicts, in float64."""
+    start, end = before.get(name), after.get(name)
+    if start is None and end is None and not required:
+        return None, None
+    if start is None or end is None:
+        side = "before" if start is None else "after"
+        names = ", ".join(list(before if start is None else after)[:6])
+        raise BadInput(f"the weights {side} the update have no {name!r}; they hold: {names}")
+    if start.shape[-end.dim() :] != end.shape and end.shape[-start.dim() :] != start.shape:
+        raise BadInput(
+            f"{name} has shape {tuple(start.shape)} before and {tuple(end.shape)} after the update"
+        )
+    return start.detach().double(), end.detach().double()

@@ -1,0 +1,120 @@
+"""The model as its holder can use it: from inputs to head inputs, logits and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from labelleak.errors import BadInput
+from labelleak.seeding import torch_seeded
+
+CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPass:
+    """What one forward pass shows at the head.
+
+    Attributes:
+        inputs: head inputs h, ``n x D``.
+        logits: head outputs z = W h + b, ``n x K``.
+    """
+
+    inputs: Tensor
+    logits: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """p = softmax(z), ``n x K``."""
+        return self.logits.softmax(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class WhiteBox:
+    """A model, in the mode that it is in (train or eval), and the name of its head.
+
+    Passes never change the model: batch-norm statistics are written to copies, and random
+    layers draw from a forked generator.
+
+    Attributes:
+        module: the whole model.
+        head: module name of the last linear layer; ``""`` if the model is that layer.
+    """
+
+    module: nn.Module
+    head: str
+
+    @property
+    def head_module(self) -> nn.Module:
+        """The head itself."""
+        return self.module.get_submodule(self.head)
+
+    def run(self, inputs: Tensor, *, seed: int = 0, grad: bool = False) -> HeadPass:
+        """Pass a batch through the model once, as one batch.
+
+        Args:
+            inputs: ``n x ...`` as the model takes them.
+            seed: seed of dropout and the like.
+            grad: keep the graph, for autograd.
+
+        Raises:
+            BadInput: if the model cannot take these inputs, or its head sees anything but one
+                vector per input.
+        """
+        caught: list[tuple[Tensor, Tensor]] = []
+
+        def catch(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            caught.append((args[0], output))
+
+        hook = self.head_module.register_forward_hook(catch)
+        try:
+            with torch_seeded(seed), torch.set_grad_enabled(grad):
+                self._call(inputs)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(
+                f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
+            ) from error
+        finally:
+            hook.remove()
+        if len(caught) != 1 or caught[0][0].dim() != 2:
+            raise BadInput(
+                f"the head {self.head!r} must see one vector per input, once per pass; "
+                f"it ran {len(caught)} time(s)"
+            )
+        return HeadPass(*caught[0])
+
+    def _call(self, inputs: Tensor) -> None:
+        # Train-mode batch norm writes its running statistics: let it write to copies.
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        functional_call(self.module, buffers, (inputs,))
+
+    def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
+        """Pass many inputs through the model in chunks and join the results."""
+        passes = [
+            self.run(chunk, seed=seed + number)
+            for number, chunk in enumerate(torch.split(inputs, CHUNK))
+        ]
+        return HeadPass(
+            torch.cat([one.inputs for one in passes]), torch.cat([one.logits for one in passes])
+        )
+
+    def is_per_sample(self, inputs: Tensor) -> bool:
+        """Tell whether each input is passed alike whatever the batch around it and the seed.
+
+        True for models of layers that see one sample at a time; False with dropout or batch norm
+        in train mode. Tried on the first inputs, twice, in a batch and alone.
+        """
+        few = inputs[:4]
+        together = self.run(few, seed=1).logits
+        again = self.run(few, seed=2).logits
+        try:
+            alone = torch.cat([self.run(one[None], seed=3).logits for one in few])
+        except BadInput:  # batch norm in train mode refuses a batch of one
+            return False
+        return bool(
+            torch.equal(together, again) and torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
+        )
