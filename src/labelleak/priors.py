@@ -1,0 +1,117 @@
+"""Priors over a batch's label counts, and the best guess that knows nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import stats
+
+from labelleak.counts import Floats, Ints, best_counts
+
+
+class Prior(Protocol):
+    """How label counts are distributed before any update is seen."""
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        ...
+
+
+@dataclass(frozen=True)
+class UniformPrior:
+    """Each label drawn uniformly: c_i ~ Binomial(N, 1/K).
+
+    >>> UniformPrior().tails(2, 4)[0].tolist()
+    [0.4375, 0.0625]
+    """
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        return _alike(_binomial(num_samples, num_samples, 1 / num_classes), num_classes)
+
+
+@dataclass(frozen=True)
+class UnbalancedPrior:
+    """The paper's unbalanced batch: half one class, a quarter another, the rest uniform.
+
+    Both classes are unknown, so a class is the half one with chance 1/K, the quarter one with
+    chance 1/K, and otherwise gets only what falls on it from the rest.
+    """
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        half, quarter = num_samples // 2, num_samples // 4
+        rest = _binomial(num_samples, num_samples - half - quarter, 1 / num_classes)
+
+        def raised(by: int) -> Floats:
+            return np.concatenate([np.ones(by), rest])[:num_samples]
+
+        mixed = (raised(half) + raised(quarter) + (num_classes - 2) * rest) / num_classes
+        return _alike(mixed, num_classes)
+
+
+@dataclass(frozen=True)
+class DirichletPrior:
+    """Class shares drawn from a symmetric Dirichlet(alpha), labels from them.
+
+    Each count is beta-binomial(N, alpha, (K - 1) alpha).
+    """
+
+    alpha: float
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        counts = np.arange(num_samples + 1)
+        others = (num_classes - 1) * self.alpha
+        chances = np.asarray(stats.betabinom.pmf(counts, num_samples, self.alpha, others))
+        return _alike(_upper(chances), num_classes)
+
+
+@dataclass(frozen=True)
+class PoolPrior:
+    """Samples drawn without replacement from a pool of known class sizes (hypergeometric).
+
+    Attributes:
+        sizes: samples of each class in the pool, K numbers.
+    """
+
+    sizes: tuple[int, ...]
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        counts = np.arange(num_samples + 1)
+        sizes = np.asarray(self.sizes)[:, None]
+        return _upper(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
+
+
+def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
+    """Give the best guess that needs no update, and the ASR that it scores on average.
+
+    The guess takes the N largest P(c_i >= k) under the prior (`counts.best_counts`); their
+    sum over N is its expected ASR, exactly.
+
+    >>> counts, asr = free_guess(UniformPrior(), 1, 10)
+    >>> int(counts.sum()), round(asr, 3)
+    (1, 0.1)
+    """
+    tails = prior.tails(num_samples, num_classes)
+    counts = best_counts(tails, num_samples)
+    taken = np.arange(tails.shape[-1]) < counts[..., None]
+    return counts, float(np.where(taken, tails, 0.0).sum() / num_samples)
+
+
+def _binomial(up_to: int, draws: int, chance: float) -> Floats:
+    """P(Binomial(draws, chance) >= k) for k = 1 .. up_to."""
+    return np.asarray(stats.binom.sf(np.arange(up_to), draws, chance))
+
+
+def _upper(chances: Floats) -> Floats:
+    """Turn P(c = 0 .. N) into P(c >= 1 .. N)."""
+    summed = np.cumsum(chances[..., ::-1], axis=-1)[..., ::-1]
+    return np.clip(summed[..., 1:], 0.0, 1.0)
+
+
+def _alike(tails: Floats, num_classes: int) -> Floats:
+    return np.broadcast_to(tails, (num_classes, tails.size))

@@ -1,0 +1,170 @@
+"""One flat row per attack run, written and read as JSON lines; standard library only.
+
+A record is the second waist of the program: whatever made it, everything to the right of it
+(tables, figures, page, gate, anybody's data frame) needs nothing but this file's format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from labelleak.errors import BadInput
+
+SCHEMA = 1
+THREAT_MODELS = ("none", "update", "model", "auxiliary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one attack answered on one update, how right it was, and where all of it came from.
+
+    Every field is a key of the JSON line. ``asr`` is the attack success rate
+    ``sum_i min(guess_i, c_i) / N``; ``asr_free`` the expected ASR of the best guess that needs
+    no update, given the prior that the batch was drawn from; ``advantage`` is
+    ``(asr - asr_free) / (1 - asr_free)``, None when that guess is always right.
+    ``extra`` holds keys that only some sources write; they stand flat beside the others.
+    """
+
+    trial: int
+    seed: int
+    attack: str
+    threat_model: str
+    adaptive: bool
+    data: str
+    model: str
+    initialisation: int
+    training_steps: int
+    model_accuracy: float | None
+    scheme: str
+    num_classes: int
+    batch_size: int
+    local_steps: int
+    num_samples: int
+    defense: str
+    asr: float
+    asr_free: float
+    advantage: float | None
+    presence_precision: float
+    presence_recall: float
+    seconds: float
+    flags: tuple[str, ...]
+    labelleak: str
+    torch: str
+    command: str
+    schema: int = SCHEMA
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Give the record as one line of JSON, extra keys flat beside the contract's.
+
+        Raises:
+            ValueError: if a number is NaN or infinite, which JSON cannot say.
+        """
+        clash = self.extra.keys() & set(_KEYS)
+        if clash:
+            raise ValueError(f"extra keys repeat contract keys: {sorted(clash)}")
+        row = {key: getattr(self, key) for key in _KEYS}
+        return json.dumps({**row, **self.extra}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """Read one line; the reverse of `to_json`.
+
+        Raises:
+            BadInput: if the line is no record of this schema.
+        """
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput("is not JSON") from error
+        if not isinstance(row, dict):
+            raise BadInput("is not a JSON object")
+        if row.get("schema") != SCHEMA:
+            raise BadInput(f"has schema {row.get('schema')!r}, this labelleak reads {SCHEMA}")
+        missing = [name for name in _KEYS if name not in row]
+        if missing:
+            raise BadInput(f"lacks the keys {', '.join(missing)}")
+        known = {name: _checked(name, kind, row.pop(name)) for name, kind in _TYPES.items()}
+        if known["threat_model"] not in THREAT_MODELS:
+            raise BadInput(f"names the unknown threat model {known['threat_model']!r}")
+        return cls(**known, extra=row)
+
+
+_KEYS = ("schema", *(f.name for f in fields(Record) if f.name not in ("schema", "extra")))
+_TYPES = {f.name: str(f.type) for f in fields(Record) if f.name != "extra"}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "tuple[str, ...]": (list,),
+}
+
+
+def _checked(name: str, annotation: str, value: Any) -> Any:
+    """Check one value of a row against its field's annotation."""
+    good = isinstance(value, _KINDS[annotation])
+    if annotation != "bool" and isinstance(value, bool):
+        good = False
+    if isinstance(value, float) and not math.isfinite(value):
+        good = False
+    if not good:
+        raise BadInput(f"has {value!r} under {name!r}, where {annotation} belongs")
+    if annotation == "tuple[str, ...]":
+        return tuple(str(item) for item in value)
+    return value
+
+
+def append_records(path: Path, records: Iterable[Record]) -> None:
+    """Append records to a file in one write, so that an interrupt leaves whole lines only.
+
+    Raises:
+        BadInput: if the file cannot be written (folder missing or read-only, disk full).
+    """
+    text = "".join(record.to_json() + "\n" for record in records)
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, size)
+                raise
+    except OSError as error:
+        raise BadInput(f"cannot write {path.name}: {error.strerror or error}") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read every record of a JSON-lines file.
+
+    A last line without its newline is what a killed writer leaves; it is passed over.
+
+    Raises:
+        BadInput: if the file cannot be read, or a whole line in it is no record.
+    """
+    return list(_iterate(path))
+
+
+def _iterate(path: Path) -> Iterator[Record]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise BadInput(f"cannot read records from {path}: {reason}") from error
+    whole, _, _ = text.rpartition("\n")
+    for number, line in enumerate(whole.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Record.from_json(line)
+        except BadInput as error:
+            raise BadInput(f"{path}, line {number} {error}") from error

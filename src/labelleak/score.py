@@ -1,0 +1,118 @@
+"""The truth, how right an answer is, and its advantage over a guess without the update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import jensenshannon
+
+from labelleak.counts import Floats, Ints
+from labelleak.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The label counts that really stood behind each update, ``*R x K``."""
+
+    counts: Ints
+
+    @classmethod
+    def from_labels(cls, labels: ArrayLike, num_classes: int) -> Truth:
+        """Count labels.
+
+        Args:
+            labels: ``*R x N`` class indices.
+            num_classes: K.
+
+        Raises:
+            BadInput: for labels that are no whole numbers from 0 to K - 1.
+
+        >>> Truth.from_labels([0, 2, 2], 3).counts.tolist()
+        [1, 0, 2]
+        """
+        array = np.asarray(labels)
+        if not np.issubdtype(array.dtype, np.integer) or array.ndim < 1:
+            raise BadInput(f"labels must be whole numbers, not {array.dtype}")
+        if array.size and (array.min() < 0 or array.max() >= num_classes):
+            raise BadInput(
+                f"labels run from {array.min()} to {array.max()}; "
+                f"with {num_classes} classes they must lie in 0 to {num_classes - 1}"
+            )
+        flat = array.reshape(-1, array.shape[-1])
+        shifted = flat + num_classes * np.arange(len(flat))[:, None]
+        counts = np.bincount(shifted.ravel(), minlength=len(flat) * num_classes)
+        return cls(counts.reshape(*array.shape[:-1], num_classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """How right guessed counts are; every field is an array over the trials ``*R``.
+
+    Attributes:
+        asr: attack success rate, sum_i min(guess_i, c_i) / N: the share of labels named, as a
+            multiset. With equal totals it is one minus the total variation distance.
+        presence_precision: share of the classes guessed present that are.
+        presence_recall: share of the classes present that were guessed.
+        presence_accuracy: share of all K classes whose presence bit is right (iLRG's LeAcc;
+            true negatives count, so it is high for large K whatever the guess).
+        count_accuracy: share of all K classes with exactly the right count (iLRG's LnAcc;
+            zeros count).
+        exact: whether all counts are right.
+        jensen_shannon: Jensen-Shannon distance (base 2) between guessed and true label shares.
+    """
+
+    asr: Floats
+    presence_precision: Floats
+    presence_recall: Floats
+    presence_accuracy: Floats
+    count_accuracy: Floats
+    exact: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    jensen_shannon: Floats
+
+
+def score(counts: ArrayLike, truth: Truth) -> Score:
+    """Compare guessed counts with the truth.
+
+    Args:
+        counts: guessed counts, ``*R x K``, each row summing to that of the truth.
+        truth: what was really there.
+
+    Raises:
+        BadInput: if shapes differ, a count is negative, or a total is not the truth's.
+
+    >>> result = score([2, 1, 0], Truth(np.array([1, 1, 1])))
+    >>> round(float(result.asr), 3), float(result.presence_precision)
+    (0.667, 1.0)
+    """
+    guess, real = np.asarray(counts), truth.counts
+    if guess.shape != real.shape:
+        raise BadInput(f"guessed counts have shape {guess.shape}, the true ones {real.shape}")
+    total = real.sum(axis=-1)
+    if (guess < 0).any() or (guess.sum(axis=-1) != total).any():
+        raise BadInput("guessed counts must not be negative and must sum to the number of samples")
+    named, there = guess > 0, real > 0
+    both = (named & there).sum(axis=-1)
+    shares = guess / total[..., None], real / total[..., None]
+    distance = jensenshannon(*shares, base=2, axis=-1)
+    return Score(
+        asr=np.minimum(guess, real).sum(axis=-1) / total,
+        presence_precision=both / named.sum(axis=-1),
+        presence_recall=both / there.sum(axis=-1),
+        presence_accuracy=(named == there).mean(axis=-1),
+        count_accuracy=(guess == real).mean(axis=-1),
+        exact=(guess == real).all(axis=-1),
+        jensen_shannon=np.nan_to_num(np.asarray(distance)),  # rounding can turn 0 into sqrt(-0)
+    )
+
+
+def advantage(asr: ArrayLike, asr_free: float) -> Floats | None:
+    """Give (ASR - free) / (1 - free): 0, the update told nothing; 1, it told everything.
+
+    It is negative where an attack does worse than the best guess without the update, and None
+    where that guess is always right, so that nothing is left to learn.
+    """
+    if asr_free >= 1 - 1e-12:
+        return None
+    return np.asarray((np.asarray(asr, dtype=np.float64) - asr_free) / (1 - asr_free))

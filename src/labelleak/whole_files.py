@@ -1,0 +1,29 @@
+"""Write text files so that a reader sees the old one or the new one, never half of either."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from labelleak.errors import BadInput
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside the target and move into place.
+
+    Raises:
+        BadInput: if the file cannot be written; an older one stays as it was.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:  # an interrupt must not leave the partial file either
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
