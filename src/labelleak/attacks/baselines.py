@@ -1,0 +1,56 @@
+"""Guesses that need no update: random labels, and the best guess under the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+from labelleak.priors import free_guess
+
+
+@dataclass(frozen=True)
+class RandomGuess:
+    """Draw N labels uniformly; the random baseline of Wainakh et al. (PoPETs 2022)."""
+
+    name: ClassVar[str] = "random"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022 (baseline)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Keep the generator; each call draws on."""
+
+        def answer(observation: Observation) -> Estimate:
+            shares = np.full(num_classes, 1 / num_classes)
+            counts = rng.multinomial(samples(observation), shares, size=observation.trials)
+            return Estimate(counts, counts.astype(np.float64))
+
+        return answer
+
+
+@dataclass(frozen=True)
+class FreeGuess:
+    """Give the counts that maximise expected ASR under the prior, whatever the update says.
+
+    This is the best data-free guess that every attack is measured against. Without a known
+    prior it takes labels to be uniform. Ties go to the lower class index.
+    """
+
+    name: ClassVar[str] = "free"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.PRIOR})
+    cite: ClassVar[str] = "labelleak (expected-ASR optimum under the prior)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Keep the prior."""
+        prior = known.prior
+
+        def answer(observation: Observation) -> Estimate:
+            counts, _ = free_guess(prior, samples(observation), num_classes)
+            chances = prior.tails(1, num_classes)[:, 0]
+            shape = (*observation.trials, num_classes)
+            return Estimate(np.broadcast_to(counts, shape), np.broadcast_to(chances, shape))
+
+        return answer

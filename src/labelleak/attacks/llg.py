@@ -1,0 +1,212 @@
+"""Label Leakage from Gradients (Wainakh et al., PoPETs 2022) under its three threat models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.counts import Floats, extract_counts
+from labelleak.errors import BadInput
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+from labelleak.white_box import HeadPass, WhiteBox
+
+NO_IMPACT = "impact_not_negative"
+
+
+@dataclass(frozen=True)
+class LLG:
+    """Read labels off the row sums of the head's weight gradient; nothing else is needed.
+
+    For softmax cross-entropy and head inputs h >= 0, a row sum ``g_i = sum_j dW_ij`` is
+    negative only if class i is in the batch (P1), and falls by about the same impact m with
+    each sample of the class (P2), ``g_i ~ c_i m``. The impact is estimated
+    from the update: ``m = (1 + 1/K) / N * sum of the negative g_i``; offsets are taken as 0.
+
+    Assumes head inputs that are not negative, a nearly uniform prediction (early training), and
+    a batch whose negative classes carry most of it: for balanced batches with N >> K the
+    impact comes out too small and the last labels pile up on one class.
+
+    Edge cases: with more negative classes than N, the most negative N are named once each. With
+    none negative (an all-zero update, say) the impact is 0 and labels go evenly to the classes
+    tied at the smallest row sum. K = 2 and N = 1 need no special rule. N must be known.
+    """
+
+    name: ClassVar[str] = "llg"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Nothing to prepare."""
+
+        def answer(observation: Observation) -> Estimate:
+            negative = np.minimum(observation.row_sums, 0.0).sum(axis=-1, keepdims=True)
+            impact = (1 + 1 / num_classes) / samples(observation) * negative
+            return _extract(observation, impact, np.zeros(num_classes))
+
+        return answer
+
+
+class Dummies(Enum):
+    """What the attacker feeds the model in place of data."""
+
+    ZEROS = "zeros"
+    ONES = "ones"
+    UNIFORM = "uniform"
+    GAUSSIAN = "gaussian"
+
+    def __repr__(self) -> str:
+        return f"Dummies.{self.name}"
+
+    def make(self, shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+        """Make dummy inputs ``n x *shape``; the random ones are drawn from the generator.
+
+        Constant dummies come twice (one would do, but for batch norm); random ones 256 times.
+        """
+        if self in (Dummies.ZEROS, Dummies.ONES):
+            return torch.full((2, *shape), float(self is Dummies.ONES))
+        draw: Callable[..., Floats] = rng.random if self is Dummies.UNIFORM else rng.standard_normal
+        return torch.from_numpy(draw(size=(256, *shape)).astype(np.float32))
+
+
+def dummies_for(data: str) -> Dummies:
+    """Choose dummies as the paper's experiments do: by data set, zeros where it says nothing.
+
+    MNIST and CelebA zeros, CIFAR-100 ones, SVHN uniform noise.
+
+    >>> dummies_for("svhn"), dummies_for("digits")
+    (Dummies.UNIFORM, Dummies.ZEROS)
+    """
+    chosen = {"cifar100": Dummies.ONES, "svhn": Dummies.UNIFORM}
+    return next((kind for name, kind in chosen.items() if name in data.lower()), Dummies.ZEROS)
+
+
+@dataclass(frozen=True)
+class LLGStar:
+    """LLG with impact and offsets measured on the model, fed dummy inputs (LLG*).
+
+    For every class c a batch of dummies is labelled c throughout. With the head's own
+    closed form this needs one forward pass: row sum j is ``E[(p_j - 1{j=c}) H]``, H the sum
+    of the head inputs. Impact ``m = (1 + 1/K) / N * mean_c E[(p_c - 1) H]``,
+    offset ``s_j = mean over c != j of E[p_j H]``.
+
+    Assumes what LLG assumes, and that dummies excite the head as data do.
+
+    Attributes:
+        dummies: what is fed; see `dummies_for` for the paper's choice.
+    """
+
+    dummies: Dummies = Dummies.ZEROS
+
+    name: ClassVar[str] = "llg_star"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
+    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Feed the dummies once and keep impact and offsets."""
+        model, shape = _model(known), known.input_shape
+        if shape is None:
+            raise BadInput("llg_star needs the shape of the model's inputs to make dummies")
+        seen = model.run(self.dummies.make(shape, rng), seed=int(rng.integers(2**31)))
+        signal = _signal(seen).mean(axis=0)
+        total = float(_feature_sum(seen).mean())
+        return calibrated(Calibration(float((signal - total).mean()), signal))
+
+
+@dataclass(frozen=True)
+class LLGPlus:
+    """LLG with impact and offsets measured on the model, fed auxiliary data (LLG+).
+
+    As `LLGStar`, with real inputs of each class: ``m = (1 + 1/K) / N * mean_c
+    E[(p_c - 1) H | y = c]`` and ``s_j = mean over c != j of E[p_j H | y = c]``. All auxiliary data
+    are used, where the paper draws ten batches per class: the same estimate with less noise.
+    Classes without auxiliary data are left out of both means.
+
+    Assumes what LLG assumes, and auxiliary data like the client's.
+    """
+
+    name: ClassVar[str] = "llg_plus"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
+    )
+    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once, in random order, and keep impact and offsets."""
+        data = known.auxiliary
+        assert data is not None
+        order = torch.from_numpy(rng.permutation(len(data)))
+        seen = _model(known).run_all(data.inputs[order], seed=int(rng.integers(2**31)))
+        return calibrated(calibrate(seen, data.labels[order].numpy(), num_classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What one label adds to row sums, for a batch of one.
+
+    Attributes:
+        own: mean row sum of a class in batches of that class alone, before the factor 1 + 1/K.
+        offset: s, mean row sum of each class in batches of another class, K numbers.
+    """
+
+    own: float
+    offset: Floats
+
+
+def calibrate(seen: HeadPass, labels: np.ndarray, num_classes: int) -> Calibration:
+    """Estimate impact and offsets from labelled head passes (LLG+).
+
+    Raises:
+        BadInput: if fewer than two classes have data, since offsets need another class.
+    """
+    signal, total = _signal(seen), _feature_sum(seen)
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise BadInput("auxiliary data must hold at least 2 classes")
+    by_class = np.stack([signal[labels == c].mean(axis=0) for c in present])
+    own = [by_class[row, c] - total[labels == c].mean() for row, c in enumerate(present)]
+    others = np.ones((len(present), num_classes))
+    others[np.arange(len(present)), present] = 0.0
+    offset = (by_class * others).sum(axis=0) / others.sum(axis=0)
+    return Calibration(float(np.mean(own)), offset)
+
+
+def calibrated(calibration: Calibration) -> Prepared:
+    """Answer by LLG's extraction with a given impact and offset."""
+
+    def answer(observation: Observation) -> Estimate:
+        factor = (1 + 1 / observation.num_classes) / samples(observation)
+        impact = np.full((*observation.trials, 1), factor * calibration.own)
+        return _extract(observation, impact, calibration.offset)
+
+    return answer
+
+
+def _extract(observation: Observation, impact: Floats, offset: Floats) -> Estimate:
+    """Extract counts; an impact that is not negative explains nothing and counts as 0."""
+    g = observation.row_sums
+    notes = () if (impact < 0).all() else (NO_IMPACT,)
+    usable = np.minimum(impact, 0.0)
+    counts = extract_counts(g, usable, offset, samples(observation))
+    return Estimate(counts, offset - g, notes)
+
+
+def _model(known: Knowledge) -> WhiteBox:
+    assert known.model is not None
+    return known.model
+
+
+def _feature_sum(seen: HeadPass) -> Floats:
+    """H, the sum of the head inputs of each sample."""
+    return np.asarray(seen.inputs.double().sum(dim=1).numpy())
+
+
+def _signal(seen: HeadPass) -> Floats:
+    """p_j H for each sample and class: the row sums that a sample of another class leaves."""
+    return np.asarray(seen.probabilities.double().numpy() * _feature_sum(seen)[:, None])

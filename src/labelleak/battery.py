@@ -1,0 +1,165 @@
+"""Run attacks on observations, score them against the truth aside, and write it all as records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from labelleak.errors import NotApplicable
+from labelleak.interfaces import Attack, Estimate, Knowledge, Need, Prepared, prepare, threat_model
+from labelleak.observation import Observation
+from labelleak.priors import Prior, free_guess
+from labelleak.record import Record
+from labelleak.score import Score, Truth, advantage, score
+from labelleak.seeding import stream
+
+# The standard battery is fixed, so that audits of different hands can be compared.
+STANDARD = ("random", "free", "llg", "llg_star", "llg_plus")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One attack's answer to one observation (of one or many trials), scored.
+
+    Attributes:
+        attack: the attack's name.
+        threat_model: what the attacker holds: none, update, model or auxiliary.
+        estimate: what it answered.
+        score: how right that is.
+        asr_free: expected ASR of the best guess without the update.
+        advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
+        seconds: time per trial that answering took, preparation not counted.
+    """
+
+    attack: str
+    threat_model: str
+    estimate: Estimate
+    score: Score
+    asr_free: float
+    advantage: np.ndarray | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Battery:
+    """Attacks prepared against one model.
+
+    Attributes:
+        prepared: every attack that applies, ready to answer.
+        refused: the others, with the reason.
+        known: what the attackers hold.
+        num_classes: K.
+        seed: seed of the attacks' own randomness; each attack has a stream of its own.
+    """
+
+    prepared: Mapping[Attack, Prepared]
+    refused: Mapping[str, str]
+    known: Knowledge
+    num_classes: int
+    seed: int
+
+    @classmethod
+    def prepare(
+        cls, attacks: Iterable[Attack], known: Knowledge, num_classes: int, *, seed: int = 0
+    ) -> Battery:
+        """Prepare attacks; those whose needs are not granted are noted as refused."""
+        prepared: dict[Attack, Prepared] = {}
+        refused = {}
+        for attack in attacks:
+            try:
+                rng = stream(seed, "attack", attack.name)
+                prepared[attack] = prepare(attack, known, num_classes, rng)
+            except NotApplicable as reason:
+                refused[attack.name] = str(reason)
+        return cls(prepared, refused, known, num_classes, seed)
+
+    def with_prior(self, prior: Prior) -> Battery:
+        """Tell attacks that use a prior another one; the others stay as they were prepared."""
+        users = [attack for attack in self.prepared if Need.PRIOR in attack.needs]
+        known = replace(self.known, prior=prior)
+        again = Battery.prepare(users, known, self.num_classes, seed=self.seed)
+        return replace(self, prepared={**self.prepared, **again.prepared}, known=known)
+
+    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
+        """Let every attack answer, then score it against the truth and the free guess.
+
+        Attacks that the observation does not serve (no bias, N unknown) are left out.
+        """
+        size = int(truth.counts.sum(axis=-1).flat[0])
+        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
+        outcomes = []
+        for attack, ready in self.prepared.items():
+            start = time.perf_counter()
+            try:
+                estimate = ready(observation)
+            except NotApplicable:
+                continue
+            seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
+            result = score(estimate.counts, truth)
+            outcomes.append(
+                Outcome(
+                    attack.name,
+                    threat_model(attack),
+                    estimate,
+                    result,
+                    asr_free,
+                    advantage(result.asr, asr_free),
+                    seconds,
+                )
+            )
+        return outcomes
+
+
+def make_records(
+    outcome: Outcome,
+    truth: Truth,
+    *,
+    trials: Sequence[int],
+    common: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    keep_counts: bool = False,
+) -> list[Record]:
+    """Write an outcome of T trials as T records.
+
+    Args:
+        outcome: what an attack answered, over one trial dimension.
+        truth: what was really there.
+        trials: number of each trial, as recorded.
+        common: the record's keys that all trials share (data, model, scheme, ...).
+        extra: further keys that all trials share.
+        keep_counts: write guessed and true counts too; they are private.
+    """
+    result = outcome.score
+    records = []
+    for row, trial in enumerate(trials):
+        keys = dict(extra)
+        keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
+        keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
+        keys["exact"] = bool(result.exact[row])
+        keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
+        if outcome.estimate.notes:
+            keys["notes"] = list(outcome.estimate.notes)
+        if keep_counts:
+            keys["counts"] = outcome.estimate.counts[row].tolist()
+            keys["true_counts"] = truth.counts[row].tolist()
+        gained = None if outcome.advantage is None else round(float(outcome.advantage[row]), 6)
+        records.append(
+            Record(
+                trial=int(trial),
+                attack=outcome.attack,
+                threat_model=outcome.threat_model,
+                asr=round(float(result.asr[row]), 6),
+                asr_free=round(outcome.asr_free, 6),
+                advantage=gained,
+                presence_precision=round(float(result.presence_precision[row]), 6),
+                presence_recall=round(float(result.presence_recall[row]), 6),
+                seconds=outcome.seconds,
+                extra=keys,
+                **common,
+            )
+        )
+    return records

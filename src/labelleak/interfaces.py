@@ -1,0 +1,215 @@
+"""What an attack is, what it may know, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from labelleak.counts import Floats, Ints
+from labelleak.errors import BadInput, NotApplicable
+from labelleak.observation import Observation
+from labelleak.priors import Prior, UniformPrior
+from labelleak.white_box import WhiteBox
+
+
+class Need(Enum):
+    """Something that an attack cannot do without."""
+
+    WEIGHT = "the gradient of the head's weight"
+    BIAS = "the gradient of the head's bias"
+    NUM_SAMPLES = "the number of samples behind the update"
+    MODEL = "the model"
+    AUXILIARY = "auxiliary data of the attacker's own"
+    PRIOR = "a prior over label counts"
+    TRAINING = "the client's local training (learning rate, steps, optimiser)"
+    FULL_GRADIENT = "the gradient of every parameter, not of the head alone"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledData:
+    """Inputs with their labels.
+
+    Attributes:
+        inputs: ``n x ...`` as the model takes them.
+        labels: ``n`` class indices, int64.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise BadInput(f"{len(self.inputs)} inputs came with {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How the client turned the model it got into the one it returned.
+
+    Attributes:
+        lr: learning rate.
+        local_steps: optimiser steps.
+        batch_size: labels per step.
+        momentum: SGD momentum, or 0.
+        weight_decay: L2 factor.
+        optimiser: sgd or adam.
+    """
+
+    lr: float
+    local_steps: int = 1
+    batch_size: int = 1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    optimiser: Literal["sgd", "adam"] = "sgd"
+
+
+_UNIFORM = UniformPrior()
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What the attacker holds beside the update; a field is None where it is not granted.
+
+    Attributes:
+        model: the model that the update belongs to, as the client ran it.
+        input_shape: shape of one input, which comes with the model.
+        auxiliary: labelled data of the attacker's own.
+        prior: how label counts are distributed before the update is seen.
+        training: how the client trained.
+    """
+
+    model: WhiteBox | None = None
+    input_shape: tuple[int, ...] | None = None
+    auxiliary: LabelledData | None = None
+    prior: Prior = _UNIFORM
+    training: LocalTraining | None = None
+
+    def granted(self, needs: frozenset[Need]) -> Knowledge:
+        """Keep only what an attack with these needs may see."""
+        known = self
+        if Need.MODEL not in needs:
+            known = replace(known, model=None, input_shape=None)
+        if Need.AUXILIARY not in needs:
+            known = replace(known, auxiliary=None)
+        if Need.PRIOR not in needs:
+            known = replace(known, prior=_UNIFORM)
+        if Need.TRAINING not in needs:
+            known = replace(known, training=None)
+        return known
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An attack's answer.
+
+    Attributes:
+        counts: guessed label counts, ``*R x K`` whole numbers, each row summing to N.
+        scores: how strongly each class is thought present, ``*R x K``; larger is likelier.
+        notes: what the attack wants said about its answer.
+    """
+
+    counts: Ints
+    scores: Floats
+    notes: tuple[str, ...] = ()
+
+
+Prepared = Callable[[Observation], Estimate]
+
+
+class Attack(Protocol):
+    """A way to guess label counts from an observation.
+
+    ``prepare`` does what is costly once per model; what it returns is cheap, works on many
+    trials at once, and sees nothing but the observation. Neither sees the truth, the disk,
+    the clock or global random state.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]]
+    cite: ClassVar[str]
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Get ready to attack updates of one model."""
+        ...
+
+
+def threat_model(attack: Attack) -> str:
+    """Name what an attack must hold: none, update, model or auxiliary; see the record's key."""
+    for need, name in ((Need.AUXILIARY, "auxiliary"), (Need.MODEL, "model")):
+        if need in attack.needs:
+            return name
+    return "update" if attack.needs & {Need.WEIGHT, Need.BIAS} else "none"
+
+
+def prepare(
+    attack: Attack, known: Knowledge, num_classes: int, rng: np.random.Generator
+) -> Prepared:
+    """Prepare an attack with no more knowledge than it needs, and check needs at each call.
+
+    Raises:
+        NotApplicable: if a need of the attack is not granted; the returned function raises it
+            if the observation lacks what the attack needs, and BadInput if its classes differ.
+    """
+    _refuse(attack, known)
+    ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
+
+    def answer(observation: Observation) -> Estimate:
+        if observation.num_classes != num_classes:
+            raise BadInput(
+                f"{attack.name} was prepared for {num_classes} classes, "
+                f"the observation has {observation.num_classes}"
+            )
+        _refuse_observation(attack, observation)
+        return ready(observation)
+
+    return answer
+
+
+def _refuse(attack: Attack, known: Knowledge) -> None:
+    for need, held in (
+        (Need.MODEL, known.model),
+        (Need.AUXILIARY, known.auxiliary),
+        (Need.TRAINING, known.training),
+    ):
+        if need in attack.needs and held is None:
+            raise NotApplicable(f"{attack.name} needs {need.value}, which is not granted")
+
+
+def _refuse_observation(attack: Attack, observation: Observation) -> None:
+    for need, held in (
+        (Need.WEIGHT, observation.weight),
+        (Need.BIAS, observation.bias),
+        (Need.NUM_SAMPLES, observation.num_samples),
+        (Need.FULL_GRADIENT, observation.rest),
+    ):
+        if need in attack.needs and held is None:
+            raise NotApplicable(f"{attack.name} needs {need.value}, which is not known")
+
+
+def samples(observation: Observation) -> int:
+    """Give N, for attacks that declare that they need it."""
+    if observation.num_samples is None:
+        raise NotApplicable(f"this attack needs {Need.NUM_SAMPLES.value}, which is not known")
+    return observation.num_samples
+
+
+__all__ = [
+    "Attack",
+    "Estimate",
+    "Knowledge",
+    "LabelledData",
+    "LocalTraining",
+    "Need",
+    "Prepared",
+    "prepare",
+    "samples",
+    "threat_model",
+]
