@@ -1,0 +1,1 @@
+"""Data, models, clients and rounds with which updates are made to order."""

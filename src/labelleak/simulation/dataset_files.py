@@ -1,0 +1,91 @@
+"""Reads data sets from .npz files without unpickling and without trusting declared sizes."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from labelleak.errors import BadInput
+from labelleak.simulation.dataset_parts import Parts, check_size, parts_from_arrays
+
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+NAMES = "class_names"
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npz(path: str | Path) -> Parts:
+    """Read x_train, y_train, x_test, y_test and, if there, class_names from an .npz file.
+
+    The array headers are read first and the file is refused if the arrays that they declare
+    would take more than 4 GiB as float32, however small the file is.
+
+    Args:
+        path: the file; ``numpy.savez`` and ``numpy.savez_compressed`` write it.
+
+    Raises:
+        BadInput: if it is missing, broken, too large or not such a data set.
+
+    >>> read_npz("nowhere.npz")
+    Traceback (most recent call last):
+    labelleak.errors.BadInput: there is no file nowhere.npz
+    """
+    file = Path(path)
+    if not os.path.isfile(file):
+        raise BadInput(f"there is no file {file}")
+    try:
+        _check_headers(file)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in (*REQUIRED, NAMES) if key in archive}
+    except BadInput:
+        raise
+    except Exception as error:
+        # A cut, forged or encrypted archive makes zipfile and numpy raise almost anything.
+        raise BadInput(f"{file} cannot be read as .npz ({type(error).__name__})") from error
+    return parts_from_arrays(
+        (arrays["x_train"], arrays["y_train"]),
+        (arrays["x_test"], arrays["y_test"]),
+        _read_names(arrays.get(NAMES), file),
+        str(file),
+    )
+
+
+def _check_headers(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        missing = [key for key in REQUIRED if key not in held]
+        if missing:
+            names = ", ".join(filter(str.isprintable, held))
+            raise BadInput(f"{file} lacks {', '.join(missing)}; it holds {names or 'nothing'}")
+        wanted = [key for key in (*REQUIRED, NAMES) if key in held]
+        check_size(sum(_declared_elements(archive, key, file) for key in wanted), str(file))
+
+
+def _declared_elements(archive: zipfile.ZipFile, key: str, file: Path) -> int:
+    """Count the elements that an array declares, in units of float32 if they are wider."""
+    with archive.open(f"{key}.npy") as stream:
+        reader = _HEADER_READERS.get(np.lib.format.read_magic(stream))
+        if reader is None:
+            raise BadInput(f"{key} in {file} is in a format that is not read; save it anew")
+        shape, _, dtype = reader(stream)
+    if dtype.hasobject:
+        raise BadInput(f"{key} in {file} holds Python objects, which are never unpickled")
+    if any(side < 0 for side in shape):
+        raise BadInput(f"{key} in {file} declares the impossible shape {shape}")
+    return math.prod(shape) * max(1, dtype.itemsize // 4)
+
+
+def _read_names(names: np.ndarray | None, file: Path) -> list[str] | None:
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "Uiu":
+        raise BadInput(
+            f"class_names in {file} must be one row of text, not {names.dtype} {names.shape}"
+        )
+    return [str(name) for name in names]

@@ -1,0 +1,167 @@
+"""Data sets by name or path: the built-in ones, files, image folders and hub sets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.errors import BadInput, unknown_name
+from labelleak.simulation.dataset_files import read_npz
+from labelleak.simulation.dataset_hub import HUB, HubSet, read_hub
+from labelleak.simulation.dataset_local import read_image_folder, read_parquet
+from labelleak.simulation.dataset_parts import NO_SCALING, Parts, stratified_split
+from labelleak.simulation.fingerprints import fingerprint_tensors
+
+SYNTHETIC_CLASSES = 100
+SYNTHETIC_MOST = 10_000
+SYNTHETIC_SIDE = 8
+SYNTHETIC_NOISE = 0.25
+TRAIN_ROWS_A_CLASS = 40
+TRAIN_ROWS_IN_ALL = 2000
+TEST_ROWS_A_CLASS = 10
+
+DATASETS: Mapping[str, str] = {
+    "digits": "scikit-learn's handwritten digits, 8x8 grey, 10 classes (offline)",
+    "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
+    **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
+    "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",
+    "FILE.parquet": "an image column or columns of numbers, and a label column",
+    "FOLDER": "one folder of images a class, or train/ and test/ folders of these",
+    "OWNER/NAME": "any labelled image set on the Hugging Face hub",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled data in a training and a test part.
+
+    Attributes:
+        name: what it was loaded by; for a path, the last part of it.
+        x_train: images float32 ``N x C x H x W`` or tables float32 ``N x D``.
+        y_train: labels int64, 0 to K-1.
+        x_test: like x_train.
+        y_test: like y_train.
+        class_names: the name of class k at place k.
+        normalisation: how the inputs were scaled.
+        fingerprint: 16 hexadecimal digits of sha256 over the four tensors.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    class_names: tuple[str, ...]
+    normalisation: str
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = ("x_train", "y_train", "x_test", "y_test")
+        found = fingerprint_tensors((name, getattr(self, name)) for name in names)
+        object.__setattr__(self, "fingerprint", found)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, those without a row included."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: ``(C, H, W)`` or ``(D,)``."""
+        return tuple(self.x_train.shape[1:])
+
+
+def load_dataset(name: str) -> Dataset:
+    """Load a data set by name, or from a path.
+
+    Args:
+        name: a name in DATASETS, ``synthetic:K``, the path of an .npz or .parquet file or of an
+            image folder, or ``owner/name`` on the Hugging Face hub.
+
+    Raises:
+        BadInput: if there is none of that name, or it cannot be used.
+
+    >>> digits = load_dataset("digits")
+    >>> digits.num_classes, digits.input_shape, len(digits.x_train), len(digits.x_test)
+    (10, (1, 8, 8), 1438, 359)
+    """
+    parts = _read(name)
+    return Dataset(
+        Path(name).resolve().name if os.path.exists(name) else name,
+        torch.from_numpy(parts.x_train),
+        torch.from_numpy(parts.y_train),
+        torch.from_numpy(parts.x_test),
+        torch.from_numpy(parts.y_test),
+        parts.class_names,
+        parts.normalisation,
+    )
+
+
+def _read(name: str) -> Parts:
+    kind, _, number = name.partition(":")
+    if kind == "synthetic":
+        return _make_blobs(_parse_classes(number) if ":" in name else SYNTHETIC_CLASSES)
+    if name == "digits":
+        return _read_digits()
+    if name in HUB:
+        return read_hub(HUB[name])
+    return _read_path(name)
+
+
+def _read_path(name: str) -> Parts:
+    if name.lower().endswith(".npz"):
+        return read_npz(name)
+    if name.lower().endswith(".parquet"):
+        return read_parquet(name)
+    if os.path.isfile(name):
+        raise BadInput(f"{name} is not a data set that is read; give an .npz or .parquet file")
+    if os.path.isdir(name):
+        return read_image_folder(name)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return read_hub(HubSet(name))
+    if "/" in name or os.sep in name:
+        raise BadInput(f"there is no file or folder {name}")
+    raise unknown_name("data set", name, DATASETS)
+
+
+def _read_digits() -> Parts:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    labels = labels.astype(np.int64)
+    train, test = stratified_split(labels)
+    names = tuple(map(str, range(10)))
+    return Parts(images[train], labels[train], images[test], labels[test], names, "pixels/16")
+
+
+def _parse_classes(number: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", number) or not 2 <= int(number) <= SYNTHETIC_MOST:
+        raise BadInput(
+            f"synthetic:{number} needs a number of classes from 2 to {SYNTHETIC_MOST}, "
+            "as in synthetic:100"
+        )
+    return int(number)
+
+
+def _make_blobs(num_classes: int) -> Parts:
+    """Make Gaussian blobs around one random image a class, clipped to [0, 1]."""
+    rng = np.random.default_rng(num_classes)
+    centres = rng.random((num_classes, 1, SYNTHETIC_SIDE, SYNTHETIC_SIDE), dtype=np.float32)
+    # Few classes get more rows each, so that large batches can be drawn.
+    rows = max(TRAIN_ROWS_A_CLASS, TRAIN_ROWS_IN_ALL // num_classes)
+    drawn = []
+    for each in (rows, TEST_ROWS_A_CLASS):
+        labels = rng.permutation(np.repeat(np.arange(num_classes), each))
+        noise = rng.standard_normal((len(labels), *centres.shape[1:]), dtype=np.float32)
+        drawn.append((np.clip(centres[labels] + SYNTHETIC_NOISE * noise, 0, 1), labels))
+    (x_train, y_train), (x_test, y_test) = drawn
+    names = tuple(map(str, range(num_classes)))
+    return Parts(x_train, y_train, x_test, y_test, names, NO_SCALING)

@@ -1,0 +1,63 @@
+"""Divide a data set among the three who hold data: the global model, the attacker, the victims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.interfaces import LabelledData
+from labelleak.seeding import stream
+
+AUXILIARY_SHARE = 0.2
+VICTIM_SHARE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """Disjoint parts of a data set, one for each who holds data.
+
+    Attributes:
+        train: what the global model was trained on.
+        auxiliary: the attacker's own data.
+        victims: what the audited batches are drawn from.
+    """
+
+    train: LabelledData
+    auxiliary: LabelledData
+    victims: LabelledData
+
+
+def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = False) -> Roles:
+    """Divide labelled samples class by class: 50 % train, 20 % auxiliary, 30 % victims.
+
+    Args:
+        inputs: ``n x ...``.
+        labels: ``n`` class indices.
+        seed: seed of the shuffle.
+        victims_seen: draw victims from the training part instead, as in a running federation,
+            whose model has seen its clients' data before.
+
+    >>> roles = divide(torch.rand(20, 3), torch.arange(20) % 2, seed=0)
+    >>> len(roles.train), len(roles.auxiliary), len(roles.victims)
+    (10, 4, 6)
+    """
+    rng = stream(seed, "roles")
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    for label in np.unique(labels.numpy()):
+        members = rng.permutation(np.flatnonzero(labels.numpy() == label))
+        auxiliary = round(AUXILIARY_SHARE * len(members))
+        victims = auxiliary + round(VICTIM_SHARE * len(members))
+        for part, chosen in zip(parts, np.split(members, [auxiliary, victims]), strict=True):
+            part.append(chosen)
+    auxiliary_part, victim_part, train_part = (
+        _take(inputs, labels, np.sort(np.concatenate(part))) for part in parts
+    )
+    return Roles(train_part, auxiliary_part, train_part if victims_seen else victim_part)
+
+
+def _take(inputs: Tensor, labels: Tensor, chosen: np.ndarray) -> LabelledData:
+    picks = torch.from_numpy(chosen)
+    return LabelledData(inputs[picks], labels[picks])

@@ -1,0 +1,90 @@
+"""Train the global model for a number of steps, and measure how accurate it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData
+from labelleak.seeding import torch_seeded
+from labelleak.white_box import CHUNK
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the global model is trained before the audit: plain SGD with momentum.
+
+    Attributes:
+        lr: learning rate.
+        momentum: momentum, in [0, 1).
+        batch_size: samples per step, drawn without replacement within a step.
+    """
+
+    lr: float = 0.05
+    momentum: float = 0.9
+    batch_size: int = 64
+
+
+def train_in_stages(
+    model: nn.Module,
+    data: LabelledData,
+    stages: Sequence[int],
+    training: Training,
+    *,
+    rng: np.random.Generator,
+) -> Iterator[int]:
+    """Train a model in place and stop at each stage.
+
+    Args:
+        model: the model; left in train mode.
+        data: what it learns from.
+        stages: numbers of steps to stop at, in rising order; 0 stops before the first step.
+        training: how to train.
+        rng: source of the batches and of dropout.
+
+    Yields:
+        Each stage, when the model has taken that many steps.
+
+    Raises:
+        BadInput: if the loss becomes NaN or infinite.
+    """
+    size = min(training.batch_size, len(data))
+    taken = 0
+    for stage in sorted(stages):
+        if stage and not taken:  # not before it is needed: its first use imports a compiler
+            optimiser = torch.optim.SGD(
+                model.parameters(), lr=training.lr, momentum=training.momentum
+            )
+        with torch_seeded(int(rng.integers(2**31))):
+            model.train()
+            while taken < stage:
+                picks = torch.from_numpy(rng.choice(len(data), size, replace=False))
+                loss = F.cross_entropy(model(data.inputs[picks]), data.labels[picks])
+                optimiser.zero_grad()
+                torch.autograd.backward(loss)
+                optimiser.step()
+                taken += 1
+        if taken and not torch.isfinite(loss):
+            raise BadInput(f"training diverged (loss {loss.item()}); lower --train-lr")
+        yield stage
+
+
+def accuracy(model: nn.Module, data: LabelledData) -> float:
+    """Give the share of samples that the model classifies rightly, in eval mode."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        right = sum(
+            int((model(inputs).argmax(dim=-1) == labels).sum())
+            for inputs, labels in zip(
+                torch.split(data.inputs, CHUNK), torch.split(data.labels, CHUNK), strict=True
+            )
+        )
+    model.train(training)
+    return right / len(data)

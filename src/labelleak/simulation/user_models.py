@@ -1,0 +1,92 @@
+"""Finds and calls a user's own model factory, given as package.module:factory."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from labelleak.errors import BadInput
+
+
+def call_factory(path: str, *, seed: int, **offered: Any) -> nn.Module:
+    """Import a factory, with the working directory importable, and call it.
+
+    Args:
+        path: ``package.module:factory``.
+        seed: of torch's random state when the factory is called; the caller restores the state.
+        **offered: keywords, passed on as far as the factory's signature has them.
+
+    Raises:
+        BadInput: if it cannot be found, fails or returns no ``torch.nn.Module``.
+
+    >>> call_factory("torch.nn:Identity", seed=0, num_classes=10)
+    Identity()
+    >>> call_factory("torch.nn:Nothing", seed=0)
+    Traceback (most recent call last):
+    labelleak.errors.BadInput: the module torch.nn has no 'Nothing'
+    """
+    with _working_directory_importable():
+        factory = _find(path)
+        # Only now, since importing may draw random numbers, and does so only once.
+        torch.default_generator.manual_seed(seed)
+        try:
+            model = factory(**_accepted(factory, offered))
+        except (Exception, SystemExit) as error:
+            raise BadInput(f"calling {path} failed: {describe_error(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"{path} must return a torch.nn.Module, not {type(model).__name__}")
+    return model
+
+
+def _find(path: str) -> Callable[..., object]:
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"importing {module_name!r} failed: {describe_error(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise BadInput(f"the module {module_name} has no {attribute!r}")
+        found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        raise BadInput(f"{path} is a model already; give a function that builds it")
+    if not callable(found):
+        raise BadInput(f"{path} is no function, but {type(found).__name__}")
+    return found
+
+
+def _accepted(factory: Callable[..., object], offered: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return offered
+    by_keyword = {n for n, one in parameters.items() if one.kind is not one.POSITIONAL_ONLY}
+    return {name: value for name, value in offered.items() if name in by_keyword}
+
+
+def describe_error(error: BaseException) -> str:
+    """Shorten an error of someone else's code to its class and first line.
+
+    >>> describe_error(KeyError("weight"))
+    "KeyError: 'weight'"
+    """
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
