@@ -1,0 +1,161 @@
+"""Choose the cells that a report opens with, and say them in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from labelleak.record import THREAT_MODELS
+from labelleak.report import wording
+from labelleak.report.tables import Cell
+
+HEADLINE_BATCH_SIZE = 32
+
+
+def nearest_batch_size(cells: Iterable[Cell], wanted: int = HEADLINE_BATCH_SIZE) -> int:
+    """Give the tested batch size nearest to the wanted one in ratio; the smaller on a tie.
+
+    Raises:
+        ValueError: if there are no cells.
+    """
+    sizes = sorted({cell.batch_size for cell in cells})
+    return min(sizes, key=lambda size: abs(math.log2(size / wanted)))
+
+
+def strongest(cells: Iterable[Cell]) -> Cell:
+    """Give the cell that is worst for the client: highest advantage, then highest ASR.
+
+    Raises:
+        ValueError: if there are no cells.
+    """
+    return max(cells, key=_harm)
+
+
+def _harm(cell: Cell) -> tuple[float, float]:
+    return (cell.advantage.mean if cell.advantage else -math.inf, cell.asr.mean)
+
+
+def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """Give the worst cell of each threat model that reads the update, weakest attacker first.
+
+    The batch size is 32 where it was tested, else the nearest; the cell is the strongest
+    attack's at the stage and scheme that are worst for the client.
+    """
+    chosen = []
+    for threat_model in THREAT_MODELS[1:]:
+        own = [cell for cell in cells if cell.threat_model == threat_model]
+        if own:
+            size = nearest_batch_size(own)
+            chosen.append(strongest(cell for cell in own if cell.batch_size == size))
+    return chosen
+
+
+def verdict_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """Give the strongest attack's cell per threat model, setting, stage and scheme.
+
+    Each is taken at batch size 32, or at the nearest that was tested there.
+    """
+    groups: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.threat_model != "none":
+            key = (THREAT_MODELS.index(cell.threat_model), *cell.sort_key[:3])
+            groups[key].append(cell)
+    chosen = []
+    for _, group in sorted(groups.items(), key=lambda item: item[0]):
+        size = nearest_batch_size(group)
+        chosen.append(strongest(cell for cell in group if cell.batch_size == size))
+    return chosen
+
+
+def headline(cells: Sequence[Cell]) -> list[str]:
+    """Say the outcome in plain words, one text per threat model that was tested.
+
+    Args:
+        cells: what `tabulate` gives.
+
+    >>> headline([])
+    []
+    """
+    chosen = headline_cells(cells)
+    if not chosen:
+        return [_free_only(strongest(cells))] if cells else []
+    return [f"{sentence(cell)} {detail(cell, cells)}" for cell in chosen]
+
+
+def sentence_parts(cell: Cell) -> tuple[str, str, str, str]:
+    """Give the sentence in four pieces, of which the second and the fourth are the numbers."""
+    server = wording.SERVERS[cell.threat_model]
+    if cell.num_samples == 1:
+        return (
+            f"The single label of a batch is named by {server} in ",
+            f"{wording.share(cell.asr.mean)} of trials",
+            "; the best guess without the update names it in ",
+            wording.share(cell.free),
+        )
+    named = wording.labels_named(cell.asr.mean, cell.num_samples)
+    average = "" if cell.asr.mean in (0.0, 1.0) else " on average"
+    return (
+        f"Of {_labels(cell)}, {server} names ",
+        named,
+        f"{average}; the best guess without the update names ",
+        wording.labels_named(cell.free, cell.num_samples),
+    )
+
+
+def sentence(cell: Cell) -> str:
+    """Say how many labels of a batch an attacker names, beside the guess without the update."""
+    return "".join(sentence_parts(cell)) + "."
+
+
+def detail(cell: Cell, cells: Sequence[Cell]) -> str:
+    """Say which attack, stage and scheme a headline speaks of, and out of how many."""
+    rivals = [
+        other
+        for other in cells
+        if (other.threat_model, other.batch_size) == (cell.threat_model, cell.batch_size)
+    ]
+    where = (
+        f"{wording.name_attack(cell.attack, cell.adaptive)}, "
+        f"{wording.name_stage(cell.training_steps)}, scheme {cell.scheme} "
+        f"({wording.name_setting(cell.setting)}): advantage {_advantage(cell)}"
+    )
+    if len(rivals) > 1:
+        where += (
+            f", the worst for the client of {len(rivals)} combinations of attack, scheme and "
+            "training tested for this attacker at this batch size"
+        )
+    return f"{where}. {caution(cell)}".rstrip()
+
+
+def caution(cell: Cell) -> str:
+    """Say what an advantage near or below zero does not mean; empty where it is above."""
+    if cell.advantage is None:
+        return "The labels are certain without any update here, so this cell measures no leak."
+    if cell.advantage.high < 0:
+        return "That is worse than guessing: it shows a weak attacker, not a safe system."
+    if 0 in cell.advantage and cell.trials > 1:
+        return "The interval includes 0: this attacker showed no leak, and ruled none out."
+    return ""
+
+
+def _advantage(cell: Cell) -> str:
+    if cell.trials == 1:
+        return f"{wording.span(cell.advantage, 1)} in a single trial, so without an interval"
+    return wording.span(cell.advantage, cell.trials).replace("(", "(95\xa0% interval ")
+
+
+def _labels(cell: Cell) -> str:
+    if cell.local_steps == 1:
+        return f"{cell.num_samples} labels in a batch"
+    return f"{cell.num_samples} labels in {cell.local_steps} local steps"
+
+
+def _free_only(cell: Cell) -> str:
+    named = wording.labels_named(cell.free, cell.num_samples)
+    return (
+        f"No attack that reads the update was run, so no leak was measured; of "
+        f"{wording.count(cell.num_samples, 'label')}, the best guess without the update "
+        f"names {named} (scheme {cell.scheme})."
+    )

@@ -1,0 +1,183 @@
+"""Render records as one HTML file that needs no network, no script and no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labelleak.errors import BadInput
+from labelleak.intervals import Interval
+from labelleak.record import Record, read_records
+from labelleak.report import headlines, scope, wording
+from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.tables import Cell, Setting, tabulate
+from labelleak.whole_files import write_whole
+
+_MOST_LINES = 8
+
+
+class Drawing(NamedTuple):
+    """One figure, and whose attacks it shows if not everybody's."""
+
+    server: str
+    svg: Any
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The cells of one setting, stage and scheme, with their figures."""
+
+    heading: str
+    accuracy: float | None
+    figures: list[Drawing]
+    attacks: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All panels of one setting."""
+
+    heading: str
+    panels: list[Panel]
+
+
+def render(records: Sequence[Record], *, source: str) -> str:
+    """Give the report as one self-contained HTML text; the same records give the same bytes.
+
+    Args:
+        records: what was measured.
+        source: where the records lie, as the reader should find them.
+
+    Raises:
+        BadInput: if there are no records.
+    """
+    if not records:
+        raise BadInput("there are no records to report on; run `labelleak audit` first")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("labelleak.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ordered = sorted(records, key=lambda r: (r.seed, r.initialisation, r.trial))
+    template = environment.get_template("report.html.j2")
+    return template.render(_context(ordered, source))
+
+
+def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
+    cells = tabulate(records)
+    settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
+    chosen = headlines.headline_cells(cells)
+    stated = [(headlines.sentence_parts(c), headlines.detail(c, cells)) for c in chosen]
+    return {
+        "source": source,
+        "headlines": stated,
+        "no_attack": [] if stated else headlines.headline(cells),
+        "verdicts": _by_server(headlines.verdict_cells(cells)),
+        "settings": settings,
+        "several_settings": len(settings) > 1,
+        "sections": _sections(cells, settings),
+        "setup": scope.setup(records),
+        "assumptions": scope.assumptions(records),
+        "untested": scope.untested(records),
+        "repetition": scope.repetition(records),
+        "commands": scope.commands(records),
+        "flags": scope.flags(records),
+        "one_initialisation": all(cell.initialisations == 1 for cell in cells),
+        "say": wording,
+        "track": _track,
+    }
+
+
+def _by_server(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Sort cells by what the attacker holds."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_capital(wording.SERVERS[cell.threat_model]), []).append(cell)
+    return groups
+
+
+def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Section]:
+    """Sort cells into settings and panels, and draw each panel."""
+    styles = assign_styles(cells)
+    numbers = itertools.count(1)
+    settings: dict[Setting, dict[tuple[int, str, int], list[Cell]]] = {}
+    for cell in cells:
+        key = (cell.training_steps, cell.scheme, cell.num_classes)
+        settings.setdefault(cell.setting, {}).setdefault(key, []).append(cell)
+    return [
+        Section(_capital(names[setting]), [_panel(g, styles, numbers) for g in groups.values()])
+        for setting, groups in settings.items()
+    ]
+
+
+def _panel(
+    members: Sequence[Cell], styles: Mapping[Series, Style], numbers: Iterator[int]
+) -> Panel:
+    attacks: dict[Series, list[Cell]] = {}
+    for cell in members:
+        attacks.setdefault(cell.series, []).append(cell)
+    first = members[0]
+    heading = f"{wording.name_stage(first.training_steps)}, scheme {first.scheme}"
+    accuracies = [c.model_accuracy for c in members if c.model_accuracy is not None]
+    accuracy = sum(accuracies) / len(accuracies) if accuracies else None
+    figures = _draw(members, styles, numbers)
+    return Panel(_capital(heading), accuracy, figures, list(attacks.values()))
+
+
+def _draw(
+    members: Sequence[Cell], styles: Mapping[Series, Style], numbers: Iterator[int]
+) -> list[Drawing]:
+    """Draw one figure, or one per threat model where the lines would be too many to tell apart."""
+    from markupsafe import Markup
+
+    held = dict.fromkeys(c.threat_model for c in members if c.threat_model != "none")
+    groups = {"": list(members)}
+    if len({cell.series for cell in members}) > _MOST_LINES and len(held) > 1:
+        groups = {
+            wording.SHORT_SERVERS[t]: [c for c in members if c.threat_model in (t, "none")]
+            for t in held
+        }
+    # Only our own SVG passes unescaped; its title was escaped where it was made.
+    return [
+        Drawing(server, Markup(draw_panel(g, prefix=f"figure{next(numbers)}", styles=styles)))
+        for server, g in groups.items()
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _track(advantage: Interval) -> dict[str, str]:
+    """Place an advantage and its interval on a line from 0 to 1, in per cent of its length."""
+    low, mean, high = (
+        min(max(value, 0.0), 1.0) for value in (advantage.low, advantage.mean, advantage.high)
+    )
+    return {
+        "low": f"{100 * low:.1f}%",
+        "width": f"{100 * (high - low):.1f}%",
+        "mean": f"{100 * mean:.1f}%",
+    }
+
+
+def write_report(records_path: Path, out_path: Path) -> None:
+    """Render a file of records to an HTML file, which appears whole or not at all.
+
+    Args:
+        records_path: JSON lines as `labelleak audit` writes them.
+        out_path: the page to write; an older one is replaced.
+
+    Raises:
+        BadInput: if the records cannot be read or are none, or the page cannot be written.
+    """
+    records = read_records(records_path)
+    if not records:
+        raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
+    write_whole(out_path, render(records, source=records_path.name))

@@ -1,0 +1,195 @@
+"""Say what a set of records assumed, what it left untested and how to make it again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from labelleak.intervals import LEVEL, RESAMPLES
+from labelleak.record import THREAT_MODELS, Record
+from labelleak.report import wording
+
+_SHOWN_VALUES = 6
+_NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of the model"}
+_OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
+
+
+class Fact(NamedTuple):
+    """One line of a description list."""
+
+    name: str
+    value: str
+
+
+class Flag(NamedTuple):
+    """A flag with the attack that raised it and how often."""
+
+    flag: str
+    attack: str
+    trials: int
+    of: int
+
+
+def list_values(values: Iterable[object], shown: int = _SHOWN_VALUES) -> str:
+    """List distinct values, numbers in order, the first few of many.
+
+    >>> list_values([8, 1, 8]), list_values(range(9), shown=2)
+    ('1, 8', '0, 1 and 7 more')
+    """
+    distinct = sorted(set(values), key=lambda v: (isinstance(v, str), v))
+    said = ", ".join(str(value) for value in distinct[:shown])
+    more = len(distinct) - shown
+    return f"{said} and {more:,} more" if more > 0 else said
+
+
+def _extra(records: Sequence[Record], key: str) -> list[str]:
+    return [str(record.extra[key]) for record in records if record.extra.get(key) is not None]
+
+
+def setup(records: Sequence[Record]) -> list[Fact]:
+    """List what was run: data, model, sizes and whatever more the records say of themselves."""
+    accuracies = {r.model_accuracy for r in records if r.model_accuracy is not None}
+    facts = [
+        Fact("Data", list_values(r.data for r in records)),
+        Fact("Classes", list_values(r.num_classes for r in records)),
+        Fact("Model", list_values(r.model for r in records)),
+        Fact("Training steps before the update", list_values(r.training_steps for r in records)),
+        Fact("Schemes", list_values(r.scheme for r in records)),
+        Fact("Batch sizes", list_values((r.batch_size for r in records), shown=20)),
+        Fact("Local steps", list_values(r.local_steps for r in records)),
+        Fact("Defenses", list_values(r.defense for r in records)),
+    ]
+    if accuracies:
+        ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
+        facts.append(Fact("Accuracy of the models", " to ".join(ends)))
+    keys = dict.fromkeys(key for record in records for key in record.extra)
+    for key in sorted(keys.keys() - _OWN_PLACE):
+        values = _extra(records, key)
+        if values and len(set(values)) <= _SHOWN_VALUES:
+            facts.append(
+                Fact(_NAMES.get(key, key.replace("_", " ").capitalize()), list_values(values))
+            )
+    return facts
+
+
+def assumptions(records: Sequence[Record]) -> list[str]:
+    """List what must hold for the numbers to mean what the page says."""
+    steps = sorted({record.local_steps for record in records})
+    one = steps == [1]
+    update = "one gradient step" if one else f"{list_values(steps)} local steps"
+    return [
+        "The server is honest but curious: it follows the protocol and reads what it is sent. "
+        "It sees the update of this one client by itself.",
+        "The attacker knows how many labels the update was computed from, and how many "
+        "classes there are.",
+        f"The client trains with softmax cross-entropy on hard labels and shares {update}.",
+        "The best guess without the update knows how batches are drawn (the prior of the "
+        "scheme), and nothing of the batch itself.",
+        _sampling(records),
+        _intervals(records),
+        "Headline and verdict show the strongest of the attacks and conditions that were run; "
+        "their intervals do not allow for that choice, which leans towards the client's risk.",
+    ]
+
+
+def _sampling(records: Sequence[Record]) -> str:
+    models = len({(r.data, r.model, r.initialisation) for r in records})
+    trials = len({(r.trial, r.seed, r.initialisation) for r in records})
+    return (
+        f"{wording.count(len(records), 'record')} from "
+        f"{wording.count(models, 'initialisation')} of a model and "
+        f"{wording.count(trials, 'distinct trial')}; a trial is one batch and its update."
+    )
+
+
+def _intervals(records: Sequence[Record]) -> str:
+    made = (
+        f"Intervals cover {LEVEL:.0%} by a bootstrap of {RESAMPLES:,} draws: initialisations "
+        "are drawn first, then trials within them, since trials on one initialisation "
+        "resemble each other. Where all trials agree the interval has no width; that is not "
+        "certainty."
+    )
+    if len({record.initialisation for record in records}) == 1:
+        made += " There is a single initialisation here, so the intervals speak of that model only."
+    if len({record.trial for record in records}) == 1:
+        made += " There is a single trial per condition, which no interval can make up for."
+    return made.replace("%", "\xa0%")
+
+
+def untested(records: Sequence[Record]) -> list[str]:
+    """List what the records do not cover, from what is absent in them."""
+    return [
+        *_untested_attackers(records),
+        *_untested_clients(records),
+        f"Other data and models than {list_values(r.data for r in records)} on "
+        f"{list_values(r.model for r in records)}, and other ways to draw batches than "
+        f"{list_values(r.scheme for r in records)}.",
+        "Anything but label counts: which sample has which label, the samples themselves, "
+        "or who took part.",
+    ]
+
+
+def _untested_attackers(records: Sequence[Record]) -> list[str]:
+    run = {record.attack for record in records}
+    absent = [wording.name_attack(a) for a in wording.ATTACKS if a not in run | {"free", "random"}]
+    held = {record.threat_model for record in records}
+    found = [f"{wording.SERVERS[t].capitalize()}." for t in THREAT_MODELS[1:] if t not in held]
+    if absent:
+        found.append(f"Other attacks of the field: {', '.join(absent)}.")
+    if not any(record.adaptive for record in records):
+        found.append("Adaptive attackers, which know the client's defense and model it.")
+    found.append("A server that alters the model before it sends it, and one that combines rounds.")
+    return found
+
+
+def _untested_clients(records: Sequence[Record]) -> list[str]:
+    found = []
+    if {record.local_steps for record in records} == {1}:
+        found.append("Several local steps before the update is shared (federated averaging).")
+    if {record.defense for record in records} == {"none"}:
+        found.append("Defenses such as noise, clipping, compression or secure aggregation.")
+    stages = {record.training_steps for record in records}
+    if stages == {0}:
+        found.append("Trained models: every model here is untrained.")
+    elif 0 not in stages:
+        found.append("Untrained models, on which such attacks are usually strongest.")
+    if "seen" not in _extra(records, "victims"):
+        found.append("Batches that the model has already been trained on.")
+    modes = _extra(records, "mode")
+    if modes and "train" not in modes:
+        found.append("Updates computed in training mode (batch statistics, dropout).")
+    found.append("Updates of several clients added up before the server sees them.")
+    return found
+
+
+def repetition(records: Sequence[Record]) -> list[Fact]:
+    """List seeds, releases and fingerprints that identify the run."""
+    facts = [
+        Fact("Seeds", list_values(record.seed for record in records)),
+        Fact("labelleak", list_values(record.labelleak for record in records)),
+        Fact("torch", list_values(record.torch for record in records)),
+    ]
+    for key, name in (("data_fingerprint", "Data"), ("model_fingerprint", "Models")):
+        values = _extra(records, key)
+        if values:
+            facts.append(Fact(f"{name} (fingerprint)", list_values(values)))
+    return facts
+
+
+def commands(records: Sequence[Record]) -> list[str]:
+    """List the distinct commands that made the records, in the order of first use."""
+    return list(dict.fromkeys(record.command for record in records if record.command))
+
+
+def flags(records: Sequence[Record]) -> list[Flag]:
+    """Count each flag per attack, most frequent first."""
+    runs = Counter((record.attack, record.adaptive) for record in records)
+    raised = Counter(
+        (flag, record.attack, record.adaptive) for record in records for flag in record.flags
+    )
+    rows = sorted(raised.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        Flag(flag, wording.name_attack(attack, adaptive), times, runs[attack, adaptive])
+        for (flag, attack, adaptive), times in rows
+    ]

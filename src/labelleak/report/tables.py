@@ -1,0 +1,199 @@
+"""Group records into cells, one per condition and attack, each with its intervals."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labelleak.intervals import Interval, bootstrap_means
+from labelleak.record import THREAT_MODELS, Record
+
+_FIELDS = (
+    "data",
+    "model",
+    "training_steps",
+    "scheme",
+    "num_classes",
+    "batch_size",
+    "local_steps",
+    "num_samples",
+    "defense",
+    "attack",
+    "threat_model",
+    "adaptive",
+)
+# Extra keys that change what is measured: where a file holds several values of one, records
+# of different values must not be averaged.
+_CONDITIONS = (
+    "activation",
+    "mode",
+    "victims",
+    "gradient",
+    "normalisation",
+    "optimizer",
+    "train_size",
+    "auxiliary_size",
+    "victim_size",
+    "data_fingerprint",
+)
+
+Condition = tuple[tuple[str, str], ...]
+
+
+class Setting(NamedTuple):
+    """What stays the same along a figure: data, model and the way the client trains."""
+
+    data: str
+    model: str
+    init: str
+    local_steps: int
+    defense: str
+    condition: Condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """All trials of one attack under one condition, averaged.
+
+    ``free`` is the mean expected ASR of the best guess without the update; ``advantage`` is
+    None where that guess is always right. ``condition`` holds the extra keys that differ
+    within the file. ``flags`` pairs each flag with the number of trials that raised it.
+    """
+
+    data: str
+    model: str
+    init: str
+    condition: Condition
+    training_steps: int
+    scheme: str
+    num_classes: int
+    batch_size: int
+    local_steps: int
+    num_samples: int
+    defense: str
+    attack: str
+    threat_model: str
+    adaptive: bool
+    asr: Interval
+    free: float
+    advantage: Interval | None
+    model_accuracy: float | None
+    trials: int
+    initialisations: int
+    presence_precision: float
+    presence_recall: float
+    flags: tuple[tuple[str, int], ...]
+
+    @property
+    def setting(self) -> Setting:
+        """The data, model and training that this cell shares with its figure."""
+        return Setting(
+            self.data, self.model, self.init, self.local_steps, self.defense, self.condition
+        )
+
+    @property
+    def series(self) -> tuple[str, str, bool]:
+        """What one line of a figure shares: attack, threat model, adaptive or not."""
+        return (self.attack, self.threat_model, self.adaptive)
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Reading order: setting, stage, scheme, weaker attackers first, batch size."""
+        return (
+            (self.data, self.model, self.init, self.local_steps),
+            (self.defense != "none", self.defense, self.condition),
+            (self.training_steps, self.scheme, self.num_classes),
+            (THREAT_MODELS.index(self.threat_model), self.attack, self.adaptive),
+            (self.batch_size, self.num_samples),
+        )
+
+
+def tabulate(records: Iterable[Record]) -> list[Cell]:
+    """Average records that differ in nothing but trial, seed and initialisation.
+
+    The answer does not depend on the order of the records. Threat models are never averaged
+    together. Intervals are those of `labelleak.intervals.bootstrap_mean`, grouped by
+    initialisation.
+
+    Args:
+        records: rows of one or several runs.
+
+    >>> tabulate([])
+    []
+    """
+    rows = list(records)
+    varying = _varying(rows)
+    pick = attrgetter(*_FIELDS)
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for row in rows:
+        condition = tuple((key, _say(row.extra[key])) for key in varying if key in row.extra)
+        groups[pick(row), _say(row.extra.get("init", "")), condition].append(row)
+    for members in groups.values():
+        members.sort(key=attrgetter("initialisation", "trial", "seed", "asr"))
+    columns: list[tuple[np.ndarray, np.ndarray]] = []
+    for members in groups.values():
+        columns += [_column(members, "asr"), _column(members, "advantage")]
+    usable = [column for column in columns if column[0].size]
+    intervals = iter(bootstrap_means(usable))
+    found = [next(intervals) if column[0].size else None for column in columns]
+    cells = [
+        _cell(key, members, found[2 * index], found[2 * index + 1])
+        for index, (key, members) in enumerate(groups.items())
+    ]
+    return sorted(cells, key=lambda cell: cell.sort_key)
+
+
+def _varying(rows: Sequence[Record]) -> list[str]:
+    """Name the condition keys of which the records hold more than one value."""
+    return [
+        key
+        for key in _CONDITIONS
+        if len({_say(row.extra[key]) for row in rows if key in row.extra}) > 1
+    ]
+
+
+def _say(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _column(members: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Take one number per trial with its initialisation, leaving out what has none."""
+    pairs = [(getattr(row, name), row.initialisation) for row in members]
+    kept = [pair for pair in pairs if pair[0] is not None]
+    values = np.array([value for value, _ in kept], dtype=np.float64)
+    return values, np.array([group for _, group in kept], dtype=np.int64)
+
+
+def _cell(
+    key: tuple[Any, ...],
+    members: Sequence[Record],
+    asr: Interval | None,
+    advantage: Interval | None,
+) -> Cell:
+    assert asr is not None  # every group has a record, and every record an ASR
+    fields, init, condition = key
+    accuracies = [row.model_accuracy for row in members if row.model_accuracy is not None]
+    flags = Counter(flag for row in members for flag in row.flags)
+    return Cell(
+        **dict(zip(_FIELDS, fields, strict=True)),
+        init=init,
+        condition=condition,
+        asr=asr,
+        free=_mean([row.asr_free for row in members]),
+        advantage=advantage,
+        model_accuracy=_mean(accuracies) if accuracies else None,
+        trials=len(members),
+        initialisations=len({row.initialisation for row in members}),
+        presence_precision=_mean([row.presence_precision for row in members]),
+        presence_recall=_mean([row.presence_recall for row in members]),
+        flags=tuple(sorted(flags.items())),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

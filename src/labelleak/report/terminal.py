@@ -1,0 +1,116 @@
+"""Lay the cells out as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from labelleak.report import wording
+from labelleak.report.figures import Series
+from labelleak.report.headlines import strongest
+from labelleak.report.tables import Cell
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MOST_COLUMNS = 4
+
+
+def summary_table(cells: Sequence[Cell]) -> Table:
+    """Lay out ASR per attack, one row per scheme, stage and batch size.
+
+    Beyond four attacks only the strongest have a column, of each threat model at least one; the
+    last column always names the strongest of all. Each setting is a section with a title row.
+
+    Args:
+        cells: what `tabulate` gives.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    series = _columns(cells)
+    table = Table(
+        caption=escape(_caption(cells, series)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("scheme, steps", overflow="fold", min_width=12)
+    table.add_column("batch", justify="right", no_wrap=True)
+    table.add_column("free", justify="right", min_width=6)
+    for attack, _, adaptive in series:
+        name = escape(wording.name_attack(attack, adaptive))
+        table.add_column(name, justify="right", overflow="fold", min_width=6)
+    table.add_column("advantage of the strongest", overflow="fold", min_width=10)
+    names = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
+    for setting, name in names.items():
+        if len(names) > 1:
+            table.add_row(f"[bold]{escape(name)}[/bold]")
+        for row in _rows([cell for cell in cells if cell.setting == setting], series):
+            table.add_row(*map(escape, row))
+        table.add_section()
+    return table
+
+
+def _columns(cells: Sequence[Cell]) -> list[Series]:
+    """Choose the attacks that have a column, in reading order.
+
+    Of many, the strongest of each threat model come first, then the strongest of the rest.
+    """
+    informed = [cell for cell in cells if cell.threat_model != "none"]
+    ordered = sorted(informed, key=lambda c: c.sort_key[3])
+    series = list(dict.fromkeys(cell.series for cell in ordered))
+    best = {s: _peak([cell for cell in informed if cell.series == s]) for s in series}
+    ranked = sorted(series, key=lambda s: -best[s])
+    leaders = {threat_model: s for s in reversed(ranked) for threat_model in [s[1]]}
+    kept = list(dict.fromkeys([*leaders.values(), *ranked]))[:_MOST_COLUMNS]
+    return [s for s in series if s in kept]
+
+
+def _peak(cells: Sequence[Cell]) -> float:
+    return max((c.advantage.mean for c in cells if c.advantage), default=float("-inf"))
+
+
+def _rows(cells: Sequence[Cell], series: Sequence[Series]) -> list[list[str]]:
+    """Write one row per scheme, stage and batch size of one setting."""
+    groups: dict[tuple[int, str, int], list[Cell]] = {}
+    for cell in sorted(cells, key=lambda c: (c.training_steps, c.scheme, c.batch_size)):
+        key = (cell.training_steps, cell.scheme, cell.batch_size)
+        groups.setdefault(key, []).append(cell)
+    rows, above = [], ""
+    for (steps, scheme, size), members in groups.items():
+        place = f"{scheme}, {steps}"
+        rates = {cell.series: _share(cell.asr.mean) for cell in members}
+        row = ["" if place == above else place, str(size), _share(members[0].free)]
+        rows.append([*row, *(rates.get(s, "–") for s in series), _strongest(members)])
+        above = place
+    return rows
+
+
+def _share(value: float) -> str:
+    return wording.share(value).replace("\xa0", "")
+
+
+def _strongest(members: Sequence[Cell]) -> str:
+    informed = [cell for cell in members if cell.threat_model != "none"]
+    if not informed:
+        return "–"
+    cell = strongest(informed)
+    value = wording.number(cell.advantage.mean) if cell.advantage else "none"
+    return f"{value} {wording.name_attack(cell.attack, cell.adaptive)}"
+
+
+def _caption(cells: Sequence[Cell], series: Sequence[Series]) -> str:
+    """Say what the columns are and who each attacker is."""
+    who = "; ".join(
+        f"{wording.name_attack(attack, adaptive)}: {wording.SHORT_SERVERS[threat_model]}"
+        for attack, threat_model, adaptive in series
+    )
+    all_series = {cell.series for cell in cells if cell.threat_model != "none"}
+    more = len(all_series) - len(series)
+    hidden = f" {more} more attacks are left out here." if more else ""
+    return (
+        "Share of labels named. free: best guess without the update. Advantage: 0 = the "
+        f"update told nothing, 1 = everything. {who}.{hidden}"
+    )

@@ -1,0 +1,187 @@
+"""The words and number formats that the page and the terminal share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labelleak.intervals import Interval
+from labelleak.report.tables import Cell, Setting
+
+ATTACKS = {
+    "random": "random guess",
+    "free": "best free guess",
+    "llg": "LLG",
+    "llg_star": "LLG*",
+    "llg_plus": "LLG+",
+    "idlg": "iDLG",
+    "row_min": "row minimum",
+    "rlg": "RLG",
+    "zlg": "ZLG",
+    "ilrg": "iLRG",
+    "ebi": "EBI",
+    "llbg": "LLBG",
+    "pplr": "PPLR",
+    "rlu": "RLU",
+    "gradient_regression": "gradient regression",
+    "client_simulation": "client simulation",
+    "dlg": "DLG",
+    "shadow": "shadow models",
+}
+SERVERS = {
+    "none": "someone who sees no update",
+    "update": "a server that sees only the shared update",
+    "model": "a server that also holds the model",
+    "auxiliary": "a server that holds the model and some data of its own",
+}
+SHORT_SERVERS = {
+    "none": "no update",
+    "update": "update only",
+    "model": "holds the model",
+    "auxiliary": "model + own data",
+}
+_CLOSE = 1e-9
+
+
+def name_attack(attack: str, adaptive: bool = False) -> str:
+    """Give the name of an attack as the literature writes it, or else as the records do.
+
+    >>> name_attack("llg_star"), name_attack("new_one", adaptive=True)
+    ('LLG*', 'new_one, adaptive')
+    """
+    return ATTACKS.get(attack, attack) + (", adaptive" if adaptive else "")
+
+
+def name_stage(training_steps: int) -> str:
+    """Say how far a model was trained.
+
+    >>> name_stage(0), name_stage(200)
+    ('untrained model', 'model after 200 training steps')
+    """
+    if training_steps == 0:
+        return "untrained model"
+    return f"model after {count(training_steps, 'training step')}"
+
+
+def name_training(training_steps: int) -> str:
+    """Say how far a model was trained, for a column of a table.
+
+    >>> name_training(0), name_training(1)
+    ('untrained', '1 step')
+    """
+    return "untrained" if training_steps == 0 else count(training_steps, "step")
+
+
+def name_setting(setting: Setting) -> str:
+    """Say what data, model and training a figure speaks of."""
+    usual = ("1 local step", "no defense")
+    return ", ".join(part for part in _setting_parts(setting) if part and part not in usual)
+
+
+def tell_apart(settings: Sequence[Setting]) -> dict[Setting, str]:
+    """Name each setting by what it does not share with all the others; by all if it is alone."""
+    if len(settings) < 2:
+        return {setting: name_setting(setting) for setting in settings}
+    parts = {setting: _setting_parts(setting) for setting in settings}
+    shared = set.intersection(*map(set, parts.values()))
+    return {
+        setting: ", ".join(part for part in own if part and part not in shared)
+        for setting, own in parts.items()
+    }
+
+
+def _setting_parts(setting: Setting) -> list[str]:
+    return [
+        setting.data,
+        setting.model,
+        f"{setting.init} initialisation" if setting.init else "",
+        count(setting.local_steps, "local step"),
+        f"defense {setting.defense}" if setting.defense != "none" else "no defense",
+        *(f"{key.replace('_', ' ')} {value}" for key, value in setting.condition),
+    ]
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> count(1, "trial"), count(32000, "trial")
+    ('1 trial', '32,000 trials')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def share(value: float) -> str:
+    """Write a share in per cent; never 100 % for less than all, never 0 % for more than none.
+
+    >>> share(0.5), share(1.0), share(0.99999), share(0.00001)
+    ('50.0\xa0%', '100\xa0%', '>99.9\xa0%', '<0.1\xa0%')
+    """
+    if abs(value - round(value)) < _CLOSE:
+        return f"{value:.0%}".replace("%", "\xa0%")
+    if round(value, 3) >= 1:
+        return ">99.9\xa0%"
+    if round(value, 3) <= 0:
+        return "<0.1\xa0%"
+    return f"{100 * value:.1f}\xa0%"
+
+
+def number(value: float) -> str:
+    """Write an advantage with two decimals; never 1.00 for less than 1.
+
+    >>> number(0.954), number(0.9999), number(1.0), number(-0.2)
+    ('0.95', '>0.99', '1.00', '−0.20')
+    """
+    if 0.995 <= value < 1 - _CLOSE:
+        return ">0.99"
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def span(interval: Interval | None, trials: int) -> str:
+    """Write an advantage with its interval, which a single trial does not have.
+
+    >>> span(Interval(0.5, 0.4, 0.6), 9), span(Interval(0.5, 0.5, 0.5), 1), span(None, 9)
+    ('0.50 (0.40 to 0.60)', '0.50', 'none to gain')
+    """
+    if interval is None:
+        return "none to gain"
+    if trials == 1:
+        return number(interval.mean)
+    return f"{number(interval.mean)} ({number(interval.low)} to {number(interval.high)})"
+
+
+def share_span(interval: Interval, trials: int) -> str:
+    """Write a share with its interval, which a single trial does not have.
+
+    >>> share_span(Interval(0.5, 0.4, 0.6), 9).replace(chr(160), " ")
+    '50.0 % (40.0 to 60.0 %)'
+    """
+    if trials == 1:
+        return share(interval.mean)
+    low = share(interval.low).removesuffix("\xa0%")
+    return f"{share(interval.mean)} ({low} to {share(interval.high)})"
+
+
+def labels_named(rate: float, labels: int) -> str:
+    """Say how many of a number of labels a success rate stands for, to a tenth of a label.
+
+    >>> labels_named(1.0, 32), labels_named(0.98, 32), labels_named(0.9999, 32)
+    ('all 32', '31.4', 'more than 31.9')
+    >>> labels_named(1.0, 1), labels_named(0.0, 8), labels_named(0.25, 8), labels_named(0.001, 8)
+    ('all 1', 'none', '2', 'less than 0.1')
+    """
+    named = rate * labels
+    if abs(named - labels) < _CLOSE:
+        return f"all {labels}"
+    if named < _CLOSE:
+        return "none"
+    if round(named, 1) >= labels:
+        return f"more than {labels - 0.1:.1f}"
+    if round(named, 1) <= 0:
+        return "less than 0.1"
+    return f"{named:.0f}" if abs(named - round(named)) < _CLOSE else f"{named:.1f}"
+
+
+def name_series(cell: Cell) -> str:
+    """Name an attack with what its attacker holds, as a figure's legend does."""
+    label = name_attack(cell.attack, cell.adaptive)
+    return f"{label} ({SHORT_SERVERS[cell.threat_model]})"
