@@ -1,0 +1,292 @@
+"""The command line: thin, and quick to help, since anything heavy is imported inside a command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labelleak import __version__
+from labelleak.errors import BadInput, LabelleakError
+
+if TYPE_CHECKING:
+    from labelleak.experiments.audit import Plan
+    from labelleak.experiments.journal import Journal
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Audit how many training labels a federated learning update gives away.",
+)
+
+INTERRUPTED = 130
+
+
+class Listing(StrEnum):
+    """What `labelleak list` can list."""
+
+    attacks = "attacks"
+    data = "data"
+    models = "models"
+    schemes = "schemes"
+
+
+def main() -> None:
+    """Run the command line; what users do wrong ends in one sentence and status 2."""
+    try:
+        app()
+    except LabelleakError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_number(wanted: bool) -> None:
+    if wanted:
+        print(f"labelleak {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_number, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def audit(
+    out: Annotated[Path, typer.Option(help="Folder for records.jsonl and report.html.")] = Path(
+        "out"
+    ),
+    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
+    model: Annotated[
+        str, typer.Option(help="Name (`labelleak list models`) or package.module:factory.")
+    ] = "cnn",
+    activation: Annotated[
+        str | None, typer.Option(help="relu, sigmoid, tanh, ...; the model's own if left out.")
+    ] = None,
+    init: Annotated[
+        str, typer.Option(help="default (PyTorch's) or uniform (-0.5 to 0.5, the paper's).")
+    ] = "default",
+    weights: Annotated[
+        str | None, typer.Option(help="Safetensors file of trained weights for the model.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Module name of the last linear layer; found if left out.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="train (as clients run it) or eval; matters to batch norm.")
+    ] = "train",
+    batch_sizes: Annotated[
+        str, typer.Option(help="Samples per batch, comma-separated.")
+    ] = "1,2,4,8,16,32,64,128",
+    schemes: Annotated[
+        str, typer.Option(help="How batches are drawn; see `labelleak list schemes`.")
+    ] = "iid,unbalanced",
+    attacks: Annotated[
+        str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
+    ] = "standard",
+    dummies: Annotated[
+        str | None,
+        typer.Option(
+            help="LLG*'s inputs: zeros, ones, uniform, gaussian; else the paper's choice."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Batches per cell, over all initialisations.")] = 100,
+    initialisations: Annotated[
+        int | None, typer.Option(help="Independent models; 10 if left out, 1 with --weights.")
+    ] = None,
+    training_steps: Annotated[
+        str, typer.Option(help="Training steps before the audit, comma-separated.")
+    ] = "0,300",
+    train_lr: Annotated[float, typer.Option(help="Learning rate of that training.")] = 0.05,
+    victims: Annotated[
+        str, typer.Option(help="unseen, or seen: drawn from what the model was trained on.")
+    ] = "unseen",
+    gradient: Annotated[
+        str, typer.Option(help="auto, autograd or head_table (same numbers, faster).")
+    ] = "auto",
+    keep_counts: Annotated[
+        bool, typer.Option("--keep-counts", help="Write true and guessed counts; private!")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads for the model's arithmetic.", min=1)] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Drop another audit that lies in --out.")
+    ] = False,
+) -> None:
+    """Audit a simulated client: how many labels does its shared gradient give away?"""
+    import torch
+
+    from labelleak.experiments.audit import open_journal, plan_audit
+    from labelleak.experiments.options import check_options
+
+    torch.set_num_threads(threads)
+    options = check_options(
+        data=data,
+        model=model,
+        activation=activation,
+        init=init,
+        weights=weights,
+        head=head,
+        mode=mode,
+        batch_sizes=_numbers("batch-sizes", batch_sizes),
+        schemes=_names(schemes),
+        attacks=_names(attacks),
+        dummies=dummies,
+        trials=trials,
+        initialisations=initialisations,
+        training_steps=_numbers("training-steps", training_steps),
+        train_lr=train_lr,
+        victims=victims,
+        gradient=gradient,
+        keep_counts=keep_counts,
+        seed=seed,
+    )
+    plan = plan_audit(options, command=_command())
+    journal = open_journal(plan, out, overwrite=overwrite)
+    _run(plan, journal)
+    _conclude(journal.records, out / "report.html")
+
+
+@app.command()
+def report(
+    records: Annotated[Path, typer.Argument(help="A records.jsonl file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Page to write; report.html beside the records if left out.")
+    ] = None,
+) -> None:
+    """Render the page of an audit again from its records; needs no torch."""
+    _conclude(records, out or records.with_name("report.html"))
+
+
+@app.command(name="list")
+def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
+    """List attacks, data sets, models or batch schemes."""
+    from labelleak.listings import describe
+
+    for name, line in describe(what.value):
+        print(f"{name:<18} {line}")
+
+
+@app.command()
+def paper(
+    name: Annotated[str, typer.Argument(help="signals: the two properties that LLG rests on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("out"),
+    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Draw a figure like the paper's."""
+    from labelleak.experiments.signals import draw_signals
+
+    if name != "signals":
+        from labelleak.errors import unknown_name
+
+        raise unknown_name("figure", name, ["signals"])
+    for path in draw_signals(data, out, seed=seed):
+        print(f"wrote {path}")
+
+
+@app.command()
+def bench() -> None:
+    """Measure speed on this machine: ratios and times, each taken in this one run."""
+    from labelleak.experiments.bench import run_bench
+
+    for line in run_bench():
+        print(line)
+
+
+@app.command()
+def selftest() -> None:
+    """Audit the auditor: updates known to leak and known not to must be told apart."""
+    from labelleak.experiments.controls import run_controls
+
+    failed = False
+    for control in run_controls():
+        print(control)
+        failed |= not control.passed
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run(plan: Plan, journal: Journal) -> None:
+    """Run a plan under a progress bar; an interrupt keeps what was finished."""
+    from labelleak.experiments.audit import run_plan
+
+    try:
+        with _progress() as advance:
+            run_plan(plan, journal=journal, progress=advance)
+    except KeyboardInterrupt:
+        done, total = len(journal.done), len(plan.units)
+        print(
+            f"\nInterrupted. {done} of {total} models are done and kept in {journal.records}; "
+            "run the same command again to go on.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [
+        TextColumn("auditing"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} cells, left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("audit", total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _conclude(records: Path, page: Path) -> None:
+    """Write the page and print the findings."""
+    from rich.console import Console
+
+    from labelleak.record import read_records
+    from labelleak.report import headline, summary_table, tabulate, write_report
+
+    write_report(records, page)
+    cells = tabulate(read_records(records))
+    console = Console()
+    console.print(summary_table(cells))
+    for sentence in headline(cells):
+        console.print(sentence, highlight=False)
+    print(f"\nrecords  {records}\nreport   {page}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise BadInput(
+            f"--{option} takes whole numbers with commas between, not {text!r}"
+        ) from None
+
+
+def _command() -> str:
+    """Give the command as typed, with the program's folder left out."""
+    import shlex
+
+    return shlex.join(["labelleak", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Experiments: many trials of many settings, written down as records as they finish."""

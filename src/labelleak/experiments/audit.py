@@ -1,0 +1,376 @@
+"""Audit a simulated client: many batches of a model and a data set against a battery of attacks."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import labelleak
+from labelleak.adapters.head import find_head
+from labelleak.attacks import Dummies, LLGStar, dummies_for, make_attack
+from labelleak.battery import STANDARD, Battery, make_records
+from labelleak.errors import BadInput
+from labelleak.experiments.journal import Journal
+from labelleak.experiments.options import AuditOptions, check_options
+from labelleak.interfaces import Attack, Knowledge, LabelledData
+from labelleak.observation import Observation
+from labelleak.record import Record, read_records
+from labelleak.score import Truth
+from labelleak.seeding import stream, whole_number
+from labelleak.simulation.batches import Scheme, draw_batches, parse_scheme
+from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.simulation.models import build_model, fingerprint
+from labelleak.simulation.roles import Roles, divide
+from labelleak.simulation.training import Training, accuracy, train_in_stages
+from labelleak.white_box import WhiteBox
+from labelleak.whole_files import write_whole
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything an audit runs on, with every name turned into its object."""
+
+    options: AuditOptions
+    data: Dataset
+    roles: Roles
+    attacks: tuple[Attack, ...]
+    schemes: tuple[Scheme, ...]
+    module: nn.Module | None
+    command: str
+
+    @property
+    def cells(self) -> int:
+        """Cells (batch size x scheme) of each unit."""
+        return len(self.options.batch_sizes) * len(self.schemes)
+
+    @property
+    def units(self) -> list[tuple[int, int]]:
+        """Every (initialisation, training steps) to audit."""
+        return [
+            (initialisation, stage)
+            for initialisation in range(self.options.models)
+            for stage in sorted(self.options.training_steps)
+        ]
+
+    def trials_of(self, initialisation: int) -> range:
+        """Give the numbers of an initialisation's trials; all share the trials nearly evenly."""
+        edges = np.linspace(0, self.options.trials, self.options.models + 1).astype(int)
+        return range(int(edges[initialisation]), int(edges[initialisation + 1]))
+
+
+def plan_audit(
+    options: AuditOptions,
+    *,
+    data: Dataset | None = None,
+    module: nn.Module | None = None,
+    command: str = "",
+) -> Plan:
+    """Turn options into what the audit runs on, refusing what cannot be before any work is done.
+
+    Raises:
+        BadInput: for unknown names, files that cannot be read, or batches larger than the data.
+    """
+    attacks = tuple(_make_attacks(options))
+    schemes = tuple(parse_scheme(text) for text in options.schemes)
+    dataset = data or load_dataset(options.data)
+    roles = divide(
+        dataset.x_train,
+        dataset.y_train,
+        seed=options.seed,
+        victims_seen=options.victims == "seen",
+    )
+    if module is None:
+        _build(options, dataset, 0)
+    largest = max(options.batch_sizes)
+    if largest > len(roles.victims):
+        raise BadInput(
+            f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
+            "samples); use smaller --batch-sizes or a larger data set"
+        )
+    return Plan(options, dataset, roles, attacks, schemes, module, command)
+
+
+def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list[Record]:
+    """Run what of a plan is not yet in the journal, and give the new records.
+
+    Args:
+        plan: what to run.
+        journal: where finished units are written; None keeps them in memory only.
+        progress: called with cells done and cells in all, those of earlier runs included.
+    """
+    done = frozenset(journal.done) if journal else frozenset()
+    total = len(plan.units) * plan.cells
+    finished = len(done & set(plan.units)) * plan.cells
+    progress(finished, total)
+    records: list[Record] = []
+    for initialisation in range(plan.options.models):
+        wanted = [s for i, s in plan.units if i == initialisation and (i, s) not in done]
+        for stage, model in _models(plan, initialisation, wanted):
+            unit: list[Record] = []
+            for cell in _audit_model(plan, initialisation, stage, model):
+                unit.extend(cell)
+                finished += 1
+                progress(finished, total)
+            if journal:
+                journal.write((initialisation, stage), unit)
+            records.extend(unit)
+    return records
+
+
+def _models(
+    plan: Plan, initialisation: int, stages: Sequence[int]
+) -> Iterator[tuple[int, nn.Module]]:
+    """Build an initialisation's model and train it, stopping at each stage."""
+    if not stages:
+        return
+    options = plan.options
+    model = plan.module or _build(options, plan.data, initialisation)
+    model = copy.deepcopy(model)
+    training = Training(lr=options.train_lr)
+    rng = stream(options.seed, "training", initialisation)
+    for stage in train_in_stages(model, plan.roles.train, stages, training, rng=rng):
+        model.train(options.mode == "train")
+        yield stage, model
+
+
+def _audit_model(
+    plan: Plan, initialisation: int, stage: int, module: nn.Module
+) -> Iterator[list[Record]]:
+    """Audit one model over all batch sizes and schemes, a list of records per cell."""
+    options, victims = plan.options, plan.roles.victims
+    example = plan.data.x_train[:2]
+    head = find_head(module, name=options.head, example=example, num_classes=plan.data.num_classes)
+    model = WhiteBox(module, head)
+    battery = Battery.prepare(
+        plan.attacks,
+        Knowledge(model, plan.data.input_shape, plan.roles.auxiliary),
+        plan.data.num_classes,
+        seed=whole_number(options.seed, "battery", initialisation, stage),
+    )
+    observe, path = _gradient_source(plan, model, initialisation)
+    test = LabelledData(plan.data.x_test, plan.data.y_test)
+    common, extra = _provenance(plan, module, initialisation, stage)
+    common["model_accuracy"] = round(accuracy(module, test), 6)
+    extra["gradient"] = path
+    pool = victims.labels.numpy()
+    trials = plan.trials_of(initialisation)
+    for scheme in plan.schemes:
+        known = battery.with_prior(scheme.prior(pool, plan.data.num_classes))
+        for size in options.batch_sizes:
+            rng = stream(options.seed, "batches", initialisation, scheme.label, size)
+            batches = draw_batches(scheme, pool, plan.data.num_classes, size, len(trials), rng)
+            truth = Truth.from_labels(pool[batches], plan.data.num_classes)
+            outcomes = known.run(observe(batches), truth)
+            cell = {**common, "scheme": scheme.label, "batch_size": size, "num_samples": size}
+            yield [
+                record
+                for outcome in outcomes
+                for record in make_records(
+                    outcome,
+                    truth,
+                    trials=trials,
+                    common=cell,
+                    extra=extra,
+                    keep_counts=options.keep_counts,
+                )
+            ]
+
+
+def _gradient_source(
+    plan: Plan, model: WhiteBox, initialisation: int
+) -> tuple[Callable[[np.ndarray], Observation], str]:
+    """Choose how batches' gradients are made: the head table where it is exact, else autograd."""
+    options, victims = plan.options, plan.roles.victims
+    exact = options.gradient != "autograd" and model.is_per_sample(victims.inputs)
+    if options.gradient == "head_table" and not exact:
+        raise BadInput(
+            "the head table is not exact for this model: batch norm or dropout in train mode "
+            "ties samples together; use --gradient autograd or --mode eval"
+        )
+    if exact:
+        return HeadTable.build(model, victims).gradients, "head_table"
+    seed = whole_number(options.seed, "forward", initialisation)
+    return lambda batches: autograd_gradients(model, victims, batches, seed=seed), "autograd"
+
+
+def _provenance(
+    plan: Plan, module: nn.Module, initialisation: int, stage: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the keys that say where records come from: the contract's, and ours beside them."""
+    options, roles = plan.options, plan.roles
+    common: dict[str, Any] = {
+        "seed": options.seed,
+        "adaptive": False,
+        "data": plan.data.name,
+        "model": options.model,
+        "initialisation": initialisation,
+        "training_steps": stage,
+        "num_classes": plan.data.num_classes,
+        "local_steps": 1,
+        "defense": "none",
+        "flags": (),
+        "labelleak": labelleak.__version__,
+        "torch": str(torch.__version__),
+        "command": plan.command,
+    }
+    extra: dict[str, Any] = {
+        "init": "weights" if options.weights else options.init,
+        "activation": options.activation or "default",
+        "mode": options.mode,
+        "victims": options.victims,
+        "train_size": len(roles.train),
+        "auxiliary_size": len(roles.auxiliary),
+        "victim_size": len(roles.victims),
+        "normalisation": plan.data.normalisation,
+        "data_fingerprint": plan.data.fingerprint,
+        "model_fingerprint": fingerprint(module),
+    }
+    return common, extra
+
+
+def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
+    names: list[str] = []
+    for name in options.attacks:
+        names.extend(STANDARD if name == "standard" else (name,))
+    kind = Dummies(options.dummies) if options.dummies else dummies_for(Path(options.data).stem)
+    for name in dict.fromkeys(names):
+        attack = make_attack(name)
+        yield replace(attack, dummies=kind) if isinstance(attack, LLGStar) else attack
+
+
+def _build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Module:
+    model = build_model(
+        options.model,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        activation=options.activation,
+        init=options.init,
+        seed=whole_number(options.seed, "model", initialisation),
+    )
+    if options.weights:
+        _load_weights(model, Path(options.weights))
+    return model
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    """Load trained weights from a safetensors file, which cannot hold code."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except OSError as error:
+        raise BadInput(f"cannot read the weights {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise BadInput(f"the weights in {path} do not fit the model: {reason}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """A finished audit: its records, and what can be made of them."""
+
+    records: tuple[Record, ...]
+
+    def headline(self) -> list[str]:
+        """Say in plain words what was found, one sentence per threat model."""
+        from labelleak.report import headline, tabulate
+
+        return headline(tabulate(self.records))
+
+    def write_report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page, one self-contained HTML file."""
+        from labelleak.report import render
+
+        page = Path(path)
+        write_whole(page, render(self.records, source="records in memory"))
+        return page
+
+
+def audit(
+    *,
+    data: str | Dataset = "digits",
+    model: str | nn.Module = "cnn",
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **choices: Any,
+) -> Audit:
+    """Measure how many labels of a batch its shared gradient gives away.
+
+    Draws victims' batches from held-out data, makes the gradient each client would share, lets
+    the attacks answer and scores them against the truth and against the best guess that
+    needs no update.
+
+    Args:
+        data: name or path of a data set (``labelleak list data``), or a `Dataset`.
+        model: name of a model, ``package.module:factory``, or a module, which is audited as it is.
+        out: folder for ``records.jsonl``; an interrupted audit there is gone on with. None keeps
+            the records in memory.
+        overwrite: drop another audit that lies in that folder.
+        progress: called with cells done and cells in all.
+        choices: the other fields of `AuditOptions`: batch_sizes, schemes, attacks, trials,
+            initialisations, training_steps, seed, ...
+
+    Raises:
+        BadInput: for anything that cannot be; the sentence says what to do.
+
+    >>> found = audit(batch_sizes=[1], schemes=["iid"], attacks=["llg"], trials=2,
+    ...               initialisations=1, training_steps=[0])
+    >>> [record.asr for record in found.records]
+    [1.0, 1.0]
+    """
+    if isinstance(model, nn.Module):
+        choices = {"initialisations": 1, "training_steps": (0,), **choices}
+    options = check_options(
+        data=data.name if isinstance(data, Dataset) else data,
+        model=type(model).__name__ if isinstance(model, nn.Module) else model,
+        **choices,
+    )
+    plan = plan_audit(
+        options,
+        data=data if isinstance(data, Dataset) else None,
+        module=model if isinstance(model, nn.Module) else None,
+        command=_call(options),
+    )
+    journal = open_journal(plan, Path(out), overwrite=overwrite) if out is not None else None
+    fresh = run_plan(plan, journal=journal, progress=progress or (lambda done, total: None))
+    if journal is None:
+        return Audit(tuple(fresh))
+    return Audit(tuple(read_records(journal.records)))
+
+
+def open_journal(plan: Plan, folder: Path, *, overwrite: bool = False) -> Journal:
+    """Open the folder of an audit, to begin it or to go on with it."""
+    asked = {
+        **asdict(plan.options),
+        "data_fingerprint": plan.data.fingerprint,
+        "labelleak": labelleak.__version__,
+    }
+    if plan.module is not None:
+        asked["model_fingerprint"] = fingerprint(plan.module)
+    return Journal.open(folder, asked, overwrite=overwrite)
+
+
+def _call(options: AuditOptions) -> str:
+    """Write options as the Python call that asks for them, defaults left out."""
+    plain = AuditOptions()
+    chosen = {
+        key: value
+        for key, value in vars(options).items()
+        if key in AuditOptions.__dataclass_fields__ and value != getattr(plain, key)
+    }
+    return f"labelleak.audit({', '.join(f'{key}={value!r}' for key, value in chosen.items())})"

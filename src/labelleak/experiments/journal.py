@@ -1,0 +1,120 @@
+"""The folder of an audit: records as they finish, and what is still to do after an interrupt."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labelleak.errors import BadInput
+from labelleak.record import Record, append_records, read_records
+from labelleak.whole_files import write_whole
+
+RECORDS = "records.jsonl"
+MARK = "audit.json"
+
+Unit = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Records of one audit in one folder, written unit by unit.
+
+    A unit is one initialisation at one training stage. Its records are appended first and the
+    unit is marked done after, so whatever an interrupt cuts short is dropped and done again.
+
+    Attributes:
+        folder: where the files lie.
+        asked: what identifies the audit.
+        done: units that are finished.
+    """
+
+    folder: Path
+    asked: Mapping[str, Any]
+    done: set[Unit] = field(default_factory=set)
+
+    @property
+    def records(self) -> Path:
+        """The file of records."""
+        return self.folder / RECORDS
+
+    @classmethod
+    def open(cls, folder: Path, asked: Mapping[str, Any], *, overwrite: bool = False) -> Journal:
+        """Open a folder for an audit, new or interrupted.
+
+        Args:
+            folder: made if it is not there.
+            asked: what identifies the audit; an interrupted one must have asked the same.
+            overwrite: drop whatever audit lies there.
+
+        Raises:
+            BadInput: if the folder cannot be written, or holds another audit.
+        """
+        plain = json.loads(json.dumps(asked))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            if overwrite:
+                (folder / MARK).unlink(missing_ok=True)
+                (folder / RECORDS).unlink(missing_ok=True)
+            journal = cls(folder, plain, _finished(folder, plain))
+            journal._drop_unfinished()
+            journal._mark()
+        except OSError as error:
+            reason = error.strerror or error
+            raise BadInput(f"cannot write to the folder {folder}: {reason}") from error
+        return journal
+
+    def write(self, unit: Unit, records: Iterable[Record]) -> None:
+        """Append the records of a unit and mark it done.
+
+        Raises:
+            BadInput: if they cannot be written; the records of earlier units stay valid.
+        """
+        append_records(self.records, records)
+        self.done.add(unit)
+        self._mark()
+
+    def _mark(self) -> None:
+        state = {"asked": self.asked, "done": sorted(self.done)}
+        write_whole(self.folder / MARK, json.dumps(state, indent=1, sort_keys=True))
+
+    def _drop_unfinished(self) -> None:
+        if not self.records.exists():
+            return
+        whole = [r for r in read_records(self.records) if _unit(r) in self.done]
+        text = "".join(record.to_json() + "\n" for record in whole)
+        if len(text.encode()) != self.records.stat().st_size:
+            write_whole(self.records, text)
+
+
+def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
+    """Read which units are done, after checking that it is the same audit."""
+    mark = folder / MARK
+    if not mark.exists():
+        if (folder / RECORDS).exists():
+            raise BadInput(
+                f"{folder} already holds records of something else; "
+                "choose another --out, or add --overwrite"
+            )
+        return set()
+    try:
+        state = json.loads(mark.read_text(encoding="utf-8"))
+        earlier, done = state["asked"], {(int(i), int(s)) for i, s in state["done"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
+    changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
+    if changed:
+        raise BadInput(
+            f"{folder} holds another audit (it differs in: {', '.join(changed)}); "
+            "choose another --out, or add --overwrite"
+        )
+    return done
+
+
+def _unit(record: Record) -> Unit:
+    return record.initialisation, record.training_steps

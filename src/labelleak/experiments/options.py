@@ -1,0 +1,114 @@
+"""What an audit is asked to do; checked once, here, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+from labelleak.errors import BadInput
+
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+STAGES = (0, 300)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class AuditOptions:
+    """What to audit, how often, and from which seed.
+
+    Attributes:
+        data: name or path of the data set.
+        model: name of the model, or ``package.module:factory``.
+        activation: activation of a named model; None for the model's own.
+        init: how parameters are initialised.
+        weights: safetensors file of trained weights, in place of an initialisation.
+        head: module name of the head; None to find it.
+        mode: train (as clients run it) or eval, which matters to batch norm and dropout.
+        batch_sizes: samples per batch, each audited.
+        schemes: how batches are drawn, each audited.
+        attacks: names of attacks, or ``standard``.
+        dummies: what LLG* feeds the model; None for the paper's choice by data set.
+        trials: batches per cell, spread over the initialisations.
+        initialisations: independently initialised models.
+        training_steps: steps of training before the audit, each audited.
+        train_lr: learning rate of that training.
+        victims: unseen, or seen: drawn from what the model was trained on.
+        gradient: auto, autograd, or head_table.
+        keep_counts: write true and guessed counts into the records; they are private.
+        seed: seed of everything random.
+    """
+
+    data: str = "digits"
+    model: str = "cnn"
+    activation: str | None = None
+    init: str = "default"
+    weights: str | None = None
+    head: str | None = None
+    mode: Literal["train", "eval"] = "train"
+    batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = BATCH_SIZES
+    schemes: Annotated[tuple[str, ...], Field(min_length=1)] = ("iid", "unbalanced")
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard",)
+    dummies: Literal["zeros", "ones", "uniform", "gaussian"] | None = None
+    trials: Count = 100
+    initialisations: Count | None = None
+    training_steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = STAGES
+    train_lr: Annotated[float, Field(gt=0)] = 0.05
+    victims: Literal["unseen", "seen"] = "unseen"
+    gradient: Literal["auto", "autograd", "head_table"] = "auto"
+    keep_counts: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("batch_sizes", "schemes", "attacks", "training_steps")
+    @classmethod
+    def _no_repeats(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        repeated = sorted({str(value) for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"lists {', '.join(repeated)} more than once")
+        return values
+
+    @property
+    def models(self) -> int:
+        """Number of independently initialised models: 10 unless said, 1 with given weights."""
+        return self.initialisations or (1 if self.weights else min(10, self.trials))
+
+    def fingerprint(self) -> str:
+        """Give 16 hex digits that two options share only if they ask for the same records."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_ADAPTER = TypeAdapter(AuditOptions)
+
+
+def check_options(**choices: object) -> AuditOptions:
+    """Check options that came from outside.
+
+    Raises:
+        BadInput: naming the first option that cannot be, and why.
+
+    >>> check_options(trials=20).models
+    10
+    """
+    given = {name: value for name, value in choices.items() if value is not None}
+    try:
+        options = _ADAPTER.validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise BadInput(f"--{name} {first['input']!r}: {reason}") from error
+    if options.weights and options.models > 1:
+        raise BadInput("--weights gives one model; leave out --initialisations")
+    if options.models > options.trials:
+        raise BadInput(
+            f"{options.trials} trials cannot be spread over {options.models} initialisations; "
+            "raise --trials or lower --initialisations"
+        )
+    return options

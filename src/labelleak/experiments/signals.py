@@ -1,0 +1,167 @@
+"""Show what LLG rests on: a row sum's sign tells presence (P1), its size the count (P2)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelleak.attacks.llg import Calibration, calibrate
+from labelleak.errors import BadInput
+from labelleak.score import Truth
+from labelleak.seeding import stream, whole_number
+from labelleak.simulation.batches import Dirichlet, draw_batches
+from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.gradients import HeadTable
+from labelleak.simulation.models import build_model
+from labelleak.simulation.roles import divide
+from labelleak.white_box import WhiteBox
+
+BATCH, TRIALS = 32, 60
+PRESENT, ABSENT, LINE = "#0b6e99", "#c8602a", "#555555"
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Row sums beside the counts behind them, ``T x K``, and what LLG takes them to mean.
+
+    Attributes:
+        data: name of the data set.
+        row_sums: g_i of each class of each batch.
+        counts: true c_i.
+        estimated: LLG's impact per label, from each update alone; T numbers.
+        measured: impact and offsets measured with auxiliary data (LLG+).
+    """
+
+    data: str
+    row_sums: np.ndarray
+    counts: np.ndarray
+    estimated: np.ndarray
+    measured: Calibration
+
+
+def measure_signals(data: str, *, seed: int) -> Signals:
+    """Take the row sums of many skewed batches on the paper's CNN, untrained."""
+    dataset = load_dataset(data)
+    classes = dataset.num_classes
+    roles = divide(dataset.x_train, dataset.y_train, seed=seed)
+    module = build_model(
+        "cnn",
+        input_shape=dataset.input_shape,
+        num_classes=classes,
+        init="uniform",
+        seed=whole_number(seed, "model", 0),
+    )
+    model = WhiteBox(module, "head")
+    pool = roles.victims.labels.numpy()
+    rng = stream(seed, "signals")
+    batches = draw_batches(Dirichlet(1.0), pool, classes, BATCH, TRIALS, rng)
+    observation = HeadTable.build(model, roles.victims).gradients(batches)
+    g = observation.row_sums
+    seen = model.run_all(roles.auxiliary.inputs)
+    return Signals(
+        dataset.name,
+        g,
+        Truth.from_labels(pool[batches], classes).counts,
+        (1 + 1 / classes) / BATCH * np.minimum(g, 0).sum(axis=-1),
+        calibrate(seen, roles.auxiliary.labels.numpy(), classes),
+    )
+
+
+def draw_signals(data: str, folder: Path, *, seed: int) -> list[Path]:
+    """Draw P1 and P2 and write the numbers beside the picture.
+
+    Args:
+        data: name or path of a data set.
+        folder: made if it is not there.
+        seed: seed of model and batches.
+
+    Returns:
+        The files written: signals.svg, signals.png, signals.csv.
+
+    Raises:
+        BadInput: for a data set that cannot be read, or a folder that cannot be written.
+    """
+    signals = measure_signals(data, seed=seed)
+    paths = [folder / f"signals.{kind}" for kind in ("svg", "png", "csv")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(signals, paths[:2])
+        _write_numbers(signals, paths[2])
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
+    return paths
+
+
+def _draw(signals: Signals, paths: list[Path]) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "labelleak", "font.size": 10}):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_presence(signals, left)
+        _draw_counts(signals, right)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+        for path in paths:
+            kind = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, metadata=kind, dpi=150)
+
+
+def _draw_presence(signals: Signals, axes: Any) -> None:
+    """P1: row sums of present against absent classes."""
+    g, present = signals.row_sums, signals.counts > 0
+    edges = np.histogram_bin_edges(g, bins=60)
+    for mask, colour, name in ((present, PRESENT, "present"), (~present, ABSENT, "absent")):
+        axes.hist(g[mask], bins=edges, color=colour, alpha=0.75, label=f"{name} ({mask.sum()})")
+    below = int((g[~present] < 0).sum())
+    axes.axvline(0, color=LINE, linewidth=1)
+    axes.set(
+        xlabel="row sum of the head's weight gradient",
+        ylabel="classes",
+        title=f"P1: a negative row sum means present\n"
+        f"({below} of {(~present).sum()} absent classes are negative)",
+    )
+    axes.legend(frameon=False, title="class in the batch")
+
+
+def _draw_counts(signals: Signals, axes: Any) -> None:
+    """P2: row sum against count, with impact and offset as LLG and LLG+ estimate them."""
+    classes = signals.counts.shape[1]
+    jitter = np.linspace(-0.25, 0.25, classes)
+    x = (signals.counts + jitter).ravel()
+    axes.scatter(x, signals.row_sums.ravel(), s=9, color=PRESENT, alpha=0.5)
+    reach = np.array([0, signals.counts.max()])
+    measured = signals.measured
+    slope = (1 + 1 / classes) / BATCH * measured.own
+    offset = float(measured.offset.mean())
+    for line, style, name in (
+        (offset + slope * reach, "-", f"LLG+: {slope:.2f} per label, offset {offset:.2f}"),
+        (
+            signals.estimated.mean() * reach,
+            "--",
+            f"LLG: {signals.estimated.mean():.2f} per label, offset 0",
+        ),
+    ):
+        axes.plot(reach, line, style, color=ABSENT, label=name)
+    fit = np.corrcoef(signals.counts.ravel(), signals.row_sums.ravel())[0, 1]
+    axes.axhline(0, color=LINE, linewidth=1)
+    axes.set(
+        xlabel=f"samples of the class in a batch of {BATCH}",
+        ylabel="row sum",
+        title=f"P2: each sample adds the same\n(correlation {fit:.3f}; {signals.data}, "
+        "paper's CNN, untrained)",
+    )
+    axes.legend(frameon=False)
+
+
+def _write_numbers(signals: Signals, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["trial", "class", "count", "row_sum"])
+        for (trial, label), count in np.ndenumerate(signals.counts):
+            rows.writerow([trial, label, count, f"{signals.row_sums[trial, label]:.6g}"])

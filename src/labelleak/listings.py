@@ -1,0 +1,36 @@
+"""One line on each attack, data set, model and batch scheme, taken from where they are defined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def describe(what: str) -> Iterator[tuple[str, str]]:
+    """Give name and line of everything of a kind: attacks, data, models or schemes.
+
+    >>> dict(describe("schemes"))["iid"]
+    'every label drawn uniformly'
+    """
+    if what == "attacks":
+        yield from _attacks()
+    elif what == "data":
+        from labelleak.simulation.datasets import DATASETS
+
+        yield from DATASETS.items()
+    elif what == "models":
+        from labelleak.simulation.models import MODELS
+
+        yield from MODELS.items()
+    else:
+        from labelleak.simulation.batches import SCHEMES
+
+        yield from SCHEMES.items()
+
+
+def _attacks() -> Iterator[tuple[str, str]]:
+    from labelleak.attacks import ATTACKS
+    from labelleak.interfaces import threat_model
+
+    for name, attack in ATTACKS.items():
+        first = (attack.__doc__ or "").strip().splitlines()[0]
+        yield name, f"[{threat_model(attack())}] {first} ({attack.cite})"
