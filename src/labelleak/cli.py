@@ -76,8 +76,9 @@ def audit(
         str | None, typer.Option(help="relu, sigmoid, tanh, ...; the model's own if left out.")
     ] = None,
     init: Annotated[
-        str, typer.Option(help="default (PyTorch's) or uniform (-0.5 to 0.5, the paper's).")
-    ] = "default",
+        str | None,
+        typer.Option(help="default (PyTorch's), uniform (-0.5 to 0.5, the paper's) or xavier."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Safetensors file of trained weights for the model.")
     ] = None,

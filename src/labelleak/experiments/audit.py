@@ -28,7 +28,7 @@ from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, draw_batches, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.simulation.models import build_model, fingerprint
+from labelleak.simulation.models import build_model, fingerprint, own_init
 from labelleak.simulation.roles import Roles, divide
 from labelleak.simulation.training import Training, accuracy, train_in_stages
 from labelleak.white_box import WhiteBox
@@ -225,7 +225,7 @@ def _provenance(
         "command": plan.command,
     }
     extra: dict[str, Any] = {
-        "init": "weights" if options.weights else options.init,
+        "init": "as given" if options.weights or plan.module else _init(options),
         "activation": options.activation or "default",
         "mode": options.mode,
         "victims": options.victims,
@@ -255,12 +255,16 @@ def _build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modu
         input_shape=data.input_shape,
         num_classes=data.num_classes,
         activation=options.activation,
-        init=options.init,
+        init=_init(options),
         seed=whole_number(options.seed, "model", initialisation),
     )
     if options.weights:
         _load_weights(model, Path(options.weights))
     return model
+
+
+def _init(options: AuditOptions) -> str:
+    return options.init or own_init(options.model, options.activation)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -27,7 +27,7 @@ class AuditOptions:
         data: name or path of the data set.
         model: name of the model, or ``package.module:factory``.
         activation: activation of a named model; None for the model's own.
-        init: how parameters are initialised.
+        init: how parameters are initialised; None for what goes with the model.
         weights: safetensors file of trained weights, in place of an initialisation.
         head: module name of the head; None to find it.
         mode: train (as clients run it) or eval, which matters to batch norm and dropout.
@@ -48,7 +48,7 @@ class AuditOptions:
     data: str = "digits"
     model: str = "cnn"
     activation: str | None = None
-    init: str = "default"
+    init: str | None = None
     weights: str | None = None
     head: str | None = None
     mode: Literal["train", "eval"] = "train"

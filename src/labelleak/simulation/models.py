@@ -51,6 +51,18 @@ MODELS: Mapping[str, str] = {
 }
 
 
+def own_init(name: str, activation: str | None) -> str:
+    """Name the initialisation that goes with a model: the paper's for the paper's CNN.
+
+    A deep sigmoid network does not train from PyTorch's initialisation, nor a ReLU network
+    from the paper's, so the choice follows the activation.
+
+    >>> own_init("cnn", None), own_init("cnn", "relu"), own_init("lenet", None)
+    ('uniform', 'default', 'default')
+    """
+    return "uniform" if name == "cnn" and activation in (None, "sigmoid") else "default"
+
+
 def build_model(
     name: str,
     *,
