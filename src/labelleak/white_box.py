@@ -48,9 +48,12 @@ class WhiteBox:
     head: str
 
     @property
-    def head_module(self) -> nn.Module:
+    def head_module(self) -> nn.Linear:
         """The head itself."""
-        return self.module.get_submodule(self.head)
+        head = self.module.get_submodule(self.head)
+        if not isinstance(head, nn.Linear):
+            raise BadInput(f"the head {self.head!r} is no linear layer")
+        return head
 
     def run(self, inputs: Tensor, *, seed: int = 0, grad: bool = False) -> HeadPass:
         """Pass a batch through the model once, as one batch.
@@ -73,7 +76,7 @@ class WhiteBox:
         try:
             with torch_seeded(seed), torch.set_grad_enabled(grad):
                 self._call(inputs)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(
                 f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
@@ -90,6 +93,8 @@ class WhiteBox:
     def _call(self, inputs: Tensor) -> None:
         # Train-mode batch norm writes its running statistics: let it write to copies.
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        if inputs.is_floating_point():
+            inputs = inputs.to(self.head_module.weight)  # its precision and device
         functional_call(self.module, buffers, (inputs,))
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:

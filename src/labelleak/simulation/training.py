@@ -61,15 +61,16 @@ def train_in_stages(
             optimiser = torch.optim.SGD(
                 model.parameters(), lr=training.lr, momentum=training.momentum
             )
-        with torch_seeded(int(rng.integers(2**31))):
-            model.train()
-            while taken < stage:
-                picks = torch.from_numpy(rng.choice(len(data), size, replace=False))
+        model.train()
+        while taken < stage:
+            picks = torch.from_numpy(rng.choice(len(data), size, replace=False))
+            # Seeded step by step, so that stopping at a stage changes nothing after it.
+            with torch_seeded(int(rng.integers(2**31))):
                 loss = F.cross_entropy(model(data.inputs[picks]), data.labels[picks])
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                optimiser.step()
-                taken += 1
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+            taken += 1
         if taken and not torch.isfinite(loss):
             raise BadInput(f"training diverged (loss {loss.item()}); lower --train-lr")
         yield stage

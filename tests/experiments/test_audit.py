@@ -1,0 +1,239 @@
+"""The audit: same seed same records, resumable, each choice of its options seen in the records."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import labelleak
+from labelleak.errors import BadInput
+from labelleak.experiments.audit import open_journal, plan_audit, run_plan
+from labelleak.experiments.options import check_options
+from labelleak.record import read_records
+from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.models import build_model
+
+SMALL = {
+    "batch_sizes": (1, 8),
+    "schemes": ("iid", "unbalanced"),
+    "trials": 6,
+    "initialisations": 2,
+    "training_steps": (0, 3),
+}
+
+
+def plain(records):
+    """Leave out what time of day may change."""
+    return [replace(record, seconds=0.0) for record in records]
+
+
+def test_same_seed_same_records_and_another_seed_others():
+    first, second = labelleak.audit(**SMALL), labelleak.audit(**SMALL)
+    assert plain(first.records) == plain(second.records)
+    other = labelleak.audit(**SMALL, seed=1)
+    assert [r.asr for r in other.records] != [r.asr for r in first.records]
+
+
+def test_every_cell_has_its_trials_and_every_attack_meets_the_same_batches():
+    found = labelleak.audit(**SMALL, keep_counts=True).records
+    assert len(found) == 2 * 2 * 2 * 6 * 5
+    batches = {}
+    for r in found:
+        key = (r.scheme, r.batch_size, r.trial)
+        assert sum(r.extra["counts"]) == sum(r.extra["true_counts"]) == r.num_samples
+        assert batches.setdefault(key, r.extra["true_counts"]) == r.extra["true_counts"]
+    assert {r.initialisation for r in found} == {0, 1}
+    assert all(r.extra["gradient"] == "head_table" for r in found)
+
+
+def test_an_attack_does_not_change_the_answers_of_the_others():
+    all_of_them = labelleak.audit(**SMALL)
+    alone = labelleak.audit(**SMALL, attacks=("llg_plus",))
+    wanted = [r for r in all_of_them.records if r.attack == "llg_plus"]
+    assert plain(alone.records) == [
+        replace(r, seconds=0.0, command=alone.records[0].command) for r in wanted
+    ]
+
+
+def test_autograd_and_head_table_give_the_same_records():
+    fast = labelleak.audit(**SMALL, gradient="head_table").records
+    slow = labelleak.audit(**SMALL, gradient="autograd").records
+    assert {r.extra["gradient"] for r in slow} == {"autograd"}
+    assert [r.asr for r in fast] == [r.asr for r in slow]
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C at some moment."""
+
+
+@pytest.mark.parametrize("moment", [0, 1, 5, 9, 15])
+def test_an_interrupted_audit_goes_on_to_the_same_records(tmp_path, moment):
+    options = check_options(**SMALL)
+    calls = 0
+
+    def interrupt(done, total):
+        nonlocal calls
+        calls += 1
+        if calls > moment:
+            raise Stop
+
+    plan = plan_audit(options)
+    with pytest.raises(Stop):
+        run_plan(plan, journal=open_journal(plan, tmp_path), progress=interrupt)
+    path = tmp_path / "records.jsonl"
+    if path.exists():  # a kill in the middle of a write leaves part of a line
+        path.write_text(path.read_text() + '{"schema": 1, "tri')
+    journal = open_journal(plan, tmp_path)
+    seen = []
+    run_plan(plan, journal=journal, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (16, 16)
+    undisturbed = labelleak.audit(**SMALL).records
+    resumed = [replace(r, command=undisturbed[0].command) for r in read_records(path)]
+    assert sorted(plain(resumed), key=str) == sorted(plain(undisturbed), key=str)
+    run_plan(plan, journal=open_journal(plan, tmp_path), progress=lambda done, total: None)
+    assert len(read_records(path)) == len(undisturbed)
+
+
+def test_records_of_an_unmarked_unit_are_done_again(tmp_path):
+    labelleak.audit(**SMALL, out=tmp_path)
+    before = read_records(tmp_path / "records.jsonl")
+    mark = json.loads((tmp_path / "audit.json").read_text())
+    mark["done"].remove([1, 0])
+    (tmp_path / "audit.json").write_text(json.dumps(mark))
+    after = labelleak.audit(**SMALL, out=tmp_path).records
+    assert sorted(plain(after), key=str) == sorted(plain(before), key=str)
+
+
+def test_a_folder_of_another_audit_is_left_alone_unless_told(tmp_path):
+    labelleak.audit(**SMALL, out=tmp_path)
+    kept = (tmp_path / "records.jsonl").read_text()
+    with pytest.raises(BadInput, match=r"differs in: seed.*--overwrite"):
+        labelleak.audit(**SMALL, seed=5, out=tmp_path)
+    assert (tmp_path / "records.jsonl").read_text() == kept
+    found = labelleak.audit(**SMALL, seed=5, out=tmp_path, overwrite=True)
+    assert {r.seed for r in found.records} == {5}
+    (tmp_path / "audit.json").write_text("{")
+    with pytest.raises(BadInput, match="damaged"):
+        labelleak.audit(**SMALL, out=tmp_path)
+    (tmp_path / "audit.json").unlink()
+    with pytest.raises(BadInput, match="records of something else"):
+        labelleak.audit(**SMALL, out=tmp_path)
+
+
+def tiny_data(rows=40):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(rows, 1, 8, 8, generator=generator)
+    y = torch.arange(rows) % 4
+    return Dataset("tiny", x, y, x[:8], y[:8], ("a", "b", "c", "d"), "none")
+
+
+def test_a_module_and_a_data_set_of_ones_own_are_audited_as_they_are():
+    model = build_model("lenet", input_shape=(1, 8, 8), num_classes=4, seed=3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = labelleak.audit(model=model, data=tiny_data(), batch_sizes=[4], trials=3)
+    assert {(r.model, r.data, r.extra["init"]) for r in found.records} == {
+        ("Classifier", "tiny", "as given")
+    }
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_given_weights_are_loaded_from_safetensors(tmp_path):
+    model = build_model("mlp", input_shape=(1, 8, 8), num_classes=10, seed=3)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    choices = {"model": "mlp", "weights": str(tmp_path / "w.safetensors"), "trials": 2}
+    found = labelleak.audit(**choices, batch_sizes=[2], training_steps=[0])
+    direct = labelleak.audit(model=model, batch_sizes=[2], trials=2)
+    assert [r.extra["model_fingerprint"] for r in found.records] == [
+        r.extra["model_fingerprint"] for r in direct.records
+    ]
+
+
+def test_batch_norm_in_train_mode_takes_autograd_and_says_so():
+    small = {"model": "resnet20", "batch_sizes": [4], "schemes": ["iid"], "trials": 2}
+    small |= {"initialisations": 1, "training_steps": [0], "attacks": ["llg", "llg_plus"]}
+    assert {r.extra["gradient"] for r in labelleak.audit(**small).records} == {"autograd"}
+    evaluated = labelleak.audit(**small, mode="eval").records
+    assert {(r.extra["gradient"], r.extra["mode"]) for r in evaluated} == {("head_table", "eval")}
+    with pytest.raises(BadInput, match="head table is not exact"):
+        labelleak.audit(**small, gradient="head_table")
+
+
+def test_seen_victims_come_from_what_the_model_learned():
+    small = {**SMALL, "training_steps": (0,), "attacks": ("llg",)}
+    unseen, seen = labelleak.audit(**small), labelleak.audit(**small, victims="seen")
+    sizes = [
+        (r.extra["train_size"], r.extra["victim_size"])
+        for r in (unseen.records[0], seen.records[0])
+    ]
+    assert sizes[0][0] == sizes[1][0] == sizes[1][1] != sizes[0][1]
+
+
+def test_a_head_without_bias_is_audited():
+    class NoBias(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(64, 20)
+            self.out = nn.Linear(20, 10, bias=False)
+
+        def forward(self, x):
+            return self.out(self.body(x.flatten(1)).relu())
+
+    found = labelleak.audit(model=NoBias(), batch_sizes=[1], trials=4, schemes=["iid"])
+    assert {r.asr for r in found.records if r.attack == "llg"} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        ({"attacks": ["lgl"]}, "did you mean 'llg'"),
+        ({"data": "digit"}, "did you mean 'digits'"),
+        ({"model": "lenett"}, "did you mean 'lenet'"),
+        ({"model": "no_such_package.x:f"}, "no_such_package"),
+        ({"schemes": ["uid"]}, "did you mean 'iid'"),
+        ({"init": "unifrom"}, "did you mean 'uniform'"),
+        ({"activation": "rellu"}, "did you mean 'relu'"),
+        ({"batch_sizes": [0]}, "--batch-sizes 0"),
+        ({"batch_sizes": []}, "--batch-sizes"),
+        ({"batch_sizes": [8, 8]}, "more than once"),
+        ({"batch_sizes": [4000]}, "larger than the victims' data"),
+        ({"trials": 0}, "--trials 0"),
+        ({"trials": 2, "initialisations": 3}, "cannot be spread"),
+        ({"training_steps": [-1]}, "--training-steps -1"),
+        ({"victims": "some"}, "--victims 'some'"),
+        ({"mode": "test"}, "--mode 'test'"),
+        ({"seed": -1}, "--seed -1"),
+        ({"colour": "red"}, "colour"),
+        ({"weights": "none.safetensors"}, "cannot read the weights"),
+        ({"weights": "x", "initialisations": 2}, "leave out --initialisations"),
+        ({"head": "fc"}, "'fc' does not exist"),
+        ({"model": "cnn", "data": "NO.npz"}, "NO.npz"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_a_sentence(tmp_path, choices, sentence):
+    with pytest.raises(BadInput, match=sentence) as caught:
+        labelleak.audit(**{"trials": 2, "out": tmp_path / "out", **choices})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "records.jsonl").exists()
+
+
+def test_weights_that_do_not_fit_or_are_none_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(BadInput, match="do not fit the model"):
+        labelleak.audit(weights=str(path), trials=1)
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(BadInput, match="not a whole safetensors file"):
+        labelleak.audit(weights=str(path), trials=1)
+
+
+def test_headline_and_report_come_from_the_same_records(tmp_path):
+    found = labelleak.audit(**SMALL)
+    lines = found.headline()
+    page = found.write_report(tmp_path / "page.html").read_text()
+    assert any("of 8 labels" in line.lower() or "8 labels" in line for line in lines)
+    assert "<html" in page
+    assert np.isfinite(len(page))

@@ -1,0 +1,120 @@
+"""Imports run downwards only: the floors of the house, and what may not be loaded where."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import labelleak
+
+SOURCE = Path(labelleak.__file__).parent
+# A module may import from its own floor's lower neighbours and from the floors below.
+FLOORS = [
+    {"errors"},
+    {"whole_files", "seeding"},
+    {"observation", "record", "counts", "intervals", "white_box"},
+    {"priors"},
+    {"interfaces", "score", "report", "assumptions"},
+    {"attacks", "defenses"},
+    {"battery"},
+    {"simulation", "adapters"},
+    {"experiments", "listings"},
+    {"cli"},
+    {"__main__"},
+]
+# Within a floor only these lean on each other; each pair is one way.
+SAME_FLOOR = {("listings", "experiments")}
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """Give the rooms of labelleak that a file imports, type-checking ones left out."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in typing_only and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "labelleak":
+                rooms = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+                yield from (room for room in rooms if room in FLOOR_OF)
+
+
+FILES = [
+    path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent != SOURCE
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_downwards(path):
+    room = room_of(path)
+    assert room in FLOOR_OF, f"give {room} a floor"
+    for other in imports_of(path):
+        lower = FLOOR_OF[other] < FLOOR_OF[room]
+        assert other == room or lower or (room, other) in SAME_FLOOR, f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_file_opens_with_a_sentence_on_what_it_is(path):
+    first = ast.get_docstring(ast.parse(path.read_text()))
+    assert first
+    assert first.splitlines()[0].endswith(".")
+
+
+def loaded_by(code):
+    """Say which heavy modules a fresh interpreter has loaded after some code."""
+    heavy = "['torch', 'sklearn', 'scipy', 'matplotlib', 'datasets', 'pandas', 'flwr', 'ray']"
+    program = f"{code}\nimport sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import labelleak",
+        "import labelleak.cli",
+        "import sys; sys.argv = ['labelleak', '--help']\n"
+        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
+        "import labelleak.report",
+        "import labelleak.record",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code):
+    assert loaded_by(code) == []
+
+
+def test_reports_need_no_torch(tmp_path):
+    records = tmp_path / "records.jsonl"
+    line = (Path(__file__).parents[1] / "report" / "sample.jsonl").read_text()
+    records.write_text(line)
+    code = (
+        "from pathlib import Path; from labelleak.report import write_report\n"
+        f"write_report(Path({str(records)!r}), Path({str(tmp_path / 'page.html')!r}))"
+    )
+    assert "torch" not in loaded_by(code)
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_unsafe_loading_is_nowhere_in_the_source():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert "pickle" not in {alias.name for alias in node.names}
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in {"Unpickler", "loads"} or getattr(node.value, "id", "") in {
+                    "json",
+                    "tomllib",
+                }

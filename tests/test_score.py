@@ -1,0 +1,120 @@
+"""Scores, priors and the free guess, against counting by hand and by simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelleak.errors import BadInput
+from labelleak.priors import (
+    DirichletPrior,
+    PoolPrior,
+    UnbalancedPrior,
+    UniformPrior,
+    free_guess,
+)
+from labelleak.score import Truth, advantage, score
+from labelleak.simulation.batches import draw_batches, parse_scheme
+
+pairs = st.integers(2, 8).flatmap(
+    lambda k: st.tuples(*[st.lists(st.integers(0, k - 1), min_size=6, max_size=6)] * 2).map(
+        lambda two: (k, *two)
+    )
+)
+
+
+@given(pairs)
+def test_asr_is_one_minus_total_variation_and_counts_labels_once(case):
+    classes, guessed, real = case
+    guess, truth = Truth.from_labels(guessed, classes), Truth.from_labels(real, classes)
+    result = score(guess.counts, truth)
+    left = list(real)
+    named = 0
+    for label in guessed:
+        if label in left:
+            left.remove(label)
+            named += 1
+    assert result.asr == pytest.approx(named / 6)
+    assert result.asr == pytest.approx(1 - np.abs(guess.counts - truth.counts).sum() / 12)
+    there, said = set(real), set(guessed)
+    assert result.presence_precision == pytest.approx(len(there & said) / len(said))
+    assert result.presence_recall == pytest.approx(len(there & said) / len(there))
+    right = sum((c in there) == (c in said) for c in range(classes))
+    assert result.presence_accuracy == pytest.approx(right / classes)
+    assert bool(result.exact) == (sorted(guessed) == sorted(real))
+    assert 0 <= result.jensen_shannon <= 1 + 1e-12
+
+
+def test_presence_accuracy_of_an_almost_empty_guess_shows_its_inflation():
+    truth = Truth.from_labels(np.arange(24), 1000)
+    result = score(Truth.from_labels([0] * 24, 1000).counts, truth)
+    assert result.presence_accuracy == pytest.approx((1000 - 23) / 1000)
+    assert result.asr == pytest.approx(1 / 24)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "size"),
+    [
+        *(("iid", 8), ("iid", 32)),
+        *(("unbalanced", 1), ("unbalanced", 7), ("unbalanced", 32)),
+        *(("dirichlet:0.3", 16), ("dirichlet:5", 16), ("natural", 16)),
+    ],
+)
+def test_priors_are_those_of_the_batches_that_are_drawn(scheme, size):
+    rng = np.random.default_rng(0)
+    pool = rng.choice(6, p=[0.3, 0.25, 0.2, 0.1, 0.1, 0.05], size=400)
+    drawn = parse_scheme(scheme)
+    batches = draw_batches(drawn, pool, 6, size, 6000, rng)
+    counts = Truth.from_labels(pool[batches], 6).counts
+    tails = drawn.prior(pool, 6).tails(size, 6)
+    for k in range(1, size + 1):
+        assert np.abs((counts >= k).mean(0) - tails[:, k - 1]).max() < 0.03
+    assert tails.sum() == pytest.approx(size)
+    guess, expected = free_guess(drawn.prior(pool, 6), size, 6)
+    found = np.minimum(guess, counts).sum(1).mean() / size
+    assert found == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("prior", [UniformPrior(), UnbalancedPrior(), DirichletPrior(0.5)])
+def test_no_other_constant_guess_does_better(prior):
+    tails = prior.tails(5, 3)
+    _, best = free_guess(prior, 5, 3)
+    for a in range(6):
+        for b in range(6 - a):
+            guess = (a, b, 5 - a - b)
+            asr = sum(tails[i, :g].sum() for i, g in enumerate(guess)) / 5
+            assert asr <= best + 1e-12
+
+
+def test_balanced_batches_of_128_are_guessed_without_any_update():
+    assert free_guess(UniformPrior(), 128, 10)[1] == pytest.approx(0.894, abs=0.002)
+
+
+def test_a_known_pool_helps_the_guess():
+    skewed = PoolPrior((90, 5, 5))
+    counts, asr = free_guess(skewed, 10, 3)
+    assert counts.tolist() == [10, 0, 0] or counts[0] >= 8
+    assert asr > 0.85
+
+
+def test_advantage_is_linear_and_has_no_value_where_nothing_is_left():
+    assert advantage([0.9, 1.0, 0.8], 0.8) == pytest.approx([0.5, 1.0, 0.0])
+    assert advantage([1.0], 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [([0, 5], "0 to 2"), ([-1, 0], "0 to 2"), ([0.5], "whole numbers"), (3, "whole numbers")],
+)
+def test_labels_that_cannot_be_are_refused(labels, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        Truth.from_labels(labels, 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [([1, 1], "shape"), ([2, 2, 0], "sum to"), ([4, -1, 0], "not be negative")],
+)
+def test_counts_that_cannot_be_are_refused(counts, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        score(counts, Truth.from_labels([0, 1, 2], 3))
