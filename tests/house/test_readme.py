@@ -1,0 +1,62 @@
+"""What the README tells a newcomer to type works, and what it links to is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+CONSOLE = "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
+COMMANDS = [line.split("#")[0].strip() for line in CONSOLE.splitlines()]
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=["audit", "gradient"])
+def test_python_snippets_run(snippet, tmp_path):
+    assert len(snippet.strip().splitlines()) <= 10
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "names" in done.stdout or "[3 1 0]" in done.stdout or "[4 0 0]" in done.stdout
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("labelleak")])
+def test_commands_and_their_options_are_there(line):
+    _, command, *words = shlex.split(line)
+    shown = subprocess.run(
+        [sys.executable, "-m", "labelleak", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert all(word in shown for word in words if word.startswith("--"))
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make")])
+def test_make_targets_are_there(line):
+    target = line.split()[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_every_listed_attack_is_in_the_readme_or_listed_by_its_command():
+    from labelleak.attacks import ATTACKS
+
+    done = subprocess.run(
+        [sys.executable, "-m", "labelleak", "list", "attacks"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {line.split()[0] for line in done.stdout.splitlines()} == set(ATTACKS)
