@@ -28,7 +28,7 @@ from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, draw_batches, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.simulation.models import build_model, fingerprint, own_init
+from labelleak.simulation.models import build_model, fingerprint, own_activation, own_init
 from labelleak.simulation.roles import Roles, divide
 from labelleak.simulation.training import Training, accuracy, train_in_stages
 from labelleak.white_box import WhiteBox
@@ -226,7 +226,7 @@ def _provenance(
     }
     extra: dict[str, Any] = {
         "init": "as given" if options.weights or plan.module else _init(options),
-        "activation": options.activation or "default",
+        "activation": options.activation or own_activation(options.model),
         "mode": options.mode,
         "victims": options.victims,
         "train_size": len(roles.train),

@@ -13,6 +13,8 @@ from labelleak.report import wording
 _SHOWN_VALUES = 6
 _NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of the model"}
 _OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
+_SCORES = {"presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "notes"}
+_PRIVATE = {"counts", "true_counts"}
 
 
 class Fact(NamedTuple):
@@ -64,7 +66,7 @@ def setup(records: Sequence[Record]) -> list[Fact]:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
     keys = dict.fromkeys(key for record in records for key in record.extra)
-    for key in sorted(keys.keys() - _OWN_PLACE):
+    for key in sorted(keys.keys() - _OWN_PLACE - _SCORES - _PRIVATE):
         values = _extra(records, key)
         if values and len(set(values)) <= _SHOWN_VALUES:
             facts.append(
@@ -98,8 +100,9 @@ def _sampling(records: Sequence[Record]) -> str:
     trials = len({(r.trial, r.seed, r.initialisation) for r in records})
     return (
         f"{wording.count(len(records), 'record')} from "
-        f"{wording.count(models, 'initialisation')} of a model and "
-        f"{wording.count(trials, 'distinct trial')}; a trial is one batch and its update."
+        f"{wording.count(models, 'initialisation')} of a model; every combination of batch size, "
+        f"scheme and training was tried on {wording.count(trials, 'trial')}. A trial is one batch "
+        "and its update."
     )
 
 

@@ -63,6 +63,15 @@ def own_init(name: str, activation: str | None) -> str:
     return "uniform" if name == "cnn" and activation in (None, "sigmoid") else "default"
 
 
+def own_activation(name: str) -> str:
+    """Name the activation that a model has unless another is chosen.
+
+    >>> own_activation("cnn"), own_activation("mine:make")
+    ('sigmoid', 'its own')
+    """
+    return _DESIGNS[name].activation if name in _DESIGNS else "its own"
+
+
 def build_model(
     name: str,
     *,
