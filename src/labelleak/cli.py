@@ -258,13 +258,14 @@ def _conclude(records: Path, page: Path) -> None:
     from rich.console import Console
 
     from labelleak.record import read_records
-    from labelleak.report import headline, summary_table, tabulate, write_report
+    from labelleak.report import headline, summary_table, tabulate, worst_cases, write_report
 
     write_report(records, page)
-    cells = tabulate(read_records(records))
+    rows = read_records(records)
+    worst = worst_cases(rows)
     console = Console()
-    console.print(summary_table(cells))
-    for sentence in headline(cells):
+    console.print(summary_table(tabulate(rows), worst))
+    for sentence in headline(worst):
         console.print(sentence, highlight=False)
     print(f"\nrecords  {records}\nreport   {page}")
 

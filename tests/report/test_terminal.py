@@ -8,14 +8,14 @@ import pytest
 from rich.console import Console
 
 from labelleak.record import Record
-from labelleak.report import summary_table, tabulate
+from labelleak.report import summary_table, tabulate, worst_cases
 
 from .conftest import make_record
 
 
 def shown(records: list[Record], width: int) -> str:
     console = Console(width=width, file=io.StringIO(), no_color=True)
-    console.print(summary_table(tabulate(records)))
+    console.print(summary_table(tabulate(records), worst_cases(records)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
     return str(text)

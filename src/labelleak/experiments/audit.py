@@ -291,9 +291,9 @@ class Audit:
 
     def headline(self) -> list[str]:
         """Say in plain words what was found, one sentence per threat model."""
-        from labelleak.report import headline, tabulate
+        from labelleak.report import headline, worst_cases
 
-        return headline(tabulate(self.records))
+        return headline(worst_cases(self.records))
 
     def write_report(self, path: str | os.PathLike[str]) -> Path:
         """Write the page, one self-contained HTML file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labelleak.report.figures import draw_panel
 from labelleak.report.headlines import headline, headline_cells, verdict_cells
 from labelleak.report.page import render, write_report
+from labelleak.report.selection import strongest_records, worst_cases
 from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.report.terminal import summary_table
 
@@ -15,8 +16,10 @@ __all__ = [
     "headline",
     "headline_cells",
     "render",
+    "strongest_records",
     "summary_table",
     "tabulate",
     "verdict_cells",
+    "worst_cases",
     "write_report",
 ]

@@ -38,10 +38,13 @@ def _harm(cell: Cell) -> tuple[float, float]:
 
 
 def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """Give the worst cell of each threat model that reads the update, weakest attacker first.
+    """Give each threat model's worst cell, weakest attacker first.
 
-    The batch size is 32 where it was tested, else the nearest; the cell is the strongest
-    attack's at the stage and scheme that are worst for the client.
+    The batch size is 32 where it was tested, else the nearest; the cell is that of the stage
+    and scheme that are worst for the client.
+
+    Args:
+        cells: the strongest attackers' cells, as `worst_cases` gives them.
     """
     chosen = []
     for threat_model in THREAT_MODELS[1:]:
@@ -53,15 +56,16 @@ def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def verdict_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """Give the strongest attack's cell per threat model, setting, stage and scheme.
+    """Give the cell per threat model, setting, stage and scheme that the page judges by.
 
     Each is taken at batch size 32, or at the nearest that was tested there.
+
+    Args:
+        cells: the strongest attackers' cells, as `worst_cases` gives them.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell.threat_model != "none":
-            key = (THREAT_MODELS.index(cell.threat_model), *cell.sort_key[:3])
-            groups[key].append(cell)
+        groups[(THREAT_MODELS.index(cell.threat_model), *cell.sort_key[:3])].append(cell)
     chosen = []
     for _, group in sorted(groups.items(), key=lambda item: item[0]):
         size = nearest_batch_size(group)
@@ -73,14 +77,14 @@ def headline(cells: Sequence[Cell]) -> list[str]:
     """Say the outcome in plain words, one text per threat model that was tested.
 
     Args:
-        cells: what `tabulate` gives.
+        cells: the strongest attackers' cells, as `worst_cases` gives them.
 
     >>> headline([])
-    []
+    ['No attack that reads the update was run, so no leak was measured.']
     """
     chosen = headline_cells(cells)
     if not chosen:
-        return [_free_only(strongest(cells))] if cells else []
+        return ["No attack that reads the update was run, so no leak was measured."]
     return [f"{sentence(cell)} {detail(cell, cells)}" for cell in chosen]
 
 
@@ -117,14 +121,14 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
         if (other.threat_model, other.batch_size) == (cell.threat_model, cell.batch_size)
     ]
     where = (
-        f"{wording.name_attack(cell.attack, cell.adaptive)}, "
+        f"{wording.name_attacker(cell)}, "
         f"{wording.name_stage(cell.training_steps)}, scheme {cell.scheme} "
         f"({wording.name_setting(cell.setting)}): advantage {_advantage(cell)}"
     )
     if len(rivals) > 1:
         where += (
-            f", the worst for the client of {len(rivals)} combinations of attack, scheme and "
-            "training tested for this attacker at this batch size"
+            f", the worst for the client of {len(rivals)} combinations of scheme and training "
+            "tested for this attacker at this batch size"
         )
     return f"{where}. {caution(cell)}".rstrip()
 
@@ -134,7 +138,7 @@ def caution(cell: Cell) -> str:
     if cell.advantage is None:
         return "The labels are certain without any update here, so this cell measures no leak."
     if cell.advantage.high < 0:
-        return "That is worse than guessing: it shows a weak attacker, not a safe system."
+        return "That is worse than guessing: it shows weak attacks, not a safe system."
     if 0 in cell.advantage and cell.trials > 1:
         return "The interval includes 0: this attacker showed no leak, and ruled none out."
     return ""
@@ -150,12 +154,3 @@ def _labels(cell: Cell) -> str:
     if cell.local_steps == 1:
         return f"{cell.num_samples} labels in a batch"
     return f"{cell.num_samples} labels in {cell.local_steps} local steps"
-
-
-def _free_only(cell: Cell) -> str:
-    named = wording.labels_named(cell.free, cell.num_samples)
-    return (
-        f"No attack that reads the update was run, so no leak was measured; of "
-        f"{wording.count(cell.num_samples, 'label')}, the best guess without the update "
-        f"names {named} (scheme {cell.scheme})."
-    )

@@ -13,6 +13,7 @@ from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.selection import worst_cases
 from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.whole_files import write_whole
 
@@ -73,13 +74,14 @@ def render(records: Sequence[Record], *, source: str) -> str:
 def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
     cells = tabulate(records)
     settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
-    chosen = headlines.headline_cells(cells)
-    stated = [(headlines.sentence_parts(c), headlines.detail(c, cells)) for c in chosen]
+    worst = worst_cases(records)
+    chosen = headlines.headline_cells(worst)
+    stated = [(headlines.sentence_parts(c), headlines.detail(c, worst)) for c in chosen]
     return {
         "source": source,
         "headlines": stated,
-        "no_attack": [] if stated else headlines.headline(cells),
-        "verdicts": _by_server(headlines.verdict_cells(cells)),
+        "no_attack": [] if stated else headlines.headline(worst),
+        "verdicts": _by_server(headlines.verdict_cells(worst)),
         "settings": settings,
         "several_settings": len(settings) > 1,
         "sections": _sections(cells, settings),

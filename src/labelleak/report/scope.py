@@ -90,8 +90,9 @@ def assumptions(records: Sequence[Record]) -> list[str]:
         "scheme), and nothing of the batch itself.",
         _sampling(records),
         _intervals(records),
-        "Headline and verdict show the strongest of the attacks and conditions that were run; "
-        "their intervals do not allow for that choice, which leans towards the client's risk.",
+        "Headline and verdict speak of the strongest attack that each server could run. It is "
+        "chosen on one half of the trials and measured on the other, so the choice flatters no "
+        "one. The headline's stage and scheme are the worst that were tested.",
     ]
 
 

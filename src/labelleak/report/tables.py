@@ -23,10 +23,8 @@ _FIELDS = (
     "local_steps",
     "num_samples",
     "defense",
-    "attack",
-    "threat_model",
-    "adaptive",
 )
+_PICK = attrgetter(*_FIELDS)
 # Extra keys that change what is measured: where a file holds several values of one, records
 # of different values must not be averaged.
 _CONDITIONS = (
@@ -63,6 +61,7 @@ class Cell:
     ``free`` is the mean expected ASR of the best guess without the update; ``advantage`` is
     None where that guess is always right. ``condition`` holds the extra keys that differ
     within the file. ``flags`` pairs each flag with the number of trials that raised it.
+    ``chosen`` names the attacks that a strongest attacker's cell is made of, most trials first.
     """
 
     data: str
@@ -88,6 +87,9 @@ class Cell:
     presence_precision: float
     presence_recall: float
     flags: tuple[tuple[str, int], ...]
+    presence_accuracy: float | None = None
+    count_accuracy: float | None = None
+    chosen: tuple[tuple[str, bool], ...] = ()
 
     @property
     def setting(self) -> Setting:
@@ -127,12 +129,11 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     []
     """
     rows = list(records)
-    varying = _varying(rows)
-    pick = attrgetter(*_FIELDS)
+    varying = varying_conditions(rows)
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for row in rows:
-        condition = tuple((key, _say(row.extra[key])) for key in varying if key in row.extra)
-        groups[pick(row), _say(row.extra.get("init", "")), condition].append(row)
+        attacker = (row.attack, row.threat_model, row.adaptive)
+        groups[*condition_of(row, varying), attacker].append(row)
     for members in groups.values():
         members.sort(key=attrgetter("initialisation", "trial", "seed", "asr"))
     columns: list[tuple[np.ndarray, np.ndarray]] = []
@@ -148,7 +149,18 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     return sorted(cells, key=lambda cell: cell.sort_key)
 
 
-def _varying(rows: Sequence[Record]) -> list[str]:
+def condition_of(row: Record, varying: Sequence[str]) -> tuple[Any, ...]:
+    """Give what a record shares with the other attacks' records on the same trials.
+
+    Args:
+        row: the record.
+        varying: what `varying_conditions` gives for all records.
+    """
+    extra = tuple((key, _say(row.extra[key])) for key in varying if key in row.extra)
+    return _PICK(row), _say(row.extra.get("init", "")), extra
+
+
+def varying_conditions(rows: Sequence[Record]) -> list[str]:
     """Name the condition keys of which the records hold more than one value."""
     return [
         key
@@ -176,11 +188,14 @@ def _cell(
     advantage: Interval | None,
 ) -> Cell:
     assert asr is not None  # every group has a record, and every record an ASR
-    fields, init, condition = key
+    fields, init, condition, (attack, threat_model, adaptive) = key
     accuracies = [row.model_accuracy for row in members if row.model_accuracy is not None]
     flags = Counter(flag for row in members for flag in row.flags)
     return Cell(
         **dict(zip(_FIELDS, fields, strict=True)),
+        attack=attack,
+        threat_model=threat_model,
+        adaptive=adaptive,
         init=init,
         condition=condition,
         asr=asr,
@@ -192,7 +207,25 @@ def _cell(
         presence_precision=_mean([row.presence_precision for row in members]),
         presence_recall=_mean([row.presence_recall for row in members]),
         flags=tuple(sorted(flags.items())),
+        presence_accuracy=_mean_extra(members, "presence_accuracy"),
+        count_accuracy=_mean_extra(members, "count_accuracy"),
+        chosen=_chosen(members),
     )
+
+
+def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
+    """Name the attacks behind a strongest attacker's records, most trials first."""
+    named = Counter(
+        (str(row.extra["chosen"]), bool(row.extra["chosen_adaptive"]))
+        for row in members
+        if "chosen" in row.extra
+    )
+    return tuple(name for name, _ in sorted(named.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _mean_extra(members: Sequence[Record], key: str) -> float | None:
+    values = [row.extra[key] for row in members if isinstance(row.extra.get(key), (int, float))]
+    return _mean(values) if values else None
 
 
 def _mean(values: Sequence[float]) -> float:

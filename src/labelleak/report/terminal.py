@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from labelleak.record import THREAT_MODELS
 from labelleak.report import wording
 from labelleak.report.figures import Series
-from labelleak.report.headlines import strongest
 from labelleak.report.tables import Cell
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_COLUMNS = 4
 
 
-def summary_table(cells: Sequence[Cell]) -> Table:
+def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
     """Lay out ASR per attack, one row per scheme, stage and batch size.
 
     Beyond four attacks only the strongest have a column, of each threat model at least one; the
@@ -24,6 +24,7 @@ def summary_table(cells: Sequence[Cell]) -> Table:
 
     Args:
         cells: what `tabulate` gives.
+        worst: what `worst_cases` gives for the same records.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -47,7 +48,9 @@ def summary_table(cells: Sequence[Cell]) -> Table:
     for setting, name in names.items():
         if len(names) > 1:
             table.add_row(f"[bold]{escape(name)}[/bold]")
-        for row in _rows([cell for cell in cells if cell.setting == setting], series):
+        here = [cell for cell in cells if cell.setting == setting]
+        leaders = _leaders([cell for cell in worst if cell.setting == setting])
+        for row in _rows(here, series, leaders):
             table.add_row(*map(escape, row))
         table.add_section()
     return table
@@ -72,18 +75,33 @@ def _peak(cells: Sequence[Cell]) -> float:
     return max((c.advantage.mean for c in cells if c.advantage), default=float("-inf"))
 
 
-def _rows(cells: Sequence[Cell], series: Sequence[Series]) -> list[list[str]]:
+Place = tuple[int, str, int]
+
+
+def _place(cell: Cell) -> Place:
+    return (cell.training_steps, cell.scheme, cell.batch_size)
+
+
+def _leaders(worst: Sequence[Cell]) -> dict[Place, Cell]:
+    """Take the cell of the server that holds most in each place; it may run every attack."""
+    ranked = sorted(worst, key=lambda cell: THREAT_MODELS.index(cell.threat_model))
+    return {_place(cell): cell for cell in ranked}
+
+
+def _rows(
+    cells: Sequence[Cell], series: Sequence[Series], leaders: Mapping[Place, Cell]
+) -> list[list[str]]:
     """Write one row per scheme, stage and batch size of one setting."""
-    groups: dict[tuple[int, str, int], list[Cell]] = {}
-    for cell in sorted(cells, key=lambda c: (c.training_steps, c.scheme, c.batch_size)):
-        key = (cell.training_steps, cell.scheme, cell.batch_size)
-        groups.setdefault(key, []).append(cell)
+    groups: dict[Place, list[Cell]] = {}
+    for cell in sorted(cells, key=_place):
+        groups.setdefault(_place(cell), []).append(cell)
     rows, above = [], ""
-    for (steps, scheme, size), members in groups.items():
+    for key, members in groups.items():
+        steps, scheme, size = key
         place = f"{scheme}, {steps}"
         rates = {cell.series: _share(cell.asr.mean) for cell in members}
         row = ["" if place == above else place, str(size), _share(members[0].free)]
-        rows.append([*row, *(rates.get(s, "–") for s in series), _strongest(members)])
+        rows.append([*row, *(rates.get(s, "–") for s in series), _strongest(leaders.get(key))])
         above = place
     return rows
 
@@ -92,13 +110,11 @@ def _share(value: float) -> str:
     return wording.share(value).replace("\xa0", "")
 
 
-def _strongest(members: Sequence[Cell]) -> str:
-    informed = [cell for cell in members if cell.threat_model != "none"]
-    if not informed:
+def _strongest(cell: Cell | None) -> str:
+    if cell is None:
         return "–"
-    cell = strongest(informed)
     value = wording.number(cell.advantage.mean) if cell.advantage else "none"
-    return f"{value} {wording.name_attack(cell.attack, cell.adaptive)}"
+    return f"{value} {wording.name_attacker(cell)}"
 
 
 def _caption(cells: Sequence[Cell], series: Sequence[Series]) -> str:

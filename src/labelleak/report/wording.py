@@ -9,7 +9,7 @@ from labelleak.report.tables import Cell, Setting
 
 ATTACKS = {
     "random": "random guess",
-    "free": "best free guess",
+    "free": "free guess",
     "llg": "LLG",
     "llg_star": "LLG*",
     "llg_plus": "LLG+",
@@ -49,6 +49,13 @@ def name_attack(attack: str, adaptive: bool = False) -> str:
     ('LLG*', 'new_one, adaptive')
     """
     return ATTACKS.get(attack, attack) + (", adaptive" if adaptive else "")
+
+
+def name_attacker(cell: Cell) -> str:
+    """Name a cell's attack; of a strongest attacker's cell, the attacks that were chosen."""
+    if not cell.chosen:
+        return name_attack(cell.attack, cell.adaptive)
+    return " or ".join(name_attack(attack, adaptive) for attack, adaptive in cell.chosen)
 
 
 def name_stage(training_steps: int) -> str:

@@ -1,0 +1,86 @@
+"""The strongest attacker: chosen on one half, told on the other, never flattered by the choice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labelleak.record import Record
+from labelleak.report import strongest_records, tabulate, worst_cases
+
+from .conftest import make_record
+
+
+def rows_of(scores: dict[tuple[str, str], np.ndarray], free: float = 0.5) -> list[Record]:
+    """Build one record per attack, initialisation and trial from ASRs."""
+    return [
+        make_record(
+            attack=attack,
+            threat_model=threat_model,
+            initialisation=model,
+            trial=trial,
+            asr=float(asr),
+            asr_free=free,
+            advantage=float((asr - free) / (1 - free)),
+        )
+        for (attack, threat_model), table in scores.items()
+        for (model, trial), asr in np.ndenumerate(table)
+    ]
+
+
+def test_many_attacks_of_no_worth_stay_worthless() -> None:
+    rng = np.random.default_rng(0)
+    told, naive = [], []
+    for _ in range(60):
+        scores = {(f"a{n}", "update"): rng.uniform(0, 1, (6, 4)) for n in range(12)}
+        rows = rows_of(scores)
+        (cell,) = worst_cases(rows)
+        told.append(cell.asr.mean)
+        naive.append(max(c.asr.mean for c in tabulate(rows)))
+    assert np.mean(naive) > 0.57  # the maximum on its own trials flatters
+    assert abs(np.mean(told) - 0.5) < 0.02
+
+
+def test_a_clearly_best_attack_is_told_on_every_trial() -> None:
+    rng = np.random.default_rng(1)
+    good, bad = rng.uniform(0.8, 1, (4, 5)), rng.uniform(0, 0.3, (4, 5))
+    (cell,) = worst_cases(rows_of({("good", "update"): good, ("bad", "update"): bad}))
+    assert cell.chosen == (("good", False),)
+    assert cell.trials == 20
+    assert np.isclose(cell.asr.mean, good.mean())
+
+
+def test_each_half_is_told_by_the_choice_of_the_other() -> None:
+    first = np.array([[1.0], [0.0], [1.0], [0.0]])
+    second = 1 - first
+    (cell,) = worst_cases(rows_of({("x", "update"): first, ("y", "update"): second}))
+    assert cell.asr.mean == 0.0  # each attack shines on the half that does not count for it
+    assert {name for name, _ in cell.chosen} == {"x", "y"}
+
+
+def test_a_server_that_holds_more_may_run_every_weaker_attack_but_not_the_other_way() -> None:
+    strong, weak = np.full((2, 2), 0.9), np.full((2, 2), 0.4)
+    rows = rows_of({("llg", "update"): strong, ("llg_plus", "auxiliary"): weak})
+    cells = {cell.threat_model: cell for cell in worst_cases(rows)}
+    assert cells["auxiliary"].chosen == (("llg", False),)
+    rows = rows_of({("llg", "update"): weak, ("llg_plus", "auxiliary"): strong})
+    cells = {cell.threat_model: cell for cell in worst_cases(rows)}
+    assert cells["update"].asr.mean == 0.4
+
+
+def test_an_update_that_misleads_is_not_read() -> None:
+    rows = rows_of(
+        {("llg", "update"): np.full((2, 2), 0.1), ("free", "none"): np.full((2, 2), 0.5)}
+    )
+    (cell,) = worst_cases(rows)
+    assert cell.chosen == (("free", False),)
+    assert cell.advantage is not None
+    assert cell.advantage.mean == 0.0
+
+
+def test_conditions_are_kept_apart_and_a_single_trial_is_told_as_it_is() -> None:
+    rows = [make_record(batch_size=size, asr=size / 100) for size in (8, 32)]
+    assert [record.asr for record in strongest_records(rows)] == [0.08, 0.32]
+
+
+def test_only_the_guess_was_run() -> None:
+    assert worst_cases([make_record(attack="free", threat_model="none")]) == []
