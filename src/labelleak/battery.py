@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from labelleak.assumptions import Flag, check_model, check_update
 from labelleak.errors import NotApplicable
+from labelleak.flags import FLAGS
 from labelleak.interfaces import Attack, Estimate, Knowledge, Need, Prepared, prepare, threat_model
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
-from labelleak.record import Record
+from labelleak.record import THREAT_MODELS, Record
 from labelleak.score import Score, Truth, advantage, score
 from labelleak.seeding import stream
 
+# A weaker attack's lead in ASR that is worth a flag.
+WEAKER_LEAD = 0.02
 # The standard battery is fixed, so that audits of different hands can be compared.
 STANDARD = ("random", "free", "llg", "llg_star", "llg_plus")
 
@@ -33,6 +37,7 @@ class Outcome:
         asr_free: expected ASR of the best guess without the update.
         advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
         seconds: time per trial that answering took, preparation not counted.
+        flags: assumptions of this attack that did not hold, trial by trial.
     """
 
     attack: str
@@ -42,6 +47,7 @@ class Outcome:
     asr_free: float
     advantage: np.ndarray | None
     seconds: float
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +60,7 @@ class Battery:
         known: what the attackers hold.
         num_classes: K.
         seed: seed of the attacks' own randomness; each attack has a stream of its own.
+        flags: what was found about the model and the client's training.
     """
 
     prepared: Mapping[Attack, Prepared]
@@ -61,28 +68,22 @@ class Battery:
     known: Knowledge
     num_classes: int
     seed: int
+    flags: tuple[Flag, ...] = ()
 
     @classmethod
     def prepare(
         cls, attacks: Iterable[Attack], known: Knowledge, num_classes: int, *, seed: int = 0
     ) -> Battery:
         """Prepare attacks; those whose needs are not granted are noted as refused."""
-        prepared: dict[Attack, Prepared] = {}
-        refused = {}
-        for attack in attacks:
-            try:
-                rng = stream(seed, "attack", attack.name)
-                prepared[attack] = prepare(attack, known, num_classes, rng)
-            except NotApplicable as reason:
-                refused[attack.name] = str(reason)
-        return cls(prepared, refused, known, num_classes, seed)
+        prepared, refused = _prepare(attacks, known, num_classes, seed)
+        return cls(prepared, refused, known, num_classes, seed, tuple(check_model(known)))
 
     def with_prior(self, prior: Prior) -> Battery:
         """Tell attacks that use a prior another one; the others stay as they were prepared."""
         users = [attack for attack in self.prepared if Need.PRIOR in attack.needs]
         known = replace(self.known, prior=prior)
-        again = Battery.prepare(users, known, self.num_classes, seed=self.seed)
-        return replace(self, prepared={**self.prepared, **again.prepared}, known=known)
+        again, _ = _prepare(users, known, self.num_classes, self.seed)
+        return replace(self, prepared={**self.prepared, **again}, known=known)
 
     def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
         """Let every attack answer, then score it against the truth and the free guess.
@@ -90,6 +91,7 @@ class Battery:
         Attacks that the observation does not serve (no bias, N unknown) are left out.
         """
         size = int(truth.counts.sum(axis=-1).flat[0])
+        flags = (*self.flags, *check_update(observation, self.known))
         _, asr_free = free_guess(self.known.prior, size, self.num_classes)
         outcomes = []
         for attack, ready in self.prepared.items():
@@ -109,9 +111,48 @@ class Battery:
                     asr_free,
                     advantage(result.asr, asr_free),
                     seconds,
+                    (*_about(attack, flags), *_noted(estimate)),
                 )
             )
-        return outcomes
+        return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
+
+
+def _prepare(
+    attacks: Iterable[Attack], known: Knowledge, num_classes: int, seed: int
+) -> tuple[dict[Attack, Prepared], dict[str, str]]:
+    """Prepare attacks; give those that apply, and the reason for each that does not."""
+    prepared, refused = {}, {}
+    for attack in attacks:
+        try:
+            rng = stream(seed, "attack", attack.name)
+            prepared[attack] = prepare(attack, known, num_classes, rng)
+        except NotApplicable as reason:
+            refused[attack.name] = str(reason)
+    return prepared, refused
+
+
+def _about(attack: Attack, flags: Iterable[Flag]) -> Iterator[Flag]:
+    """Keep the raised flags that concern an attack; a guess without the update assumes nothing."""
+    if threat_model(attack) != "none":
+        yield from (f for f in flags if f.raised.any() and f.concerns(attack.name))
+
+
+def _noted(estimate: Estimate) -> Iterator[Flag]:
+    """Turn an attack's own notes into flags."""
+    yield from (Flag(n, np.asarray(True), np.asarray(1.0)) for n in estimate.notes if n in FLAGS)
+
+
+def _outdone(outcome: Outcome, rivals: Iterable[Outcome]) -> Iterator[Flag]:
+    """Flag an attack that one which knows less beats by more than chance, on the same trials."""
+    rank = THREAT_MODELS.index(outcome.threat_model)
+    lead = 0.0
+    for rival in rivals:
+        if 0 < THREAT_MODELS.index(rival.threat_model) < rank:
+            gaps = np.ravel(rival.score.asr - outcome.score.asr)
+            if gaps.size > 1 and gaps.mean() > 2 * gaps.std(ddof=1) / np.sqrt(gaps.size):
+                lead = max(lead, float(gaps.mean()))
+    if lead > WEAKER_LEAD:
+        yield Flag("weaker_attack_wins", np.asarray(True), np.asarray(lead))
 
 
 def make_records(
@@ -141,8 +182,9 @@ def make_records(
         keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
         keys["exact"] = bool(result.exact[row])
         keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
-        if outcome.estimate.notes:
-            keys["notes"] = list(outcome.estimate.notes)
+        raised = {f.name: _figure(f, row) for f in outcome.flags if _at(f.raised, row)}
+        if raised:
+            keys["flag_figures"] = raised
         if keep_counts:
             keys["counts"] = outcome.estimate.counts[row].tolist()
             keys["true_counts"] = truth.counts[row].tolist()
@@ -158,8 +200,18 @@ def make_records(
                 presence_precision=round(float(result.presence_precision[row]), 6),
                 presence_recall=round(float(result.presence_recall[row]), 6),
                 seconds=outcome.seconds,
+                flags=tuple(sorted(raised)),
                 extra=keys,
                 **common,
             )
         )
     return records
+
+
+def _at(values: np.ndarray, row: int) -> float:
+    """Take a trial's value of an array that holds one for each trial, or one for all."""
+    return float(values[row] if values.ndim else values)
+
+
+def _figure(flag: Flag, row: int) -> float:
+    return float(f"{_at(flag.figure, row):.4g}")

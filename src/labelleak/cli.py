@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from labelleak.errors import BadInput, LabelleakError
 if TYPE_CHECKING:
     from labelleak.experiments.audit import Plan
     from labelleak.experiments.journal import Journal
+    from labelleak.record import Record
 
 app = typer.Typer(
     add_completion=False,
@@ -267,7 +268,19 @@ def _conclude(records: Path, page: Path) -> None:
     console.print(summary_table(tabulate(rows), worst))
     for sentence in headline(worst):
         console.print(sentence, highlight=False)
+    _print_flags(rows)
     print(f"\nrecords  {records}\nreport   {page}")
+
+
+def _print_flags(rows: Sequence[Record]) -> None:
+    """Say which assumptions did not hold, the most frequent first."""
+    from labelleak.report.scope import flags
+
+    raised = flags(rows)
+    if raised:
+        print("\nFlags (an assumption did not hold; see the report for what to do):")
+    for flag in raised:
+        print(f"  {flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}")
 
 
 def _names(text: str) -> tuple[str, ...]:

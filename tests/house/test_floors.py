@@ -14,9 +14,10 @@ SOURCE = Path(labelleak.__file__).parent
 FLOORS = [
     {"errors"},
     {"whole_files", "seeding"},
-    {"observation", "record", "counts", "intervals", "white_box"},
+    {"observation", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
-    {"interfaces", "score", "report", "assumptions"},
+    {"interfaces", "score", "report"},
+    {"assumptions"},
     {"attacks", "defenses"},
     {"battery"},
     {"simulation", "adapters"},

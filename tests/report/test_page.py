@@ -168,7 +168,12 @@ def test_says_what_is_missing() -> None:
 def test_flags_are_listed_with_counts() -> None:
     rows = [make_record(trial=t, flags=("features go below zero",)) for t in range(3)]
     said = Reader(render([*rows, make_record(trial=3)], source="x")).said()
-    assert re.search(r"features go below zero ?LLG ?3 ?4", said)
+    assert re.search(r"features go below zero ?LLG: 3 of 4 runs", said)
+    known = [make_record(flags=("no_bias",), extra={"flag_figures": {"no_bias": 1.0}})]
+    said = Reader(render(known, source="x")).said()
+    assert "The head has no bias" in said
+    assert "What to do: use attacks on the weight gradient" in said
+    assert "figure 1" in said
     assert "Flags raised" not in Reader(render([make_record()], source="x")).said()
 
 

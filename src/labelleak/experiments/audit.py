@@ -219,7 +219,6 @@ def _provenance(
         "num_classes": plan.data.num_classes,
         "local_steps": 1,
         "defense": "none",
-        "flags": (),
         "labelleak": labelleak.__version__,
         "torch": str(torch.__version__),
         "command": plan.command,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from labelleak.flags import FLAGS
 from labelleak.intervals import LEVEL, RESAMPLES
 from labelleak.record import THREAT_MODELS, Record
 from labelleak.report import wording
@@ -13,7 +14,7 @@ from labelleak.report import wording
 _SHOWN_VALUES = 6
 _NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of the model"}
 _OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
-_SCORES = {"presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "notes"}
+_SCORES = {"presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "flag_figures"}
 _PRIVATE = {"counts", "true_counts"}
 
 
@@ -25,12 +26,15 @@ class Fact(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """A flag with the attack that raised it and how often."""
+    """A flag with what it says, the attacks it weakens, how often and by what figures it rose."""
 
-    flag: str
-    attack: str
+    name: str
+    says: str
+    advice: str
+    attacks: str
     trials: int
     of: int
+    figures: str
 
 
 def list_values(values: Iterable[object], shown: int = _SHOWN_VALUES) -> str:
@@ -187,13 +191,29 @@ def commands(records: Sequence[Record]) -> list[str]:
 
 
 def flags(records: Sequence[Record]) -> list[Flag]:
-    """Count each flag per attack, most frequent first."""
+    """Count each flag over the runs of the attacks that it concerns, most frequent first."""
+    raised: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        for flag in record.flags:
+            raised[flag].append(record)
     runs = Counter((record.attack, record.adaptive) for record in records)
-    raised = Counter(
-        (flag, record.attack, record.adaptive) for record in records for flag in record.flags
+    found = [_flag(name, rows, runs) for name, rows in raised.items()]
+    return sorted(found, key=lambda flag: (-flag.trials / flag.of, flag.name))
+
+
+def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) -> Flag:
+    attacks = sorted({(row.attack, row.adaptive) for row in rows})
+    meaning = FLAGS.get(name)
+    figures = [row.extra["flag_figures"].get(name) for row in rows if "flag_figures" in row.extra]
+    numbers = sorted(f for f in figures if isinstance(f, (int, float)))
+    return Flag(
+        name,
+        meaning.says if meaning else "",
+        meaning.advice if meaning else "",
+        ", ".join(wording.name_attack(*attack) for attack in attacks),
+        len(rows),
+        sum(runs[attack] for attack in attacks),
+        " to ".join(dict.fromkeys(f"{n:.3g}" for n in (numbers[0], numbers[-1])))
+        if numbers
+        else "",
     )
-    rows = sorted(raised.items(), key=lambda item: (-item[1], item[0]))
-    return [
-        Flag(flag, wording.name_attack(attack, adaptive), times, runs[attack, adaptive])
-        for (flag, attack, adaptive), times in rows
-    ]

@@ -1,0 +1,224 @@
+"""Check what attacks assume, on what was seen and on the model where it is granted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from labelleak.counts import Floats
+from labelleak.flags import FLAGS
+from labelleak.interfaces import Knowledge
+from labelleak.observation import Observation
+from labelleak.white_box import HeadPass, WhiteBox
+
+# Shares above which a flag is raised; each is tested from both sides.
+NEGATIVE_INPUTS = 0.01
+ZERO_SUM = 0.01
+NOISE = 0.5
+ZEROED = 0.05
+DISTINCT = 0.25
+HARD_LABEL = 0.05
+CONFIDENT = 0.8
+MANY = 4
+# Entries that are not zero and tell something of their sizes.
+FEWEST = 8
+# Entries looked at for distinct values, and inputs looked at for the model.
+LOOK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Flag:
+    """A flag, where it was raised and the figure that raised it.
+
+    Attributes:
+        name: its id, a key of `labelleak.flags.FLAGS`.
+        raised: over which trials ``*R`` (or a single truth value for all).
+        figure: what was measured, same shape.
+    """
+
+    name: str
+    raised: np.ndarray
+    figure: np.ndarray
+
+    def concerns(self, attack: str) -> bool:
+        """Tell whether an attack's answer is weakened by it."""
+        return FLAGS[self.name].touches(attack)
+
+
+def check_model(known: Knowledge) -> list[Flag]:
+    """Check once what concerns the model and the client's training.
+
+    Args:
+        known: what is granted; what is not granted is not checked.
+    """
+    flags = list(_training(known))
+    if known.model is not None:
+        flags += _architecture(known.model)
+        seen = _look(known)
+        if seen is not None:
+            share = float((seen.inputs < 0).double().mean())
+            flags.append(_one("negative_head_inputs", share > NEGATIVE_INPUTS, share))
+        if seen is not None and known.auxiliary is not None:
+            labels = known.auxiliary.labels[:LOOK]
+            sure = float(seen.probabilities.gather(1, labels[:, None]).mean())
+            flags.append(_one("near_converged", sure > CONFIDENT, sure))
+    return flags
+
+
+def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
+    """Check what the update itself shows, trial by trial.
+
+    A clean softmax cross-entropy gradient sums to zero over the classes, in every column of the
+    weight and in the bias. What is left of that sum, against the gradient's size, is 0 for
+    it and about 1 for pure noise.
+
+    Args:
+        observation: the update.
+        known: what is granted.
+    """
+    return [
+        _one("no_bias", observation.bias is None, float(observation.bias is None)),
+        _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
+        *_samples(observation),
+        *_sums(observation),
+        *_entries(observation),
+        *_signs_of_inputs(observation, known),
+        *_soft_labels(observation, known),
+    ]
+
+
+def _one(name: str, raised: bool, figure: float) -> Flag:
+    return Flag(name, np.asarray(raised), np.asarray(figure))
+
+
+def _training(known: Knowledge) -> Iterator[Flag]:
+    if known.training is not None:
+        yield _one("momentum", known.training.momentum > 0, known.training.momentum)
+        adam = known.training.optimiser == "adam"
+        yield _one("adaptive_optimiser", adam, float(adam))
+
+
+def _architecture(model: WhiteBox) -> Iterator[Flag]:
+    head = model.head_module
+    holders = sum(
+        parameter is head.weight
+        for module in model.module.modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    alike = sum(
+        isinstance(layer, nn.Linear) and layer.out_features == head.out_features
+        for layer in model.module.modules()
+    )
+    heads = max(holders, alike)
+    yield _one("several_heads", heads > 1, heads)
+    norms = sum(isinstance(m, _BatchNorm) and m.training for m in model.module.modules())
+    yield _one("train_mode_batch_norm", norms > 0, norms)
+
+
+def _look(known: Knowledge) -> HeadPass | None:
+    """Pass a few inputs: auxiliary data, or noise where there are none."""
+    assert known.model is not None
+    if known.auxiliary is not None:
+        return known.model.run_all(known.auxiliary.inputs[:LOOK])
+    if known.input_shape is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return known.model.run_all(torch.rand(64, *known.input_shape, generator=generator))
+
+
+def _samples(observation: Observation) -> Iterator[Flag]:
+    size, classes = observation.num_samples, observation.num_classes
+    yield _one("samples_unknown", size is None, float(size is None))
+    if size is None:
+        return
+    yield _one("many_samples", size > MANY * classes, size / classes)
+    yield _one("more_classes_than_samples", classes > size, classes / size)
+    if observation.bias is not None:
+        negative = (observation.bias_gradient < 0).sum(axis=-1)
+        yield Flag("samples_inconsistent", negative > size, negative.astype(np.float64))
+
+
+def _sums(observation: Observation) -> Iterator[Flag]:
+    """Compare what is left of the sum over classes with the gradient's size."""
+    rests = []
+    if observation.weight is not None:
+        weight = observation.weight.detach().double()
+        rests.append(_share(weight.sum(-2).norm(dim=-1), weight.flatten(-2).norm(dim=-1)))
+    if observation.bias is not None:
+        bias = observation.bias.detach().double()
+        rests.append(_share(bias.sum(-1).abs(), bias.norm(dim=-1)))
+    rest = np.max(rests, axis=0)
+    yield Flag("not_cross_entropy", rest > ZERO_SUM, rest)
+    if observation.weight is not None:
+        yield Flag("noise_dominates", rests[0] > NOISE, rests[0])
+
+
+def _entries(observation: Observation) -> Iterator[Flag]:
+    """Look for entries that were zeroed one by one, and for few distinct sizes."""
+    if observation.weight is None:
+        return
+    weight = observation.weight.detach()
+    # A head input that is never active empties a whole column; that is no pruning.
+    live = (weight != 0).any(dim=-2, keepdim=True).expand_as(weight)
+    zeroed = ((weight == 0) & live).flatten(-2).sum(-1)
+    share = _share(zeroed.double(), live.flatten(-2).sum(-1).double())
+    yield Flag("sparse_gradient", share > ZEROED, share)
+    flat = weight.flatten(-2)[..., :LOOK].abs().double().cpu().numpy()
+    ordered = np.sort(flat, axis=-1)
+    rises = np.diff(ordered, axis=-1) > 1e-6 * ordered[..., -1:]
+    fresh = (rises & (ordered[..., 1:] > 0)).sum(axis=-1)
+    held = (flat > 0).sum(axis=-1)
+    distinct = np.minimum(fresh / np.maximum(held, 1), 1.0)
+    yield Flag("quantised_gradient", (distinct < DISTINCT) & (held >= FEWEST), distinct)
+
+
+def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Flag]:
+    """Without the model, read head inputs off a class that is absent: dW_i / db_i."""
+    if known.model is not None or observation.weight is None or observation.bias is None:
+        return
+    if observation.num_samples is None or observation.num_samples >= observation.num_classes:
+        return  # no class need be absent, and a present class mixes signs
+    top = observation.bias.argmax(dim=-1, keepdim=True)
+    scale = observation.bias.gather(-1, top)
+    row = observation.weight.gather(
+        -2, top[..., None].expand(*top.shape, observation.weight.shape[-1])
+    )
+    inputs = row.squeeze(-2) * scale.sign()
+    reach = inputs.abs().amax(dim=-1, keepdim=True)
+    share = (inputs < -1e-4 * reach).double().mean(dim=-1).cpu().numpy()
+    yield Flag("negative_head_inputs", share > NEGATIVE_INPUTS, share)
+
+
+def _soft_labels(observation: Observation, known: Knowledge) -> Iterator[Flag]:
+    """With one sample, a bias and the model the label is exact: y = softmax(W h + b) - db."""
+    both = observation.weight is not None and observation.bias is not None
+    if observation.num_samples != 1 or not both or known.model is None:
+        return
+    weight, bias = observation.weight, observation.bias
+    assert weight is not None
+    assert bias is not None
+    top = bias.abs().argmax(dim=-1, keepdim=True)
+    row = weight.gather(-2, top[..., None].expand(*top.shape, weight.shape[-1])).squeeze(-2)
+    inputs = row / bias.gather(-1, top)
+    head = known.model.head_module
+    posterior = torch.softmax(_apply(head, inputs), dim=-1)
+    label = posterior - bias.double()
+    softness = (1 - label.amax(dim=-1)).abs().detach().cpu().numpy()
+    softness = np.where(np.isfinite(softness), softness, 0.0)
+    yield Flag("soft_labels", softness > HARD_LABEL, softness)
+
+
+def _apply(head: nn.Linear, inputs: Tensor) -> Tensor:
+    logits = inputs.double() @ head.weight.detach().double().T
+    return logits if head.bias is None else logits + head.bias.detach().double()
+
+
+def _share(part: Tensor, whole: Tensor) -> Floats:
+    """Divide, 0 where there is nothing to divide by."""
+    ratio = torch.where(whole > 0, part / whole.clamp_min(1e-300), torch.zeros_like(part))
+    return np.asarray(ratio.cpu().numpy(), dtype=np.float64)

@@ -1,0 +1,235 @@
+"""For every flag one scenario that raises it, and one close by that does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from contract import scenarios
+from labelleak.assumptions import check_model, check_update
+from labelleak.attacks import ATTACKS
+from labelleak.battery import Battery
+from labelleak.flags import FLAGS
+from labelleak.interfaces import Estimate, Knowledge, LabelledData, Need
+from labelleak.observation import Observation
+from labelleak.priors import free_guess
+from labelleak.score import Truth
+from labelleak.simulation.gradients import autograd_gradients
+from labelleak.white_box import WhiteBox
+
+RELU = scenarios.one_step("relu", scenarios.network())
+TANH = scenarios.one_step("tanh", scenarios.network(nn.Tanh))
+
+
+def raised(observation=RELU.observation, known=RELU.known):
+    """Give how often each flag was raised, as a share of the trials."""
+    flags = [*check_model(known), *check_update(observation, known)]
+    return {flag.name: float(np.mean(flag.raised)) for flag in flags}
+
+
+def changed(weight=lambda w: w, bias=lambda b: b, **fields):
+    seen = RELU.observation
+    return replace(seen, weight=weight(seen.weight), bias=bias(seen.bias), **fields)
+
+
+def noise(scale):
+    """Add noise of a share of the gradient's root mean square."""
+
+    def add(tensor):
+        generator = torch.Generator().manual_seed(0)
+        size = tensor.square().mean().sqrt() * scale
+        return tensor + size * torch.randn(tensor.shape, generator=generator)
+
+    return add
+
+
+def keep_largest(share):
+    def prune(weight):
+        least = weight.abs().flatten(1).quantile(1 - share, dim=1)[:, None, None]
+        return torch.where(weight.abs() >= least, weight, torch.zeros_like(weight))
+
+    return prune
+
+
+def round_to(levels):
+    def quantise(weight):
+        step = weight.abs().amax(dim=(-1, -2), keepdim=True) / levels
+        return (weight / step).round() * step
+
+    return quantise
+
+
+def known(**fields):
+    return replace(RELU.known, **fields)
+
+
+def box(model, head="2"):
+    return WhiteBox(model, head)
+
+
+def with_norm(mode):
+    model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    model.train(mode)
+    return known(model=box(model, "3"))
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, other):
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 16), nn.Linear(16, 5)
+        self.other = nn.Linear(16, other)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+def trained(steps):
+    model = scenarios.train(scenarios.network(), scenarios.blobs(5), steps)
+    return known(model=box(model))
+
+
+def one_sample(smoothing):
+    """Make the gradient of one sample whose label is smoothed."""
+    model, data = scenarios.network(), scenarios.blobs(5)
+    x = data.inputs[:1].requires_grad_(False)
+    loss = nn.functional.cross_entropy(model(x), data.labels[:1], label_smoothing=smoothing)
+    weight, bias = torch.autograd.grad(loss, [model[2].weight, model[2].bias])
+    seen = Observation.from_gradient(weight, bias, num_samples=1)
+    return {"observation": seen, "known": known(model=box(model))}
+
+
+def of_size(size):
+    scenario = scenarios.one_step("sized", scenarios.network(), size=size)
+    return {"observation": scenario.observation, "known": scenario.known}
+
+
+def blind(scenario):
+    """Hide the model, so that only the gradient can tell of head inputs."""
+    few = scenarios.one_step("few", scenario.known.model.module, size=2)
+    return {"observation": few.observation, "known": Knowledge()}
+
+
+TRAINING = RELU.known.training
+CASES = {
+    "no_bias": ({"observation": changed(bias=lambda b: None)}, {}),
+    "negative_head_inputs": ({"observation": TANH.observation, "known": TANH.known}, {}),
+    "samples_unknown": ({"observation": changed(num_samples=None)}, {}),
+    "samples_inconsistent": ({"observation": changed(num_samples=1)}, {}),
+    "momentum": (
+        {"known": known(training=replace(TRAINING, momentum=0.9))},
+        {"known": known(training=TRAINING)},
+    ),
+    "adaptive_optimiser": (
+        {"known": known(training=replace(TRAINING, optimiser="adam"))},
+        {"known": known(training=TRAINING)},
+    ),
+    "several_local_steps": ({"observation": changed(local_steps=2)}, {}),
+    "soft_labels": (one_sample(0.2), one_sample(0.0)),
+    "not_cross_entropy": (
+        {"observation": changed(weight=noise(0.3))},
+        {"observation": changed(weight=lambda w: w.half(), bias=lambda b: b.half())},
+    ),
+    "sparse_gradient": (
+        {"observation": changed(weight=keep_largest(0.5))},
+        {"observation": changed(weight=noise(0.01))},
+    ),
+    "quantised_gradient": (
+        {"observation": changed(weight=round_to(3))},
+        {"observation": changed(weight=round_to(4000))},
+    ),
+    "noise_dominates": (
+        {"observation": changed(weight=noise(5.0))},
+        {"observation": changed(weight=noise(0.1))},
+    ),
+    "several_heads": (
+        {"known": known(model=box(TwoHeads(5), "head"))},
+        {"known": known(model=box(TwoHeads(4), "head"))},
+    ),
+    "train_mode_batch_norm": ({"known": with_norm(True)}, {"known": with_norm(False)}),
+    "near_converged": ({"known": trained(200)}, {"known": trained(0)}),
+    "many_samples": (of_size(40), of_size(20)),
+    "more_classes_than_samples": (of_size(4), of_size(5)),
+}
+BATTERY = {"impact_not_negative", "rank_exceeded", "weaker_attack_wins"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_flag_is_raised_where_it_should_be_and_not_close_by(name):
+    bad, good = CASES[name]
+    assert raised(**bad)[name] > 0.8
+    assert raised(**good).get(name, 0.0) == 0.0
+
+
+def test_head_inputs_below_zero_are_seen_in_the_gradient_alone():
+    assert raised(**blind(TANH))["negative_head_inputs"] > 0.8
+    assert raised(**blind(RELU))["negative_head_inputs"] < 0.2
+
+
+def test_every_flag_has_its_case_a_meaning_and_known_attacks():
+    assert set(FLAGS) == set(CASES) | BATTERY
+    for name, meaning in FLAGS.items():
+        assert meaning.says, name
+        assert meaning.advice, name
+        assert meaning.concerns <= {"*"} | set(ATTACKS), meaning.concerns - set(ATTACKS)
+
+
+class Fixed:
+    """An attack that answers what it was told to."""
+
+    cite = "none"
+
+    def __init__(self, name, needs, counts):
+        self.name, self.needs, self.counts = name, frozenset(needs), counts
+
+    def prepare(self, known, num_classes, rng):
+        return lambda seen: Estimate(self.counts, self.counts.astype(float))
+
+
+def run(*attacks):
+    battery = Battery.prepare(attacks, RELU.known, 5)
+    return {o.attack: {f.name for f in o.flags} for o in battery.run(RELU.observation, RELU.truth)}
+
+
+def test_a_weaker_attack_that_wins_flags_the_stronger_one():
+    right = RELU.truth.counts
+    wrong = np.broadcast_to(free_guess(RELU.known.prior, 8, 5)[0], right.shape)
+    weak, strong = {Need.WEIGHT}, {Need.WEIGHT, Need.MODEL}
+    flags = run(Fixed("weak", weak, right), Fixed("strong", strong, wrong))
+    assert "weaker_attack_wins" in flags["strong"]
+    assert "weaker_attack_wins" not in flags["weak"]
+    flags = run(Fixed("weak", weak, wrong), Fixed("strong", strong, right))
+    assert "weaker_attack_wins" not in flags["strong"]
+
+
+def test_an_impact_that_is_not_negative_is_flagged():
+    class Below(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(12, 16), nn.Linear(16, 5)
+
+        def forward(self, x):
+            return self.head(-self.body(x).relu())
+
+    model = Below()
+    data = scenarios.blobs(5)
+    batches = np.arange(24).reshape(3, 8)
+    seen = autograd_gradients(WhiteBox(model, "head"), data, batches)
+    truth = Truth.from_labels(data.labels.numpy()[batches], 5)
+    granted = Knowledge(WhiteBox(model, "head"), (12,), data)
+    battery = Battery.prepare([ATTACKS["llg_plus"]()], granted, 5)
+    (outcome,) = battery.run(seen, truth)
+    assert "impact_not_negative" in {flag.name for flag in outcome.flags}
+    assert "impact_not_negative" not in run(ATTACKS["llg_plus"]())["llg_plus"]
+
+
+def test_guesses_without_the_update_assume_nothing():
+    odd = changed(weight=noise(5.0), bias=lambda b: None)
+    battery = Battery.prepare([ATTACKS["free"](), ATTACKS["llg"]()], RELU.known, 5)
+    flags = {o.attack: [f.name for f in o.flags] for o in battery.run(odd, RELU.truth)}
+    assert flags["free"] == []
+    assert "noise_dominates" in flags["llg"]
+    assert isinstance(RELU.known.auxiliary, LabelledData)
