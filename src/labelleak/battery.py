@@ -12,7 +12,16 @@ import numpy as np
 from labelleak.assumptions import Flag, check_model, check_update
 from labelleak.errors import NotApplicable
 from labelleak.flags import FLAGS
-from labelleak.interfaces import Attack, Estimate, Knowledge, Need, Prepared, prepare, threat_model
+from labelleak.interfaces import (
+    Attack,
+    Estimate,
+    Knowledge,
+    Need,
+    Prepared,
+    prepare,
+    refuse_observation,
+    threat_model,
+)
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
 from labelleak.record import THREAT_MODELS, Record
@@ -85,6 +94,16 @@ class Battery:
         again, _ = _prepare(users, known, self.num_classes, self.seed)
         return replace(self, prepared={**self.prepared, **again}, known=known)
 
+    def not_applicable(self, observation: Observation) -> dict[str, str]:
+        """Say of each attack that cannot answer this observation why."""
+        reasons = dict(self.refused)
+        for attack in self.prepared:
+            try:
+                refuse_observation(attack, observation)
+            except NotApplicable as reason:
+                reasons[attack.name] = str(reason)
+        return reasons
+
     def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
         """Let every attack answer, then score it against the truth and the free guess.
 
@@ -94,12 +113,12 @@ class Battery:
         flags = (*self.flags, *check_update(observation, self.known))
         _, asr_free = free_guess(self.known.prior, size, self.num_classes)
         outcomes = []
+        missing = self.not_applicable(observation)
         for attack, ready in self.prepared.items():
-            start = time.perf_counter()
-            try:
-                estimate = ready(observation)
-            except NotApplicable:
+            if attack.name in missing:
                 continue
+            start = time.perf_counter()
+            estimate = ready(observation)
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
             result = score(estimate.counts, truth)
             outcomes.append(

@@ -274,8 +274,10 @@ def _conclude(records: Path, page: Path) -> None:
 
 def _print_flags(rows: Sequence[Record]) -> None:
     """Say which assumptions did not hold, the most frequent first."""
-    from labelleak.report.scope import flags
+    from labelleak.report.scope import flags, not_applicable
 
+    for reason in not_applicable(rows):
+        print(f"\nNot applicable: {reason}")
     raised = flags(rows)
     if raised:
         print("\nFlags (an assumption did not hold; see the report for what to do):")

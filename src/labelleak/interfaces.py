@@ -167,7 +167,7 @@ def prepare(
                 f"{attack.name} was prepared for {num_classes} classes, "
                 f"the observation has {observation.num_classes}"
             )
-        _refuse_observation(attack, observation)
+        refuse_observation(attack, observation)
         return ready(observation)
 
     return answer
@@ -183,7 +183,12 @@ def _refuse(attack: Attack, known: Knowledge) -> None:
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not granted")
 
 
-def _refuse_observation(attack: Attack, observation: Observation) -> None:
+def refuse_observation(attack: Attack, observation: Observation) -> None:
+    """Check that an observation carries what an attack needs.
+
+    Raises:
+        NotApplicable: naming the first thing that is missing.
+    """
     for need, held in (
         (Need.WEIGHT, observation.weight),
         (Need.BIAS, observation.bias),
@@ -210,6 +215,7 @@ __all__ = [
     "Need",
     "Prepared",
     "prepare",
+    "refuse_observation",
     "samples",
     "threat_model",
 ]

@@ -90,9 +90,9 @@ def test_roles_are_disjoint_complete_and_stratified():
     parts = [
         set(part.inputs[:, 0].tolist()) for part in (roles.train, roles.auxiliary, roles.victims)
     ]
-    assert [len(part) for part in parts] == [250, 100, 150]
+    assert [len(part) for part in parts] == [220, 100, 180]
     assert len(set.union(*parts)) == 500
-    assert torch.equal(roles.victims.labels.bincount(), torch.full((10,), 15))
+    assert torch.equal(roles.victims.labels.bincount(), torch.full((10,), 18))
     seen = divide(x, y, seed=0, victims_seen=True)
     assert torch.equal(seen.victims.inputs, seen.train.inputs)
     assert torch.equal(seen.train.inputs, roles.train.inputs)

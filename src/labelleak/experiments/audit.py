@@ -20,7 +20,7 @@ from labelleak.battery import STANDARD, Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.interfaces import Attack, Knowledge, LabelledData
+from labelleak.interfaces import Attack, Knowledge, LabelledData, Need
 from labelleak.observation import Observation
 from labelleak.record import Record, read_records
 from labelleak.score import Truth
@@ -171,7 +171,10 @@ def _audit_model(
             rng = stream(options.seed, "batches", initialisation, scheme.label, size)
             batches = draw_batches(scheme, pool, plan.data.num_classes, size, len(trials), rng)
             truth = Truth.from_labels(pool[batches], plan.data.num_classes)
-            outcomes = known.run(observe(batches), truth)
+            observation = observe(batches)
+            outcomes = known.run(observation, truth)
+            missing = known.not_applicable(observation)
+            more = {"not_applicable": missing} if missing else {}
             cell = {**common, "scheme": scheme.label, "batch_size": size, "num_samples": size}
             yield [
                 record
@@ -181,7 +184,7 @@ def _audit_model(
                     truth,
                     trials=trials,
                     common=cell,
-                    extra=extra,
+                    extra={**extra, **more},
                     keep_counts=options.keep_counts,
                 )
             ]
@@ -192,16 +195,21 @@ def _gradient_source(
 ) -> tuple[Callable[[np.ndarray], Observation], str]:
     """Choose how batches' gradients are made: the head table where it is exact, else autograd."""
     options, victims = plan.options, plan.roles.victims
+    full = any(Need.FULL_GRADIENT in attack.needs for attack in plan.attacks)
     exact = options.gradient != "autograd" and model.is_per_sample(victims.inputs)
     if options.gradient == "head_table" and not exact:
         raise BadInput(
             "the head table is not exact for this model: batch norm or dropout in train mode "
             "ties samples together; use --gradient autograd or --mode eval"
         )
-    if exact:
+    if exact and not full:
         return HeadTable.build(model, victims).gradients, "head_table"
     seed = whole_number(options.seed, "forward", initialisation)
-    return lambda batches: autograd_gradients(model, victims, batches, seed=seed), "autograd"
+
+    def differentiate(batches: np.ndarray) -> Observation:
+        return autograd_gradients(model, victims, batches, seed=seed, full=full)
+
+    return differentiate, "autograd"
 
 
 def _provenance(

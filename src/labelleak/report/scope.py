@@ -16,6 +16,7 @@ _NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of
 _OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
 _SCORES = {"presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "flag_figures"}
 _PRIVATE = {"counts", "true_counts"}
+_ELSEWHERE = {"not_applicable"}
 
 
 class Fact(NamedTuple):
@@ -70,7 +71,7 @@ def setup(records: Sequence[Record]) -> list[Fact]:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
     keys = dict.fromkeys(key for record in records for key in record.extra)
-    for key in sorted(keys.keys() - _OWN_PLACE - _SCORES - _PRIVATE):
+    for key in sorted(keys.keys() - _OWN_PLACE - _SCORES - _PRIVATE - _ELSEWHERE):
         values = _extra(records, key)
         if values and len(set(values)) <= _SHOWN_VALUES:
             facts.append(
@@ -130,6 +131,7 @@ def untested(records: Sequence[Record]) -> list[str]:
     return [
         *_untested_attackers(records),
         *_untested_clients(records),
+        *(f"An attack that was asked for: {reason}." for reason in not_applicable(records)),
         f"Other data and models than {list_values(r.data for r in records)} on "
         f"{list_values(r.model for r in records)}, and other ways to draw batches than "
         f"{list_values(r.scheme for r in records)}.",
@@ -188,6 +190,16 @@ def repetition(records: Sequence[Record]) -> list[Fact]:
 def commands(records: Sequence[Record]) -> list[str]:
     """List the distinct commands that made the records, in the order of first use."""
     return list(dict.fromkeys(record.command for record in records if record.command))
+
+
+def not_applicable(records: Sequence[Record]) -> list[str]:
+    """List the attacks that were asked for and could not answer, with the reason."""
+    reasons: dict[str, str] = {}
+    for record in records:
+        missing = record.extra.get("not_applicable")
+        if isinstance(missing, dict):
+            reasons.update({str(name): str(reason) for name, reason in missing.items()})
+    return [reasons[name] for name in sorted(reasons)]
 
 
 def flags(records: Sequence[Record]) -> list[Flag]:
