@@ -154,7 +154,10 @@ CASES = {
     "many_samples": (of_size(40), of_size(20)),
     "more_classes_than_samples": (of_size(4), of_size(5)),
 }
-BATTERY = {"impact_not_negative", "rank_exceeded", "weaker_attack_wins"}
+# Raised by the battery, or by the attack itself, which its own tests show.
+BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_than_one_sample"}
+BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
+BATTERY |= {"activations_not_smooth"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -258,11 +258,9 @@ def _conclude(records: Path, page: Path) -> None:
     """Write the page and print the findings."""
     from rich.console import Console
 
-    from labelleak.record import read_records
     from labelleak.report import headline, summary_table, tabulate, worst_cases, write_report
 
-    write_report(records, page)
-    rows = read_records(records)
+    rows = write_report(records, page)
     worst = worst_cases(rows)
     console = Console()
     console.print(summary_table(tabulate(rows), worst))

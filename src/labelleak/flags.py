@@ -115,7 +115,7 @@ FLAGS: dict[str, Meaning] = {
     ),
     "more_classes_than_samples": Meaning(
         "there are more classes than samples: shares of right classes are high for any guess",
-        EVERY,
+        PRESENCE,
         "read ASR and advantage, not presence accuracy",
     ),
     "impact_not_negative": Meaning(
@@ -127,6 +127,31 @@ FLAGS: dict[str, Meaning] = {
         "there are as many samples as head inputs or classes, too many for RLG",
         frozenset({"rlg"}),
         "use row_min or a count attack",
+    ),
+    "linear_programs_cut_short": Meaning(
+        "RLG ran out of its effort and filled up with the likeliest classes",
+        frozenset({"rlg"}),
+        "raise RLG(effort=...), or use row_min",
+    ),
+    "simulation_diverged": Meaning(
+        "training on one class alone diverged, so nothing was matched",
+        frozenset({"client_simulation"}),
+        "check the learning rate that was given",
+    ),
+    "optimisation_diverged": Meaning(
+        "the dummy batch did not come near the gradient",
+        frozenset({"dlg"}),
+        "raise DLG(restarts=...), or use an analytic attack",
+    ),
+    "activations_not_smooth": Meaning(
+        "the model's activations have no useful second derivative",
+        frozenset({"dlg"}),
+        "use an analytic attack; DLG needs a smooth model",
+    ),
+    "more_than_one_sample": Meaning(
+        "the attack is for one sample, and there are more",
+        frozenset({"soft_label"}),
+        "use an attack on counts",
     ),
     "weaker_attack_wins": Meaning(
         "an attack that knows less scored higher on the same batches",

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import labelleak
+from labelleak.battery import STANDARD
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import open_journal, plan_audit, run_plan
 from labelleak.experiments.options import check_options
@@ -40,7 +41,7 @@ def test_same_seed_same_records_and_another_seed_others():
 
 def test_every_cell_has_its_trials_and_every_attack_meets_the_same_batches():
     found = labelleak.audit(**SMALL, keep_counts=True).records
-    assert len(found) == 2 * 2 * 2 * 6 * 5
+    assert len(found) == 2 * 2 * 2 * 6 * len(STANDARD)
     batches = {}
     for r in found:
         key = (r.scheme, r.batch_size, r.trial)
@@ -189,7 +190,7 @@ def test_a_head_without_bias_is_audited():
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        ({"attacks": ["lgl"]}, "did you mean 'llg'"),
+        ({"attacks": ["llgg"]}, "did you mean 'llg'"),
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"model": "lenett"}, "did you mean 'lenet'"),
         ({"model": "no_such_package.x:f"}, "no_such_package"),

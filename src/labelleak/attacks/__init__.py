@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from labelleak.attacks.baselines import FreeGuess, RandomGuess
+from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
+from labelleak.attacks.client_training import ClientSimulation
+from labelleak.attacks.confusions import ILRG, PPLR, RLU
+from labelleak.attacks.dlg import DLG
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
+from labelleak.attacks.posteriors import ZLG, Interpolation
+from labelleak.attacks.regression import GradientRegression
+from labelleak.attacks.rlg import RLG
+from labelleak.attacks.signs import IDLG, RowMinimum
+from labelleak.attacks.soft_labels import SoftLabel
 from labelleak.errors import unknown_name
 from labelleak.interfaces import Attack
 
@@ -13,8 +22,23 @@ ATTACKS: dict[str, type[Attack]] = {
         RandomGuess,
         FreeGuess,
         LLG,
+        LLGRepaired,
+        IDLG,
+        RowMinimum,
+        RLG,
+        EBI,
+        LLBG,
         LLGStar,
+        ZLG,
+        ILRG,
+        SoftLabel,
+        DLG,
+        Interpolation,
         LLGPlus,
+        PPLR,
+        RLU,
+        GradientRegression,
+        ClientSimulation,
     )
 }
 
@@ -35,12 +59,27 @@ def make_attack(name: str) -> Attack:
 
 __all__ = [
     "ATTACKS",
+    "DLG",
+    "EBI",
+    "IDLG",
+    "ILRG",
+    "LLBG",
     "LLG",
+    "PPLR",
+    "RLG",
+    "RLU",
+    "ZLG",
+    "ClientSimulation",
     "Dummies",
     "FreeGuess",
+    "GradientRegression",
+    "Interpolation",
     "LLGPlus",
+    "LLGRepaired",
     "LLGStar",
     "RandomGuess",
+    "RowMinimum",
+    "SoftLabel",
     "dummies_for",
     "make_attack",
 ]

@@ -20,7 +20,7 @@ from labelleak.battery import STANDARD, Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.interfaces import Attack, Knowledge, LabelledData, Need
+from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining, Need
 from labelleak.observation import Observation
 from labelleak.record import Record, read_records
 from labelleak.score import Truth
@@ -166,8 +166,10 @@ def _audit_model(
     pool = victims.labels.numpy()
     trials = plan.trials_of(initialisation)
     for scheme in plan.schemes:
-        known = battery.with_prior(scheme.prior(pool, plan.data.num_classes))
+        prior = scheme.prior(pool, plan.data.num_classes)
         for size in options.batch_sizes:
+            # One step of plain SGD: whatever the learning rate, it shares the gradient.
+            known = battery.with_batches(prior, LocalTraining(lr=1.0, batch_size=size))
             rng = stream(options.seed, "batches", initialisation, scheme.label, size)
             batches = draw_batches(scheme, pool, plan.data.num_classes, size, len(trials), rng)
             truth = Truth.from_labels(pool[batches], plan.data.num_classes)

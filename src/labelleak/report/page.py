@@ -169,12 +169,15 @@ def _track(advantage: Interval) -> dict[str, str]:
     }
 
 
-def write_report(records_path: Path, out_path: Path) -> None:
+def write_report(records_path: Path, out_path: Path) -> list[Record]:
     """Render a file of records to an HTML file, which appears whole or not at all.
 
     Args:
         records_path: JSON lines as `labelleak audit` writes them.
         out_path: the page to write; an older one is replaced.
+
+    Returns:
+        The records that were read.
 
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
@@ -183,3 +186,4 @@ def write_report(records_path: Path, out_path: Path) -> None:
     if not records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
     write_whole(out_path, render(records, source=records_path.name))
+    return records

@@ -64,15 +64,17 @@ def _columns(cells: Sequence[Cell]) -> list[Series]:
     informed = [cell for cell in cells if cell.threat_model != "none"]
     ordered = sorted(informed, key=lambda c: c.sort_key[3])
     series = list(dict.fromkeys(cell.series for cell in ordered))
-    best = {s: _peak([cell for cell in informed if cell.series == s]) for s in series}
+    best = {s: _gain([cell for cell in informed if cell.series == s]) for s in series}
     ranked = sorted(series, key=lambda s: -best[s])
     leaders = {threat_model: s for s in reversed(ranked) for threat_model in [s[1]]}
     kept = list(dict.fromkeys([*leaders.values(), *ranked]))[:_MOST_COLUMNS]
     return [s for s in series if s in kept]
 
 
-def _peak(cells: Sequence[Cell]) -> float:
-    return max((c.advantage.mean for c in cells if c.advantage), default=float("-inf"))
+def _gain(cells: Sequence[Cell]) -> float:
+    """Give the mean advantage; a peak would not tell attacks apart that are all right at N = 1."""
+    gains = [c.advantage.mean for c in cells if c.advantage]
+    return sum(gains) / len(gains) if gains else float("-inf")
 
 
 Place = tuple[int, str, int]

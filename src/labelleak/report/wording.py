@@ -11,6 +11,7 @@ ATTACKS = {
     "random": "random guess",
     "free": "free guess",
     "llg": "LLG",
+    "llg_repaired": "repaired LLG",
     "llg_star": "LLG*",
     "llg_plus": "LLG+",
     "idlg": "iDLG",
@@ -24,6 +25,8 @@ ATTACKS = {
     "rlu": "RLU",
     "gradient_regression": "gradient regression",
     "client_simulation": "client simulation",
+    "interpolation": "interpolation",
+    "soft_label": "soft label",
     "dlg": "DLG",
     "shadow": "shadow models",
 }

@@ -1,0 +1,121 @@
+"""Labels from the head's bias gradient, which needs no features: EBI, LLBG, and LLG repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.counts import extract_counts
+from labelleak.errors import BadInput
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+
+
+@dataclass(frozen=True)
+class EBI:
+    """LLG's rule on the bias gradient, with an impact read off its negative entries.
+
+    A bias is a weight whose input is always 1, so ``b_i = (sum_k p_i - c_i) / N`` is LLG's row
+    sum for any activation. The impact is ``m = (1 / N) sum of the negative b_i``.
+
+    Assumes a nearly uniform prediction and a batch whose negative classes carry most of it; for
+    balanced batches with N >> K the impact is too small, as LLG's, and labels pile up.
+
+    Edge cases as LLG's: an all-zero update gives even counts. Cost: ``K log K`` a trial.
+    """
+
+    name: ClassVar[str] = "ebi"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "Bock et al., 2025 (arXiv 2505.20924), after LLG"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Nothing to prepare."""
+
+        def answer(observation: Observation) -> Estimate:
+            b, total = observation.bias_gradient, samples(observation)
+            impact = np.minimum(b, 0.0).sum(axis=-1, keepdims=True) / total
+            return Estimate(extract_counts(b, impact, 0.0, total), -b)
+
+        return answer
+
+
+@dataclass(frozen=True)
+class LLBG:
+    """LLG's rule on the bias gradient, with the impact that theory gives: ``m = -(1 - v) / N``.
+
+    One more sample of class i lowers b_i by ``(1 - p_i) / N``; v is the model's average
+    confidence in the right class. Negative entries are present (exactly so, whatever
+    the activation), then each next label goes to the smallest b_i, which rises by -m.
+
+    No offset is subtracted. With equal posteriors p_i = 1/K it would be the same
+    for all classes, and a constant never changes which class is smallest; so at v = 0 the answer is
+    N (1/K - b) rounded, apart from the one label owed to every negative entry.
+
+    Assumes a nearly uniform prediction. On a trained model the answer drifts towards even counts,
+    which flatters it on balanced batches. The scale of the gradient must be right.
+
+    Edge cases: an all-zero update gives even counts; more negative entries than N, one each to
+    the most negative N. Cost: ``K log K`` a trial.
+
+    Attributes:
+        confidence: v in [0, 1); 0 suits an untrained model, the paper tries 0.5 to 0.9 on trained.
+    """
+
+    confidence: float = 0.0
+
+    name: ClassVar[str] = "llbg"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "Gat & Sharif, AISec 2024"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.confidence < 1:
+            raise BadInput(f"the confidence must lie in [0, 1), not {self.confidence}")
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Nothing to prepare."""
+
+        def answer(observation: Observation) -> Estimate:
+            b, total = observation.bias_gradient, samples(observation)
+            impact = -(1 - self.confidence) / total
+            return Estimate(extract_counts(b, impact, 0.0, total), -b)
+
+        return answer
+
+
+@dataclass(frozen=True)
+class LLGRepaired:
+    """LLG with the impact that a shared bias gradient gives: ``m = -H / N``.
+
+    Row sums and bias entries differ by the sum of the head inputs, ``g_i ~ H b_i``, so its mean
+    has the size ``sum_i |g_i| / sum_i |b_i|`` and the sign of ``sum_i g_i b_i``. For a uniform
+    prediction one more sample of class i lowers ``g_i sign(H)`` by ``|H| / N``; this is exact
+    where LLG's own impact fades as a batch gets balanced, and where H < 0 turns LLG upside down.
+
+    Assumes head inputs with much the same sum, well away from 0, and a nearly uniform prediction.
+
+    Edge cases: an all-zero bias gradient leaves the impact 0, and labels go evenly to the
+    classes tied at the smallest row sum. Cost: ``K D`` a trial.
+    """
+
+    name: ClassVar[str] = "llg_repaired"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.BIAS, Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Nothing to prepare."""
+
+        def answer(observation: Observation) -> Estimate:
+            g, b, total = observation.row_sums, observation.bias_gradient, samples(observation)
+            g = np.where((g * b).sum(axis=-1, keepdims=True) < 0, -g, g)
+            rows = np.abs(g).sum(axis=-1, keepdims=True)
+            biases = np.abs(b).sum(axis=-1, keepdims=True)
+            usable = biases > np.finfo(np.float64).tiny
+            feature_sum = np.where(usable, rows / np.where(usable, biases, 1.0), 0.0)
+            return Estimate(extract_counts(g, -feature_sum / total, 0.0, total), -g)
+
+        return answer
+
+
+__all__ = ["EBI", "LLBG", "LLGRepaired"]

@@ -1,0 +1,220 @@
+"""Labels from the batch's mean posterior, guessed on dummies: ZLG, and FedAvg's interpolation.
+
+For softmax cross-entropy the counts are ``c = N (p - b)`` exactly, b the bias gradient and p
+the batch's mean posterior. Only p is unknown, and a model that has learnt little gives
+much the same p for anything that it is fed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.attacks.llg import Dummies
+from labelleak.counts import Floats, round_counts
+from labelleak.errors import BadInput, NotApplicable
+from labelleak.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
+from labelleak.observation import Observation, step_weights
+from labelleak.white_box import HeadPass
+
+FEATURES_CANCEL = "feature_sum_near_zero"
+
+# A mean of feature sums within this many standard errors of 0 has no sign to rely on.
+_ERRORS = 3.0
+# Points of a client's path at which posteriors are taken, at most.
+_POINTS = 33
+_SLICE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class ZLG:
+    """Take the batch's mean posterior from dummies: zero-shot label restoration.
+
+    ``c = N (p - b)`` with p the dummies' mean posterior; without a bias ``c = N (p - g / H)``
+    with g the row sums and H the dummies' mean sum of head inputs, which is the paper's form.
+    The bias form is preferred where it can be had: it needs no H, so dummies need not excite the
+    head as data do, and features may have any sign.
+
+    Assumes a model that answers dummies much as data, hence an untrained one, and one step.
+
+    Edge cases: where H cannot be told from 0, row sums say nothing and the answer is N p, with
+    a note. K = 2 and N = 1 need no special rule. Cost: one pass over 256 dummies (2 for
+    constant ones) once, ``K D`` a trial.
+
+    Attributes:
+        dummies: what is fed.
+        use_bias: use the bias gradient where there is one; False is the paper's form throughout.
+    """
+
+    dummies: Dummies = Dummies.GAUSSIAN
+    use_bias: bool = True
+
+    name: ClassVar[str] = "zlg"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL})
+    cite: ClassVar[str] = "Geng et al., 2021 (arXiv 2110.09074)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Feed the dummies once and keep their mean posterior and sum of head inputs."""
+        seen = _feed(self.dummies, known, rng)
+        posterior = _double(seen.logits.double().softmax(dim=-1).mean(dim=0))
+        feature_sum = _feature_sum(seen)
+
+        def answer(observation: Observation) -> Estimate:
+            return _restore(observation, posterior, feature_sum, self.use_bias)
+
+        return answer
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """ZLG for several local steps: average the dummies' posterior along the client's path.
+
+    The path is the straight line from the head that was sent to the head that came back,
+    ``W - lr w gradient``, w the sum of `step_weights`. Step t stood where momentum had carried
+    it, and counts with its weight, so ``c = N (sum_t w_t p_t / sum_t w_t - b)``; without a bias
+    H stands in as in `ZLG`. At one step it is ZLG.
+
+    Dimitrov et al. interpolate the posteriors of both ends; here the head is moved and
+    asked again at each point, which follows a softmax that bends. Below the head dummies pass the
+    model that was sent.
+
+    Assumes what ZLG assumes, and a path that is nearly straight. An Adam client is read
+    as plain SGD, as the update was.
+
+    Edge cases as ZLG's; more than 33 steps are sampled at 33 points. Cost: one pass over the
+    dummies once; ``n K (D + points)`` a trial for n dummies, in slices of trials.
+
+    Attributes:
+        dummies: what is fed.
+        use_bias: use the bias gradient where there is one.
+    """
+
+    dummies: Dummies = Dummies.GAUSSIAN
+    use_bias: bool = True
+
+    name: ClassVar[str] = "interpolation"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.TRAINING}
+    )
+    cite: ClassVar[str] = "Dimitrov et al., TMLR 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Feed the dummies once and keep their head inputs and logits."""
+        assert known.model is not None
+        assert known.training is not None
+        training, head = known.training, known.model.head_module
+        seen = _feed(self.dummies, known, rng)
+        feature_sum = _feature_sum(seen)
+
+        def answer(observation: Observation) -> Estimate:
+            path = _Path.of(training, observation.local_steps)
+            moves = (path.moves(part, head) for part in _slices(observation, len(seen.inputs)))
+            averages = [path.mean_posterior(seen, *move) for move in moves]
+            posterior = np.concatenate(averages).reshape(*observation.trials, num_classes)
+            return _restore(observation, posterior, feature_sum, self.use_bias)
+
+        return answer
+
+
+def _restore(
+    observation: Observation, posterior: Floats, feature_sum: float, use_bias: bool
+) -> Estimate:
+    """Round N (p - b), or N (p - g / H) without a bias."""
+    total, notes = samples(observation), tuple[str, ...]()
+    if use_bias and observation.bias is not None:
+        step = observation.bias_gradient
+    elif observation.weight is None:
+        raise NotApplicable(f"without the bias, this attack needs {Need.WEIGHT.value}")
+    elif feature_sum == 0:
+        step, notes = np.zeros(observation.row_sums.shape), (FEATURES_CANCEL,)
+    else:
+        step = observation.row_sums / feature_sum
+    counts = total * (posterior - step)
+    return Estimate(round_counts(counts, total), counts, notes)
+
+
+def _feed(dummies: Dummies, known: Knowledge, rng: np.random.Generator) -> HeadPass:
+    assert known.model is not None
+    if known.input_shape is None:
+        raise BadInput("dummies need the shape of the model's inputs")
+    return known.model.run(dummies.make(known.input_shape, rng), seed=int(rng.integers(2**31)))
+
+
+def _feature_sum(seen: HeadPass) -> float:
+    """Give the mean sum of head inputs, 0 where it cannot be told from 0."""
+    sums = _double(seen.inputs).sum(axis=1)
+    rounding = 1e-6 * np.abs(_double(seen.inputs)).sum(axis=1).mean()
+    spread = _ERRORS * sums.std() / np.sqrt(len(sums))
+    mean = float(sums.mean())
+    return mean if abs(mean) > max(spread, rounding) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """Where the head stood at each step, as shares of its way, and how much the step counts."""
+
+    training: LocalTraining
+    total: float
+    middle: float
+    places: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, training: LocalTraining, steps: int) -> _Path:
+        momentum = training.momentum if training.optimiser == "sgd" else 0.0
+        weights = step_weights(steps, momentum=momentum)
+        # The weights of t steps are the last t of all, so their sums run from the back.
+        places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
+        middle = float(weights @ np.arange(steps)) / (steps * float(weights.sum()))
+        few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
+        share = weights[few] / weights[few].sum()
+        return cls(training, float(weights.sum()), middle, places[few], share)
+
+    def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        """Undo `Observation.from_update`: how far the head's weight and bias went."""
+        assert part.weight is not None
+        assert isinstance(head.weight, Tensor)
+        weight = self._move(part.weight, head.weight)
+        if part.bias is None or not isinstance(head.bias, Tensor):
+            return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
+        return weight, self._move(part.bias, head.bias)
+
+    def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
+        decay = self.training.weight_decay if self.training.optimiser == "sgd" else 0.0
+        pushed = gradient.detach().cpu().double() + decay * start.detach().cpu().double()
+        rate = self.training.lr * self.total
+        return -rate * pushed / (1 + rate * decay * self.middle)
+
+    def mean_posterior(self, seen: HeadPass, weight: Tensor, bias: Tensor) -> Floats:
+        """Average the dummies' posteriors along the path, ``R x K``."""
+        start = seen.logits.double()
+        way = seen.inputs.double() @ weight.transpose(1, 2) + bias[:, None]
+        average = torch.zeros_like(bias)
+        for place, share in zip(self.places, self.weights, strict=True):
+            average += share * (start + place * way).softmax(dim=-1).mean(dim=1)
+        return _double(average)
+
+
+def _slices(observation: Observation, dummies: int) -> Iterator[Observation]:
+    """Divide an observation into slices of trials ``R x K x D`` that fit into memory."""
+    assert observation.weight is not None
+    classes, width = observation.weight.shape[-2:]
+    size = max(1, _SLICE_BYTES // (16 * classes * (width + dummies)))
+    weights = torch.split(observation.weight.reshape(-1, classes, width), size)
+    biases: tuple[Tensor | None, ...] = (None,) * len(weights)
+    if observation.bias is not None:
+        biases = torch.split(observation.bias.reshape(-1, classes), size)
+    for weight, bias in zip(weights, biases, strict=True):
+        yield Observation(weight, bias, observation.num_samples, observation.local_steps)
+
+
+def _double(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.detach().cpu().double().numpy())
+
+
+__all__ = ["ZLG", "Interpolation"]

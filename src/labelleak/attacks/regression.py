@@ -1,0 +1,172 @@
+"""Counts by regressing the head's whole gradient on what each class is known to leave there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from labelleak.counts import Floats, round_counts
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+
+# Bytes of class means in one block; two blocks are held at once.
+_BLOCK_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class GradientRegression:
+    """Explain the head gradient as a mixture of class means measured on auxiliary data.
+
+    A sample of class c adds on average ``A_c = E[(p - e_c) [h, 1]^T | y = c]`` to the
+    gradient of head weight and bias, so ``N g ~ sum_c n_c A_c``. The counts are the
+    least-squares n over ``n >= 0, sum n = N``, rounded. In matrix terms it extends the bias-only
+    regression of Ramakrishna & Dán (AISec 2022) and RLU (Chen & Vikalo, ICML 2024) to all K (D + 1)
+    entries. Under additive noise that matters: projecting on A_c is the matched filter, whose
+    signal-to-noise ratio exceeds that of the bias alone by about ``sqrt(|h|^2 + 1)``.
+
+    Assumes auxiliary data like the client's, one step (or steps that barely move the
+    model), and a model that is not yet trained: once p is nearly e_y on auxiliary data, a few
+    misclassified samples make up the whole gradient and no class mean explains them.
+
+    Edge cases: a head without a bias is regressed on its weight alone. A class without
+    auxiliary data is modelled by all auxiliary data under its label. Where nothing tells classes
+    apart (all means equal) labels are spread evenly. An all-zero update gives the mixture whose
+    mean gradient is nearest to zero. Half-precision gradients are computed on in float64.
+
+    Cost: one pass over n auxiliary samples and ``n K D + K^3 D`` products once; ``K^2 D`` and one
+    K x K non-negative least squares a trial. Of the K^2 D numbers of the class means no more
+    than 256 MiB are held at a time.
+    """
+
+    name: ClassVar[str] = "gradient_regression"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
+    )
+    cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once and keep the inner products of the class means."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        data = known.auxiliary
+        seen = known.model.run_all(data.inputs, seed=int(rng.integers(2**31)))
+        means = _ClassMeans(
+            seen.inputs.double(), seen.probabilities.double(), data.labels, num_classes
+        )
+        weight_gram, bias_means = means.gram(), means.bias()
+        bias_gram = bias_means @ bias_means.T
+
+        def answer(observation: Observation) -> Estimate:
+            assert observation.weight is not None
+            flat = observation.weight.detach().cpu().double().flatten(-2)
+            onto, size = means.project(flat), np.asarray(flat.square().sum(dim=-1).numpy())
+            gram = weight_gram
+            if observation.bias is not None:
+                bias = observation.bias_gradient
+                onto = onto + bias @ bias_means.T
+                size = size + np.square(bias).sum(axis=-1)
+                gram = weight_gram + bias_gram
+            total = samples(observation)
+            counts = total * mixture_shares(gram, onto, size)
+            return Estimate(round_counts(counts, total), counts)
+
+        return answer
+
+
+def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
+    """Give the shares x >= 0, sum x = 1, whose mixture of columns a_c is nearest to a vector g.
+
+    Since shares sum to 1, ``|sum_c x_c a_c - g|`` is the length of a point in the hull of
+    the vectors a_c - g. The shortest point is the direction of the non-negative least-squares
+    solution of ``[a_c - g; w] x = [0; w]``, for any w > 0: in a fixed direction of x, the best
+    misfit only grows with the length of the point. So the sum is met exactly without a large w.
+
+    Args:
+        gram: inner products ``a_c . a_d``, ``*R x K x K`` or ``K x K``.
+        onto: inner products ``a_c . g``, ``*R x K``.
+        size: ``|g|^2``, ``*R``.
+
+    >>> columns, g = np.eye(3), np.array([0.5, 0.6, -0.1])
+    >>> mixture_shares(columns @ columns.T, columns @ g, g @ g).round(6).tolist()
+    [0.45, 0.55, 0.0]
+    """
+    shifted = gram - onto[..., :, None] - onto[..., None, :] + np.asarray(size)[..., None, None]
+    classes = shifted.shape[-1]
+    scale = np.trace(shifted, axis1=-2, axis2=-1)[..., None, None] / classes
+    usable = scale > np.finfo(np.float64).tiny
+    unit = np.where(usable, shifted / np.where(usable, scale, 1.0), 0.0)
+    powers, axes = np.linalg.eigh(unit)
+    roots = np.sqrt(np.maximum(powers, 0.0))[..., :, None] * np.swapaxes(axes, -1, -2)
+    shares = np.empty(onto.shape)
+    for trial in np.ndindex(onto.shape[:-1]):
+        shares[trial] = _shortest(roots[trial])
+    return shares
+
+
+def _shortest(columns: Floats) -> Floats:
+    """Give the shares of the shortest point in the hull of columns; even ones if all are zero."""
+    classes = columns.shape[1]
+    even = np.full(classes, 1 / classes)
+    if not columns.any():
+        return even
+    system = np.concatenate([columns, np.ones((1, classes))])
+    try:
+        found, _ = nnls(system, np.eye(len(system))[-1])
+    except RuntimeError:  # it gave up: the bounded answer is the clipped one
+        found = np.maximum(np.linalg.lstsq(system, np.eye(len(system))[-1])[0], 0.0)
+    return np.asarray(found / found.sum()) if found.sum() > 0 else even
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassMeans:
+    """The class means A_c, made block by block from head inputs and posteriors."""
+
+    inputs: Tensor
+    posteriors: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def bias(self) -> Floats:
+        """Their bias part, ``E[p - e_c | y = c]``, ``K x K``."""
+        rows = torch.stack(
+            [self.posteriors[self._members(label)].mean(dim=0) for label in range(self.num_classes)]
+        )
+        return np.asarray(rows.numpy() - np.eye(self.num_classes))
+
+    def gram(self) -> Floats:
+        """Inner products of their weight parts, ``K x K``."""
+        found = np.empty((self.num_classes, self.num_classes))
+        for start, block in self._blocks():
+            found[:, start : start + len(block)] = self.project(block).T
+        return (found + found.T) / 2
+
+    def project(self, flat: Tensor) -> Floats:
+        """Inner products of their weight parts with ``*R x K D`` gradients, ``*R x K``."""
+        return np.concatenate([(flat @ block.T).numpy() for _, block in self._blocks()], axis=-1)
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+        row_bytes = 8 * self.num_classes * self.inputs.shape[1]
+        size = max(1, _BLOCK_BYTES // row_bytes)
+        for start in range(0, self.num_classes, size):
+            classes = range(start, min(start + size, self.num_classes))
+            yield start, torch.stack([self._mean(label).flatten() for label in classes])
+
+    def _mean(self, label: int) -> Tensor:
+        members = self._members(label)
+        inputs = self.inputs[members]
+        mean = self.posteriors[members].T @ inputs / len(inputs)
+        mean[label] -= inputs.mean(dim=0)
+        return mean
+
+    def _members(self, label: int) -> Tensor:
+        own = self.labels == label
+        return own if own.any() else torch.ones_like(own)
+
+
+__all__ = ["GradientRegression", "mixture_shares"]

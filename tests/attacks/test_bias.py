@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from contract.scenarios import network, one_step, zeros
+from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
+from labelleak.counts import round_counts
+from labelleak.errors import BadInput, NotApplicable
+from labelleak.interfaces import Knowledge, prepare
+from labelleak.observation import Observation
+from labelleak.score import Truth, score
+
+ATTACKS = (EBI(), LLBG(), LLGRepaired())
+
+
+def run(attack, observation):
+    ready = prepare(attack, Knowledge(), observation.num_classes, np.random.default_rng(0))
+    return ready(observation)
+
+
+def toy(counts, feature=2.0, width=3):
+    """The gradient of a head that predicts uniformly and sees one feature vector for all."""
+    counts = np.asarray(counts)
+    bias = 1 / counts.shape[-1] - counts / counts.sum()
+    weight = bias[:, None] * np.full(width, feature)
+    return Observation.from_gradient(weight, bias, num_samples=int(counts.sum()))
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(any))
+@settings(deadline=None, max_examples=60)
+def test_equal_features_and_posteriors_are_solved_exactly(counts):
+    for attack in (LLBG(), LLGRepaired()):
+        assert run(attack, toy(counts)).counts.tolist() == counts
+
+
+def test_balanced_batches_pile_up_on_one_class_unless_the_impact_is_right():
+    seen, truth = toy([13, 12, 13, 12]), Truth(np.array([13, 12, 13, 12]))
+    assert score(run(EBI(), seen).counts, truth).asr < 0.6
+    assert score(run(LLGRepaired(), seen).counts, truth).asr == 1
+
+
+@given(st.integers(2, 8), st.integers(1, 30), st.integers(0, 2**32 - 1), st.floats(-3, 3))
+@settings(deadline=None, max_examples=60)
+def test_llbg_is_rounding_and_a_constant_offset_changes_nothing(classes, total, seed, offset):
+    b = np.random.default_rng(seed).standard_normal(classes)
+    b -= b.mean()
+    found = run(LLBG(), Observation.from_gradient(None, b / total, num_samples=total)).counts
+    rounded = round_counts(total / classes - b, total)
+    assert (rounded == round_counts(total / classes - b + offset, total)).all()
+    # The label owed to every negative entry is the one difference.
+    owed = b < 0
+    if ((rounded > 0) >= owed).all():
+        assert (found == rounded).all()
+    elif owed.sum() <= total:
+        assert (found[owed] > 0).all()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
+def test_one_sample_is_named(attack, activation):
+    scenario = one_step("one", network(activation), size=1)
+    assert (score(run(attack, scenario.observation).counts, scenario.truth).asr == 1).all()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_all_zero_update_gives_even_counts(attack):
+    scenario = one_step("zeros", network(), size=7, change=zeros)
+    assert run(attack, scenario.observation).counts[0].tolist() == [2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_head_without_a_bias_is_refused(attack):
+    scenario = one_step("no_bias", network(bias=False))
+    with pytest.raises(NotApplicable, match=attack.name):
+        run(attack, scenario.observation)
+
+
+def test_scale_matters_to_theory_and_not_to_what_is_read_off_the_update():
+    seen = one_step("relu", network(), size=30).observation
+    half = Observation(seen.weight / 2, seen.bias / 2, seen.num_samples)
+    for attack in (EBI(), LLGRepaired()):
+        same = (run(attack, half).counts == run(attack, seen).counts).all()
+        assert same == (attack == EBI())
+    assert (run(LLBG(), half).counts != run(LLBG(), seen).counts).any()
+
+
+def test_confidence_makes_a_label_lighter():
+    b = torch.tensor([-0.3, 0.1, 0.2])
+    seen = Observation(None, b, 10)
+    assert run(LLBG(), seen).counts.tolist() == [7, 2, 1]
+    assert run(LLBG(confidence=0.9), seen).counts.tolist() == [10, 0, 0]
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.0, float("nan")])
+def test_a_confidence_outside_its_range_is_refused(confidence):
+    with pytest.raises(BadInput, match="confidence"):
+        LLBG(confidence=confidence)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(("classes", "total"), [(2, 1), (1000, 4096), (1000, 3)])
+def test_large_and_small_problems(attack, classes, total):
+    rng = np.random.default_rng(0)
+    weight = 1e-12 * torch.from_numpy(rng.standard_normal((3, classes, 4)))
+    found = run(attack, Observation(weight, weight.mean(-1), total)).counts
+    assert (found.sum(-1) == total).all()
+    assert (found >= 0).all()

@@ -1,0 +1,157 @@
+"""Client simulation: exact at one step, ahead of static class means over many."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labelleak.attacks.client_training import DIVERGED, ClientSimulation
+from labelleak.attacks.regression import GradientRegression
+from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.observation import Observation
+from labelleak.score import Truth, score
+from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.models import build_model
+from labelleak.simulation.roles import divide
+from labelleak.white_box import WhiteBox
+
+TRIALS = 8
+
+
+@pytest.fixture(scope="module")
+def digits():
+    found = load_dataset("digits")
+    return divide(found.x_train, found.y_train, seed=0)
+
+
+def model_of(activation, init):
+    return build_model(
+        "cnn", input_shape=(1, 8, 8), num_classes=10, activation=activation, init=init, seed=0
+    )
+
+
+def optimiser_of(model, how):
+    if how.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), lr=how.lr, weight_decay=how.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay
+    )
+
+
+def clients(model, data, how, head="head", num_classes=10):
+    """Let clients of two main classes each train, and observe them."""
+    rng = np.random.default_rng(1)
+    members = [np.flatnonzero(data.labels.numpy() == c) for c in range(num_classes)]
+    after, counts = [], []
+    for _ in range(TRIALS):
+        labels = rng.integers(num_classes, size=(how.local_steps, how.batch_size))
+        labels[:, : how.batch_size // 2] = rng.integers(num_classes)
+        labels[:, how.batch_size // 2 : 3 * how.batch_size // 4] = rng.integers(num_classes)
+        client = copy.deepcopy(model)
+        optimiser = optimiser_of(client, how)
+        for row in labels:
+            picks = torch.from_numpy(np.array([rng.choice(members[c]) for c in row]))
+            optimiser.zero_grad()
+            loss = F.cross_entropy(client(data.inputs[picks]), data.labels[picks])
+            torch.autograd.backward(loss)
+            optimiser.step()
+        after.append(client.state_dict())
+        counts.append(np.bincount(labels.ravel(), minlength=num_classes))
+    before = model.state_dict()
+    sgd = how.optimiser == "sgd"
+    observation = Observation.from_update(
+        before,
+        {name: torch.stack([state[name] for state in after]) for name in before},
+        head=head,
+        lr=how.lr,
+        local_steps=how.local_steps,
+        batch_size=how.batch_size,
+        momentum=how.momentum,
+        weight_decay=how.weight_decay if sgd else 0.0,
+    )
+    return observation, Truth(np.stack(counts))
+
+
+def asr(attack, model, auxiliary, how, observation, truth):
+    known = Knowledge(WhiteBox(model, "head"), (1, 8, 8), auxiliary, training=how)
+    found = prepare(attack, known, 10, np.random.default_rng(0))(observation)
+    return score(found.counts, truth).asr.mean()
+
+
+@pytest.mark.parametrize(
+    ("activation", "init", "how", "margin", "least"),
+    [
+        ("sigmoid", "uniform", LocalTraining(0.1, 10, 8), 0.15, 0.75),
+        ("sigmoid", "uniform", LocalTraining(0.02, 10, 8, momentum=0.9), 0.1, 0.75),
+        ("sigmoid", "uniform", LocalTraining(0.02, 10, 8, weight_decay=0.01), 0.05, 0.9),
+        ("relu", "default", LocalTraining(0.01, 10, 8, optimiser="adam"), 0.01, 0.7),
+    ],
+)
+def test_many_steps_are_matched_better_than_by_static_means(
+    digits, activation, init, how, margin, least
+):
+    model = model_of(activation, init)
+    seen = clients(model, digits.victims, how)
+    static = asr(GradientRegression(), model, digits.auxiliary, how, *seen)
+    simulated = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
+    assert simulated > static + margin
+    assert simulated > least
+
+
+def test_correcting_by_the_residual_helps(digits):
+    model, how = model_of("relu", "default"), LocalTraining(0.2, 10, 8)
+    seen = clients(model, digits.victims, how)
+    once = asr(ClientSimulation(rounds=0), model, digits.auxiliary, how, *seen)
+    twice = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
+    assert twice >= once
+    assert twice > 0.95
+
+
+def test_one_step_is_the_regression_on_class_means(digits):
+    model, how = model_of("relu", "default"), LocalTraining(0.1, 1, 32)
+    seen = clients(model, digits.victims, how)
+    assert asr(ClientSimulation(16), model, digits.auxiliary, how, *seen) > 0.97
+
+
+def test_the_model_and_random_state_stay_as_they_are(digits):
+    model, how = model_of("relu", "default"), LocalTraining(0.1, 2, 4)
+    seen = clients(model, digits.victims, how)
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    first = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
+    with torch.no_grad():
+        second = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
+    assert first == second
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_training_that_diverges_is_answered_evenly():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    inputs = 1e20 * torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
+    auxiliary = LabelledData(inputs, torch.arange(8) % 2)
+    known = Knowledge(
+        WhiteBox(model, "1"), (3,), auxiliary, training=LocalTraining(1e20, 5, optimiser="sgd")
+    )
+    ready = prepare(ClientSimulation(), known, 2, np.random.default_rng(0))
+    seen = Observation.from_gradient(torch.rand(2, 4), torch.rand(2), num_samples=5)
+    found = ready(seen)
+    assert found.counts.tolist() == [3, 2]
+    assert found.notes == (DIVERGED,)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_without_bias_or_a_class_without_data(bias):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3, bias=bias))
+    data = LabelledData(torch.rand(30, 3), torch.arange(30) % 3)
+    how = LocalTraining(0.1, 3, 8)
+    observation, truth = clients(model, data, how, head="2", num_classes=3)
+    kept = data.labels != 2
+    auxiliary = LabelledData(data.inputs[kept], data.labels[kept])
+    known = Knowledge(WhiteBox(model, "2"), (3,), auxiliary, training=how)
+    found = prepare(ClientSimulation(), known, 3, np.random.default_rng(0))(observation)
+    assert (found.counts.sum(-1) == truth.counts.sum(-1)).all()
+    assert score(found.counts, truth).asr.mean() > 0.7
