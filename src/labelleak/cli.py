@@ -183,20 +183,44 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 
 @app.command()
 def paper(
-    name: Annotated[str, typer.Argument(help="signals: the two properties that LLG rests on.")],
-    out: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("out"),
+    name: Annotated[
+        str, typer.Argument(help="signals (what LLG rests on) or attacks (each one's table).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
     data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
+    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Draw a figure like the paper's."""
-    from labelleak.experiments.signals import draw_signals
+    """Repeat an experiment of the literature: its figure or table by one command."""
+    import torch
 
-    if name != "signals":
+    torch.set_num_threads(1)
+    if name == "signals":
+        from labelleak.experiments.signals import draw_signals
+
+        for path in draw_signals(data, out, seed=seed):
+            print(f"wrote {path}")
+    elif name == "attacks":
+        _tabulate_attacks(data, model, out, seed)
+    else:
         from labelleak.errors import unknown_name
 
-        raise unknown_name("figure", name, ["signals"])
-    for path in draw_signals(data, out, seed=seed):
-        print(f"wrote {path}")
+        raise unknown_name("experiment", name, ["signals", "attacks"])
+
+
+def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.attack_table import make_table, plan_table
+    from labelleak.experiments.audit import open_journal
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    plan = plan_table(data, model, seed=seed, command=_command())
+    journal = open_journal(plan, out)
+    _run(plan, journal)
+    table = make_table(read_records(journal.records))
+    write_whole(out / "attacks.md", table)
+    print(table)
+    print(f"\nrecords  {journal.records}\ntable    {out / 'attacks.md'}")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from labelleak.simulation.networks import (
     make_mlp,
     make_resnet18,
     make_resnet20,
+    make_vgg,
 )
 from labelleak.simulation.user_models import call_factory, describe_error
 
@@ -41,6 +42,7 @@ _DESIGNS: Mapping[str, _Design] = {
         "two hidden layers, 256 and 128, ReLU; also for tables", make_mlp, takes_tables=True
     ),
     "lenet": _Design("LeNet-5 with ReLU and average pooling", make_lenet),
+    "vgg": _Design("VGG-like: six 3x3 convolutions, 32 to 128 channels, ReLU", make_vgg),
     "resnet20": _Design("residual, 16/32/64 channels, batch normalisation, ReLU", make_resnet20),
     "resnet18": _Design("residual, 64 to 512 channels, small-image stem, ReLU", make_resnet18),
 }

@@ -99,6 +99,20 @@ def make_lenet(shape: Shape, activation: Activation) -> nn.Sequential:
     )
 
 
+def make_vgg(shape: Shape, activation: Activation) -> nn.Sequential:
+    """Three pairs of 3x3 convolutions, each followed by pooling, in the manner of VGG."""
+    layers: list[nn.Module] = []
+    inside = shape[0]
+    for width in (32, 64, 128):
+        for _ in range(2):
+            layers += [nn.Conv2d(inside, width, 3, padding=1), activation()]
+            inside = width
+        layers.append(nn.MaxPool2d(2))
+    sides = [side // 8 for side in shape[1:]]
+    hidden = nn.Linear(inside * sides[0] * sides[1], 256)
+    return nn.Sequential(*layers, nn.Flatten(), hidden, activation())
+
+
 def _resnet(
     shape: Shape, activation: Activation, widths: tuple[int, ...], blocks: int
 ) -> nn.Sequential:
