@@ -63,16 +63,6 @@ def test_a_new_attack_needs_its_file_and_one_line(tmp_path):
 
     assert "steepest           [update] Give all labels" in run("list", "attacks")
     words = ["audit", "--batch-sizes=1,8", "--schemes=iid", "--trials=4", "--initialisations=2"]
-        "audit",
-        "--batch-sizes",
-        "1,8",
-        "--schemes",
-        "iid",
-        "--trials",
-        "4",
-        "--initialisations",
-        "2",
-    ]
     said = run(*words, "--training-steps", "0", "--attacks", "steepest,free", "--out", "found")
     assert "steepest" in said
     records = read_records(tmp_path / "found" / "records.jsonl")
