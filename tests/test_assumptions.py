@@ -138,7 +138,7 @@ CASES = {
         {"observation": changed(weight=noise(0.01))},
     ),
     "quantised_gradient": (
-        {"observation": changed(weight=round_to(3))},
+        {"observation": changed(weight=torch.sign)},
         {"observation": changed(weight=round_to(4000))},
     ),
     "noise_dominates": (

@@ -21,10 +21,12 @@ NEGATIVE_INPUTS = 0.01
 ZERO_SUM = 0.01
 NOISE = 0.5
 ZEROED = 0.05
-DISTINCT = 0.25
+DISTINCT = 0.05
 HARD_LABEL = 0.05
 CONFIDENT = 0.8
 MANY = 4
+# A gradient with no entry above this is made of rounding (the model is certain).
+FAINT = 1e-5
 # Entries that are not zero and tell something of their sizes.
 FEWEST = 8
 # Entries looked at for distinct values, and inputs looked at for the model.
@@ -152,10 +154,12 @@ def _sums(observation: Observation) -> Iterator[Flag]:
     if observation.bias is not None:
         bias = observation.bias.detach().double()
         rests.append(_share(bias.sum(-1).abs(), bias.norm(dim=-1)))
-    rest = np.max(rests, axis=0)
+    clear = _clear(observation)
+    rest = np.where(clear, np.max(rests, axis=0), 0.0)
     yield Flag("not_cross_entropy", rest > ZERO_SUM, rest)
     if observation.weight is not None:
-        yield Flag("noise_dominates", rests[0] > NOISE, rests[0])
+        noise = np.where(clear, rests[0], 0.0)
+        yield Flag("noise_dominates", noise > NOISE, noise)
 
 
 def _entries(observation: Observation) -> Iterator[Flag]:
@@ -167,14 +171,26 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     live = (weight != 0).any(dim=-2, keepdim=True).expand_as(weight)
     zeroed = ((weight == 0) & live).flatten(-2).sum(-1)
     share = _share(zeroed.double(), live.flatten(-2).sum(-1).double())
-    yield Flag("sparse_gradient", share > ZEROED, share)
+    clear = _clear(observation)
+    yield Flag("sparse_gradient", clear & (share > ZEROED), share)
     flat = weight.flatten(-2)[..., :LOOK].abs().double().cpu().numpy()
     ordered = np.sort(flat, axis=-1)
     rises = np.diff(ordered, axis=-1) > 1e-6 * ordered[..., -1:]
     fresh = (rises & (ordered[..., 1:] > 0)).sum(axis=-1)
     held = (flat > 0).sum(axis=-1)
     distinct = np.minimum(fresh / np.maximum(held, 1), 1.0)
-    yield Flag("quantised_gradient", (distinct < DISTINCT) & (held >= FEWEST), distinct)
+    few = (distinct < DISTINCT) & (held >= FEWEST) & clear
+    yield Flag("quantised_gradient", few, distinct)
+
+
+def _clear(observation: Observation) -> np.ndarray:
+    """Tell which trials' gradients stand out of rounding."""
+    sizes = [
+        tensor.detach().abs().flatten(-depth).amax(-1).double().cpu().numpy()
+        for tensor, depth in ((observation.weight, 2), (observation.bias, 1))
+        if tensor is not None
+    ]
+    return np.asarray(np.max(sizes, axis=0) > FAINT)
 
 
 def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Flag]:

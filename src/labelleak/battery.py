@@ -52,6 +52,10 @@ STANDARD = (
     "gradient_regression",
 )
 
+# These solve a system of K classes for every trial; above so many classes they must be named.
+COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression"})
+MANY_CLASSES = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:

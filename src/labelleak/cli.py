@@ -156,8 +156,8 @@ def audit(
         seed=seed,
     )
     plan = plan_audit(options, command=_command())
-    journal = open_journal(plan, out, overwrite=overwrite)
-    _run(plan, journal)
+    with open_journal(plan, out, overwrite=overwrite) as journal:
+        _run(plan, journal)
     _conclude(journal.records, out / "report.html")
 
 
@@ -184,7 +184,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 @app.command()
 def paper(
     name: Annotated[
-        str, typer.Argument(help="signals (what LLG rests on) or attacks (each one's table).")
+        str, typer.Argument(help="signals (what LLG rests on), attacks or verdicts (tables).")
     ],
     out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
     data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
@@ -202,10 +202,16 @@ def paper(
             print(f"wrote {path}")
     elif name == "attacks":
         _tabulate_attacks(data, model, out, seed)
+    elif name == "verdicts":
+        from labelleak.experiments.verdicts import run_verdicts
+
+        with _progress() as advance:
+            table = run_verdicts(data, out, seed=seed, progress=advance)
+        print(f"wrote {table}")
     else:
         from labelleak.errors import unknown_name
 
-        raise unknown_name("experiment", name, ["signals", "attacks"])
+        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts"])
 
 
 def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
@@ -215,8 +221,8 @@ def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
     from labelleak.whole_files import write_whole
 
     plan = plan_table(data, model, seed=seed, command=_command())
-    journal = open_journal(plan, out)
-    _run(plan, journal)
+    with open_journal(plan, out) as journal:
+        _run(plan, journal)
     table = make_table(read_records(journal.records))
     write_whole(out / "attacks.md", table)
     print(table)
@@ -255,7 +261,8 @@ def _run(plan: Plan, journal: Journal) -> None:
     except KeyboardInterrupt:
         done, total = len(journal.done), len(plan.units)
         print(
-            f"\nInterrupted. {done} of {total} models are done and kept in {journal.records}; "
+            f"\nInterrupted. {done} of {total} parts (a model at a stage) are done and kept in "
+            f"{journal.records}; "
             "run the same command again to go on.",
             file=sys.stderr,
         )

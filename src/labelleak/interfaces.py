@@ -146,7 +146,8 @@ def threat_model(attack: Attack) -> str:
     for need, name in ((Need.AUXILIARY, "auxiliary"), (Need.MODEL, "model")):
         if need in attack.needs:
             return name
-    return "update" if attack.needs & {Need.WEIGHT, Need.BIAS} else "none"
+    reads = {Need.WEIGHT, Need.BIAS, Need.FULL_GRADIENT}
+    return "update" if attack.needs & reads else "none"
 
 
 def prepare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Observation:
                     f"{tuple(self.weight.shape)} needs {rows}"
                 )
         for name, number in (("num_samples", self.num_samples), ("local_steps", self.local_steps)):
-            if number is not None and (not isinstance(number, int) or number < 1):
+            if number is not None and (not isinstance(number, Integral) or number < 1):
                 raise BadInput(f"{name} must be a whole number of at least 1, not {number!r}")
         self._check_finite()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from labelleak.errors import BadInput
 from labelleak.seeding import torch_seeded
@@ -21,10 +24,13 @@ class HeadPass:
     Attributes:
         inputs: head inputs h, ``n x D``.
         logits: head outputs z = W h + b, ``n x K``.
+        outputs: what the model returns, on which the client's loss is taken; the logits, unless
+            something follows the head.
     """
 
     inputs: Tensor
     logits: Tensor
+    outputs: Tensor
 
     @property
     def probabilities(self) -> Tensor:
@@ -75,12 +81,9 @@ class WhiteBox:
         hook = self.head_module.register_forward_hook(catch)
         try:
             with torch_seeded(seed), torch.set_grad_enabled(grad):
-                self._call(inputs)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(
-                f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
-            ) from error
+                outputs = self._call(inputs)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BadInput(explain_failure(inputs, error)) from error
         finally:
             hook.remove()
         if len(caught) != 1 or caught[0][0].dim() != 2:
@@ -88,32 +91,45 @@ class WhiteBox:
                 f"the head {self.head!r} must see one vector per input, once per pass; "
                 f"it ran {len(caught)} time(s)"
             )
-        return HeadPass(*caught[0])
+        if not isinstance(outputs, Tensor):
+            raise BadInput(
+                f"the model returns {type(outputs).__name__}, not one tensor of logits; wrap it"
+            )
+        return HeadPass(*caught[0], outputs)
 
-    def _call(self, inputs: Tensor) -> None:
+    def _call(self, inputs: Tensor) -> Any:
         # Train-mode batch norm writes its running statistics: let it write to copies.
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         if inputs.is_floating_point():
             inputs = inputs.to(self.head_module.weight)  # its precision and device
-        functional_call(self.module, buffers, (inputs,))
+        return functional_call(self.module, buffers, (inputs,))
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
         """Pass many inputs through the model in chunks and join the results."""
-        passes = [
-            self.run(chunk, seed=seed + number)
-            for number, chunk in enumerate(torch.split(inputs, CHUNK))
-        ]
+        # Chunks of nearly equal size: batch norm cannot take a left-over of one.
+        chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // CHUNK)))
+        passes = [self.run(chunk, seed=seed + number) for number, chunk in enumerate(chunks)]
         return HeadPass(
-            torch.cat([one.inputs for one in passes]), torch.cat([one.logits for one in passes])
+            torch.cat([one.inputs for one in passes]),
+            torch.cat([one.logits for one in passes]),
+            torch.cat([one.outputs for one in passes]),
         )
 
     def is_per_sample(self, inputs: Tensor) -> bool:
         """Tell whether each input is passed alike whatever the batch around it and the seed.
 
         True for models of layers that see one sample at a time; False with dropout or batch norm
-        in train mode. Tried on the first inputs, twice, in a batch and alone.
+        in train mode, and False if anything follows the head. Tried on the first inputs, twice,
+        in a batch and alone.
         """
+        if any(
+            m.training and isinstance(m, (_BatchNorm, _DropoutNd)) for m in self.module.modules()
+        ):
+            return False
         few = inputs[:4]
+        seen = self.run(few)
+        if seen.outputs.shape != seen.logits.shape or not torch.equal(seen.outputs, seen.logits):
+            return False
         together = self.run(few, seed=1).logits
         again = self.run(few, seed=2).logits
         try:
@@ -123,3 +139,12 @@ class WhiteBox:
         return bool(
             torch.equal(together, again) and torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
         )
+
+
+def explain_failure(inputs: Tensor, error: Exception) -> str:
+    """Say in one sentence why a model could not take inputs, and what to do where that is known."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    said = f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
+    if "more than 1 value per channel" in reason:
+        said += "; batch norm in train mode needs larger batches, or use --mode eval"
+    return said

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from labelleak.adapters.head import find_head
 from labelleak.errors import BadInput
@@ -88,6 +89,7 @@ def test_the_head_is_found(model, how, found):
         (Tied(), {"example": X}, "shares its weight"),
         (frozen(), {"example": X}, "is frozen"),
         (Pair(), {"example": X}, "returns tuple"),
+        (weight_norm(nn.Linear(4, 3)), {"name": ""}, "computes its weight"),
         (nn.Linear(4, 3), {"example": torch.rand(2, 9)}, "cannot take inputs"),
         (nn.Sequential(nn.Linear(4, 6), nn.GLU()), {"example": X}, "no linear layer gives"),
     ],

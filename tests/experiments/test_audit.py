@@ -83,19 +83,20 @@ def test_an_interrupted_audit_goes_on_to_the_same_records(tmp_path, moment):
             raise Stop
 
     plan = plan_audit(options)
-    with pytest.raises(Stop):
-        run_plan(plan, journal=open_journal(plan, tmp_path), progress=interrupt)
+    with pytest.raises(Stop), open_journal(plan, tmp_path) as journal:
+        run_plan(plan, journal=journal, progress=interrupt)
     path = tmp_path / "records.jsonl"
     if path.exists():  # a kill in the middle of a write leaves part of a line
         path.write_text(path.read_text() + '{"schema": 1, "tri')
-    journal = open_journal(plan, tmp_path)
     seen = []
-    run_plan(plan, journal=journal, progress=lambda done, total: seen.append((done, total)))
+    with open_journal(plan, tmp_path) as journal:
+        run_plan(plan, journal=journal, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (16, 16)
     undisturbed = labelleak.audit(**SMALL).records
     resumed = [replace(r, command=undisturbed[0].command) for r in read_records(path)]
     assert sorted(plain(resumed), key=str) == sorted(plain(undisturbed), key=str)
-    run_plan(plan, journal=open_journal(plan, tmp_path), progress=lambda done, total: None)
+    with open_journal(plan, tmp_path) as journal:
+        run_plan(plan, journal=journal, progress=lambda done, total: None)
     assert len(read_records(path)) == len(undisturbed)
 
 
@@ -112,7 +113,7 @@ def test_records_of_an_unmarked_unit_are_done_again(tmp_path):
 def test_a_folder_of_another_audit_is_left_alone_unless_told(tmp_path):
     labelleak.audit(**SMALL, out=tmp_path)
     kept = (tmp_path / "records.jsonl").read_text()
-    with pytest.raises(BadInput, match=r"differs in: seed.*--overwrite"):
+    with pytest.raises(BadInput, match=r"differs in: .*seed.*--overwrite"):
         labelleak.audit(**SMALL, seed=5, out=tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == kept
     found = labelleak.audit(**SMALL, seed=5, out=tmp_path, overwrite=True)
@@ -238,3 +239,55 @@ def test_headline_and_report_come_from_the_same_records(tmp_path):
     assert any("of 8 labels" in line.lower() or "8 labels" in line for line in lines)
     assert "<html" in page
     assert np.isfinite(len(page))
+
+
+def test_a_request_that_fails_leaves_an_older_audit_and_a_folder_alone(tmp_path):
+    labelleak.audit(**SMALL, out=tmp_path)
+    kept = (tmp_path / "records.jsonl").read_bytes()
+    for wrong in ({"head": "nosuch"}, {"gradient": "head_table", "model": "resnet20"}):
+        with pytest.raises(BadInput):
+            labelleak.audit(**{**SMALL, **wrong}, out=tmp_path, overwrite=True)
+        assert (tmp_path / "records.jsonl").read_bytes() == kept
+
+
+def test_an_audit_that_finished_nothing_does_not_block_its_folder(tmp_path):
+    plan = plan_audit(check_options(**SMALL, seed=9))
+    with open_journal(plan, tmp_path):
+        pass
+    assert labelleak.audit(**SMALL, out=tmp_path).records
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    plan = plan_audit(check_options(**SMALL))
+    refused = pytest.raises(BadInput, match="another run is writing")
+    with open_journal(plan, tmp_path), refused:
+        labelleak.audit(**SMALL, out=tmp_path)
+
+
+def test_other_weights_are_another_audit(tmp_path):
+    path = tmp_path / "w.safetensors"
+    choices = {"model": "mlp", "weights": str(path), "trials": 2, "batch_sizes": [2]}
+    for seed, out in ((0, tmp_path / "a"), (1, tmp_path / "a")):
+        model = build_model("mlp", input_shape=(1, 8, 8), num_classes=10, seed=seed)
+        save_file(model.state_dict(), path)
+        if seed == 0:
+            labelleak.audit(**choices, training_steps=[0], out=out)
+        else:
+            with pytest.raises(BadInput, match="model_fingerprint"):
+                labelleak.audit(**choices, training_steps=[0], out=out)
+
+
+def test_slow_attacks_are_left_out_of_the_standard_battery_for_many_classes():
+    small = {"data": "synthetic:300", "model": "mlp", "batch_sizes": [2], "schemes": ["iid"]}
+    found = labelleak.audit(**small, trials=1, training_steps=[0]).records
+    assert "rlu" not in {r.attack for r in found}
+    assert "left out" in found[0].extra["not_applicable"]["rlu"]
+    named = labelleak.audit(**small, trials=1, training_steps=[0], attacks=["rlu"]).records
+    assert {r.attack for r in named} == {"rlu"}
+
+
+def test_a_module_is_audited_in_the_mode_that_it_is_in():
+    model = build_model("lenet", input_shape=(1, 8, 8), num_classes=4, seed=3).eval()
+    found = labelleak.audit(model=model, data=tiny_data(), batch_sizes=[4], trials=1)
+    assert {r.extra["mode"] for r in found.records} == {"eval"}
+    assert found.records[0].command.startswith("labelleak.audit(data='tiny', model=<your")

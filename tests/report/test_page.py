@@ -184,7 +184,7 @@ def test_flags_are_listed_with_counts() -> None:
         ([make_record(batch_size=1, num_samples=1, asr=1.0)], "The single label of a batch"),
         ([make_record(asr=1.0)], "names all 32; the best"),
         ([make_record(asr=0.9999)], "names more than 31.9 on average"),
-        ([make_record(asr=0.0, advantage=-1.5)], "weak attacks, not a safe system"),
+        ([make_record(asr=0.0, advantage=-1.5)], "free guess, untrained model"),
         ([make_record(asr_free=1.0, advantage=None)], "measures no leak"),
         ([make_record(num_classes=2, model_accuracy=None, extra={})], "advantage 0.38 in a single"),
         ([make_record(local_steps=4, num_samples=128)], "Of 128 labels in 4 local steps"),

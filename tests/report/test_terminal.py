@@ -45,7 +45,7 @@ def test_many_attacks_keep_one_of_each_threat_model() -> None:
     text = shown(rows, 80)
     assert "weak: update only" in text
     assert "weak: holds the model" in text
-    assert "4 more attacks are left out" in " ".join(text.split())
+    assert "5 more attacks are left out" in " ".join(text.split())
 
 
 def test_settings_are_sections_and_markup_is_inert() -> None:

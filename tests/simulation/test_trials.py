@@ -146,6 +146,44 @@ def test_autograd_is_plain_backward_and_keeps_the_rest_if_asked():
     assert all(torch.allclose(seen.rest[k][2], g, atol=1e-6) for k, g in wanted.items())
 
 
+class Scaled(nn.Module):
+    """Something follows the head, so the head's output is not the model's."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.after = after
+
+    def forward(self, x):
+        return self.after(self.head(x.flatten(1)))
+
+
+@pytest.mark.parametrize("after", [lambda z: 4 * z, lambda z: z.softmax(-1)])
+def test_the_loss_is_taken_on_what_the_model_returns(after):
+    model = Scaled(after)
+    box = WhiteBox(model, "head")
+    assert not box.is_per_sample(DATA.inputs)
+    seen = autograd_gradients(box, DATA, BATCHES)
+    batch = torch.from_numpy(BATCHES[0])
+    loss = nn.functional.cross_entropy(model(DATA.inputs[batch]), DATA.labels[batch])
+    torch.autograd.backward(loss)
+    assert torch.allclose(seen.weight[0], model.head.weight.grad, atol=1e-6)
+
+
+def test_a_frozen_bias_is_not_shared():
+    model = Scaled(nn.Identity())
+    model.head.bias.requires_grad_(False)
+    box = WhiteBox(model, "head")
+    assert autograd_gradients(box, DATA, BATCHES).bias is None
+    assert HeadTable.build(box, DATA).gradients(BATCHES).bias is None
+
+
+def test_rare_dropout_never_passes_for_none():
+    box = WhiteBox(Scaled(nn.Identity()), "head")
+    assert box.is_per_sample(DATA.inputs)
+    assert not WhiteBox(Scaled(nn.Dropout(1e-6)), "head").is_per_sample(DATA.inputs)
+
+
 def test_training_in_stages_is_training_at_once():
     def run(stages):
         model = build_model("mlp", input_shape=(1, 8, 8), num_classes=10, seed=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.errors import BadInput
+from labelleak.white_box import explain_failure
 
 
 def find_head(
@@ -71,11 +72,8 @@ def _by_tracing(model: nn.Module, layers: dict[str, nn.Linear], example: Tensor)
         model.eval()
         with torch.no_grad():
             final = model(example)
-    except RuntimeError as error:
-        raise BadInput(
-            f"the model cannot take inputs of shape {tuple(example.shape)}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInput(explain_failure(example, error)) from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -119,6 +117,11 @@ def _check(model: nn.Module, path: str, layer: nn.Linear, num_classes: int | Non
     if num_classes not in (None, layer.out_features):
         raise BadInput(
             f"the head {path!r} has {layer.out_features} rows, but there are {num_classes} classes"
+        )
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        raise BadInput(
+            f"the head {path!r} computes its weight from other parameters (weight norm, say), so "
+            "its gradient is not shared as such; fold them into one weight first"
         )
     if not layer.weight.requires_grad:
         raise BadInput(f"the head {path!r} is frozen, so an update says nothing of it")

@@ -52,7 +52,7 @@ class IDLG:
                 signs = observation.row_sums
             lowest = signs.min(axis=-1, keepdims=True)
             # One sample is one class, whatever else rounding left below zero.
-            present = signs <= (lowest if total == 1 else np.minimum(lowest, 0.0))
+            present = signs <= lowest
             return Estimate(_in_turns(present | ((signs < 0) & (total > 1)), signs, total), -signs)
 
         return answer

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from torch import nn
 
 import labelleak
 from labelleak.adapters.head import find_head
 from labelleak.attacks import Dummies, LLGStar, dummies_for, make_attack
-from labelleak.battery import STANDARD, Battery, make_records
+from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD, Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
@@ -48,6 +49,8 @@ class Plan:
     schemes: tuple[Scheme, ...]
     module: nn.Module | None
     command: str
+    model_fingerprint: str
+    left_out: Mapping[str, str]
 
     @property
     def cells(self) -> int:
@@ -81,7 +84,7 @@ def plan_audit(
     Raises:
         BadInput: for unknown names, files that cannot be read, or batches larger than the data.
     """
-    attacks = tuple(_make_attacks(options))
+    asked = tuple(_make_attacks(options))
     schemes = tuple(parse_scheme(text) for text in options.schemes)
     dataset = data or load_dataset(options.data)
     roles = divide(
@@ -90,15 +93,58 @@ def plan_audit(
         seed=options.seed,
         victims_seen=options.victims == "seen",
     )
-    if module is None:
-        _build(options, dataset, 0)
+    first = module or _build(options, dataset, 0)
+    _check_model(options, dataset, first)
+    _check_classes(schemes, roles, dataset.num_classes)
     largest = max(options.batch_sizes)
     if largest > len(roles.victims):
         raise BadInput(
             f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
             "samples); use smaller --batch-sizes or a larger data set"
         )
-    return Plan(options, dataset, roles, attacks, schemes, module, command)
+    left_out = _left_out(options, dataset.num_classes)
+    attacks = tuple(attack for attack in asked if attack.name not in left_out)
+    return Plan(
+        options,
+        dataset,
+        roles,
+        attacks,
+        schemes,
+        module,
+        command,
+        fingerprint(first),
+        left_out,
+    )
+
+
+def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:
+    """Find the head and pass one batch of the smallest size, before any work is begun."""
+    model = _view(options, data, module)
+    trained = copy.deepcopy(model.module).train(options.mode == "train")
+    tried = WhiteBox(trained, model.head)
+    tried.run(data.x_train[: min(options.batch_sizes)])
+    if options.gradient == "head_table" and not tried.is_per_sample(data.x_train):
+        raise BadInput(
+            "the head table is not exact for this model: batch norm or dropout in train mode "
+            "ties samples together, or something follows the head; use --gradient autograd"
+        )
+
+
+def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
+    held = np.bincount(roles.victims.labels.numpy(), minlength=num_classes)
+    absent = np.flatnonzero(held == 0)
+    if absent.size and any(scheme.label != "natural" for scheme in schemes):
+        raise BadInput(
+            f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
+            f"without gaps); number the labels anew, use --schemes natural, or more data"
+        )
+
+
+def _view(options: AuditOptions, data: Dataset, module: nn.Module) -> WhiteBox:
+    head = find_head(
+        module, name=options.head, example=data.x_train[:2], num_classes=data.num_classes
+    )
+    return WhiteBox(module, head)
 
 
 def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list[Record]:
@@ -149,9 +195,7 @@ def _audit_model(
 ) -> Iterator[list[Record]]:
     """Audit one model over all batch sizes and schemes, a list of records per cell."""
     options, victims = plan.options, plan.roles.victims
-    example = plan.data.x_train[:2]
-    head = find_head(module, name=options.head, example=example, num_classes=plan.data.num_classes)
-    model = WhiteBox(module, head)
+    model = _view(options, plan.data, module)
     battery = Battery.prepare(
         plan.attacks,
         Knowledge(model, plan.data.input_shape, plan.roles.auxiliary),
@@ -175,7 +219,7 @@ def _audit_model(
             truth = Truth.from_labels(pool[batches], plan.data.num_classes)
             observation = observe(batches)
             outcomes = known.run(observation, truth)
-            missing = known.not_applicable(observation)
+            missing = {**plan.left_out, **known.not_applicable(observation)}
             more = {"not_applicable": missing} if missing else {}
             cell = {**common, "scheme": scheme.label, "batch_size": size, "num_samples": size}
             yield [
@@ -199,11 +243,6 @@ def _gradient_source(
     options, victims = plan.options, plan.roles.victims
     full = any(Need.FULL_GRADIENT in attack.needs for attack in plan.attacks)
     exact = options.gradient != "autograd" and model.is_per_sample(victims.inputs)
-    if options.gradient == "head_table" and not exact:
-        raise BadInput(
-            "the head table is not exact for this model: batch norm or dropout in train mode "
-            "ties samples together; use --gradient autograd or --mode eval"
-        )
     if exact and not full:
         return HeadTable.build(model, victims).gradients, "head_table"
     seed = whole_number(options.seed, "forward", initialisation)
@@ -244,7 +283,14 @@ def _provenance(
         "normalisation": plan.data.normalisation,
         "data_fingerprint": plan.data.fingerprint,
         "model_fingerprint": fingerprint(module),
+        "train_lr": options.train_lr,
+        "dummies": str(_dummies(options).value),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
     }
+    for name, choice in (("weights", options.weights), ("head", options.head)):
+        if choice is not None:
+            extra[name] = Path(choice).name
     return common, extra
 
 
@@ -252,10 +298,26 @@ def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
     names: list[str] = []
     for name in options.attacks:
         names.extend(STANDARD if name == "standard" else (name,))
-    kind = Dummies(options.dummies) if options.dummies else dummies_for(Path(options.data).stem)
+    kind = _dummies(options)
     for name in dict.fromkeys(names):
         attack = make_attack(name)
         yield replace(attack, dummies=kind) if isinstance(attack, LLGStar) else attack
+
+
+def _left_out(options: AuditOptions, num_classes: int) -> dict[str, str]:
+    """Say which attacks of the standard battery are too slow for so many classes."""
+    if num_classes <= MANY_CLASSES:
+        return {}
+    return {
+        name: f"{name} is left out of the standard battery above {MANY_CLASSES} classes; name it "
+        "in --attacks to run it"
+        for name in sorted(COSTLY & set(STANDARD))
+        if "standard" in options.attacks and name not in options.attacks
+    }
+
+
+def _dummies(options: AuditOptions) -> Dummies:
+    return Dummies(options.dummies) if options.dummies else dummies_for(Path(options.data).stem)
 
 
 def _build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Module:
@@ -309,7 +371,7 @@ class Audit:
         from labelleak.report import render
 
         page = Path(path)
-        write_whole(page, render(self.records, source="records in memory"))
+        write_whole(page, render(self.records, source="records.jsonl"))
         return page
 
 
@@ -347,7 +409,8 @@ def audit(
     [1.0, 1.0]
     """
     if isinstance(model, nn.Module):
-        choices = {"initialisations": 1, "training_steps": (0,), **choices}
+        own = {"mode": "train" if model.training else "eval"}
+        choices = {"initialisations": 1, "training_steps": (0,), **own, **choices}
     options = check_options(
         data=data.name if isinstance(data, Dataset) else data,
         model=type(model).__name__ if isinstance(model, nn.Module) else model,
@@ -357,12 +420,13 @@ def audit(
         options,
         data=data if isinstance(data, Dataset) else None,
         module=model if isinstance(model, nn.Module) else None,
-        command=_call(options),
+        command=_call(options, given=isinstance(model, nn.Module)),
     )
-    journal = open_journal(plan, Path(out), overwrite=overwrite) if out is not None else None
-    fresh = run_plan(plan, journal=journal, progress=progress or (lambda done, total: None))
-    if journal is None:
-        return Audit(tuple(fresh))
+    told = progress or (lambda done, total: None)
+    if out is None:
+        return Audit(tuple(run_plan(plan, journal=None, progress=told)))
+    with open_journal(plan, Path(out), overwrite=overwrite) as journal:
+        run_plan(plan, journal=journal, progress=told)
     return Audit(tuple(read_records(journal.records)))
 
 
@@ -371,19 +435,24 @@ def open_journal(plan: Plan, folder: Path, *, overwrite: bool = False) -> Journa
     asked = {
         **asdict(plan.options),
         "data_fingerprint": plan.data.fingerprint,
+        "model_fingerprint": plan.model_fingerprint,
         "labelleak": labelleak.__version__,
     }
-    if plan.module is not None:
-        asked["model_fingerprint"] = fingerprint(plan.module)
     return Journal.open(folder, asked, overwrite=overwrite)
 
 
-def _call(options: AuditOptions) -> str:
-    """Write options as the Python call that asks for them, defaults left out."""
+def _call(options: AuditOptions, *, given: bool) -> str:
+    """Write options as the Python call that asks for them, defaults left out.
+
+    A module that was given cannot be written down; its name stands for it, unquoted.
+    """
     plain = AuditOptions()
     chosen = {
         key: value
         for key, value in vars(options).items()
         if key in AuditOptions.__dataclass_fields__ and value != getattr(plain, key)
     }
-    return f"labelleak.audit({', '.join(f'{key}={value!r}' for key, value in chosen.items())})"
+    words = {key: repr(value) for key, value in chosen.items()}
+    if given:
+        words["model"] = f"<your {options.model}>"
+    return f"labelleak.audit({', '.join(f'{key}={word}' for key, word in words.items())})"

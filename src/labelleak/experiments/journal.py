@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from labelleak.errors import BadInput
 from labelleak.record import Record, append_records, read_records
@@ -15,6 +16,7 @@ from labelleak.whole_files import write_whole
 
 RECORDS = "records.jsonl"
 MARK = "audit.json"
+LOCK = "audit.lock"
 
 Unit = tuple[int, int]
 
@@ -30,11 +32,13 @@ class Journal:
         folder: where the files lie.
         asked: what identifies the audit.
         done: units that are finished.
+        lock: held open while this run may write, so that no other one does.
     """
 
     folder: Path
     asked: Mapping[str, Any]
     done: set[Unit] = field(default_factory=set)
+    lock: IO[str] | None = None
 
     @property
     def records(self) -> Path:
@@ -58,16 +62,30 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(13, "Permission denied")
+            lock = _lock(folder)
+        except OSError as error:
+            raise BadInput(_refusal(folder, error)) from error
+        try:
             if overwrite:
                 (folder / MARK).unlink(missing_ok=True)
                 (folder / RECORDS).unlink(missing_ok=True)
-            journal = cls(folder, plain, _finished(folder, plain))
+            journal = cls(folder, plain, _finished(folder, plain), lock)
             journal._drop_unfinished()
             journal._mark()
-        except OSError as error:
-            reason = error.strerror or error
-            raise BadInput(f"cannot write to the folder {folder}: {reason}") from error
+        except BaseException as error:
+            lock.close()
+            if isinstance(error, OSError):
+                raise BadInput(_refusal(folder, error)) from error
+            raise
         return journal
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let another run write."""
+        if self.lock is not None:
+            self.lock.close()
 
     def write(self, unit: Unit, records: Iterable[Record]) -> None:
         """Append the records of a unit and mark it done.
@@ -92,6 +110,21 @@ class Journal:
             write_whole(self.records, text)
 
 
+def _refusal(folder: Path, error: OSError) -> str:
+    return f"cannot write to the folder {folder}: {error.strerror or error}"
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the folder for this process; the lock goes with the process, however it ends."""
+    held = (folder / LOCK).open("w", encoding="utf-8")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise BadInput(f"another run is writing to {folder}; choose another --out") from error
+    return held
+
+
 def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
     """Read which units are done, after checking that it is the same audit."""
     mark = folder / MARK
@@ -107,6 +140,10 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
         earlier, done = state["asked"], {(int(i), int(s)) for i, s in state["done"]}
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
+    if not done:
+        return set()  # nothing was finished, so nothing is lost
+    if not (folder / RECORDS).exists():
+        raise BadInput(f"{folder} has lost its {RECORDS}; add --overwrite to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:
         raise BadInput(

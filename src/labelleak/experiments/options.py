@@ -59,7 +59,7 @@ class AuditOptions:
     trials: Count = 100
     initialisations: Count | None = None
     training_steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = STAGES
-    train_lr: Annotated[float, Field(gt=0)] = 0.05
+    train_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     victims: Literal["unseen", "seen"] = "unseen"
     gradient: Literal["auto", "autograd", "head_table"] = "auto"
     keep_counts: bool = False
@@ -97,6 +97,9 @@ def check_options(**choices: object) -> AuditOptions:
     10
     """
     given = {name: value for name, value in choices.items() if value is not None}
+    for name in ("schemes", "attacks"):
+        if isinstance(given.get(name), str):
+            given[name] = (given[name],)
     try:
         options = _ADAPTER.validate_python(given)
     except ValidationError as error:

@@ -102,7 +102,7 @@ def assumptions(records: Sequence[Record]) -> list[str]:
 
 
 def _sampling(records: Sequence[Record]) -> str:
-    models = len({(r.data, r.model, r.initialisation) for r in records})
+    models = len({(r.data, r.model, r.seed, r.initialisation) for r in records})
     trials = len({(r.trial, r.seed, r.initialisation) for r in records})
     return (
         f"{wording.count(len(records), 'record')} from "

@@ -1,23 +1,20 @@
-"""The strongest attacker of each threat model, chosen on one half of the trials, told on the other.
+"""The strongest attacker of each threat model, chosen on other trials than it is measured on.
 
-The best of several attacks on the trials that chose it looks better than it is. So the trials are
-halved (by initialisation where there are several, else by trial), each half names its best
-attack, and the other half says what that attack scored: every trial counts once, and none had a
-say in its own choice.
+The best of several attacks on the trials that chose it looks better than it is. So each
+initialisation of the model (each trial, where there is one model only) is told by the attack that
+did best on all the others: every trial counts once, and none had a say in its own choice.
 
-A server may use any attack that needs no more than it holds, the guess without the update
-included: one that only loses by reading the update would not read it. So the strongest attacker's
-advantage falls below 0 by chance alone.
+A server may use any attack that needs no more than it holds, and it may leave the update
+unread: where no attack gains on the others, it answers with the best guess without the update,
+which has advantage 0 by definition.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from labelleak.record import THREAT_MODELS, Record
 from labelleak.report.tables import Cell, condition_of, tabulate, varying_conditions
@@ -48,60 +45,80 @@ def strongest_records(records: Iterable[Record]) -> list[Record]:
     groups: dict[Any, list[Record]] = defaultdict(list)
     for row in rows:
         groups[condition_of(row, varying)].append(row)
-    found = []
+    found: list[Record] = []
     for members in groups.values():
         held = {row.threat_model for row in members}
         for rank, threat_model in enumerate(THREAT_MODELS):
             if rank and threat_model in held:
                 allowed = THREAT_MODELS[: rank + 1]
-                usable = [row for row in members if row.threat_model in allowed]
+                usable = [r for r in members if r.threat_model in allowed[1:]]
                 found.extend(_choose(usable, threat_model))
     return found
 
 
-def _choose(rows: Sequence[Record], threat_model: str) -> list[Record]:
-    halves = _halve(rows)
-    if not all(halves):  # a single trial has no other half to choose on
-        return _answer(rows, _best(rows), threat_model)
-    first, second = halves
-    return [
-        *_answer(first, _best(second), threat_model),
-        *_answer(second, _best(first), threat_model),
-    ]
+def _choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
+    """Tell each fold of the trials by the attack that gained most on the others."""
+    folds = _folds(rows)
+    gains = {fold: _gains(members) for fold, members in folds.items()}
+    attacks = sorted({_key(row) for row in rows})
+    for fold, members in folds.items():
+        # A single trial has no others to choose on.
+        others = [gains[other] for other in folds if other != fold] or [gains[fold]]
+        mean = {key: _mean_gain(others, key) for key in attacks}
+        best = min(attacks, key=lambda key: (-round(mean[key], 9), key))
+        yield from _answer(members, best if mean[best] > _NO_GAIN else None, threat_model)
 
 
-def _halve(rows: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+Key = tuple[int, str, bool]
+# (sum of ASR less the free guess's, number of trials) of each attack.
+Gains = Mapping[Key, tuple[float, int]]
+_NO_GAIN = 1e-9
+
+
+def _key(row: Record) -> Key:
+    """Order attacks by what they need, then by name: of equals, the first is chosen."""
+    return THREAT_MODELS.index(row.threat_model), row.attack, row.adaptive
+
+
+def _folds(rows: Sequence[Record]) -> dict[Any, list[Record]]:
     """Split by initialisation where there are several, else by trial."""
-    several = len({row.initialisation for row in rows}) > 1
-    names = [row.initialisation if several else row.trial for row in rows]
-    places = {name: place for place, name in enumerate(sorted(set(names)))}
-    halves: tuple[list[Record], list[Record]] = ([], [])
-    for name, row in zip(names, rows, strict=True):
-        halves[places[name] % 2].append(row)
-    return halves
-
-
-def _best(rows: Sequence[Record]) -> tuple[str, bool]:
-    """Name the attack with the highest mean ASR; of equals, the one that needs least."""
-    scores: dict[tuple[int, str, bool], list[float]] = defaultdict(list)
+    models = {(row.seed, row.initialisation) for row in rows}
+    folds: dict[Any, list[Record]] = defaultdict(list)
     for row in rows:
-        key = (THREAT_MODELS.index(row.threat_model), row.attack, row.adaptive)
-        scores[key].append(row.asr)
-    means = {key: round(float(np.mean(values)), 9) for key, values in scores.items()}
-    _, attack, adaptive = min(means, key=lambda key: (-means[key], key))
-    return attack, adaptive
+        folds[(row.seed, row.initialisation) if len(models) > 1 else row.trial].append(row)
+    return folds
 
 
-def _answer(rows: Sequence[Record], chosen: tuple[str, bool], threat_model: str) -> list[Record]:
-    """Take a chosen attack's records as the strongest attacker's."""
-    return [
-        replace(
+def _gains(rows: Iterable[Record]) -> Gains:
+    found: dict[Key, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    for row in rows:
+        total, trials = found[_key(row)]
+        found[_key(row)] = (total + row.asr - row.asr_free, trials + 1)
+    return found
+
+
+def _mean_gain(folds: Sequence[Gains], key: Key) -> float:
+    held = [fold[key] for fold in folds if key in fold]
+    trials = sum(number for _, number in held)
+    return sum(total for total, _ in held) / trials if trials else -1.0
+
+
+def _answer(rows: Sequence[Record], chosen: Key | None, threat_model: str) -> Iterator[Record]:
+    """Give a chosen attack's records as the strongest attacker's; None is the free guess."""
+    told = [row for row in rows if _key(row) == (chosen or _key(rows[0]))]
+    for row in told:
+        name: dict[str, Any] = {"chosen": chosen[1] if chosen else "free"}
+        name["chosen_adaptive"] = bool(chosen and chosen[2])
+        unread: dict[str, Any] = {} if chosen else {"asr": row.asr_free, "advantage": _nothing(row)}
+        yield replace(
             row,
+            **unread,
             attack=STRONGEST,
             adaptive=False,
             threat_model=threat_model,
-            extra={**row.extra, "chosen": row.attack, "chosen_adaptive": row.adaptive},
+            extra={**row.extra, **name},
         )
-        for row in rows
-        if (row.attack, row.adaptive) == chosen
-    ]
+
+
+def _nothing(row: Record) -> float | None:
+    return None if row.advantage is None else 0.0

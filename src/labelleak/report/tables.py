@@ -38,6 +38,10 @@ _CONDITIONS = (
     "auxiliary_size",
     "victim_size",
     "data_fingerprint",
+    "train_lr",
+    "dummies",
+    "weights",
+    "head",
 )
 
 Condition = tuple[tuple[str, str], ...]
@@ -175,10 +179,10 @@ def _say(value: Any) -> str:
 
 def _column(members: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Take one number per trial with its initialisation, leaving out what has none."""
-    pairs = [(getattr(row, name), row.initialisation) for row in members]
+    pairs = [(getattr(row, name), f"{row.seed}/{row.initialisation}") for row in members]
     kept = [pair for pair in pairs if pair[0] is not None]
     values = np.array([value for value, _ in kept], dtype=np.float64)
-    return values, np.array([group for _, group in kept], dtype=np.int64)
+    return values, np.array([group for _, group in kept])
 
 
 def _cell(
@@ -203,7 +207,7 @@ def _cell(
         advantage=advantage,
         model_accuracy=_mean(accuracies) if accuracies else None,
         trials=len(members),
-        initialisations=len({row.initialisation for row in members}),
+        initialisations=len({(row.seed, row.initialisation) for row in members}),
         presence_precision=_mean([row.presence_precision for row in members]),
         presence_recall=_mean([row.presence_recall for row in members]),
         flags=tuple(sorted(flags.items())),

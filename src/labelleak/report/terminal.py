@@ -13,7 +13,7 @@ from labelleak.report.tables import Cell
 if TYPE_CHECKING:
     from rich.table import Table
 
-_MOST_COLUMNS = 4
+_MOST_COLUMNS = 3
 
 
 def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
@@ -37,7 +37,7 @@ def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("scheme, steps", overflow="fold", min_width=12)
+    table.add_column("scheme, steps", overflow="fold", min_width=15)
     table.add_column("batch", justify="right", no_wrap=True)
     table.add_column("free", justify="right", min_width=6)
     for attack, _, adaptive in series:

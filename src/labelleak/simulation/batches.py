@@ -120,6 +120,8 @@ class Natural:
         return PoolPrior(tuple(np.bincount(pool, minlength=num_classes).tolist()))
 
 
+# Beyond this a Dirichlet is iid to every digit, and its tails lose theirs.
+LARGEST_ALPHA = 1e6
 _PLAIN: dict[str, Callable[[], Scheme]] = {
     "iid": IID,
     "unbalanced": Unbalanced,
@@ -148,8 +150,11 @@ def parse_scheme(text: str) -> Scheme:
             alpha = float(argument)
         except ValueError:
             alpha = -1.0
-        if not 0 < alpha < float("inf"):
-            raise BadInput(f"write the scheme as dirichlet:ALPHA with ALPHA above 0, not {text!r}")
+        if not 0 < alpha <= LARGEST_ALPHA:
+            raise BadInput(
+                "write the scheme as dirichlet:ALPHA with ALPHA above 0 and at most "
+                f"{LARGEST_ALPHA:g}, not {text!r}"
+            )
         return Dirichlet(alpha)
     if text not in _PLAIN:
         raise unknown_name("scheme", text, SCHEMES)

@@ -39,12 +39,12 @@ def autograd_gradients(
     wanted = {
         name: parameter
         for name, parameter in model.module.named_parameters()
-        if name in names or (full and parameter.requires_grad)
+        if parameter.requires_grad and (full or name in names)
     }
     rows = []
     for number, batch in enumerate(torch.from_numpy(batches)):
         seen = model.run(data.inputs[batch], seed=seed + number, grad=True)
-        loss = F.cross_entropy(seen.logits, data.labels[batch])
+        loss = F.cross_entropy(seen.outputs, data.labels[batch])
         rows.append(torch.autograd.grad(loss, list(wanted.values())))
     stacked = (torch.stack(parts) for parts in zip(*rows, strict=True))
     found = dict(zip(wanted, stacked, strict=True))
@@ -73,9 +73,9 @@ class HeadTable:
     @classmethod
     def build(cls, model: WhiteBox, data: LabelledData) -> HeadTable:
         """Pass the data through the model once."""
-        return cls.of_pass(
-            model.run_all(data.inputs), data.labels, model.head_module.bias is not None
-        )
+        bias = model.head_module.bias
+        shared = bias is not None and bias.requires_grad
+        return cls.of_pass(model.run_all(data.inputs), data.labels, shared)
 
     @classmethod
     def of_pass(cls, seen: HeadPass, labels: Tensor, has_bias: bool) -> HeadTable:
