@@ -121,3 +121,11 @@ def test_features_of_both_signs_make_every_class_look_present():
     scenario = one_step("tanh", network(nn.Tanh), size=100)
     found = run(RowMinimum(), scenario.observation)
     assert (found.counts > 0).all()
+
+
+def test_without_a_negative_row_the_lowest_class_is_named() -> None:
+    """Noise can leave no negative row; the answer still sums to N."""
+    weight = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+    for attack in (IDLG(), RowMinimum()):
+        ready = attack.prepare(Knowledge(), 4, np.random.default_rng(0))
+        assert ready(Observation.from_gradient(weight, num_samples=8)).counts.sum() == 8

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from labelleak.experiments.verdicts import (
-    CASES,
-    RELU,
-    SIGMOID,
-    Case,
-    _defend,
-    make_verdict_table,
-    measure_verdicts,
-)
+from labelleak.experiments.verdict_cases import CASES, RELU, SIGMOID, Case
+from labelleak.experiments.verdict_tables import make_verdict_table
+from labelleak.experiments.verdicts import _defend, measure_verdicts
 from labelleak.observation import Observation
 
 PUSHED = next(c for c in CASES if c.verdict == "c" and c.training.momentum and not c.plain)

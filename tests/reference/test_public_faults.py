@@ -171,7 +171,7 @@ def test_missing_labels_go_where_they_are_owed():
 def test_posteriors_are_averaged_over_samples_not_over_classes():
     """B-12: averaged over both, a posterior is 1/K whatever the model."""
     logits = torch.tensor([[3.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
-    seen = HeadPass(torch.ones(2, 2), logits)
+    seen = HeadPass(torch.ones(2, 2), logits, logits)
     assert seen.probabilities.mean().item() == pytest.approx(1 / 3)
     assert seen.probabilities.mean(0)[0] > 0.9
 

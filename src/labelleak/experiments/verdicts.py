@@ -14,15 +14,18 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.attacks import LLGStar, dummies_for, make_attack
-from labelleak.battery import STANDARD, Battery, make_records
+from labelleak.battery import Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import Progress
+from labelleak.experiments.verdict_cases import (
+    CASES,
+    Case,
+    Net,
+)
+from labelleak.experiments.verdict_tables import make_verdict_table
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
-from labelleak.intervals import Interval
 from labelleak.observation import Observation
 from labelleak.record import Record
-from labelleak.report import Cell, tabulate, worst_cases
-from labelleak.report.wording import name_attack, name_attacker
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
@@ -36,121 +39,9 @@ from labelleak.white_box import WhiteBox
 from labelleak.whole_files import write_whole
 
 TRIALS, MODELS = 20, 5
-STEPS, BATCH = 10, 8
-ONE_STEP = (*STANDARD, "rlg")
-SEVERAL_STEPS = (*STANDARD, "interpolation", "client_simulation")
 # The paper's CNN has 588 head inputs on images of this side; smaller images are enlarged to it.
 _SIDE = 28
 _MOST_TRAIN, _MOST_TEST = 6000, 1000
-_TITLES = {
-    "a": "(a) Untrained model, one step",
-    "b": "(b) Trained model, one step",
-    "c": "(c) Untrained model, several local steps",
-    "d": "(d) Untrained model, one step, noised or compressed",
-}
-
-
-@dataclass(frozen=True)
-class Net:
-    """LLG's three convolutions with an activation, drawn in some way."""
-
-    activation: str
-    init: str = "default"
-
-
-SIGMOID, RELU, TANH = Net("sigmoid", "uniform"), Net("relu"), Net("tanh")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One condition that all attacks are measured under.
-
-    Attributes:
-        verdict: a to d, the verdict that it speaks to.
-        net: the model.
-        size: labels in all.
-        scheme: how they are drawn.
-        stage: training steps of the global model.
-        training: how the client trains; None for one step, of which it shares the gradient.
-        spread: of several steps, whether each gets the same share of every class, or labels
-            are shuffled over the steps.
-        plain: take the step weights for those of plain SGD, that is, divide by the steps.
-        defense: what is done to the gradient before it is shared.
-    """
-
-    verdict: str
-    net: Net
-    size: int
-    scheme: str = "unbalanced"
-    stage: int = 0
-    training: LocalTraining | None = None
-    spread: bool = False
-    plain: bool = False
-    defense: str = "none"
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks; those that simulate the client are not told a wrong scale."""
-        if self.training is None:
-            return ONE_STEP
-        return STANDARD if self.plain else SEVERAL_STEPS
-
-    @property
-    def optimizer(self) -> str:
-        """How the client trains, and how that is read, in words."""
-        how = self.training
-        if how is None:
-            return "one step"
-        text = f"{how.optimiser} lr {how.lr:g}"
-        text += f" momentum {how.momentum:g}" if how.momentum else ""
-        text += " divided by T" if self.plain else ""
-        return text + (", classes spread over steps" if self.spread else "")
-
-    @property
-    def column(self) -> str:
-        """The heading of its column."""
-        return {
-            "a": f"{self.scheme}, N = {self.size}",
-            "b": f"{self.stage} steps, {self.scheme}",
-            "c": self.optimizer,
-            "d": self.defense,
-        }[self.verdict]
-
-
-def _local(lr: float, momentum: float = 0.0) -> LocalTraining:
-    return LocalTraining(lr, STEPS, BATCH, momentum)
-
-
-_ADAM = LocalTraining(0.001, STEPS, BATCH, optimiser="adam")
-_PUSHED = _local(0.01, momentum=0.9)
-_DEFENSES = (
-    "none",
-    "noise:0.01",
-    "noise:0.1",
-    "noise:1",
-    "prune:0.8",
-    "prune:0.9",
-    "prune:0.99",
-    "sign",
-)
-_STAGES = ((RELU, 25), (RELU, 80), (RELU, 400), (SIGMOID, 150), (SIGMOID, 400))
-_CLIENTS = (
-    *((RELU, how, False) for how in (_local(0.01), _local(0.05), _PUSHED)),
-    (RELU, _PUSHED, True),
-    (RELU, _ADAM, False),
-    *((SIGMOID, _local(lr), False) for lr in (0.002, 0.01, 0.1)),
-)
-_SCHEMES = ("iid", "unbalanced")
-CASES = (
-    *(Case("a", n, s, d) for n in (SIGMOID, RELU, TANH) for d in _SCHEMES for s in (8, 32, 128)),
-    *(Case("b", net, 32, scheme, stage) for net, stage in _STAGES for scheme in _SCHEMES),
-    *(Case("c", n, STEPS * BATCH, training=t, plain=p) for n, t, p in _CLIENTS),
-    *(
-        Case("c", RELU, STEPS * BATCH, training=_PUSHED, spread=True, plain=p)
-        for p in (False, True)
-    ),
-    *(Case("d", net, 8, defense=defense) for net in (SIGMOID, RELU) for defense in _DEFENSES),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,86 +138,6 @@ def run_verdicts(
     target = out / "verdicts.md"
     write_whole(target, make_verdict_table(records) + "\n")
     return target
-
-
-def make_verdict_table(records: Iterable[Record]) -> str:
-    """Write records as Markdown tables, one per verdict and model.
-
-    Each entry is the ASR with its interval. The expected ASR of the best guess without the
-    update stands in the first row, and the strongest attacker of each threat model below.
-    """
-    rows = list(records)
-    tables = sorted(dict.fromkeys(map(_table_of, rows)), key=lambda table: table[0])
-    return "\n\n".join(
-        _write_table(*key, [row for row in rows if _table_of(row) == key]) for key in tables
-    )
-
-
-def _table_of(row: Record) -> tuple[str, str]:
-    net = f"{row.data}, {row.extra['activation']} ({row.extra['init']} initialisation)"
-    return str(row.extra["verdict"]), net
-
-
-def _write_table(verdict: str, net: str, rows: list[Record]) -> str:
-    titles = list(dict.fromkeys(str(row.extra["column"]) for row in rows))
-    columns = [[row for row in rows if row.extra["column"] == title] for title in titles]
-    cells = [{cell.attack: cell for cell in tabulate(column)} for column in columns]
-    best = [{cell.threat_model: cell for cell in worst_cases(column)} for column in columns]
-    heads = [_heading(title, column) for title, column in zip(titles, columns, strict=True)]
-    needs = {name: cell.threat_model for column in cells for name, cell in column.items()}
-    free = [f"{next(iter(column.values())).free:.2f}" for column in cells]
-    first = rows[0]
-    models, each = _spread_of(columns[0])
-    return "\n".join(
-        [
-            f"**{_TITLES[verdict]}: {net}** (K = {first.num_classes}, {models} models, "
-            f"{each} updates of each; ASR)",
-            "",
-            "| attack | needs | " + " | ".join(heads) + " |",
-            "|---|---|" + "---|" * len(heads),
-            f"| **{name_attack('free')}, expected** | none | " + " | ".join(free) + " |",
-            *(
-                f"| {name_attack(name)} | {need} | {_row(cells, name, _entry)} |"
-                for name, need in needs.items()
-                if name != "free"
-            ),
-            *(
-                f"| advantage of the strongest | {need} | {_row(best, need, _advantage)} |"
-                for need in dict.fromkeys(name for column in best for name in column)
-            ),
-        ]
-    )
-
-
-def _spread_of(rows: list[Record]) -> tuple[int, int]:
-    models = len({row.initialisation for row in rows})
-    return models, len({row.trial for row in rows}) // models
-
-
-def _heading(title: str, rows: list[Record]) -> str:
-    first = rows[0]
-    if first.extra["verdict"] == "b":
-        found = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
-        return f"{title} (accuracy {min(found):.2f} to {max(found):.2f})"
-    if first.extra["verdict"] == "c":
-        return f"{title} (lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g})"
-    return title
-
-
-def _row(columns: list[dict[str, Cell]], name: str, write: Callable[[Cell], str]) -> str:
-    return " | ".join(write(column[name]) if name in column else "-" for column in columns)
-
-
-def _entry(cell: Cell) -> str:
-    return _span(cell.asr)
-
-
-def _advantage(cell: Cell) -> str:
-    return "-" if cell.advantage is None else f"{_span(cell.advantage)} {name_attacker(cell)}"
-
-
-def _span(interval: Interval) -> str:
-    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def _fit_network(data: Dataset, seed: int) -> Dataset:
@@ -506,6 +317,3 @@ def _provenance(
         size = float(server.table.inputs.square().sum(dim=1).mean())
         extra["lr_h2"] = round(how.lr * (size + 1), 6)
     return common, extra
-
-
-__all__ = ["CASES", "Case", "Net", "make_verdict_table", "measure_verdicts", "run_verdicts"]

@@ -96,7 +96,7 @@ def assumptions(records: Sequence[Record]) -> list[str]:
         _sampling(records),
         _intervals(records),
         "Headline and verdict speak of the strongest attack that each server could run. It is "
-        "chosen on one half of the trials and measured on the other, so the choice flatters no "
+        "chosen on other models than it is measured on, so the choice flatters no "
         "one. The headline's stage and scheme are the worst that were tested.",
     ]
 
