@@ -15,8 +15,8 @@ from labelleak import __version__
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
-    from labelleak.experiments.audit import Plan
     from labelleak.experiments.journal import Journal
+    from labelleak.experiments.plan import Plan
     from labelleak.record import Record
 
 app = typer.Typer(
@@ -130,8 +130,9 @@ def audit(
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.experiments.audit import open_journal, plan_audit
+    from labelleak.experiments.audit import open_journal
     from labelleak.experiments.options import check_options
+    from labelleak.experiments.plan import plan_audit
 
     torch.set_num_threads(threads)
     options = check_options(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from labelleak.battery import STANDARD
-from labelleak.experiments.audit import Plan, plan_audit
 from labelleak.experiments.options import check_options
+from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
 from labelleak.report.wording import name_attack, name_attacker

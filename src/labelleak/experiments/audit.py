@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,136 +15,24 @@ import torch
 from torch import nn
 
 import labelleak
-from labelleak.adapters.head import find_head
-from labelleak.attacks import Dummies, LLGStar, dummies_for, make_attack
-from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD, Battery, make_records
-from labelleak.errors import BadInput
+from labelleak.battery import Battery, make_records
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining, Need
+from labelleak.experiments.plan import Plan, build, dummies_of, init_of, plan_audit, view_model
+from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, Need
 from labelleak.observation import Observation
 from labelleak.record import Record, read_records
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
-from labelleak.simulation.batches import Scheme, draw_batches, parse_scheme
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.batches import draw_batches
+from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.simulation.models import build_model, fingerprint, own_activation, own_init
-from labelleak.simulation.roles import Roles, divide
+from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import Training, accuracy, train_in_stages
 from labelleak.white_box import WhiteBox
 from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Everything an audit runs on, with every name turned into its object."""
-
-    options: AuditOptions
-    data: Dataset
-    roles: Roles
-    attacks: tuple[Attack, ...]
-    schemes: tuple[Scheme, ...]
-    module: nn.Module | None
-    command: str
-    model_fingerprint: str
-    left_out: Mapping[str, str]
-
-    @property
-    def cells(self) -> int:
-        """Cells (batch size x scheme) of each unit."""
-        return len(self.options.batch_sizes) * len(self.schemes)
-
-    @property
-    def units(self) -> list[tuple[int, int]]:
-        """Every (initialisation, training steps) to audit."""
-        return [
-            (initialisation, stage)
-            for initialisation in range(self.options.models)
-            for stage in sorted(self.options.training_steps)
-        ]
-
-    def trials_of(self, initialisation: int) -> range:
-        """Give the numbers of an initialisation's trials; all share the trials nearly evenly."""
-        edges = np.linspace(0, self.options.trials, self.options.models + 1).astype(int)
-        return range(int(edges[initialisation]), int(edges[initialisation + 1]))
-
-
-def plan_audit(
-    options: AuditOptions,
-    *,
-    data: Dataset | None = None,
-    module: nn.Module | None = None,
-    command: str = "",
-) -> Plan:
-    """Turn options into what the audit runs on, refusing what cannot be before any work is done.
-
-    Raises:
-        BadInput: for unknown names, files that cannot be read, or batches larger than the data.
-    """
-    asked = tuple(_make_attacks(options))
-    schemes = tuple(parse_scheme(text) for text in options.schemes)
-    dataset = data or load_dataset(options.data)
-    roles = divide(
-        dataset.x_train,
-        dataset.y_train,
-        seed=options.seed,
-        victims_seen=options.victims == "seen",
-    )
-    first = module or _build(options, dataset, 0)
-    _check_model(options, dataset, first)
-    _check_classes(schemes, roles, dataset.num_classes)
-    largest = max(options.batch_sizes)
-    if largest > len(roles.victims):
-        raise BadInput(
-            f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
-            "samples); use smaller --batch-sizes or a larger data set"
-        )
-    left_out = _left_out(options, dataset.num_classes)
-    attacks = tuple(attack for attack in asked if attack.name not in left_out)
-    return Plan(
-        options,
-        dataset,
-        roles,
-        attacks,
-        schemes,
-        module,
-        command,
-        fingerprint(first),
-        left_out,
-    )
-
-
-def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:
-    """Find the head and pass one batch of the smallest size, before any work is begun."""
-    model = _view(options, data, module)
-    trained = copy.deepcopy(model.module).train(options.mode == "train")
-    tried = WhiteBox(trained, model.head)
-    tried.run(data.x_train[: min(options.batch_sizes)])
-    if options.gradient == "head_table" and not tried.is_per_sample(data.x_train):
-        raise BadInput(
-            "the head table is not exact for this model: batch norm or dropout in train mode "
-            "ties samples together, or something follows the head; use --gradient autograd"
-        )
-
-
-def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
-    held = np.bincount(roles.victims.labels.numpy(), minlength=num_classes)
-    absent = np.flatnonzero(held == 0)
-    if absent.size and any(scheme.label != "natural" for scheme in schemes):
-        raise BadInput(
-            f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
-            f"without gaps); number the labels anew, use --schemes natural, or more data"
-        )
-
-
-def _view(options: AuditOptions, data: Dataset, module: nn.Module) -> WhiteBox:
-    head = find_head(
-        module, name=options.head, example=data.x_train[:2], num_classes=data.num_classes
-    )
-    return WhiteBox(module, head)
 
 
 def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list[Record]:
@@ -181,7 +69,7 @@ def _models(
     if not stages:
         return
     options = plan.options
-    model = plan.module or _build(options, plan.data, initialisation)
+    model = plan.module or build(options, plan.data, initialisation)
     model = copy.deepcopy(model)
     training = Training(lr=options.train_lr)
     rng = stream(options.seed, "training", initialisation)
@@ -195,7 +83,7 @@ def _audit_model(
 ) -> Iterator[list[Record]]:
     """Audit one model over all batch sizes and schemes, a list of records per cell."""
     options, victims = plan.options, plan.roles.victims
-    model = _view(options, plan.data, module)
+    model = view_model(options, plan.data, module)
     battery = Battery.prepare(
         plan.attacks,
         Knowledge(model, plan.data.input_shape, plan.roles.auxiliary),
@@ -273,7 +161,7 @@ def _provenance(
         "command": plan.command,
     }
     extra: dict[str, Any] = {
-        "init": "as given" if options.weights or plan.module else _init(options),
+        "init": "as given" if options.weights or plan.module else init_of(options),
         "activation": options.activation or own_activation(options.model),
         "mode": options.mode,
         "victims": options.victims,
@@ -284,7 +172,7 @@ def _provenance(
         "data_fingerprint": plan.data.fingerprint,
         "model_fingerprint": fingerprint(module),
         "train_lr": options.train_lr,
-        "dummies": str(_dummies(options).value),
+        "dummies": str(dummies_of(options).value),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
@@ -292,66 +180,6 @@ def _provenance(
         if choice is not None:
             extra[name] = Path(choice).name
     return common, extra
-
-
-def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
-    names: list[str] = []
-    for name in options.attacks:
-        names.extend(STANDARD if name == "standard" else (name,))
-    kind = _dummies(options)
-    for name in dict.fromkeys(names):
-        attack = make_attack(name)
-        yield replace(attack, dummies=kind) if isinstance(attack, LLGStar) else attack
-
-
-def _left_out(options: AuditOptions, num_classes: int) -> dict[str, str]:
-    """Say which attacks of the standard battery are too slow for so many classes."""
-    if num_classes <= MANY_CLASSES:
-        return {}
-    return {
-        name: f"{name} is left out of the standard battery above {MANY_CLASSES} classes; name it "
-        "in --attacks to run it"
-        for name in sorted(COSTLY & set(STANDARD))
-        if "standard" in options.attacks and name not in options.attacks
-    }
-
-
-def _dummies(options: AuditOptions) -> Dummies:
-    return Dummies(options.dummies) if options.dummies else dummies_for(Path(options.data).stem)
-
-
-def _build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Module:
-    model = build_model(
-        options.model,
-        input_shape=data.input_shape,
-        num_classes=data.num_classes,
-        activation=options.activation,
-        init=_init(options),
-        seed=whole_number(options.seed, "model", initialisation),
-    )
-    if options.weights:
-        _load_weights(model, Path(options.weights))
-    return model
-
-
-def _init(options: AuditOptions) -> str:
-    return options.init or own_init(options.model, options.activation)
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Load trained weights from a safetensors file, which cannot hold code."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except OSError as error:
-        raise BadInput(f"cannot read the weights {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise BadInput(f"the weights in {path} do not fit the model: {reason}") from error
 
 
 @dataclass(frozen=True, eq=False)
