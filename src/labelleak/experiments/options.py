@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
@@ -77,11 +74,6 @@ class AuditOptions:
     def models(self) -> int:
         """Number of independently initialised models: 10 unless said, 1 with given weights."""
         return self.initialisations or (1 if self.weights else min(10, self.trials))
-
-    def fingerprint(self) -> str:
-        """Give 16 hex digits that two options share only if they ask for the same records."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _ADAPTER = TypeAdapter(AuditOptions)

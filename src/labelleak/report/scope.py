@@ -119,7 +119,7 @@ def _intervals(records: Sequence[Record]) -> str:
         "resemble each other. Where all trials agree the interval has no width; that is not "
         "certainty."
     )
-    if len({record.initialisation for record in records}) == 1:
+    if len({(record.seed, record.initialisation) for record in records}) == 1:
         made += " There is a single initialisation here, so the intervals speak of that model only."
     if len({record.trial for record in records}) == 1:
         made += " There is a single trial per condition, which no interval can make up for."

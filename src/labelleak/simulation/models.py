@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.errors import BadInput, unknown_name
+from labelleak.seeding import torch_seeded
 from labelleak.simulation.fingerprints import fingerprint_tensors
 from labelleak.simulation.networks import (
     ACTIVATIONS,
@@ -108,9 +109,7 @@ def build_model(
         raise unknown_name("initialisation", init, INITIALISATIONS)
     if num_classes < 2:
         raise BadInput(f"a model needs at least 2 classes, not {num_classes}")
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reseed accelerators as well.
-        torch.default_generator.manual_seed(seed)
+    with torch_seeded(seed):
         if ":" in name:
             _refuse_activation(name, activation)
             model = call_factory(name, seed=seed, input_shape=input_shape, num_classes=num_classes)
