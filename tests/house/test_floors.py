@@ -22,6 +22,7 @@ FLOORS = [
     {"battery"},
     {"simulation", "adapters"},
     {"experiments", "listings"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
