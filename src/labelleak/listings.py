@@ -1,4 +1,4 @@
-"""One line on each attack, defense, data set, model and batch scheme, taken from where they are defined."""
+"""One line on each attack, defense, data set, model and batch scheme, from its definition."""
 
 from __future__ import annotations
 

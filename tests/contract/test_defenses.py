@@ -278,7 +278,8 @@ def test_the_kept_share_is_the_one_asked_for(text):
 
 
 def test_topk_keeps_the_largest_of_all_and_pruning_of_each_tensor():
-    update = Update({"a.weight": torch.tensor([[9.0, 8.0]]), "b.weight": torch.tensor([[1.0, -2.0]])}, "b")  # fmt: skip
+    pair = {"a.weight": torch.tensor([[9.0, 8.0]]), "b.weight": torch.tensor([[1.0, -2.0]])}
+    update = Update(pair, "b")
     top, pruned = (sent_by(d, update)[0].tensors for d in (TopK(0.5), Pruning(0.5)))
     assert [t.tolist() for t in top.values()] == [[[9.0, 8.0]], [[0.0, 0.0]]]
     assert [t.tolist() for t in pruned.values()] == [[[9.0, 0.0]], [[0.0, -2.0]]]
