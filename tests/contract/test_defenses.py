@@ -56,6 +56,8 @@ FORMS = {
     "head_dropout": "head_dropout:0.5",
     "randomised_response": "randomised_response:1",
     "server_noise": "server_noise:0.1",
+    "historical_compression": "historical_compression:0.8",
+    "historical_dp": "historical_dp:0.5:0.2",
 }
 OFF = [
     "none",
@@ -79,6 +81,8 @@ OFF = [
     "head_dropout:0",
     "randomised_response:inf",
     "server_noise:0",
+    "historical_compression:0",
+    "historical_dp:inf:0",
 ]
 FEEDBACK = [
     "topk:0.2:feedback",

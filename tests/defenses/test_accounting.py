@@ -92,6 +92,7 @@ def test_labels_have_an_epsilon_of_their_own():
         ("clip:1|randomk:0.1:rescale|gaussian:1", "right after clip"),
         ("clip:1|topk:0.1:feedback|gaussian:1", "right after clip"),
         ("head_noise:10", "shared in the clear"),
+        ("historical_dp:1", "not samples"),
         ("clip:1|server_noise:10", "before its own noise"),
     ],
 )

@@ -6,6 +6,7 @@ from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.clipping import Clipping, LayerClipping
 from labelleak.defenses.composition import Chain, Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD
+from labelleak.defenses.historical import HistoricalCompression, HistoricalDP
 from labelleak.defenses.noise import ExponentialNoise, GaussianNoise, HeadNoise, LaplaceNoise
 from labelleak.defenses.quantise import QSGD, HalfPrecision, Quantisation, SignSGD
 from labelleak.defenses.remarks import remarks
@@ -48,6 +49,8 @@ DEFENSES: dict[str, type[Part]] = {
         HeadDropout,
         RandomisedResponse,
         ServerNoise,
+        HistoricalCompression,
+        HistoricalDP,
     )
 }
 
@@ -82,6 +85,8 @@ __all__ = [
     "HalfPrecision",
     "HeadDropout",
     "HeadNoise",
+    "HistoricalCompression",
+    "HistoricalDP",
     "LabelSmoothing",
     "LaplaceNoise",
     "LayerClipping",

@@ -229,6 +229,8 @@ def _why_not(label: str, parts: list[Part]) -> str:
         return f"{label} is not private against the server, which sees updates before its own noise"
     if names <= {"clip", "clip_layers"} or names == {"dpsgd"}:
         return f"{label} is not private: clipping bounds an update and adds no noise"
+    if "historical_dp" in names:
+        return f"no guarantee is proved for {label}: it clips mean gradients, not samples"
     if "head_noise" in names:
         return f"{label} is not private: the gradients of the other layers are shared in the clear"
     if names & {"gaussian", "laplace", "exponential"}:
