@@ -95,6 +95,16 @@ def audit(
     schemes: Annotated[
         str, typer.Option(help="How batches are drawn; see `labelleak list schemes`.")
     ] = "iid,unbalanced",
+    local_steps: Annotated[
+        str, typer.Option(help="Steps that a client takes before it shares, comma-separated.")
+    ] = "1",
+    lr: Annotated[str, typer.Option(help="Learning rate of those steps, comma-separated.")] = "0.1",
+    momentum: Annotated[float, typer.Option(help="SGD momentum of those steps.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="L2 factor of those steps.")] = 0.0,
+    optimiser: Annotated[str, typer.Option(help="Of those steps: sgd or adam.")] = "sgd",
+    clients: Annotated[
+        str, typer.Option(help="Clients averaged into one update, comma-separated.")
+    ] = "1",
     attacks: Annotated[
         str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
     ] = "standard",
@@ -145,6 +155,12 @@ def audit(
         mode=mode,
         batch_sizes=_numbers("batch-sizes", batch_sizes),
         schemes=_names(schemes),
+        local_steps=_numbers("local-steps", local_steps),
+        lr=_rates("lr", lr),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        optimiser=optimiser,
+        clients=_numbers("clients", clients),
         attacks=_names(attacks),
         dummies=dummies,
         trials=trials,
@@ -326,6 +342,13 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
         raise BadInput(
             f"--{option} takes whole numbers with commas between, not {text!r}"
         ) from None
+
+
+def _rates(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _names(text))
+    except ValueError:
+        raise BadInput(f"--{option} takes numbers with commas between, not {text!r}") from None
 
 
 def _command() -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from labelleak.counts import Floats, Ints, best_counts
+from labelleak.errors import BadInput
 
 
 class Prior(Protocol):
@@ -84,6 +85,50 @@ class PoolPrior:
         counts = np.arange(num_samples + 1)
         sizes = np.asarray(self.sizes)[:, None]
         return _upper(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
+
+
+@dataclass(frozen=True)
+class SummedPrior:
+    """Labels of several clients together, each drawing N/n of them from the same prior alone.
+
+    A class' counts are independent over clients, so their distribution is the n-fold convolution.
+
+    Attributes:
+        each: the prior of one client.
+        clients: n.
+
+    >>> pooled = SummedPrior(UniformPrior(), 4).tails(8, 10)
+    >>> np.allclose(pooled, UniformPrior().tails(8, 10))
+    True
+    """
+
+    each: Prior
+    clients: int
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array.
+
+        Raises:
+            BadInput: if the clients cannot hold equally many of N labels.
+        """
+        if num_samples % self.clients:
+            raise BadInput(
+                f"{num_samples} labels cannot be shared evenly by {self.clients} clients"
+            )
+        own = num_samples // self.clients
+        above = np.concatenate(
+            [
+                np.ones((num_classes, 1)),
+                self.each.tails(own, num_classes),
+                np.zeros((num_classes, 1)),
+            ],
+            axis=1,
+        )
+        alone = above[:, :-1] - above[:, 1:]
+        pooled = alone
+        for _ in range(self.clients - 1):
+            pooled = np.stack([np.convolve(a, b) for a, b in zip(pooled, alone, strict=True)])
+        return _upper(pooled)
 
 
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:

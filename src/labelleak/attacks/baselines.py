@@ -48,8 +48,9 @@ class FreeGuess:
         prior = known.prior
 
         def answer(observation: Observation) -> Estimate:
-            counts, _ = free_guess(prior, samples(observation), num_classes)
-            chances = prior.tails(1, num_classes)[:, 0]
+            size = samples(observation)
+            counts, _ = free_guess(prior, size, num_classes)
+            chances = prior.tails(size, num_classes).sum(axis=1) / size  # E[c_i] / N
             shape = (*observation.trials, num_classes)
             return Estimate(np.broadcast_to(counts, shape), np.broadcast_to(chances, shape))
 

@@ -11,6 +11,8 @@ from labelleak.errors import BadInput
 
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 STAGES = (0, 300)
@@ -30,6 +32,14 @@ class AuditOptions:
         mode: train (as clients run it) or eval, which matters to batch norm and dropout.
         batch_sizes: samples per batch, each audited.
         schemes: how batches are drawn, each audited.
+        local_steps: optimiser steps that a client takes before it shares, each audited.
+        lr: learning rate of those steps, each audited; one step of plain SGD shares its gradient
+            whatever the rate.
+        momentum: SGD momentum of those steps.
+        weight_decay: L2 factor of those steps.
+        optimiser: sgd or adam.
+        clients: how many clients' updates are averaged before the attacker sees them, as under
+            secure aggregation, each audited.
         attacks: names of attacks, or ``standard``.
         dummies: what LLG* feeds the model; None for the paper's choice by data set.
         trials: batches per cell, spread over the initialisations.
@@ -51,18 +61,26 @@ class AuditOptions:
     mode: Literal["train", "eval"] = "train"
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = BATCH_SIZES
     schemes: Annotated[tuple[str, ...], Field(min_length=1)] = ("iid", "unbalanced")
+    local_steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    lr: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.1,)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Factor = 0.0
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    clients: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard",)
     dummies: Literal["zeros", "ones", "uniform", "gaussian"] | None = None
     trials: Count = 100
     initialisations: Count | None = None
     training_steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = STAGES
-    train_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    train_lr: Rate = 0.05
     victims: Literal["unseen", "seen"] = "unseen"
     gradient: Literal["auto", "autograd", "head_table"] = "auto"
     keep_counts: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
-    @field_validator("batch_sizes", "schemes", "attacks", "training_steps")
+    @field_validator(
+        "batch_sizes", "schemes", "attacks", "training_steps", "local_steps", "lr", "clients"
+    )
     @classmethod
     def _no_repeats(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         repeated = sorted({str(value) for value in values if values.count(value) > 1})

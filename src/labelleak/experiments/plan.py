@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,32 @@ from labelleak.simulation.roles import Roles, divide
 from labelleak.white_box import WhiteBox
 
 
+@dataclass(frozen=True)
+class CellOptions:
+    """The conditions of one cell, within a model at a stage.
+
+    Attributes:
+        scheme: how a client's labels are drawn.
+        batch_size: labels per step of a client.
+        local_steps: steps that a client takes.
+        lr: learning rate of those steps.
+        clients: how many clients' updates are averaged into the one that is seen.
+        plain: whether one step is plain SGD, which shares its gradient.
+    """
+
+    scheme: Scheme
+    batch_size: int
+    local_steps: int = 1
+    lr: float = 0.1
+    clients: int = 1
+    plain: bool = True
+
+    @property
+    def shares_gradient(self) -> bool:
+        """Tell whether the update is the gradient of the clients' samples, scaled (FedSGD)."""
+        return self.local_steps == 1 and self.plain
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Everything an audit runs on, with every name turned into its object."""
@@ -38,10 +66,20 @@ class Plan:
     model_fingerprint: str
     left_out: Mapping[str, str]
 
-    @property
-    def cells(self) -> int:
-        """Cells (batch size x scheme) of each unit."""
-        return len(self.options.batch_sizes) * len(self.schemes)
+    @cached_property
+    def cells(self) -> tuple[CellOptions, ...]:
+        """The cells of each unit: every list of conditions multiplies."""
+        options = self.options
+        return tuple(
+            CellOptions(*conditions, plain=options.optimiser == "sgd")
+            for conditions in product(
+                self.schemes,
+                options.batch_sizes,
+                options.local_steps,
+                options.lr,
+                options.clients,
+            )
+        )
 
     @property
     def units(self) -> list[tuple[int, int]]:

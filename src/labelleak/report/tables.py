@@ -34,6 +34,7 @@ _CONDITIONS = (
     "gradient",
     "normalisation",
     "optimizer",
+    "clients",
     "train_size",
     "auxiliary_size",
     "victim_size",
