@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak import __version__
+from labelleak.commands.run import run
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
@@ -176,6 +177,9 @@ def audit(
     with open_journal(plan, out, overwrite=overwrite) as journal:
         _run(plan, journal)
     _conclude(journal.records, out / "report.html")
+
+
+app.command()(run)
 
 
 @app.command()

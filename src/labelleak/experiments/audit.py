@@ -41,37 +41,51 @@ def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list
     """
     done = frozenset(journal.done) if journal else frozenset()
     total = len(plan.units) * len(plan.cells)
-    finished = len(done & set(plan.units)) * len(plan.cells)
+    finished = sum((0, *unit) in done for unit in plan.units) * len(plan.cells)
     progress(finished, total)
+
+    def tick() -> None:
+        nonlocal finished
+        finished += 1
+        progress(finished, total)
+
     records: list[Record] = []
     for initialisation in range(plan.options.models):
-        wanted = [s for i, s in plan.units if i == initialisation and (i, s) not in done]
-        for stage, model in _models(plan, initialisation, wanted):
-            unit: list[Record] = []
-            for cell in _audit_model(plan, initialisation, stage, model):
-                unit.extend(cell)
-                finished += 1
-                progress(finished, total)
+        wanted = [s for i, s in plan.units if i == initialisation and (0, i, s) not in done]
+        for stage, unit in audit_stages(plan, initialisation, wanted, tick):
             if journal:
-                journal.write((initialisation, stage), unit)
+                journal.write((0, initialisation, stage), unit)
             records.extend(unit)
     return records
 
 
-def _models(
-    plan: Plan, initialisation: int, stages: Sequence[int]
-) -> Iterator[tuple[int, nn.Module]]:
-    """Build an initialisation's model and train it, stopping at each stage."""
+def audit_stages(
+    plan: Plan, initialisation: int, stages: Sequence[int], tick: Callable[[], None]
+) -> Iterator[tuple[int, list[Record]]]:
+    """Audit one initialisation at each of some training stages.
+
+    Args:
+        plan: what to run.
+        initialisation: which model.
+        stages: training steps to stop at.
+        tick: called after every cell.
+
+    Yields:
+        Each stage with its records.
+    """
     if not stages:
         return
     options = plan.options
-    model = plan.module or build(options, plan.data, initialisation)
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
     training = Training(lr=options.train_lr)
     rng = stream(options.seed, "training", initialisation)
     for stage in train_in_stages(model, plan.roles.train, stages, training, rng=rng):
         model.train(options.mode == "train")
-        yield stage, model
+        unit: list[Record] = []
+        for cell in _audit_model(plan, initialisation, stage, model):
+            unit.extend(cell)
+            tick()
+        yield stage, unit
 
 
 def _audit_model(
