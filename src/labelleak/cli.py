@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelleak import __version__
+from labelleak.commands.paper import paper
 from labelleak.commands.run import run
+from labelleak.commands.terminal import command_line, interruptible, progress_bar
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
-    from labelleak.experiments.journal import Journal
-    from labelleak.experiments.plan import Plan
     from labelleak.record import Record
 
 app = typer.Typer(
@@ -28,8 +27,6 @@ app = typer.Typer(
     help="Audit how many training labels a federated learning update gives away.",
 )
 
-INTERRUPTED = 130
-
 
 class Listing(StrEnum):
     """What `labelleak list` can list."""
@@ -37,6 +34,7 @@ class Listing(StrEnum):
     attacks = "attacks"
     data = "data"
     models = "models"
+    paper = "paper"
     schemes = "schemes"
 
 
@@ -141,7 +139,7 @@ def audit(
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.experiments.audit import open_journal
+    from labelleak.experiments.audit import open_journal, run_plan
     from labelleak.experiments.options import check_options
     from labelleak.experiments.plan import plan_audit
 
@@ -173,13 +171,18 @@ def audit(
         keep_counts=keep_counts,
         seed=seed,
     )
-    plan = plan_audit(options, command=_command())
-    with open_journal(plan, out, overwrite=overwrite) as journal:
-        _run(plan, journal)
+    plan = plan_audit(options, command=command_line())
+    with (
+        open_journal(plan, out, overwrite=overwrite) as journal,
+        interruptible(journal.records),
+        progress_bar("auditing", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
     _conclude(journal.records, out / "report.html")
 
 
 app.command()(run)
+app.command()(paper)
 
 
 @app.command()
@@ -195,59 +198,11 @@ def report(
 
 @app.command(name="list")
 def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
-    """List attacks, data sets, models or batch schemes."""
+    """List attacks, data sets, models, batch schemes or experiments."""
     from labelleak.listings import describe
 
     for name, line in describe(what.value):
         print(f"{name:<18} {line}")
-
-
-@app.command()
-def paper(
-    name: Annotated[
-        str, typer.Argument(help="signals (what LLG rests on), attacks or verdicts (tables).")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
-    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
-    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-) -> None:
-    """Repeat an experiment of the literature: its figure or table by one command."""
-    import torch
-
-    torch.set_num_threads(1)
-    if name == "signals":
-        from labelleak.experiments.signals import draw_signals
-
-        for path in draw_signals(data, out, seed=seed):
-            print(f"wrote {path}")
-    elif name == "attacks":
-        _tabulate_attacks(data, model, out, seed)
-    elif name == "verdicts":
-        from labelleak.experiments.verdicts import run_verdicts
-
-        with _progress() as advance:
-            table = run_verdicts(data, out, seed=seed, progress=advance)
-        print(f"wrote {table}")
-    else:
-        from labelleak.errors import unknown_name
-
-        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts"])
-
-
-def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.attack_table import make_table, plan_table
-    from labelleak.experiments.audit import open_journal
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
-
-    plan = plan_table(data, model, seed=seed, command=_command())
-    with open_journal(plan, out) as journal:
-        _run(plan, journal)
-    table = make_table(read_records(journal.records))
-    write_whole(out / "attacks.md", table)
-    print(table)
-    print(f"\nrecords  {journal.records}\ntable    {out / 'attacks.md'}")
 
 
 @app.command()
@@ -270,40 +225,6 @@ def selftest() -> None:
         failed |= not control.passed
     if failed:
         raise typer.Exit(1)
-
-
-def _run(plan: Plan, journal: Journal) -> None:
-    """Run a plan under a progress bar; an interrupt keeps what was finished."""
-    from labelleak.experiments.audit import run_plan
-
-    try:
-        with _progress() as advance:
-            run_plan(plan, journal=journal, progress=advance)
-    except KeyboardInterrupt:
-        done, total = len(journal.done), len(plan.units)
-        print(
-            f"\nInterrupted. {done} of {total} parts (a model at a stage) are done and kept in "
-            f"{journal.records}; "
-            "run the same command again to go on.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: list[Any] = [
-        TextColumn("auditing"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} cells, left"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("audit", total=1)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _conclude(records: Path, page: Path) -> None:
@@ -353,13 +274,6 @@ def _rates(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in _names(text))
     except ValueError:
         raise BadInput(f"--{option} takes numbers with commas between, not {text!r}") from None
-
-
-def _command() -> str:
-    """Give the command as typed, with the program's folder left out."""
-    import shlex
-
-    return shlex.join(["labelleak", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

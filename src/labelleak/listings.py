@@ -1,4 +1,4 @@
-"""One line on each attack, data set, model and batch scheme, taken from where they are defined."""
+"""One line on each attack, data set, model, experiment and scheme, from where it is defined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def describe(what: str) -> Iterator[tuple[str, str]]:
-    """Give name and line of everything of a kind: attacks, data, models or schemes.
+    """Give name and line of everything of a kind: attacks, data, models, paper or schemes.
 
     >>> dict(describe("schemes"))["iid"]
     'every label drawn uniformly'
@@ -21,6 +21,13 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         from labelleak.simulation.models import MODELS
 
         yield from MODELS.items()
+    elif what == "paper":
+        from labelleak.experiments.presets import describe_presets
+
+        yield from describe_presets()
+        yield "signals", "What LLG rests on: row sums of present and absent classes (P1, P2)"
+        yield "attacks", "Table: every attack, untrained and trained, N from 1 to 1,024"
+        yield "verdicts", "Tables: which attack is strongest where"
     else:
         from labelleak.simulation.batches import SCHEMES
 
