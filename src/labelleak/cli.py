@@ -121,6 +121,18 @@ def audit(
         str, typer.Option(help="Training steps before the audit, comma-separated.")
     ] = "0,300",
     train_lr: Annotated[float, typer.Option(help="Learning rate of that training.")] = 0.05,
+    train_batch_size: Annotated[int, typer.Option(help="Samples per step of that training.")] = 64,
+    users: Annotated[
+        int | None,
+        typer.Option(help="Train by federated averaging over so many; steps are rounds."),
+    ] = None,
+    partition: Annotated[
+        str, typer.Option(help="Users' data: iid, dirichlet:ALPHA, pathological:CLASSES, shards:N.")
+    ] = "iid",
+    per_round: Annotated[
+        int | None, typer.Option(help="Users drawn for a round; all if left out.")
+    ] = None,
+    round_steps: Annotated[int, typer.Option(help="Local steps of a user in a round.")] = 1,
     victims: Annotated[
         str, typer.Option(help="unseen, or seen: drawn from what the model was trained on.")
     ] = "unseen",
@@ -166,6 +178,11 @@ def audit(
         initialisations=initialisations,
         training_steps=_numbers("training-steps", training_steps),
         train_lr=train_lr,
+        train_batch_size=train_batch_size,
+        users=users,
+        partition=partition,
+        per_round=per_round,
+        round_steps=round_steps,
         victims=victims,
         gradient=gradient,
         keep_counts=keep_counts,

@@ -44,8 +44,13 @@ class AuditOptions:
         dummies: what LLG* feeds the model; None for the paper's choice by data set.
         trials: batches per cell, spread over the initialisations.
         initialisations: independently initialised models.
-        training_steps: steps of training before the audit, each audited.
+        training_steps: steps of training before the audit, each audited; rounds, with users.
         train_lr: learning rate of that training.
+        train_batch_size: samples per step of that training.
+        users: train by federated averaging over so many clients; None trains on all data at once.
+        partition: how the training data are parted among the users.
+        per_round: users drawn for each round; None for all.
+        round_steps: local steps of each user in a round.
         victims: unseen, or seen: drawn from what the model was trained on.
         gradient: auto, autograd, or head_table.
         keep_counts: write true and guessed counts into the records; they are private.
@@ -73,6 +78,11 @@ class AuditOptions:
     initialisations: Count | None = None
     training_steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = STAGES
     train_lr: Rate = 0.05
+    train_batch_size: Count = 64
+    users: Count | None = None
+    partition: str = "iid"
+    per_round: Count | None = None
+    round_steps: Count = 1
     victims: Literal["unseen", "seen"] = "unseen"
     gradient: Literal["auto", "autograd", "head_table"] = "auto"
     keep_counts: bool = False
@@ -119,6 +129,12 @@ def check_options(**choices: object) -> AuditOptions:
         raise BadInput(f"--{name} {first['input']!r}: {reason}") from error
     if options.weights and options.models > 1:
         raise BadInput("--weights gives one model; leave out --initialisations")
+    if options.users is None and (options.per_round or options.round_steps > 1):
+        raise BadInput("--per-round and --round-steps speak of users; add --users")
+    if options.users and options.per_round and options.per_round > options.users:
+        raise BadInput(
+            f"a round cannot have {options.per_round} of {options.users} users; lower --per-round"
+        )
     if options.models > options.trials:
         raise BadInput(
             f"{options.trials} trials cannot be spread over {options.models} initialisations; "

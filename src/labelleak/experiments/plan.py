@@ -18,10 +18,11 @@ from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
 from labelleak.interfaces import Attack
-from labelleak.seeding import whole_number
+from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.models import build_model, fingerprint, own_init
+from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide
 from labelleak.white_box import WhiteBox
 
@@ -117,6 +118,7 @@ def plan_audit(
         seed=options.seed,
         victims_seen=options.victims == "seen",
     )
+    _check_users(options, roles)
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
     _check_classes(schemes, roles, dataset.num_classes)
@@ -139,6 +141,14 @@ def plan_audit(
         fingerprint(first),
         left_out,
     )
+
+
+def _check_users(options: AuditOptions, roles: Roles) -> None:
+    """Part the training data once, before any work is begun."""
+    partition = parse_partition(options.partition)
+    if options.users is not None:
+        rng = stream(options.seed, "partition", 0)
+        partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
 
 
 def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:

@@ -19,6 +19,7 @@ PRESETS = (
     "activations",
     "local_iterations",
     "learning_rates",
+    "federations",
     "aggregates",
 )
 

@@ -33,6 +33,7 @@ _NAMES = {
     "lr": "learning rate of the local steps",
     "clients": "clients averaged into one update",
     "model_accuracy": "accuracy of the model",
+    "lr_h2": "lr·(|h|²+1)",
 }
 
 
@@ -47,6 +48,7 @@ class CurveOptions:
         log: whether the horizontal axis is logarithmic.
         accuracy: draw the model's accuracy too.
         attacks: which attacks are drawn; all of the records' if empty.
+        beside: a numeric record key whose mean stands beside each place on the axis.
     """
 
     x: str = "batch_size"
@@ -55,6 +57,7 @@ class CurveOptions:
     log: bool = False
     accuracy: bool = False
     attacks: tuple[str, ...] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Point:
         advantage: mean advantage, or None where nothing is left to learn.
         accuracy: mean accuracy of the models.
         trials: updates behind it.
+        beside: mean of the key that stands beside it.
     """
 
     panel: tuple[Value, ...]
@@ -80,6 +84,7 @@ class Point:
     advantage: float | None
     accuracy: float | None
     trials: int
+    beside: float | None = None
 
 
 def trace(records: Iterable[Record], figure: CurveOptions) -> list[Point]:
@@ -110,7 +115,7 @@ def trace(records: Iterable[Record], figure: CurveOptions) -> list[Point]:
     ]
     intervals = bootstrap_means(columns) if columns else []
     return [
-        _point(panel, line, x, interval, rows)
+        _point((panel, line, x), interval, rows, figure.beside)
         for ((panel, line, x), rows), interval in zip(groups.items(), intervals, strict=True)
     ]
 
@@ -124,23 +129,22 @@ def value_of(record: Record, key: str) -> Value | None:
 
 
 def _point(
-    panel: tuple[Value, ...],
-    line: tuple[Value, ...],
-    x: Value,
+    place: tuple[tuple[Value, ...], tuple[Value, ...], Value],
     asr: Interval,
     rows: Sequence[Record],
+    beside: str,
 ) -> Point:
     gains = [row.advantage for row in rows if row.advantage is not None]
     accuracies = [row.model_accuracy for row in rows if row.model_accuracy is not None]
+    numbers = [row.extra[beside] for row in rows if beside in row.extra]
     return Point(
-        panel,
-        line,
-        x,
+        *place,
         asr,
         float(np.mean([row.asr_free for row in rows])),
         float(np.mean(gains)) if gains else None,
         float(np.mean(accuracies)) if accuracies else None,
         len(rows),
+        float(np.mean(numbers)) if numbers else None,
     )
 
 
@@ -175,13 +179,16 @@ def tabulate_curves(points: Sequence[Point], figure: CurveOptions) -> str:
         accuracies = figure.accuracy and any(point.accuracy is not None for point in own)
         if accuracies:
             rows = [f"| accuracy {rows[0]}", f"|---{rows[1]}"]
+        if figure.beside:
+            rows = [f"| {_say_key(figure.beside)} {rows[0]}", f"|---{rows[1]}"]
         for x in _order({point.x for point in own}):
             here = {point.line: point for point in own if point.x == x}
             first = next(iter(here.values()))
             entries = [_entry(here.get(line)) for line in lines]
             row = f"| {_say(x)} | {first.free:.3f} | {' | '.join(entries)} |"
             known = "-" if first.accuracy is None else f"{first.accuracy:.2f}"
-            rows.append(f"| {known} {row}" if accuracies else row)
+            row = f"| {known} {row}" if accuracies else row
+            rows.append(f"| {_say_beside(first)} {row}" if figure.beside else row)
         parts.append("\n".join([f"**{_say_panel(panel, figure)}**", "", *rows]))
     return "\n\n".join(parts)
 
@@ -251,23 +258,25 @@ def _draw_panel(
         known = [(at[p.x], p.accuracy) for p in own if p.accuracy is not None]
         mean = {x: float(np.mean([a for y, a in known if y == x])) for x, _ in sorted(known)}
         axes.plot(list(mean), list(mean.values()), color="grey", lw=1.2, ls=":", label="accuracy")
-    _scale(axes, places, at, numeric=numeric, log=figure.log)
-    axes.set(xlabel=_say_key(figure.x), ylabel="share of labels named", ylim=(-0.03, 1.03))
+    said = {p.x: _say(p.x) + (f"\n({_say_beside(p)})" if figure.beside else "") for p in own}
+    _scale(axes, at, said, numeric=numeric, log=figure.log)
+    below = f"{_say_key(figure.x)} ({_say_key(figure.beside)})" if figure.beside else ""
+    axes.set(xlabel=below or _say_key(figure.x), ylabel="share of labels named", ylim=(-0.03, 1.03))
     axes.grid(axis="y", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _scale(
-    axes: Axes, places: Sequence[Value], at: dict[Value, float], *, numeric: bool, log: bool
+    axes: Axes, at: dict[Value, float], said: dict[Value, str], *, numeric: bool, log: bool
 ) -> None:
     if numeric and log:
         least = min((x for x in at.values() if x > 0), default=1.0)
         # A logarithmic axis has no 0; the part below the least value is drawn straight.
         axes.set_xscale("symlog", linthresh=least, base=2 if least >= 1 else 10)
-        axes.set_xticks([at[x] for x in places], [_say(x) for x in places], fontsize=8)
+    if log or not numeric or len(at) <= 8:
+        words = [said[x] for x in at]
+        axes.set_xticks(list(at.values()), words, fontsize=8, rotation=0 if numeric else 20)
         axes.set_xticks([], minor=True)
-    elif not numeric:
-        axes.set_xticks([at[x] for x in places], [_say(x) for x in places], fontsize=8, rotation=20)
 
 
 def _add_legend(sheet: Figure) -> None:
@@ -289,6 +298,10 @@ def _entry(point: Point | None) -> str:
     if point is None:
         return "-"
     return f"{point.asr.mean:.3f} ({point.asr.low:.3f} to {point.asr.high:.3f})"
+
+
+def _say_beside(point: Point) -> str:
+    return "-" if point.beside is None else f"{point.beside:.2g}"
 
 
 def _say(value: Value) -> str:
