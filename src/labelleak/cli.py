@@ -32,6 +32,7 @@ class Listing(StrEnum):
     """What `labelleak list` can list."""
 
     attacks = "attacks"
+    defenses = "defenses"
     data = "data"
     models = "models"
     paper = "paper"

@@ -1,4 +1,4 @@
-"""One line on each attack, data set, model, experiment and scheme, from where it is defined."""
+"""One line on each attack, defense, data set, model, scheme and experiment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Iterator
 
 
 def describe(what: str) -> Iterator[tuple[str, str]]:
-    """Give name and line of everything of a kind: attacks, data, models, paper or schemes.
+    """Give name and line of everything of a kind: attacks, defenses, data, models, paper, schemes.
 
     >>> dict(describe("schemes"))["iid"]
     'every label drawn uniformly'
     """
     if what == "attacks":
         yield from _attacks()
+    elif what == "defenses":
+        from labelleak.defenses import DEFENSES
+
+        for name, defense in DEFENSES.items():
+            yield name, (defense.__doc__ or "").strip().splitlines()[0]
     elif what == "data":
         from labelleak.simulation.datasets import DATASETS
 
