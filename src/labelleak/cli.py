@@ -105,6 +105,10 @@ def audit(
     clients: Annotated[
         str, typer.Option(help="Clients averaged into one update, comma-separated.")
     ] = "1",
+    defenses: Annotated[
+        str,
+        typer.Option(help="Such as none,gaussian:0.1,clip:1|prune:0.8; `labelleak list defenses`."),
+    ] = "none",
     attacks: Annotated[
         str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
     ] = "standard",
@@ -173,6 +177,7 @@ def audit(
         weight_decay=weight_decay,
         optimiser=optimiser,
         clients=_numbers("clients", clients),
+        defenses=_names(defenses),
         attacks=_names(attacks),
         dummies=dummies,
         trials=trials,

@@ -31,7 +31,7 @@ def test_an_average_over_clients_is_one_large_batch_under_fedsgd():
     assert shared.observation.num_samples == 12
     assert shared.truth.counts.sum(axis=1).tolist() == [12] * 4
     drawn = clients._draw(plan.cells[0], plan.roles.victims.labels.numpy())
-    each = [clients._differentiate(drawn[:, [one]]) for one in range(3)]
+    each = [clients._differentiate(drawn[:, [one]], plan.cells[0].defense) for one in range(3)]
     mean = torch.stack([one.weight for one in each]).mean(dim=0)
     assert torch.allclose(shared.observation.weight, mean, atol=1e-6)
 
@@ -54,7 +54,7 @@ def test_weights_after_local_steps_tell_what_the_gradients_tell(steps):
     cell = plan.cells[0]
     drawn = clients._draw(cell, plan.roles.victims.labels.numpy())
     trained = clients._train(drawn, clients.training(cell), cell)
-    gradients = clients._differentiate(drawn)
+    gradients = clients._differentiate(drawn, cell.defense)
     if steps == 1:
         difference = (trained.weight - gradients.weight.double()).abs().max()
         assert difference < 2e-3 * gradients.weight.abs().max()  # float32 weights, lr 1e-4

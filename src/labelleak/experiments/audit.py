@@ -136,7 +136,6 @@ def _provenance(
         "initialisation": initialisation,
         "training_steps": stage,
         "num_classes": plan.data.num_classes,
-        "defense": "none",
         "labelleak": labelleak.__version__,
         "torch": str(torch.__version__),
         "command": plan.command,

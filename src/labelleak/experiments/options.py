@@ -40,6 +40,8 @@ class AuditOptions:
         optimiser: sgd or adam.
         clients: how many clients' updates are averaged before the attacker sees them, as under
             secure aggregation, each audited.
+        defenses: what clients do to hide their labels, each audited; ``none`` is no defense, and
+            ``|`` joins several (``clip:1|gaussian:0.1``).
         attacks: names of attacks, or ``standard``.
         dummies: what LLG* feeds the model; None for the paper's choice by data set.
         trials: batches per cell, spread over the initialisations.
@@ -72,6 +74,7 @@ class AuditOptions:
     weight_decay: Factor = 0.0
     optimiser: Literal["sgd", "adam"] = "sgd"
     clients: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    defenses: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard",)
     dummies: Literal["zeros", "ones", "uniform", "gaussian"] | None = None
     trials: Count = 100
@@ -89,7 +92,14 @@ class AuditOptions:
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator(
-        "batch_sizes", "schemes", "attacks", "training_steps", "local_steps", "lr", "clients"
+        "batch_sizes",
+        "schemes",
+        "attacks",
+        "training_steps",
+        "local_steps",
+        "lr",
+        "clients",
+        "defenses",
     )
     @classmethod
     def _no_repeats(cls, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -117,7 +127,7 @@ def check_options(**choices: object) -> AuditOptions:
     10
     """
     given = {name: value for name, value in choices.items() if value is not None}
-    for name in ("schemes", "attacks"):
+    for name in ("schemes", "attacks", "defenses"):
         if isinstance(given.get(name), str):
             given[name] = (given[name],)
     try:
