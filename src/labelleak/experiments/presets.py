@@ -21,6 +21,9 @@ PRESETS = (
     "learning_rates",
     "federations",
     "aggregates",
+    "noise",
+    "compression",
+    "privacy",
 )
 
 

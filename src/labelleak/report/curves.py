@@ -181,11 +181,12 @@ def tabulate_curves(points: Sequence[Point], figure: CurveOptions) -> str:
             rows = [f"| accuracy {rows[0]}", f"|---{rows[1]}"]
         if figure.beside:
             rows = [f"| {_say_key(figure.beside)} {rows[0]}", f"|---{rows[1]}"]
-        for x in _order({point.x for point in own}):
+        for x in _order(point.x for point in own):
             here = {point.line: point for point in own if point.x == x}
             first = next(iter(here.values()))
             entries = [_entry(here.get(line)) for line in lines]
-            row = f"| {_say(x)} | {first.free:.3f} | {' | '.join(entries)} |"
+            place = _say(x).replace("|", "\\|")  # a chain of defenses
+            row = f"| {place} | {first.free:.3f} | {' | '.join(entries)} |"
             known = "-" if first.accuracy is None else f"{first.accuracy:.2f}"
             row = f"| {known} {row}" if accuracies else row
             rows.append(f"| {_say_beside(first)} {row}" if figure.beside else row)
@@ -225,7 +226,7 @@ def draw_curves(points: Sequence[Point], *, title: str, figure: CurveOptions) ->
 def _draw_panel(
     axes: Axes, own: Sequence[Point], lines: Sequence[tuple[Value, ...]], figure: CurveOptions
 ) -> None:
-    places = _order({point.x for point in own})
+    places = _order(point.x for point in own)
     numeric = all(not isinstance(x, str) for x in places)
     at: dict[Value, float] = {
         x: float(x) if numeric else float(index) for index, x in enumerate(places)
@@ -290,8 +291,10 @@ def _add_legend(sheet: Figure) -> None:
 
 
 def _order(values: Iterable[Value]) -> list[Value]:
-    """Sort numbers as numbers, and leave words in alphabetical order behind them."""
-    return sorted(values, key=lambda v: (isinstance(v, str), v if not isinstance(v, str) else 0, v))
+    """Put numbers in rising order, and words behind them in the order in which they come."""
+    once = list(dict.fromkeys(values))
+    numbers = sorted(v for v in once if not isinstance(v, str))
+    return [*numbers, *(v for v in once if isinstance(v, str))]
 
 
 def _entry(point: Point | None) -> str:
