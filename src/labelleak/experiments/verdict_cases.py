@@ -10,10 +10,17 @@ from labelleak.interfaces import LocalTraining
 STEPS, BATCH = 10, 8
 
 
-ONE_STEP = (*STANDARD, "rlg")
+ONE_STEP = (*STANDARD, "rlg", "llbg_measured")
 
 
-SEVERAL_STEPS = (*STANDARD, "interpolation", "client_simulation")
+SEVERAL_STEPS = (
+    *STANDARD,
+    "interpolation",
+    "llbg_measured",
+    "rlu_epochs",
+    "soft_label_shares",
+    "client_simulation",
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Case:
         return {
             "a": f"{self.scheme}, N = {self.size}",
             "b": f"{self.stage} steps, {self.scheme}",
-            "c": self.optimizer,
+            "c": f"{self.stage} steps, {self.optimizer}" if self.stage else self.optimizer,
             "d": self.defense,
         }[self.verdict]
 
@@ -116,6 +123,9 @@ _CLIENTS = (
 )
 
 
+_TRAINED = ((RELU, _local(0.05)), (RELU, _ADAM), (SIGMOID, _local(0.01)))
+
+
 _SCHEMES = ("iid", "unbalanced")
 
 
@@ -127,5 +137,6 @@ CASES = (
         Case("c", RELU, STEPS * BATCH, training=_PUSHED, spread=True, plain=p)
         for p in (False, True)
     ),
+    *(Case("c", n, STEPS * BATCH, stage=400, training=t) for n, t in _TRAINED),
     *(Case("d", net, 8, defense=defense) for net in (SIGMOID, RELU) for defense in _DEFENSES),
 )

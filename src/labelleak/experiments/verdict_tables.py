@@ -14,7 +14,7 @@ from labelleak.report.wording import name_attack, name_attacker
 _TITLES = {
     "a": "(a) Untrained model, one step",
     "b": "(b) Trained model, one step",
-    "c": "(c) Untrained model, several local steps",
+    "c": "(c) Several local steps",
     "d": "(d) Untrained model, one step, noised or compressed",
 }
 
@@ -75,12 +75,13 @@ def _spread_of(rows: list[Record]) -> tuple[int, int]:
 
 def _heading(title: str, rows: list[Record]) -> str:
     first = rows[0]
-    if first.extra["verdict"] == "b":
+    said = []
+    if first.training_steps:
         found = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
-        return f"{title} (accuracy {min(found):.2f} to {max(found):.2f})"
-    if first.extra["verdict"] == "c":
-        return f"{title} (lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g})"
-    return title
+        said.append(f"accuracy {min(found):.2f} to {max(found):.2f}")
+    if "lr_h2" in first.extra:
+        said.append(f"lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g}")
+    return f"{title} ({'; '.join(said)})" if said else title
 
 
 def _row(columns: list[dict[str, Cell]], name: str, write: Callable[[Cell], str]) -> str:
