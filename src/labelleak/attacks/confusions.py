@@ -199,6 +199,7 @@ class Confusions:
 
     @classmethod
     def of(cls, rows: Floats) -> Confusions:
+        """Centre rows over classes and invert them, ``*R x K x K``."""
         centred = rows - rows.mean(axis=-2, keepdims=True)
         return cls(rows, np.linalg.pinv(centred, rcond=_RANK))
 

@@ -1,4 +1,4 @@
-"""Labels from several local steps, by searching for the counts whose steps end where the head did."""
+"""Labels from several local steps: search for counts whose simulated steps move the bias so."""
 
 from __future__ import annotations
 
@@ -121,6 +121,7 @@ class _Client:
         return cls(logits, kernel, rate, 0.0, np.full(_MOST_STEPS, 1 / _MOST_STEPS))
 
     def slices(self, trials: int) -> Iterator[slice]:
+        """Divide trials into slices that fit into memory."""
         size = max(1, _SLICE_BYTES // (32 * self.logits.size))
         return (slice(start, start + size) for start in range(0, trials, size))
 

@@ -75,7 +75,7 @@ class HeadPath:
 
 
 def slices(observation: Observation, inputs: int) -> Iterator[Observation]:
-    """Divide an observation into slices of trials ``R x K x D`` that fit into memory with n inputs."""
+    """Divide an observation into slices of trials ``R x K x D`` that fit into memory."""
     assert observation.weight is not None
     classes, width = observation.weight.shape[-2:]
     size = max(1, _SLICE_BYTES // (16 * classes * (width + inputs)))
