@@ -185,7 +185,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 @app.command()
 def paper(
     name: Annotated[
-        str, typer.Argument(help="signals (what LLG rests on), attacks or verdicts (tables).")
+        str, typer.Argument(help="signals (what LLG rests on), attacks, verdicts or home (tables).")
     ],
     out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
     data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
@@ -209,10 +209,15 @@ def paper(
         with _progress() as advance:
             table = run_verdicts(data, out, seed=seed, progress=advance)
         print(f"wrote {table}")
+    elif name == "home":
+        from labelleak.experiments.home import run_home
+
+        with _progress() as advance:
+            print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
     else:
         from labelleak.errors import unknown_name
 
-        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts"])
+        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts", "home"])
 
 
 def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:

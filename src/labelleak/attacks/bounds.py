@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from labelleak.counts import Floats, Ints, round_counts, round_within
 from labelleak.interfaces import samples
@@ -38,10 +39,10 @@ def count_bounds(observation: Observation) -> tuple[Ints, Ints] | None:
     if observation.bias is None:
         return None
     b, total = observation.bias_gradient, samples(observation)
-    largest = np.abs(b).max(axis=-1, keepdims=True)
+    largest: Floats = np.abs(b).max(axis=-1, keepdims=True)
     gap = np.abs(b.sum(axis=-1, keepdims=True))
     # Weights before and after come in single precision, whatever their difference is kept in.
-    precision = max(np.finfo(np.float32).eps, _precision(observation))
+    precision = max(float(np.finfo(np.float32).eps), torch.finfo(observation.bias.dtype).eps)
     slack = total * np.maximum(_SUMS * gap, _ROUNDINGS * precision * largest)
     exact = gap <= _EXACT * largest + _POSTERIOR * precision
     least = np.where(exact, np.clip(np.ceil(-total * b - slack), 0, total), 0)
@@ -59,13 +60,6 @@ def round_bounded(counts: Floats, observation: Observation) -> Ints:
     if bounds is None:
         return round_counts(counts, total)
     return round_within(counts, total, *bounds)
-
-
-def _precision(observation: Observation) -> float:
-    import torch
-
-    assert observation.bias is not None
-    return float(torch.finfo(observation.bias.dtype).eps)
 
 
 __all__ = ["count_bounds", "round_bounded"]

@@ -65,7 +65,7 @@ class SoftLabelShares:
         def answer(observation: Observation) -> Estimate:
             total, steps = samples(observation), observation.local_steps
             path = HeadPath.of(training, steps)
-            shares = []
+            shares: list[Floats] = []
             for part in slices(_with_weight(observation, head), len(inputs)):
                 weight, bias = path.moves(part, head)
                 moved = logits + inputs @ weight.transpose(1, 2) + bias[:, None]

@@ -25,10 +25,11 @@ SEVERAL_STEPS = (
 
 @dataclass(frozen=True)
 class Net:
-    """LLG's three convolutions with an activation, drawn in some way."""
+    """A network with an activation, drawn in some way; LLG's three convolutions unless said."""
 
     activation: str
     init: str = "default"
+    model: str = "cnn"
 
 
 SIGMOID, RELU, TANH = Net("sigmoid", "uniform"), Net("relu"), Net("tanh")
@@ -39,9 +40,9 @@ class Case:
     """One condition that all attacks are measured under.
 
     Attributes:
-        verdict: a to d, the verdict that it speaks to.
+        verdict: a to d, the verdict that it speaks to; llbg or rlu, the paper whose ground it is.
         net: the model.
-        size: labels in all.
+        size: labels in all, a sample that is visited twice counted twice.
         scheme: how they are drawn.
         stage: training steps of the global model.
         training: how the client trains; None for one step, of which it shares the gradient.
@@ -49,6 +50,8 @@ class Case:
             are shuffled over the steps.
         plain: take the step weights for those of plain SGD, that is, divide by the steps.
         defense: what is done to the gradient before it is shared.
+        epochs: how often the client passes over its samples.
+        named: the attacks, if not those that go with one step or several.
     """
 
     verdict: str
@@ -60,10 +63,14 @@ class Case:
     spread: bool = False
     plain: bool = False
     defense: str = "none"
+    epochs: int = 1
+    named: tuple[str, ...] = ()
 
     @property
     def attacks(self) -> tuple[str, ...]:
         """Names of the attacks; those that simulate the client are not told a wrong scale."""
+        if self.named:
+            return self.named
         if self.training is None:
             return ONE_STEP
         return STANDARD if self.plain else SEVERAL_STEPS
@@ -87,6 +94,8 @@ class Case:
             "b": f"{self.stage} steps, {self.scheme}",
             "c": f"{self.stage} steps, {self.optimizer}" if self.stage else self.optimizer,
             "d": self.defense,
+            "llbg": f"{self.net.model}, {self.net.activation}",
+            "rlu": f"{self.scheme}, epochs {self.epochs}, {self.stage} steps",
         }[self.verdict]
 
 

@@ -16,6 +16,8 @@ _TITLES = {
     "b": "(b) Trained model, one step",
     "c": "(c) Several local steps",
     "d": "(d) Untrained model, one step, noised or compressed",
+    "llbg": "LLBG's ground: ten local steps of 10 samples, lr 0.001, iid, untrained",
+    "rlu": "RLU's ground: heterogeneous clients of 64 samples, steps of 16, lr 0.01",
 }
 
 
@@ -33,6 +35,8 @@ def make_verdict_table(records: Iterable[Record]) -> str:
 
 
 def _table_of(row: Record) -> tuple[str, str]:
+    if row.extra["verdict"] == "llbg":
+        return "llbg", row.data
     net = f"{row.data}, {row.extra['activation']} ({row.extra['init']} initialisation)"
     return str(row.extra["verdict"]), net
 
