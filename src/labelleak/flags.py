@@ -130,7 +130,7 @@ FLAGS: dict[str, Meaning] = {
         "use attacks on the bias gradient: this answer rests on signs alone",
     ),
     "rank_exceeded": Meaning(
-        "there are as many samples as head inputs or classes, too many for RLG",
+        "there are as many samples as active head inputs or classes, too many for RLG",
         frozenset({"rlg"}),
         "use row_min or a count attack",
     ),
