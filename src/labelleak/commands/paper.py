@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts")
+OTHERS = ("signals", "attacks", "verdicts", "home")
 
 
 def paper(
@@ -63,6 +63,8 @@ def paper(
         _attacks(data, model, out, seed)
     elif name == "verdicts":
         _verdicts(data, out, seed)
+    elif name == "home":
+        _home(data, out, seed)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -146,6 +148,13 @@ def _verdicts(data: str, out: Path, seed: int) -> None:
     with progress_bar("verdicts", "cells") as advance:
         table = run_verdicts(data, out, seed=seed, progress=advance)
     print(f"wrote {table}")
+
+
+def _home(data: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.home import run_home
+
+    with progress_bar("home", "cells") as advance:
+        print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
 
 
 __all__ = ["paper"]
