@@ -13,6 +13,7 @@ from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.repeats import count_once
 from labelleak.report.selection import worst_cases
 from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.whole_files import write_whole
@@ -53,7 +54,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
         source: where the records lie, as the reader should find them.
 
     Raises:
-        BadInput: if there are no records.
+        BadInput: if there are no records, or two of the same trial disagree.
     """
     if not records:
         raise BadInput("there are no records to report on; run `labelleak audit` first")
@@ -66,7 +67,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ordered = sorted(records, key=lambda r: (r.seed, r.initialisation, r.trial))
+    ordered = sorted(count_once(records), key=lambda r: (r.seed, r.initialisation, r.trial))
     template = environment.get_template("report.html.j2")
     return template.render(_context(ordered, source))
 
@@ -177,12 +178,12 @@ def write_report(records_path: Path, out_path: Path) -> list[Record]:
         out_path: the page to write; an older one is replaced.
 
     Returns:
-        The records that were read.
+        The records that were read, each trial once.
 
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
     """
-    records = read_records(records_path)
+    records = count_once(read_records(records_path))
     if not records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
     write_whole(out_path, render(records, source=records_path.name))
