@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak import __version__
+from labelleak.commands.gate import gate
+from labelleak.commands.watch import watch
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
@@ -250,6 +252,10 @@ def selftest() -> None:
         failed |= not control.passed
     if failed:
         raise typer.Exit(1)
+
+
+app.command()(gate)
+app.command()(watch)
 
 
 def _run(plan: Plan, journal: Journal) -> None:

@@ -1,0 +1,3 @@
+"""`labelleak watch`: follow a growing file of records."""
+def watch() -> None:
+    """Follow."""
