@@ -12,6 +12,9 @@ from labelleak.errors import BadInput
 from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
+from labelleak.report.federation import follow_rounds
+from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
+from labelleak.report.federation_words import findings
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 from labelleak.report.repeats import count_once
 from labelleak.report.selection import worst_cases
@@ -19,6 +22,7 @@ from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.whole_files import write_whole
 
 _MOST_LINES = 8
+_MOST_CLIENTS = 5
 
 
 class Drawing(NamedTuple):
@@ -92,9 +96,33 @@ def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),
         "flags": scope.flags(records),
+        "federation": _federation(records),
         "one_initialisation": all(cell.initialisations == 1 for cell in cells),
         "say": wording,
         "track": _track,
+    }
+
+
+def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Gather what the section on rounds and clients shows; None where records have no rounds."""
+    from markupsafe import Markup
+
+    courses = follow_rounds(records)
+    if not courses:
+        return None
+    return {
+        "findings": findings(courses),
+        "rounds": Markup(draw_rounds(courses, prefix="rounds")),
+        "clients": Markup(draw_clients(courses, prefix="clients")),
+        "both": len({course.defended for course in courses}) == 2,
+        "tables": [
+            (
+                _capital(name_course(course, courses)),
+                course.clients[:_MOST_CLIENTS],
+                max(0, len(course.clients) - _MOST_CLIENTS),
+            )
+            for course in courses
+        ],
     }
 
 

@@ -53,12 +53,17 @@ def strongest_records(records: Iterable[Record]) -> list[Record]:
             if rank and threat_model in held:
                 allowed = THREAT_MODELS[: rank + 1]
                 usable = [r for r in members if r.threat_model in allowed[1:]]
-                found.extend(_choose(usable, threat_model))
+                found.extend(choose(usable, threat_model))
     return found
 
 
-def _choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
-    """Tell each fold of the trials by the attack that gained most on the others."""
+def choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
+    """Tell each fold of the trials by the attack that gained most on the others.
+
+    Args:
+        rows: records under one condition of attacks that this threat model may run.
+        threat_model: what the told records say.
+    """
     folds = _folds(rows)
     gains = {fold: _gains(members) for fold, members in folds.items()}
     attacks = sorted({_key(row) for row in rows})
