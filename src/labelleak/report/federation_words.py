@@ -9,8 +9,13 @@ from labelleak.report.federation import Course
 
 
 def findings(courses: Sequence[Course]) -> list[str]:
-    """Give one sentence or two per server and state of the defense."""
-    return [_finding(course, courses) for course in courses]
+    """Say the outcome for the server that holds most, with the defense off and on."""
+    return [_finding(course, courses) for course in most_informed(courses)]
+
+
+def most_informed(courses: Sequence[Course]) -> list[Course]:
+    """Give the courses of the server that holds most."""
+    return [course for course in courses if course.threat_model == courses[-1].threat_model]
 
 
 def _finding(course: Course, courses: Sequence[Course]) -> str:

@@ -14,7 +14,7 @@ from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
 from labelleak.report.federation import follow_rounds
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
-from labelleak.report.federation_words import findings
+from labelleak.report.federation_words import findings, most_informed
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 from labelleak.report.repeats import count_once
 from labelleak.report.selection import worst_cases
@@ -121,8 +121,9 @@ def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
                 course.clients[:_MOST_CLIENTS],
                 max(0, len(course.clients) - _MOST_CLIENTS),
             )
-            for course in courses
+            for course in most_informed(courses)
         ],
+        "courses": [(_capital(name_course(course, courses)), course) for course in courses],
     }
 
 
