@@ -94,4 +94,3 @@ def _records(source: Any, data: Any, choices: Mapping[str, Any]) -> Iterable[Rec
         f"{type(source).__name__} holds no records; give records, an audit, a records file, or a "
         "model with data="
     )
-

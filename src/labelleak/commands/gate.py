@@ -55,7 +55,9 @@ def gate(
 def _append(text: str) -> None:
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if not place:
-        raise BadInput("--github-summary needs GITHUB_STEP_SUMMARY, which is not set; use --summary")
+        raise BadInput(
+            "--github-summary needs GITHUB_STEP_SUMMARY, which is not set; use --summary"
+        )
     try:
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(text)

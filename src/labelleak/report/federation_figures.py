@@ -93,9 +93,7 @@ def name_course(course: Course, courses: Sequence[Course]) -> str:
     return f"{name}, defense {'on' if course.defended else 'off'}"
 
 
-def _finish(
-    figure: Figure, axes: Axes, courses: Sequence[Course], lows: Sequence[float]
-) -> None:
+def _finish(figure: Figure, axes: Axes, courses: Sequence[Course], lows: Sequence[float]) -> None:
     axes.axhline(0, color=INK, alpha=0.75, lw=1.6, dashes=(4, 2), label="nothing beyond the guess")
     axes.set_ylim(min(-0.05, max(min(lows), -1) - 0.05), 1.05)
     axes.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.50", "0.75", "1"))

@@ -150,12 +150,12 @@ def _judge_run(cells: Sequence[Cell], attack: str, trials: int, name: str) -> Fi
         known = ", ".join(sorted({cell.attack for cell in cells}))
         return Finding(rule, name, False, f"{attack} was not run here; run were: {known}")
     said = f"{attack} was run: {wording.count(found, 'trial')}"
-    return Finding(rule, name, found >= trials, said if found >= trials else _too_few(found, trials))
+    return Finding(
+        rule, name, found >= trials, said if found >= trials else _too_few(found, trials)
+    )
 
 
-def _judge_flag(
-    cells: Sequence[Cell], flag: str, share: float, trials: int, name: str
-) -> Finding:
+def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, name: str) -> Finding:
     """Judge a flag by the attack that raised it most often."""
     rule, meaning = f"flags.{flag}", FLAGS[flag]
     able = [c for c in cells if c.threat_model != "none" and meaning.touches(c.attack)]

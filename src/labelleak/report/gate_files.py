@@ -48,7 +48,9 @@ def markdown(findings: Sequence[Finding], *, source: str) -> str:
     if passed:
         lines += [f"<details><summary>{len(passed)} passed</summary>", "", *_table(passed)]
         lines += ["</details>", ""]
-    lines.append("A gate that passes is no proof of safety: it speaks of the attacks that were run.")
+    lines.append(
+        "A gate that passes is no proof of safety: it speaks of the attacks that were run."
+    )
     return "\n".join(lines) + "\n"
 
 
