@@ -45,7 +45,7 @@ def test_bad_limits_and_lost_options_are_refused():
     rows = [make_record()]
     with pytest.raises(BadInput, match="did you mean 'update'"):
         assert_leakage_below(rows, 0.1, threat_model="updates")
-    with pytest.raises(BadInput, match="max_advantage.update"):
+    with pytest.raises(BadInput, match=r"max_advantage\.update"):
         assert_leakage_below(rows, 2.0, threat_model="update")
     with pytest.raises(BadInput, match="batch_sizes are options of an audit"):
         assert_leakage_below(rows, 0.1, batch_sizes=[8])

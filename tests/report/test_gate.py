@@ -93,7 +93,7 @@ def test_clients_and_rounds_are_judged_by_themselves() -> None:
     limit = {"max_advantage": {"model": 0.6}}
     alone = found(rows, **limit, cells={"per": ["client"], "defended": False})
     assert [f.cell.split(",")[0] for f in alone] == ["client c0", "client c1", "client c2"]
-    assert [f.passed for f in alone][0] is False
+    assert not alone[0].passed
     assert len(found(rows, **limit, cells={"rounds": [2, 3], "per": ["round"]})) == 2 * 2
     assert all(f.passed for f in found(rows, **limit, cells={"defended": True}))
 

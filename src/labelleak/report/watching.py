@@ -15,6 +15,7 @@ from labelleak.report.selection import worst_cases
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
 _MOST_FLAGS = 6
 
