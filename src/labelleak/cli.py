@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak import __version__
+from labelleak.commands.gate import gate
 from labelleak.commands.paper import paper
 from labelleak.commands.run import run
 from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.commands.watch import watch
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
@@ -206,6 +208,8 @@ def audit(
 
 app.command()(run)
 app.command()(paper)
+app.command()(gate)
+app.command()(watch)
 
 
 @app.command()

@@ -22,7 +22,7 @@ FLOORS = [
     {"battery"},
     {"simulation", "adapters"},
     {"experiments", "listings"},
-    {"commands"},
+    {"commands", "testing"},
     {"cli"},
     {"__main__"},
 ]
