@@ -36,6 +36,16 @@ def test_an_average_over_clients_is_one_large_batch_under_fedsgd():
     assert torch.allclose(shared.observation.weight, mean, atol=1e-6)
 
 
+def test_an_average_is_scored_against_its_single_clients_too():
+    found = labelleak.audit(**SMALL, batch_sizes=[4], clients=[1, 3], training_steps=[0]).records
+    alone = [r for r in found if r.extra["clients"] == 1]
+    averaged = [r for r in found if r.extra["clients"] == 3]
+    assert not any("asr_client" in r.extra for r in alone)
+    assert {r.extra["asr_client_free"] for r in averaged} == {alone[0].asr_free}
+    best = [r for r in averaged if r.attack == "rlu"]
+    assert all(r.extra["asr_client"] < r.asr for r in best)  # who had which label stays hidden
+
+
 def test_one_local_step_of_adam_is_no_gradient_and_of_sgd_is():
     plan, clients = clients_of(batch_sizes=(4,), optimiser="adam", lr=(0.01,))
     shared = clients.share(plan.cells[0])

@@ -119,6 +119,7 @@ def _audit_model(
                 common={**common, **shared.common},
                 extra={**extra, **shared.extra, **more},
                 keep_counts=options.keep_counts,
+                more=shared.score_clients(outcome.estimate.counts),
             )
         ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelleak.counts import Ints
 from labelleak.defenses import Chain
 from labelleak.experiments.plan import CellOptions, Plan
 from labelleak.interfaces import LocalTraining, Need
@@ -17,6 +18,7 @@ from labelleak.observation import Observation
 from labelleak.priors import Prior, SummedPrior
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
+from labelleak.simulation.aggregates import score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended import defend_update, defended_gradients
@@ -33,6 +35,8 @@ class Updates:
     Attributes:
         observation: what the attacker sees, one trial a row.
         truth: the label counts of every trial, all clients together.
+        each: the label counts of every single client, ``T x n x K``.
+        alone: how one client's counts are distributed before the update is seen.
         prior: how these counts are distributed before the update is seen.
         training: how each client trained.
         common: the keys of the record that say how the updates came about.
@@ -41,10 +45,36 @@ class Updates:
 
     observation: Observation
     truth: Truth
+    each: Truth
+    alone: Prior
     prior: Prior
     training: LocalTraining
     common: dict[str, Any]
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def score_clients(self, counts: Ints) -> list[dict[str, float]]:
+        """Score guesses of pooled counts against the single clients of each trial.
+
+        Args:
+            counts: guessed counts, ``T x K``.
+
+        Returns:
+            For each trial the mean over its clients of ASR and of the free guess' ASR; nothing
+            where there is one client, of whom the pooled score speaks.
+        """
+        if self.each.counts.shape[1] == 1:
+            return []
+        found = [
+            score_clients(guess, Truth(truth), self.alone)
+            for guess, truth in zip(counts, self.each.counts, strict=True)
+        ]
+        return [
+            {
+                "asr_client": round(float(one.asr.mean()), 6),
+                "asr_client_free": round(float(one.asr_free.mean()), 6),
+            }
+            for one in found
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +109,19 @@ class Clients:
             observation = self._train(drawn, training, cell)
             extra["lr"] = cell.lr
             extra["lr_h2"] = float(f"{cell.lr * (self.head_input_energy + 1):.4g}")
-        prior = cell.scheme.prior(pool, classes)
-        labels = pool[drawn].reshape(self.trials, -1)
-        if cell.clients > 1:
-            prior = SummedPrior(prior, cell.clients)
+        alone = cell.scheme.prior(pool, classes)
+        prior = SummedPrior(alone, cell.clients) if cell.clients > 1 else alone
+        labels = pool[drawn].reshape(self.trials, cell.clients, -1)
         common = {
             "scheme": cell.scheme.label,
             "batch_size": cell.batch_size,
             "local_steps": cell.local_steps,
-            "num_samples": labels.shape[1],
+            "num_samples": labels[0].size,
             "defense": cell.defense.label,
         }
-        truth = Truth.from_labels(labels, classes)
-        return Updates(observation, truth, prior, training, common, extra)
+        each = Truth.from_labels(labels, classes)
+        truth = Truth(each.counts.sum(axis=1))
+        return Updates(observation, truth, each, alone, prior, training, common, extra)
 
     def training(self, cell: CellOptions) -> LocalTraining:
         """Give the local training of a cell's clients, as an attacker may know it."""

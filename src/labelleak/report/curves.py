@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict
@@ -49,6 +49,8 @@ class CurveOptions:
         accuracy: draw the model's accuracy too.
         attacks: which attacks are drawn; all of the records' if empty.
         beside: a numeric record key whose mean stands beside each place on the axis.
+        measures: what is averaged, each in panels of its own: ``asr``, or ``asr_client``, the
+            same against the single clients of an average.
     """
 
     x: str = "batch_size"
@@ -58,6 +60,7 @@ class CurveOptions:
     accuracy: bool = False
     attacks: tuple[str, ...] = ()
     beside: str = ""
+    measures: tuple[Literal["asr", "asr_client"], ...] = ("asr",)
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,10 @@ class Point:
     """One point of a curve.
 
     Attributes:
-        panel: values of the panels' keys.
+        panel: values of the panels' keys, and what is measured.
         line: values of the lines' keys.
         x: value along the axis.
-        asr: mean ASR with its interval over initialisations and trials.
+        asr: mean of what is measured, with its interval over initialisations and trials.
         free: expected ASR of the best guess without the update.
         advantage: mean advantage, or None where nothing is left to learn.
         accuracy: mean accuracy of the models.
@@ -104,19 +107,20 @@ def trace(records: Iterable[Record], figure: CurveOptions) -> list[Point]:
         x = value_of(record, figure.x)
         panel = tuple(value_of(record, key) for key in figure.panels)
         line = tuple(value_of(record, key) for key in figure.lines)
-        if None not in (x, *panel, *line):
-            groups[panel, line, x].append(record)
+        for measure in figure.measures:
+            if None not in (x, *panel, *line, value_of(record, measure)):
+                groups[(*panel, measure), line, x].append(record)
     columns = [
         (
-            np.array([row.asr for row in rows]),
+            np.array([value_of(row, panel[-1]) for row in rows], dtype=np.float64),
             np.array([f"{row.seed}/{row.initialisation}" for row in rows]),
         )
-        for rows in groups.values()
+        for (panel, _, _), rows in groups.items()
     ]
     intervals = bootstrap_means(columns) if columns else []
     return [
-        _point((panel, line, x), interval, rows, figure.beside)
-        for ((panel, line, x), rows), interval in zip(groups.items(), intervals, strict=True)
+        _point(place, interval, rows, figure.beside)
+        for (place, rows), interval in zip(groups.items(), intervals, strict=True)
     ]
 
 
@@ -129,18 +133,22 @@ def value_of(record: Record, key: str) -> Value | None:
 
 
 def _point(
-    place: tuple[tuple[Value, ...], tuple[Value, ...], Value],
+    place: tuple[Any, ...],
     asr: Interval,
     rows: Sequence[Record],
     beside: str,
 ) -> Point:
+    panel, line, x = place
+    free = np.array([value_of(row, f"{panel[-1]}_free") for row in rows], dtype=np.float64)
     gains = [row.advantage for row in rows if row.advantage is not None]
     accuracies = [row.model_accuracy for row in rows if row.model_accuracy is not None]
     numbers = [row.extra[beside] for row in rows if beside in row.extra]
     return Point(
-        *place,
+        panel,
+        line,
+        x,
         asr,
-        float(np.mean([row.asr_free for row in rows])),
+        float(free.mean()),
         float(np.mean(gains)) if gains else None,
         float(np.mean(accuracies)) if accuracies else None,
         len(rows),
@@ -327,9 +335,11 @@ def _say_line(line: tuple[Value, ...], figure: CurveOptions) -> str:
     return ", ".join(words)
 
 
-def _say_panel(panel: tuple[Value, ...], figure: CurveOptions) -> str:
-    pairs = zip(figure.panels, panel, strict=True)
+def _say_panel(panel: tuple[Any, ...], figure: CurveOptions) -> str:
+    pairs = zip(figure.panels, panel[:-1], strict=True)
     said = [_say(v) if isinstance(v, str) else f"{_say_key(k)} {_say(v)}" for k, v in pairs]
+    if len(figure.measures) > 1:
+        said.append({"asr": "all clients' labels", "asr_client": "each client's labels"}[panel[-1]])
     return ", ".join(said) or "all"
 
 
