@@ -17,7 +17,7 @@ FLOORS = [
     {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},
-    {"assumptions"},
+    {"assumptions", "batch_size", "pooling"},
     {"attacks", "defenses"},
     {"battery"},
     {"simulation", "adapters"},
