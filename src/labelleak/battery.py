@@ -14,6 +14,7 @@ from labelleak.errors import NotApplicable
 from labelleak.flags import FLAGS
 from labelleak.interfaces import (
     Attack,
+    Defense,
     Estimate,
     Knowledge,
     LocalTraining,
@@ -70,6 +71,7 @@ class Outcome:
         advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
         seconds: time per trial that answering took, preparation not counted.
         flags: assumptions of this attack that did not hold, trial by trial.
+        adaptive: whether the attacker knows the client's defense.
     """
 
     attack: str
@@ -80,6 +82,7 @@ class Outcome:
     advantage: np.ndarray | None
     seconds: float
     flags: tuple[Flag, ...] = ()
+    adaptive: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +116,15 @@ class Battery:
         ready, refused = _prepare(asked, known, num_classes, seed)
         return cls(asked, ready, refused, known, num_classes, seed, tuple(check_model(known)))
 
-    def with_batches(self, prior: Prior, training: LocalTraining) -> Battery:
-        """Prepare anew the attacks that use how batches are drawn or trained on.
+    def with_batches(
+        self, prior: Prior, training: LocalTraining, defense: Defense | None = None
+    ) -> Battery:
+        """Prepare anew the attacks that use how batches are drawn, trained on or defended.
 
         The others stay as they were prepared for the model.
         """
-        known = replace(self.known, prior=prior, training=training)
-        users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING}]
+        known = replace(self.known, prior=prior, training=training, defense=defense)
+        users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING, Need.DEFENSE}]
         ready, refused = _prepare(users, known, self.num_classes, self.seed)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
         return replace(
@@ -163,6 +168,7 @@ class Battery:
                     advantage(result.asr, asr_free),
                     seconds,
                     (*_about(attack, flags), *_noted(estimate)),
+                    Need.DEFENSE in attack.needs,
                 )
             )
         return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
@@ -248,6 +254,7 @@ def make_records(
                 trial=int(trial),
                 attack=outcome.attack,
                 threat_model=outcome.threat_model,
+                adaptive=outcome.adaptive,
                 asr=round(float(result.asr[row]), 6),
                 asr_free=round(outcome.asr_free, 6),
                 advantage=gained,
