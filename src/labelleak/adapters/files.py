@@ -59,7 +59,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
     labelleak.errors.BadInput: cannot read nowhere.safetensors: No such file or directory
     """
     where = shown_path(path)
-    with _open_regular(path, where) as file:
+    with open_regular(path, where) as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise BadInput(f"{where} is empty")
@@ -88,7 +88,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
     return TensorFile(Path(path), tensors, metadata)
 
 
-def _open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
     """Open a regular file and nothing else: a pipe would wait, a device never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -159,4 +159,4 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
-__all__ = ["TensorFile", "read_tensors"]
+__all__ = ["TensorFile", "open_regular", "read_tensors"]
