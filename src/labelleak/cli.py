@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak import __version__
+from labelleak.commands.attack import attack
+from labelleak.commands.capture import capture
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Audit how many training labels a federated learning update gives away.",
 )
+
+app.command()(attack)
+app.command()(capture)
 
 INTERRUPTED = 130
 

@@ -87,11 +87,10 @@ class CapturedUpdate:
         if not found:
             return
         self._steps += 1
-        for options in (
-            _options(optimiser, group) for group in {id(g): g for _, _, g in found}.values()
-        ):
-            if options not in self._options:
-                self._options.append(options)
+        for group in {id(group): group for _, _, group in found}.values():
+            read = _options(optimiser, group)
+            if read not in self._options:
+                self._options.append(read)
         for name, gradient, _ in found:
             mean = self.gradient.setdefault(name, torch.zeros_like(gradient))
             mean += (gradient - mean) / self._steps
