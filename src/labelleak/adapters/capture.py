@@ -91,7 +91,7 @@ class CapturedUpdate:
             read = _options(optimiser, group)
             if read not in self._options:
                 self._options.append(read)
-        for name, gradient, _ in found:
+        for name, gradient, _group in found:
             mean = self.gradient.setdefault(name, torch.zeros_like(gradient))
             mean += (gradient - mean) / self._steps
 

@@ -1,4 +1,4 @@
-"""The command `attack`: which labels does this very update give away?"""
+"""The command `attack`, which says which labels one given update gives away."""
 
 from __future__ import annotations
 
