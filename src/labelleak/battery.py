@@ -59,6 +59,27 @@ MANY_CLASSES = 256
 
 
 @dataclass(frozen=True, eq=False)
+class Answer:
+    """One attack's answer to one observation (of one or many trials), the truth not known.
+
+    Attributes:
+        attack: the attack's name.
+        threat_model: what the attacker holds: none, update, model or auxiliary.
+        estimate: what it answered.
+        seconds: time per trial that answering took, preparation not counted.
+        flags: assumptions of this attack that did not hold, trial by trial.
+        adaptive: whether the attacker knows the client's defense.
+    """
+
+    attack: str
+    threat_model: str
+    estimate: Estimate
+    seconds: float
+    flags: tuple[Flag, ...] = ()
+    adaptive: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """One attack's answer to one observation (of one or many trials), scored.
 
@@ -141,15 +162,9 @@ class Battery:
                 reasons.setdefault(attack.name, str(reason))
         return reasons
 
-    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
-        """Let every attack answer, then score it against the truth and the free guess.
-
-        Attacks that the observation does not serve (no bias, N unknown) are left out.
-        """
-        size = int(truth.counts.sum(axis=-1).flat[0])
+    def answer(self, observation: Observation) -> Iterator[Answer]:
+        """Let every attack answer that the observation serves."""
         flags = (*self.flags, *check_update(observation, self.known))
-        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
-        outcomes = []
         missing = self.not_applicable(observation)
         for attack in self.attacks:
             if attack.name in missing:
@@ -157,18 +172,31 @@ class Battery:
             start = time.perf_counter()
             estimate = self.ready[attack.name](observation)
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
-            result = score(estimate.counts, truth)
+            about = (*_about(attack, flags), *_noted(estimate))
+            adaptive = Need.DEFENSE in attack.needs
+            yield Answer(attack.name, threat_model(attack), estimate, seconds, about, adaptive)
+
+    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
+        """Let every attack answer, then score it against the truth and the free guess.
+
+        Attacks that the observation does not serve (no bias, N unknown) are left out.
+        """
+        size = int(truth.counts.sum(axis=-1).flat[0])
+        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
+        outcomes = []
+        for answer in self.answer(observation):
+            result = score(answer.estimate.counts, truth)
             outcomes.append(
                 Outcome(
-                    attack.name,
-                    threat_model(attack),
-                    estimate,
+                    answer.attack,
+                    answer.threat_model,
+                    answer.estimate,
                     result,
                     asr_free,
                     advantage(result.asr, asr_free),
-                    seconds,
-                    (*_about(attack, flags), *_noted(estimate)),
-                    Need.DEFENSE in attack.needs,
+                    answer.seconds,
+                    answer.flags,
+                    answer.adaptive,
                 )
             )
         return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
