@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from labelleak import attacks, score
+    from labelleak.adapters import flower
     from labelleak.adapters.head import find_head
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.experiments.audit import Audit, audit
@@ -48,6 +49,7 @@ __all__ = [
     "attacks",
     "audit",
     "find_head",
+    "flower",
     "prepare",
     "score",
 ]
@@ -56,6 +58,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("attacks", "score"):
         return import_module(f"labelleak.{name}")
+    if name == "flower":
+        return import_module("labelleak.adapters.flower")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'labelleak' has no attribute {name!r}")
