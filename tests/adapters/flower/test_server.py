@@ -13,6 +13,8 @@ from adapters.flower import federation  # isort: skip
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
+from labelleak.attacks import FreeGuess
+from labelleak.interfaces import Need
 from labelleak.record import read_records
 
 
@@ -168,15 +170,32 @@ def test_the_grid_hands_everything_else_through(tmp_path):
     assert [reply.has_error() for reply in grid.pull_messages(ids)] == [True]
 
 
-def test_attacks_with_the_model_see_the_weights_of_the_round(tmp_path):
-    auditor = federation.make_auditor(
-        tmp_path, model=federation.make_model, input_shape=(64,), attacks=["llg_star"]
+class Probe:
+    """An attack that keeps the head of every model that it is prepared for."""
+
+    name = "probe"
+    needs = frozenset({Need.MODEL})
+    cite = ""
+
+    def __init__(self):
+        self.heads = []
+
+    def prepare(self, known, num_classes, rng):
+        self.heads.append(known.model.head_module.weight.detach().clone())
+        return FreeGuess().prepare(known, num_classes, rng)
+
+
+def test_attacks_with_the_model_are_prepared_once_a_round_for_the_weights_sent(tmp_path):
+    probe, mine = Probe(), federation.make_model()
+    auditor = federation.make_auditor(tmp_path, model=mine, attacks=[probe])
+    result = federation.run(
+        federation.make_app(), rounds=3, wrap=lambda grid: flower.observe(grid, auditor)
     )
-    federation.run(federation.make_app(), rounds=2, wrap=lambda grid: flower.observe(grid, auditor))
-    found = read_records(tmp_path / "records.jsonl")
-    assert {r.threat_model for r in found} == {"model"}
-    assert len(found) == 2 * federation.CLIENTS
-    assert np.mean([r.advantage for r in found]) > 0.6
+    assert len(probe.heads) == 3
+    assert torch.equal(probe.heads[0], federation.make_model()[3].weight)
+    assert not torch.equal(probe.heads[1], probe.heads[0])
+    assert not torch.equal(torch.tensor(result.arrays["3.weight"].numpy()), probe.heads[2])
+    assert torch.equal(mine[3].weight, federation.make_model()[3].weight)
 
 
 def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
