@@ -10,6 +10,7 @@ import torch
 
 from labelleak.attacks import LLG
 from labelleak.counts import extract_counts
+from labelleak.errors import MissingExtra
 from labelleak.experiments.audit import audit
 from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.observation import Observation
@@ -33,6 +34,7 @@ def run_bench() -> Iterator[str]:
         yield _llg()
         yield _extraction()
         yield _table()
+        yield from _flower()
     finally:
         torch.set_num_threads(before)
 
@@ -94,6 +96,16 @@ def _table() -> str:
         f"> {TABLE_RATIO:g} x",
         slow / fast > TABLE_RATIO,
     )
+
+
+def _flower() -> Iterator[str]:
+    """Measure the audit of a Flower federation where Flower is installed."""
+    try:
+        from labelleak.experiments.bench_flower import run_flower_bench
+
+        yield from run_flower_bench()
+    except MissingExtra as reason:
+        yield f"     the audit of a Flower federation was not measured: {reason}"
 
 
 def _best(work: Callable[[], object], *, repeats: int = 15) -> float:
