@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from labelleak import attacks, score
+    from labelleak import attacks, score, testing
     from labelleak.adapters import flower
     from labelleak.adapters.head import find_head
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
@@ -52,11 +52,12 @@ __all__ = [
     "flower",
     "prepare",
     "score",
+    "testing",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attacks", "score"):
+    if name in ("attacks", "score", "testing"):
         return import_module(f"labelleak.{name}")
     if name == "flower":
         return import_module("labelleak.adapters.flower")

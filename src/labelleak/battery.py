@@ -215,6 +215,7 @@ def make_records(
     common: Mapping[str, Any],
     extra: Mapping[str, Any],
     keep_counts: bool = False,
+    more: Sequence[Mapping[str, Any]] = (),
 ) -> list[Record]:
     """Write an outcome of T trials as T records.
 
@@ -225,11 +226,12 @@ def make_records(
         common: the record's keys that all trials share (data, model, scheme, ...).
         extra: further keys that all trials share.
         keep_counts: write guessed and true counts too; they are private.
+        more: further keys of each trial.
     """
     result = outcome.score
     records = []
     for row, trial in enumerate(trials):
-        keys = dict(extra)
+        keys = {**extra, **(more[row] if more else {})}
         keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
         keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
         keys["exact"] = bool(result.exact[row])

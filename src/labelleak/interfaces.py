@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar, Literal, Protocol
@@ -14,6 +14,7 @@ from labelleak.counts import Floats, Ints
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.observation import Observation
 from labelleak.priors import Prior, UniformPrior
+from labelleak.updates import Memory, Sees, Update
 from labelleak.white_box import WhiteBox
 
 
@@ -28,6 +29,7 @@ class Need(Enum):
     PRIOR = "a prior over label counts"
     TRAINING = "the client's local training (learning rate, steps, optimiser)"
     FULL_GRADIENT = "the gradient of every parameter, not of the head alone"
+    DEFENSE = "the defense that the client uses"
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,46 @@ class LocalTraining:
             raise BadInput("Nesterov momentum needs a momentum above 0 and no dampening")
 
 
+class Defense(Protocol):
+    """What a client does to hide its labels: to its update, or to how it computes it.
+
+    Immutable and without hidden state: what must last from round to round is a `Memory` that is
+    handed in and given back. The same generator state gives the same answer.
+    """
+
+    @property
+    def label(self) -> str:
+        """The text form, as on the command line and in records."""
+        ...
+
+    @property
+    def sees(self) -> Sees:
+        """How much of an update must be at hand for the answer to be exact."""
+        ...
+
+    @property
+    def changes_training(self) -> bool:
+        """Whether `gradients` differs from the plain gradients of the mean cross-entropy."""
+        ...
+
+    def gradients(
+        self,
+        model: WhiteBox,
+        batches: Sequence[LabelledData],
+        rng: np.random.Generator,
+        *,
+        full: bool = False,
+    ) -> Update:
+        """Compute each batch's gradient as the client does, before `apply`."""
+        ...
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Give what is shared in place of an update, and what the client keeps for its next."""
+        ...
+
+
 _UNIFORM = UniformPrior()
 
 
@@ -122,6 +164,7 @@ class Knowledge:
         auxiliary: labelled data of the attacker's own.
         prior: how label counts are distributed before the update is seen.
         training: how the client trained.
+        defense: what the client does to its update before it is shared.
     """
 
     model: WhiteBox | None = None
@@ -129,6 +172,7 @@ class Knowledge:
     auxiliary: LabelledData | None = None
     prior: Prior = _UNIFORM
     training: LocalTraining | None = None
+    defense: Defense | None = None
 
     def granted(self, needs: frozenset[Need]) -> Knowledge:
         """Keep only what an attack with these needs may see."""
@@ -141,6 +185,8 @@ class Knowledge:
             known = replace(known, prior=_UNIFORM)
         if Need.TRAINING not in needs:
             known = replace(known, training=None)
+        if Need.DEFENSE not in needs:
+            known = replace(known, defense=None)
         return known
 
 
@@ -217,6 +263,7 @@ def _refuse(attack: Attack, known: Knowledge) -> None:
         (Need.MODEL, known.model),
         (Need.AUXILIARY, known.auxiliary),
         (Need.TRAINING, known.training),
+        (Need.DEFENSE, known.defense),
     ):
         if need in attack.needs and held is None:
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not granted")
@@ -247,6 +294,7 @@ def samples(observation: Observation) -> int:
 
 __all__ = [
     "Attack",
+    "Defense",
     "Estimate",
     "Knowledge",
     "LabelledData",

@@ -131,6 +131,30 @@ class SummedPrior:
         return _upper(pooled)
 
 
+@dataclass(frozen=True)
+class RepeatedPrior:
+    """Every sample counted several times, as by a client that passes over its data again.
+
+    Counts are multiples of E, so ``P(c >= k) = P(c / E >= ceil(k / E))``. N should be a multiple of
+    E; other N are answered with the next one's tails, cut off at N.
+
+    Attributes:
+        once: how the counts of one pass are distributed.
+        times: E, passes.
+
+    >>> RepeatedPrior(UniformPrior(), 2).tails(4, 4)[0].tolist()
+    [0.4375, 0.4375, 0.0625, 0.0625]
+    """
+
+    once: Prior
+    times: int
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        single = self.once.tails(-(-num_samples // self.times), num_classes)
+        return np.repeat(single, self.times, axis=-1)[..., :num_samples]
+
+
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     """Give the best guess that needs no update, and the ASR that it scores on average.
 

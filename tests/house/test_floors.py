@@ -14,15 +14,15 @@ SOURCE = Path(labelleak.__file__).parent
 FLOORS = [
     {"errors"},
     {"whole_files", "seeding"},
-    {"observation", "record", "counts", "intervals", "white_box", "flags"},
+    {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},
-    {"assumptions"},
+    {"assumptions", "batch_size", "pooling"},
     {"attacks", "defenses"},
     {"battery"},
     {"simulation", "adapters"},
     {"experiments", "listings"},
-    {"commands"},
+    {"commands", "testing"},
     {"cli"},
     {"__main__"},
 ]

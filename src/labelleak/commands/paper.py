@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts")
+OTHERS = ("signals", "attacks", "verdicts", "home")
 
 
 def paper(
@@ -63,6 +63,8 @@ def paper(
         _attacks(data, model, out, seed)
     elif name == "verdicts":
         _verdicts(data, out, seed)
+    elif name == "home":
+        _home(data, out, seed)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -94,14 +96,16 @@ def _preset(
     overwrite: bool,
 ) -> Exhibit:
     from labelleak.experiments.presets import load_preset
+    from labelleak.report.curves import describe_ends, trace
     from labelleak.report.gallery import Exhibit
 
     grid = load_preset(name, quick=quick, override={"data": data, "seed": seed})
-    run_into(grid, out, executor, overwrite=overwrite)
+    rows = run_into(grid, out, executor, overwrite=overwrite)
+    found = tuple(describe_ends(trace(rows, grid.figure), grid.figure))
     picture = (out / "curves.svg").read_text(encoding="utf-8")
     coarse = ["--quick"] if quick else []
     command = ["labelleak", "paper", name, "--data", data, "--seed", str(seed), *coarse]
-    return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command))
+    return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command), found)
 
 
 def _signals(out: Path, data: str, seed: int) -> Exhibit:
@@ -146,6 +150,13 @@ def _verdicts(data: str, out: Path, seed: int) -> None:
     with progress_bar("verdicts", "cells") as advance:
         table = run_verdicts(data, out, seed=seed, progress=advance)
     print(f"wrote {table}")
+
+
+def _home(data: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.home import run_home
+
+    with progress_bar("home", "cells") as advance:
+        print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
 
 
 __all__ = ["paper"]

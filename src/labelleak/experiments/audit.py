@@ -19,13 +19,14 @@ from labelleak.battery import Battery, make_records
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, dummies_of, init_of, plan_audit, view_model
+from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.updates import Clients
 from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.record import Record, read_records
-from labelleak.seeding import stream, whole_number
+from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.models import fingerprint, own_activation
-from labelleak.simulation.training import Training, accuracy, train_in_stages
+from labelleak.simulation.training import accuracy
 from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
@@ -77,9 +78,7 @@ def audit_stages(
         return
     options = plan.options
     model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
-    training = Training(lr=options.train_lr)
-    rng = stream(options.seed, "training", initialisation)
-    for stage in train_in_stages(model, plan.roles.train, stages, training, rng=rng):
+    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
         model.train(options.mode == "train")
         unit: list[Record] = []
         for cell in _audit_model(plan, initialisation, stage, model):
@@ -120,6 +119,7 @@ def _audit_model(
                 common={**common, **shared.common},
                 extra={**extra, **shared.extra, **more},
                 keep_counts=options.keep_counts,
+                more=shared.score_clients(outcome.estimate.counts),
             )
         ]
 
@@ -137,7 +137,6 @@ def _provenance(
         "initialisation": initialisation,
         "training_steps": stage,
         "num_classes": plan.data.num_classes,
-        "defense": "none",
         "labelleak": labelleak.__version__,
         "torch": str(torch.__version__),
         "command": plan.command,
@@ -154,10 +153,16 @@ def _provenance(
         "data_fingerprint": plan.data.fingerprint,
         "model_fingerprint": fingerprint(module),
         "train_lr": options.train_lr,
+        "train_batch_size": options.train_batch_size,
         "dummies": str(dummies_of(options).value),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
+    if options.users is not None:
+        extra["users"] = options.users
+        extra["partition"] = options.partition
+        extra["per_round"] = options.per_round or options.users
+        extra["round_steps"] = options.round_steps
     for name, choice in (("weights", options.weights), ("head", options.head)):
         if choice is not None:
             extra[name] = Path(choice).name

@@ -97,13 +97,15 @@ def make_grid(
             raise unknown_name("key", key, (*OPTIONS, *_OWN))
     common = {key: value for key, value in tree.items() if key in OPTIONS}
     parts = _tables(tree, "part") or [{}]
-    coarse = _table(tree, "quick") if quick else {}
+    coarse = _table(tree, "quick")
     for table, kind in ((coarse, "key under [quick]"), *((p, "key under [[part]]") for p in parts)):
         for key in table:
             if key not in OPTIONS:
                 raise unknown_name(kind, key, OPTIONS)
     audits = [
-        audit for part in parts for audit in _multiply({**common, **part, **coarse, **override})
+        audit
+        for part in parts
+        for audit in _multiply({**common, **part, **(coarse if quick else {}), **override})
     ]
     return Grid(
         name,

@@ -40,12 +40,19 @@ class AuditOptions:
         optimiser: sgd or adam.
         clients: how many clients' updates are averaged before the attacker sees them, as under
             secure aggregation, each audited.
+        defenses: what clients do to hide their labels, each audited; ``none`` is no defense, and
+            ``|`` joins several (``clip:1|gaussian:0.1``).
         attacks: names of attacks, or ``standard``.
         dummies: what LLG* feeds the model; None for the paper's choice by data set.
         trials: batches per cell, spread over the initialisations.
         initialisations: independently initialised models.
-        training_steps: steps of training before the audit, each audited.
+        training_steps: steps of training before the audit, each audited; rounds, with users.
         train_lr: learning rate of that training.
+        train_batch_size: samples per step of that training.
+        users: train by federated averaging over so many clients; None trains on all data at once.
+        partition: how the training data are parted among the users.
+        per_round: users drawn for each round; None for all.
+        round_steps: local steps of each user in a round.
         victims: unseen, or seen: drawn from what the model was trained on.
         gradient: auto, autograd, or head_table.
         keep_counts: write true and guessed counts into the records; they are private.
@@ -67,19 +74,32 @@ class AuditOptions:
     weight_decay: Factor = 0.0
     optimiser: Literal["sgd", "adam"] = "sgd"
     clients: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    defenses: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard",)
     dummies: Literal["zeros", "ones", "uniform", "gaussian"] | None = None
     trials: Count = 100
     initialisations: Count | None = None
     training_steps: Annotated[tuple[Steps, ...], Field(min_length=1)] = STAGES
     train_lr: Rate = 0.05
+    train_batch_size: Count = 64
+    users: Count | None = None
+    partition: str = "iid"
+    per_round: Count | None = None
+    round_steps: Count = 1
     victims: Literal["unseen", "seen"] = "unseen"
     gradient: Literal["auto", "autograd", "head_table"] = "auto"
     keep_counts: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator(
-        "batch_sizes", "schemes", "attacks", "training_steps", "local_steps", "lr", "clients"
+        "batch_sizes",
+        "schemes",
+        "attacks",
+        "training_steps",
+        "local_steps",
+        "lr",
+        "clients",
+        "defenses",
     )
     @classmethod
     def _no_repeats(cls, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -107,7 +127,7 @@ def check_options(**choices: object) -> AuditOptions:
     10
     """
     given = {name: value for name, value in choices.items() if value is not None}
-    for name in ("schemes", "attacks"):
+    for name in ("schemes", "attacks", "defenses"):
         if isinstance(given.get(name), str):
             given[name] = (given[name],)
     try:
@@ -119,6 +139,12 @@ def check_options(**choices: object) -> AuditOptions:
         raise BadInput(f"--{name} {first['input']!r}: {reason}") from error
     if options.weights and options.models > 1:
         raise BadInput("--weights gives one model; leave out --initialisations")
+    if options.users is None and (options.per_round or options.round_steps > 1):
+        raise BadInput("--per-round and --round-steps speak of users; add --users")
+    if options.users and options.per_round and options.per_round > options.users:
+        raise BadInput(
+            f"a round cannot have {options.per_round} of {options.users} users; lower --per-round"
+        )
     if options.models > options.trials:
         raise BadInput(
             f"{options.trials} trials cannot be spread over {options.models} initialisations; "

@@ -19,7 +19,11 @@ PRESETS = (
     "activations",
     "local_iterations",
     "learning_rates",
+    "federations",
     "aggregates",
+    "noise",
+    "compression",
+    "privacy",
 )
 
 

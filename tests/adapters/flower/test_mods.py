@@ -13,6 +13,7 @@ from adapters.flower import federation  # isort: skip
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp.mod import LocalDpMod
 
+from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.record import read_records
 
@@ -335,3 +336,28 @@ def test_unknown_policies_and_a_missing_defense_are_refused(tmp_path):
         flower.audit_mod(auditor, "blok")
     with pytest.raises(BadInput, match="needs a defense"):
         flower.audit_mod(auditor, "defend")
+
+
+@pytest.mark.parametrize("text", ["clip:0.01", "gaussian:1", "topk:0.1", "clip:0.01|gaussian:0.1"])
+def test_defenses_of_labelleak_work_as_mods(text, bare):
+    got = arrays_of(call([flower.defense_mod(parse_defense(text), head="3", seed=0)])[0])
+    assert not same(got, bare)
+    assert all(np.isfinite(array).all() for array in got.values())
+    if text == "clip:0.01":
+        sent = federation.make_model().state_dict()
+        moved = sum(((got[n] - sent[n].numpy()) ** 2).sum() for n in FLOATS)
+        assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_what_a_defense_remembers_survives_in_the_client_state():
+    from labelleak.adapters.flower.defend import load_memory, save_memory
+    from labelleak.updates import Memory
+
+    part = Memory(2, {"a.b": torch.ones(1, 2)}, {"c": torch.zeros(1, 3)})
+    context = federation.empty_context()
+    assert load_memory(context) is None
+    save_memory(context, Memory(2, parts=(None, part)))
+    found = load_memory(context)
+    assert (found.rounds, found.parts[0], found.parts[1].rounds) == (2, None, 2)
+    assert torch.equal(found.parts[1].residual["a.b"], torch.ones(1, 2))
+    assert list(found.parts[1].momentum) == ["c"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from labelleak.adapters.flower.messages import Arrays, only_record
 from labelleak.errors import BadInput
+from labelleak.updates import Memory, Update
 
 # A defense of labelleak (an object with `apply`), or a function from updates to updates; either
 # sees name -> tensor with one leading dimension of trials, of size 1 here.
@@ -86,9 +86,8 @@ def _apply(
         changed: Tensors = defense(dict(update))
         _check(update, changed)
         return changed
-    update_type = import_module("labelleak.updates").Update
     held = load_memory(context)
-    answer, kept = defense.apply(update_type(update, head), rng, held)
+    answer, kept = defense.apply(Update(update, head), rng, held)
     if kept is not None:
         save_memory(context, kept)
     _check(update, answer.tensors)
@@ -136,14 +135,13 @@ def _flatten(memory: Any, path: str, rounds: dict[str, int], arrays: dict[str, A
 def _unflatten(path: str, rounds: Mapping[str, Any], arrays: Arrays) -> Any:
     if f"{path}rounds" not in rounds:
         return None
-    memory_type: Callable[..., Any] = import_module("labelleak.updates").Memory
 
     def tensors(kind: str) -> dict[str, Tensor]:
         start = f"{path}{kind}|"
         return {name[len(start) :]: arrays[name] for name in arrays if name.startswith(start)}
 
     parts = range(int(rounds[f"{path}parts"]))
-    return memory_type(
+    return Memory(
         rounds=int(rounds[f"{path}rounds"]),
         residual=tensors("residual"),
         momentum=tensors("momentum"),
