@@ -207,13 +207,14 @@ class Auditor:
         if finding.not_applicable:
             keys["not_applicable"] = dict(finding.not_applicable)
         common = self._common(finding, str(keys.pop("defense", self.defense)))
+        trial = whole_number(self.seed, "trial", sender.round, sender.client)
         records = [
             record
             for outcome in finding.outcomes
             for record in make_records(
                 outcome,
                 finding.truth,
-                trials=[whole_number(self.seed, "trial", sender.round, sender.client)],
+                trials=[trial],
                 common=common,
                 extra=keys,
                 keep_counts=self.keep_counts,
