@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from labelleak import attacks, score, testing
+    from labelleak.adapters import flower
     from labelleak.adapters.capture import CapturedUpdate, capture
     from labelleak.adapters.files import read_tensors
     from labelleak.adapters.head import find_head
@@ -60,6 +61,7 @@ __all__ = [
     "audit",
     "capture",
     "find_head",
+    "flower",
     "prepare",
     "read_tensors",
     "score",
@@ -70,6 +72,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("attacks", "score", "testing"):
         return import_module(f"labelleak.{name}")
+    if name == "flower":
+        return import_module("labelleak.adapters.flower")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'labelleak' has no attribute {name!r}")
