@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from labelleak import __version__
-from labelleak.errors import BadInput, LabelleakError
-
-if TYPE_CHECKING:
-    from labelleak.experiments.journal import Journal
-    from labelleak.experiments.plan import Plan
-    from labelleak.record import Record
+from labelleak.commands.attack import attack
+from labelleak.commands.audit import audit, report
+from labelleak.commands.capture import capture
+from labelleak.commands.gate import gate
+from labelleak.commands.paper import paper
+from labelleak.commands.run import run
+from labelleak.commands.watch import watch
+from labelleak.errors import LabelleakError
 
 app = typer.Typer(
     add_completion=False,
@@ -27,15 +26,15 @@ app = typer.Typer(
     help="Audit how many training labels a federated learning update gives away.",
 )
 
-INTERRUPTED = 130
-
 
 class Listing(StrEnum):
     """What `labelleak list` can list."""
 
     attacks = "attacks"
+    defenses = "defenses"
     data = "data"
     models = "models"
+    paper = "paper"
     schemes = "schemes"
 
 
@@ -64,170 +63,23 @@ def _root(
     pass
 
 
-@app.command()
-def audit(
-    out: Annotated[Path, typer.Option(help="Folder for records.jsonl and report.html.")] = Path(
-        "out"
-    ),
-    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
-    model: Annotated[
-        str, typer.Option(help="Name (`labelleak list models`) or package.module:factory.")
-    ] = "cnn",
-    activation: Annotated[
-        str | None, typer.Option(help="relu, sigmoid, tanh, ...; the model's own if left out.")
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(help="default (PyTorch's), uniform (-0.5 to 0.5, the paper's) or xavier."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Safetensors file of trained weights for the model.")
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Module name of the last linear layer; found if left out.")
-    ] = None,
-    mode: Annotated[
-        str, typer.Option(help="train (as clients run it) or eval; matters to batch norm.")
-    ] = "train",
-    batch_sizes: Annotated[
-        str, typer.Option(help="Samples per batch, comma-separated.")
-    ] = "1,2,4,8,16,32,64,128",
-    schemes: Annotated[
-        str, typer.Option(help="How batches are drawn; see `labelleak list schemes`.")
-    ] = "iid,unbalanced",
-    attacks: Annotated[
-        str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
-    ] = "standard",
-    dummies: Annotated[
-        str | None,
-        typer.Option(
-            help="LLG*'s inputs: zeros, ones, uniform, gaussian; else the paper's choice."
-        ),
-    ] = None,
-    trials: Annotated[int, typer.Option(help="Batches per cell, over all initialisations.")] = 100,
-    initialisations: Annotated[
-        int | None, typer.Option(help="Independent models; 10 if left out, 1 with --weights.")
-    ] = None,
-    training_steps: Annotated[
-        str, typer.Option(help="Training steps before the audit, comma-separated.")
-    ] = "0,300",
-    train_lr: Annotated[float, typer.Option(help="Learning rate of that training.")] = 0.05,
-    victims: Annotated[
-        str, typer.Option(help="unseen, or seen: drawn from what the model was trained on.")
-    ] = "unseen",
-    gradient: Annotated[
-        str, typer.Option(help="auto, autograd or head_table (same numbers, faster).")
-    ] = "auto",
-    keep_counts: Annotated[
-        bool, typer.Option("--keep-counts", help="Write true and guessed counts; private!")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads for the model's arithmetic.", min=1)] = 1,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Drop another audit that lies in --out.")
-    ] = False,
-) -> None:
-    """Audit a simulated client: how many labels does its shared gradient give away?"""
-    import torch
-
-    from labelleak.experiments.audit import open_journal
-    from labelleak.experiments.options import check_options
-    from labelleak.experiments.plan import plan_audit
-
-    torch.set_num_threads(threads)
-    options = check_options(
-        data=data,
-        model=model,
-        activation=activation,
-        init=init,
-        weights=weights,
-        head=head,
-        mode=mode,
-        batch_sizes=_numbers("batch-sizes", batch_sizes),
-        schemes=_names(schemes),
-        attacks=_names(attacks),
-        dummies=dummies,
-        trials=trials,
-        initialisations=initialisations,
-        training_steps=_numbers("training-steps", training_steps),
-        train_lr=train_lr,
-        victims=victims,
-        gradient=gradient,
-        keep_counts=keep_counts,
-        seed=seed,
-    )
-    plan = plan_audit(options, command=_command())
-    with open_journal(plan, out, overwrite=overwrite) as journal:
-        _run(plan, journal)
-    _conclude(journal.records, out / "report.html")
-
-
-@app.command()
-def report(
-    records: Annotated[Path, typer.Argument(help="A records.jsonl file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Page to write; report.html beside the records if left out.")
-    ] = None,
-) -> None:
-    """Render the page of an audit again from its records; needs no torch."""
-    _conclude(records, out or records.with_name("report.html"))
+app.command()(audit)
+app.command()(report)
+app.command()(attack)
+app.command()(capture)
+app.command()(run)
+app.command()(paper)
+app.command()(gate)
+app.command()(watch)
 
 
 @app.command(name="list")
 def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
-    """List attacks, data sets, models or batch schemes."""
+    """List attacks, defenses, data sets, models, experiments or batch schemes."""
     from labelleak.listings import describe
 
     for name, line in describe(what.value):
         print(f"{name:<18} {line}")
-
-
-@app.command()
-def paper(
-    name: Annotated[
-        str, typer.Argument(help="signals (what LLG rests on), attacks or verdicts (tables).")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
-    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
-    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-) -> None:
-    """Repeat an experiment of the literature: its figure or table by one command."""
-    import torch
-
-    torch.set_num_threads(1)
-    if name == "signals":
-        from labelleak.experiments.signals import draw_signals
-
-        for path in draw_signals(data, out, seed=seed):
-            print(f"wrote {path}")
-    elif name == "attacks":
-        _tabulate_attacks(data, model, out, seed)
-    elif name == "verdicts":
-        from labelleak.experiments.verdicts import run_verdicts
-
-        with _progress() as advance:
-            table = run_verdicts(data, out, seed=seed, progress=advance)
-        print(f"wrote {table}")
-    else:
-        from labelleak.errors import unknown_name
-
-        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts"])
-
-
-def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.attack_table import make_table, plan_table
-    from labelleak.experiments.audit import open_journal
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
-
-    plan = plan_table(data, model, seed=seed, command=_command())
-    with open_journal(plan, out) as journal:
-        _run(plan, journal)
-    table = make_table(read_records(journal.records))
-    write_whole(out / "attacks.md", table)
-    print(table)
-    print(f"\nrecords  {journal.records}\ntable    {out / 'attacks.md'}")
 
 
 @app.command()
@@ -250,89 +102,6 @@ def selftest() -> None:
         failed |= not control.passed
     if failed:
         raise typer.Exit(1)
-
-
-def _run(plan: Plan, journal: Journal) -> None:
-    """Run a plan under a progress bar; an interrupt keeps what was finished."""
-    from labelleak.experiments.audit import run_plan
-
-    try:
-        with _progress() as advance:
-            run_plan(plan, journal=journal, progress=advance)
-    except KeyboardInterrupt:
-        done, total = len(journal.done), len(plan.units)
-        print(
-            f"\nInterrupted. {done} of {total} parts (a model at a stage) are done and kept in "
-            f"{journal.records}; "
-            "run the same command again to go on.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: list[Any] = [
-        TextColumn("auditing"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} cells, left"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("audit", total=1)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _conclude(records: Path, page: Path) -> None:
-    """Write the page and print the findings."""
-    from rich.console import Console
-
-    from labelleak.report import headline, summary_table, tabulate, worst_cases, write_report
-
-    rows = write_report(records, page)
-    worst = worst_cases(rows)
-    console = Console()
-    console.print(summary_table(tabulate(rows), worst))
-    for sentence in headline(worst):
-        console.print(sentence, highlight=False)
-    _print_flags(rows)
-    print(f"\nrecords  {records}\nreport   {page}")
-
-
-def _print_flags(rows: Sequence[Record]) -> None:
-    """Say which assumptions did not hold, the most frequent first."""
-    from labelleak.report.scope import flags, not_applicable
-
-    for reason in not_applicable(rows):
-        print(f"\nNot applicable: {reason}")
-    raised = flags(rows)
-    if raised:
-        print("\nFlags (an assumption did not hold; see the report for what to do):")
-    for flag in raised:
-        print(f"  {flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _names(text))
-    except ValueError:
-        raise BadInput(
-            f"--{option} takes whole numbers with commas between, not {text!r}"
-        ) from None
-
-
-def _command() -> str:
-    """Give the command as typed, with the program's folder left out."""
-    import shlex
-
-    return shlex.join(["labelleak", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One line on each attack, defense, data set, model and batch scheme, from its definition."""
+"""One line on each attack, defense, data set, model, scheme and experiment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def describe(what: str) -> Iterator[tuple[str, str]]:
-    """Give name and line of everything of a kind: attacks, defenses, data, models or schemes.
+    """Give name and line of everything of a kind: attacks, defenses, data, models, paper, schemes.
 
     >>> dict(describe("schemes"))["iid"]
     'every label drawn uniformly'
@@ -26,6 +26,14 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         from labelleak.simulation.models import MODELS
 
         yield from MODELS.items()
+    elif what == "paper":
+        from labelleak.experiments.presets import describe_presets
+
+        yield from describe_presets()
+        yield "signals", "What LLG rests on: row sums of present and absent classes (P1, P2)"
+        yield "attacks", "Table: every attack, untrained and trained, N from 1 to 1,024"
+        yield "verdicts", "Tables: which attack is strongest where"
+        yield "home", "Table: LLBG and RLU on the clients of their own papers"
     else:
         from labelleak.simulation.batches import SCHEMES
 

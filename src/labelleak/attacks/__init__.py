@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from labelleak.attacks.adaptive import (
+    ADAPTIVE,
+    AdaptiveLLGPlus,
+    AdaptiveLLGStar,
+    AdaptiveRegression,
+)
 from labelleak.attacks.baselines import FreeGuess, RandomGuess
-from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
+from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired
+from labelleak.attacks.class_shares import SoftLabelShares
 from labelleak.attacks.client_training import ClientSimulation
 from labelleak.attacks.confusions import ILRG, PPLR, RLU
 from labelleak.attacks.dlg import DLG
+from labelleak.attacks.epochs import RLUEpochs
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
@@ -35,12 +43,15 @@ ATTACKS: dict[str, type[Attack]] = {
         DLG,
         Interpolation,
         LLGPlus,
+        LLBGMeasured,
         PPLR,
         RLU,
+        RLUEpochs,
         GradientRegression,
+        SoftLabelShares,
         ClientSimulation,
     )
-}
+} | ADAPTIVE
 
 
 def make_attack(name: str) -> Attack:
@@ -58,6 +69,7 @@ def make_attack(name: str) -> Attack:
 
 
 __all__ = [
+    "ADAPTIVE",
     "ATTACKS",
     "DLG",
     "EBI",
@@ -69,17 +81,23 @@ __all__ = [
     "RLG",
     "RLU",
     "ZLG",
+    "AdaptiveLLGPlus",
+    "AdaptiveLLGStar",
+    "AdaptiveRegression",
     "ClientSimulation",
     "Dummies",
     "FreeGuess",
     "GradientRegression",
     "Interpolation",
+    "LLBGMeasured",
     "LLGPlus",
     "LLGRepaired",
     "LLGStar",
+    "RLUEpochs",
     "RandomGuess",
     "RowMinimum",
     "SoftLabel",
+    "SoftLabelShares",
     "dummies_for",
     "make_attack",
 ]
