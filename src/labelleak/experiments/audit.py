@@ -26,6 +26,7 @@ from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.record import Record, read_records
 from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
 from labelleak.whole_files import write_whole
@@ -105,11 +106,16 @@ def audit_model(
     test = LabelledData(plan.data.x_test, plan.data.y_test)
     common, extra = _provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
+    plain = Gradients()
+    batteries: dict[str, Battery] = {}
     for cell in plan.cells:
         shared = clients.share(cell)
+        last = batteries.get(cell.defense.label, battery)
         # An adaptive attacker imitates one shared gradient; without a defense there is none.
-        defense = cell.defense if cell.defense.links and cell.shares_gradient else None
-        known = battery.with_batches(shared.prior, shared.training, defense)
+        imitable = cell.defense.links and cell.shares_gradient
+        defense = last.known.defense or KnownDefense(cell.defense, plain) if imitable else None
+        known = last.with_batches(shared.prior, shared.training, defense)
+        batteries[cell.defense.label] = known
         missing = {**plan.left_out, **known.not_applicable(shared.observation)}
         if not cell.defense.links:
             missing = {name: why for name, why in missing.items() if name not in ADAPTIVE}
