@@ -1,0 +1,88 @@
+"""Clients followed over rounds: memories last, what is pooled adds up, and figures are the naive ones."""
+
+import numpy as np
+import pytest
+
+from labelleak.experiments.compression_rounds import (
+    ANSWERS,
+    EACH,
+    UPDATES,
+    PartPrior,
+    RoundsOptions,
+    measure_rounds,
+)
+from labelleak.experiments.compression_tables import (
+    make_cost_table,
+    make_finding_tables,
+    make_round_tables,
+)
+from labelleak.priors import UnbalancedPrior
+from labelleak.simulation.batches import parse_scheme
+from labelleak.simulation.datasets import load_dataset
+
+OPTIONS = RoundsOptions(
+    activations=("relu",),
+    schemes=("unbalanced",),
+    defenses=("none", "prune:0.99", "prune:0.99:feedback", "historical_compression:0.8"),
+    rounds=2,
+    clients=6,
+    initialisations=1,
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return measure_rounds(load_dataset("digits"), OPTIONS)
+
+
+def test_the_first_round_is_the_same_with_and_without_feedback_and_later_ones_are_not(rows):
+    def rates(defense, number):
+        return [
+            (row.attack, row.trial, row.asr)
+            for row in rows
+            if row.defense == defense and row.extra.get("round") == number
+        ]
+
+    assert rates("prune:0.99", 1) == rates("prune:0.99:feedback", 1) != []
+    assert rates("prune:0.99", 2) != rates("prune:0.99:feedback", 2)
+
+
+def test_pooled_answers_are_about_all_labels_and_pooled_updates_too(rows):
+    sizes = {(row.extra["kind"], row.num_samples) for row in rows}
+    assert sizes == {(EACH, 8), (ANSWERS, 16), (UPDATES, 16)}
+    plain = [
+        row.asr
+        for row in rows
+        if row.defense == "none" and row.extra["kind"] == ANSWERS and row.attack == "llg_plus"
+    ]
+    assert np.mean(plain) > 0.9
+
+
+def test_the_historical_rule_wipes_whole_heads_and_pruning_none(rows):
+    wiped = {
+        defense: [r.extra["head_wiped"] for r in rows if r.defense == defense and "round" in r.extra]
+        for defense in OPTIONS.defenses
+    }
+    assert np.mean(wiped["historical_compression:0.8"]) > 0.3
+    assert not any(wiped["none"] + wiped["prune:0.99"] + wiped["prune:0.99:feedback"])
+
+
+def test_prior_of_a_round_is_that_of_shuffled_labels():
+    rng = np.random.default_rng(0)
+    pool = np.repeat(np.arange(10), 50)
+    drawn = pool[parse_scheme("unbalanced").draw(pool, 10, 16, 20000, rng)]
+    first = rng.permuted(drawn, axis=1)[:, :4]
+    counts = (first == 0).sum(axis=1)
+    seen = [np.mean(counts >= k) for k in range(1, 5)]
+    assert PartPrior(UnbalancedPrior(), 4).tails(4, 10)[0] == pytest.approx(seen, abs=0.012)
+
+
+def test_tables_hold_a_row_for_each_defense(rows):
+    table = make_round_tables(rows)
+    assert all(f"| {defense} |" in table for defense in OPTIONS.defenses)
+    each = [row for row in rows if row.extra["kind"] == EACH and row.extra["round"] == 1]
+    assert "| prune:0.99 |" in make_finding_tables(each)
+    cost = {"data": "d", "activation": "relu", "rounds": 2, "defense": "none", "seed": 0}
+    assert "| none | 0.500 | 0.500 to 0.500 | 1,000 |" in make_cost_table(
+        [{**cost, "accuracy": 0.5, "wire_bytes": 1000.0}]
+    )

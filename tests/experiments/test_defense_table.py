@@ -1,0 +1,52 @@
+"""The table of all defenses: every defense has a row, and epsilon is the accountant's."""
+
+import numpy as np
+
+from labelleak.defenses import DEFENSES as ALL
+from labelleak.defenses import parse_defense
+from labelleak.experiments.audit import run_plan
+from labelleak.experiments.defense_costs import cohort_of, measure_costs
+from labelleak.experiments.defense_table import DEFENSES, make_defense_table
+from labelleak.experiments.options import check_options
+from labelleak.experiments.plan import plan_audit
+from labelleak.simulation.datasets import load_dataset
+
+
+def test_every_family_is_in_the_table():
+    named = {part.name for text in DEFENSES for part in parse_defense(text).parts}
+    assert set(ALL) - named == {"exponential", "threshold"}
+
+
+def test_a_row_holds_advantages_accuracy_bytes_and_epsilon():
+    texts = ("none", "clip:1", "clip:1|gaussian:1")
+    options = check_options(
+        batch_sizes=(8,),
+        schemes=("unbalanced",),
+        defenses=texts,
+        attacks=("free", "llg", "llg_star", "llg_plus", "llg_plus_adaptive"),
+        trials=6,
+        initialisations=2,
+        training_steps=(0,),
+    )
+    rows = run_plan(plan_audit(options), journal=None, progress=lambda done, total: None)
+    by = {
+        text: np.mean([r.asr for r in rows if r.defense == text and r.attack == "llg"])
+        for text in texts
+    }
+    assert by["clip:1"] == by["none"]  # clipping changes no sign
+    costs = [
+        {"defense": text, "accuracy": 0.5, "wire_bytes": 1000.0, "seed": 0} for text in texts
+    ]
+    table = make_defense_table(rows, costs, 1.0).splitlines()
+    assert table[4].startswith("| none |") and table[4].endswith("| 0.50 | 1,000 | - |")
+    assert table[5].endswith("| - |") and table[6].endswith("(update) |")
+
+
+def test_costs_compare_on_the_same_federation():
+    from dataclasses import replace
+
+    short = replace(cohort_of("relu"), rounds=3, users=2)
+    rows = measure_costs(load_dataset("digits"), short, ("none", "prune:0", "prune:0.99"), (0,))
+    assert [row["defense"] for row in rows] == ["none", "prune:0", "prune:0.99"]
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
+    assert rows[2]["wire_bytes"] < 0.1 * rows[0]["wire_bytes"]
