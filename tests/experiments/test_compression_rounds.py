@@ -1,4 +1,4 @@
-"""Clients followed over rounds: memories last, what is pooled adds up, and figures are the naive ones."""
+"""Clients followed over rounds: memories last, and what is pooled is about all labels."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from labelleak.experiments.compression_rounds import (
     measure_rounds,
 )
 from labelleak.experiments.compression_tables import (
+    draw_rounds,
     make_cost_table,
     make_finding_tables,
     make_round_tables,
@@ -60,7 +61,9 @@ def test_pooled_answers_are_about_all_labels_and_pooled_updates_too(rows):
 
 def test_the_historical_rule_wipes_whole_heads_and_pruning_none(rows):
     wiped = {
-        defense: [r.extra["head_wiped"] for r in rows if r.defense == defense and "round" in r.extra]
+        defense: [
+            r.extra["head_wiped"] for r in rows if r.defense == defense and "round" in r.extra
+        ]
         for defense in OPTIONS.defenses
     }
     assert np.mean(wiped["historical_compression:0.8"]) > 0.3
@@ -77,8 +80,9 @@ def test_prior_of_a_round_is_that_of_shuffled_labels():
     assert PartPrior(UnbalancedPrior(), 4).tails(4, 10)[0] == pytest.approx(seen, abs=0.012)
 
 
-def test_tables_hold_a_row_for_each_defense(rows):
+def test_tables_hold_a_row_for_each_defense(rows, tmp_path):
     table = make_round_tables(rows)
+    assert {path.name for path in draw_rounds(rows, tmp_path)} == {"curves.svg", "curves.md"}
     assert all(f"| {defense} |" in table for defense in OPTIONS.defenses)
     each = [row for row in rows if row.extra["kind"] == EACH and row.extra["round"] == 1]
     assert "| prune:0.99 |" in make_finding_tables(each)

@@ -34,12 +34,12 @@ def test_a_row_holds_advantages_accuracy_bytes_and_epsilon():
         for text in texts
     }
     assert by["clip:1"] == by["none"]  # clipping changes no sign
-    costs = [
-        {"defense": text, "accuracy": 0.5, "wire_bytes": 1000.0, "seed": 0} for text in texts
-    ]
+    costs = [{"defense": text, "accuracy": 0.5, "wire_bytes": 1000.0, "seed": 0} for text in texts]
     table = make_defense_table(rows, costs, 1.0).splitlines()
-    assert table[4].startswith("| none |") and table[4].endswith("| 0.50 | 1,000 | - |")
-    assert table[5].endswith("| - |") and table[6].endswith("(update) |")
+    assert table[4].startswith("| none |")
+    assert table[4].endswith("| 0.50 | 1,000 | - |")
+    assert table[5].endswith("| - |")
+    assert table[6].endswith("(update) |")
 
 
 def test_costs_compare_on_the_same_federation():

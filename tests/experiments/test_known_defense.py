@@ -59,7 +59,10 @@ def test_adaptive_attacks_are_prepared_once_for_a_defense_and_anew_for_another()
 
 def test_a_table_built_before_gives_the_same_updates():
     batches = np.arange(40).reshape(8, 5)
-    table, chain = HeadTable.build(MODEL, DATA), parse_defense("label_smoothing:0.1|clip_layers:0.1")
+    table, chain = (
+        HeadTable.build(MODEL, DATA),
+        parse_defense("label_smoothing:0.1|clip_layers:0.1"),
+    )
     fresh = defended_gradients(MODEL, DATA, batches, chain, seed=2)
     again = defended_gradients(MODEL, DATA, batches, chain, seed=2, table=table)
     assert torch.equal(fresh.weight, again.weight)

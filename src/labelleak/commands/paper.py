@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -207,7 +208,11 @@ def _defenses(data: str, out: Path, seed: int) -> None:
 
 def _rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
     from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
-    from labelleak.experiments.compression_tables import make_cost_table, make_round_tables
+    from labelleak.experiments.compression_tables import (
+        draw_rounds,
+        make_cost_table,
+        make_round_tables,
+    )
     from labelleak.experiments.defense_costs import cohort_of, measure_costs
     from labelleak.simulation.datasets import load_dataset
     from labelleak.whole_files import write_whole
@@ -217,13 +222,15 @@ def _rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    small = {"rounds": 2, "clients": 5, "initialisations": 1} if quick else {}
-    options = RoundsOptions(seed=seed, **small)
+    options = RoundsOptions(seed=seed)
+    if quick:
+        options = replace(options, rounds=2, clients=5, initialisations=1)
     with progress_bar("rounds", "rounds") as advance:
         rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
     write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
     write_whole(out / "rounds.md", make_round_tables(rows))
-    print(f"table    {out / 'rounds.md'}")
+    draw_rounds(rows, out)
+    print(f"figure   {out / 'curves.svg'}\ntable    {out / 'rounds.md'}")
     if quick:
         return
     with progress_bar("cost", "federations") as advance:

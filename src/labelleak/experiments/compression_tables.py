@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from labelleak.experiments.compression_rounds import ANSWERS, EACH, UPDATES
 from labelleak.intervals import Interval, bootstrap_means
 from labelleak.record import Record
+from labelleak.report.curve_figures import write_curves
+from labelleak.report.curves import CurveOptions
 from labelleak.report.selection import strongest_records
 
 PAPERS = {"llg": "LLG", "llg_star": "LLG*", "llg_plus": "LLG+"}
@@ -58,7 +61,9 @@ def _nets(rows: Sequence[Record]) -> str:
         f"**{rows[0].data}: the strongest attacker, told the defense, under each condition** "
         "(advantage)",
         "",
-        "| network, steps, scheme, N | " + " | ".join(dict.fromkeys(r.defense for r in rows)) + " |",
+        "| network, steps, scheme, N | "
+        + " | ".join(dict.fromkeys(r.defense for r in rows))
+        + " |",
         "|---|" + "---|" * len({r.defense for r in rows}),
     ]
     for place in places:
@@ -75,6 +80,17 @@ def make_round_tables(records: Iterable[Record]) -> str:
     rows = list(records)
     places = dict.fromkeys((str(row.extra["activation"]), row.scheme) for row in rows)
     return "\n\n".join(_rounds(rows, *place) for place in places) + "\n"
+
+
+def draw_rounds(records: Iterable[Record], folder: Path) -> list[Path]:
+    """Draw the strongest attacker round by round, a line a defense."""
+    rows = [row for row in records if row.extra["kind"] == EACH]
+    numbers = sorted({int(row.extra["round"]) for row in rows})
+    best = [row for number in numbers for row in _best(_of(rows, EACH, number))]
+    figure = CurveOptions(
+        x="round", lines=("defense",), panels=("activation", "scheme"), attacks=("strongest",)
+    )
+    return write_curves(best, folder, title="The strongest attacker, round by round", figure=figure)
 
 
 def _rounds(rows: Sequence[Record], activation: str, scheme: str) -> str:
@@ -120,8 +136,8 @@ def _costs(costs: Sequence[dict[str, Any]], place: tuple[str, str, int]) -> str:
     here = [row for row in costs if (row["data"], row["activation"]) == place[:2]]
     seeds = len({row["seed"] for row in here})
     lines = [
-        f"**{data}, cnn, {activation}, {rounds} rounds of ten clients** (mean and range over {seeds} "
-        "federations)",
+        f"**{data}, cnn, {activation}, {rounds} rounds of ten clients** (mean and range over "
+        f"{seeds} federations)",
         "",
         "| defense | accuracy | least to most | bytes an update |",
         "|---|---|---|---|",
@@ -176,4 +192,4 @@ def _span(interval: Interval) -> str:
     return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
-__all__ = ["make_cost_table", "make_finding_tables", "make_round_tables"]
+__all__ = ["draw_rounds", "make_cost_table", "make_finding_tables", "make_round_tables"]

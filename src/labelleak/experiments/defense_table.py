@@ -1,4 +1,4 @@
-"""Every defense beside every other: what it leaves the paper's attacks and the strongest, at what cost."""
+"""Every defense beside every other: what it leaves to attackers, and what it costs."""
 
 from __future__ import annotations
 
