@@ -185,11 +185,12 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 @app.command()
 def paper(
     name: Annotated[
-        str, typer.Argument(help="signals (what LLG rests on), attacks or verdicts (tables).")
+        str,
+        typer.Argument(help="signals (what LLG rests on), attacks, verdicts, shadow (tables)."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
     data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
-    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
+    model: Annotated[str, typer.Option(help="Model of the attacks' tables.")] = "lenet",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Repeat an experiment of the literature: its figure or table by one command."""
@@ -209,10 +210,16 @@ def paper(
         with _progress() as advance:
             table = run_verdicts(data, out, seed=seed, progress=advance)
         print(f"wrote {table}")
+    elif name == "shadow":
+        from labelleak.experiments.shadow_table import plan_shadow, run_shadow
+
+        with _progress() as advance:
+            plan = plan_shadow(data, model, seed=seed, command=_command())
+            print(f"wrote {run_shadow(plan, out, progress=advance)}")
     else:
         from labelleak.errors import unknown_name
 
-        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts"])
+        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts", "shadow"])
 
 
 def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:

@@ -32,7 +32,11 @@ def scenario(request):
 
 
 # Some attacks cost much at their defaults; the contract is the same with less effort.
-CHEAP = {"dlg": {"iterations": 5}, "client_simulation": {"samples_per_class": 2}}
+CHEAP = {
+    "dlg": {"iterations": 5},
+    "client_simulation": {"samples_per_class": 2},
+    "shadow": {"batches": 100, "epochs": 2},
+}
 
 
 @pytest.fixture(params=ATTACKS, scope="module")

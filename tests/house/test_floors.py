@@ -17,7 +17,7 @@ FLOORS = [
     {"observation", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},
-    {"assumptions"},
+    {"assumptions", "head_table"},
     {"attacks", "defenses"},
     {"battery"},
     {"simulation", "adapters"},

@@ -11,6 +11,7 @@ from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
+from labelleak.attacks.shadow import Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
 from labelleak.errors import unknown_name
@@ -39,6 +40,7 @@ ATTACKS: dict[str, type[Attack]] = {
         RLU,
         GradientRegression,
         ClientSimulation,
+        Shadow,
     )
 }
 
@@ -79,6 +81,7 @@ __all__ = [
     "LLGStar",
     "RandomGuess",
     "RowMinimum",
+    "Shadow",
     "SoftLabel",
     "dummies_for",
     "make_attack",
