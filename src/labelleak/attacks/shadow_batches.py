@@ -85,12 +85,14 @@ class Bank:
     Attributes:
         table: head inputs and errors of every sample.
         starts: where each class begins.
-        sizes: samples of each class, none of them 0.
+        sizes: samples of each class with their copies, none of them 0.
+        own: samples of each class without copies.
     """
 
     table: HeadTable
     starts: Ints
     sizes: Ints
+    own: Ints
 
     @classmethod
     def of(cls, seen: HeadPass, labels: Tensor, head: Head, rng: np.random.Generator) -> Bank:
@@ -123,14 +125,26 @@ class Bank:
         held = HeadPass(torch.cat(moved)[order], logits[order], logits[order])
         sorted_labels = torch.from_numpy(repeated)[order]
         table = HeadTable.of_pass(held, sorted_labels, head.bias is not None)
-        return cls(table, np.cumsum(sizes) - sizes, sizes)
+        return cls(table, np.cumsum(sizes) - sizes, sizes, sizes // (copies + 1))
 
     def draw(self, counts: Ints, rng: np.random.Generator) -> Ints:
-        """Draw samples with given label counts, ``shadows x N`` indices into the table."""
+        """Draw samples with given label counts, ``shadows x N`` indices into the table.
+
+        Each class is a Polya urn: of n own samples, the j-th draw repeats an earlier one with
+        chance (j - 1) / (n + j - 1). That is how samples of a class come that is known by n of
+        them alone (the Bayesian bootstrap), so batches differ more where there are few.
+        """
         shadows, classes = counts.shape
         labels = np.repeat(np.tile(np.arange(classes), shadows), counts.ravel())
+        firsts = np.repeat(np.cumsum(counts.ravel()) - counts.ravel(), counts.ravel())
+        drawn = np.arange(len(labels)) - firsts
+        repeats = rng.random(len(labels)) * (self.own[labels] + drawn) < drawn
+        earlier = firsts + np.floor(rng.random(len(labels)) * drawn).astype(np.int64)
+        source = np.where(repeats, earlier, np.arange(len(labels)))
+        while (source != source[source]).any():  # a repeat of a repeat
+            source = source[source]
         places = np.floor(rng.random(len(labels)) * self.sizes[labels]).astype(np.int64)
-        return np.asarray((self.starts[labels] + places).reshape(shadows, -1))
+        return np.asarray((self.starts[labels] + places[source]).reshape(shadows, -1))
 
     def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
         """Give the head gradients of shadow batches with given label counts."""

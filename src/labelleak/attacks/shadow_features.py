@@ -202,7 +202,9 @@ def _beside_largest(values: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    return values.argsort(dim=-1).argsort(dim=-1).double() / values.shape[-1]
+    """Share of the classes that lie lower; ties share a rank."""
+    lower = torch.searchsorted(values.sort(dim=-1).values, values.contiguous())
+    return lower.double() / values.shape[-1]
 
 
 __all__ = ["GROUPS", "ClassFeatures"]

@@ -16,7 +16,7 @@ PARTS = 3
 # Rows (classes of batches) in one step of training, within these numbers of batches.
 _ROWS, _FEWEST, _MOST = 640, 4, 64
 _CLIP = 5.0
-_LR, _DECAY = 3e-3, 1e-4
+_LR, _DECAY, _STEEPEST = 3e-3, 1e-4, 1.0
 
 
 class CountNet(nn.Module):
@@ -139,6 +139,7 @@ def _train(
                 loss = _surprise(net(features[picks]), counts[picks], total)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(net.parameters(), _STEEPEST)
                 optimiser.step()
                 pace.step()
 
@@ -149,8 +150,11 @@ def _surprise(parts: tuple[Tensor, Tensor, Tensor], counts: Tensor, total: int) 
     c = counts[..., None].to(centres.dtype)
     low = torch.where(c > 0, torch.sqrt((c - 0.5).clamp(min=0.1)), -1e4)
     high = torch.where(c < total, torch.sqrt(c + 0.5), 1e4)
-    mass = torch.sigmoid((high - centres) * inverse) - torch.sigmoid((low - centres) * inverse)
-    return -torch.log((weights * mass).sum(dim=-1).clamp(min=1e-7)).mean()
+    above, below = (high - centres) * inverse, (low - centres) * inverse
+    # log(s(a) - s(b)) in a form whose slope never vanishes, however far off a part is.
+    apart = torch.log(-torch.expm1(below - above) + 1e-12)
+    mass = nn.functional.logsigmoid(above) + nn.functional.logsigmoid(-below) + apart
+    return -torch.logsumexp(torch.log(weights + 1e-12) + mass, dim=-1).mean()
 
 
 __all__ = ["CountNet", "CountPosterior"]
