@@ -162,6 +162,18 @@ def test_an_update_that_cannot_be_read_is_refused(changed, sentence):
         Observation.from_update(call.pop("before"), call.pop("after"), **call)
 
 
+def test_the_rest_is_kept_when_it_is_asked_for():
+    before = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.ones(2), "conv": torch.zeros(4)}
+    after = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2), "conv": torch.ones(4)}
+    seen = Observation.from_update(before, after, head="fc", lr=0.5, rest=before)
+    assert list(seen.rest) == ["conv"]
+    assert seen.rest["conv"].tolist() == [-2.0] * 4
+    assert seen.bias.tolist() == [2.0] * 2
+    assert Observation.from_update(before, after, head="fc", lr=0.5).rest is None
+    with pytest.raises(BadInput, match="have no 'gone'"):
+        Observation.from_update(before, after, head="fc", lr=0.5, rest=["gone"])
+
+
 def test_attributes_that_were_not_shared_say_so():
     with pytest.raises(BadInput, match="not shared"):
         _ = Observation.from_gradient(None, torch.ones(3)).row_sums

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from labelleak import attacks, score
+    from labelleak import attacks, score, testing
     from labelleak.adapters.head import find_head
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.experiments.audit import Audit, audit
@@ -50,11 +50,12 @@ __all__ = [
     "find_head",
     "prepare",
     "score",
+    "testing",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attacks", "score"):
+    if name in ("attacks", "score", "testing"):
         return import_module(f"labelleak.{name}")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)

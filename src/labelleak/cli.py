@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelleak import __version__
+from labelleak.commands.gate import gate
+from labelleak.commands.paper import paper
+from labelleak.commands.run import run
+from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.commands.watch import watch
 from labelleak.errors import BadInput, LabelleakError
 
 if TYPE_CHECKING:
-    from labelleak.experiments.journal import Journal
-    from labelleak.experiments.plan import Plan
     from labelleak.record import Record
 
 app = typer.Typer(
@@ -27,15 +29,15 @@ app = typer.Typer(
     help="Audit how many training labels a federated learning update gives away.",
 )
 
-INTERRUPTED = 130
-
 
 class Listing(StrEnum):
     """What `labelleak list` can list."""
 
     attacks = "attacks"
+    defenses = "defenses"
     data = "data"
     models = "models"
+    paper = "paper"
     schemes = "schemes"
 
 
@@ -95,6 +97,20 @@ def audit(
     schemes: Annotated[
         str, typer.Option(help="How batches are drawn; see `labelleak list schemes`.")
     ] = "iid,unbalanced",
+    local_steps: Annotated[
+        str, typer.Option(help="Steps that a client takes before it shares, comma-separated.")
+    ] = "1",
+    lr: Annotated[str, typer.Option(help="Learning rate of those steps, comma-separated.")] = "0.1",
+    momentum: Annotated[float, typer.Option(help="SGD momentum of those steps.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="L2 factor of those steps.")] = 0.0,
+    optimiser: Annotated[str, typer.Option(help="Of those steps: sgd or adam.")] = "sgd",
+    clients: Annotated[
+        str, typer.Option(help="Clients averaged into one update, comma-separated.")
+    ] = "1",
+    defenses: Annotated[
+        str,
+        typer.Option(help="Such as none,gaussian:0.1,clip:1|prune:0.8; `labelleak list defenses`."),
+    ] = "none",
     attacks: Annotated[
         str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
     ] = "standard",
@@ -112,6 +128,18 @@ def audit(
         str, typer.Option(help="Training steps before the audit, comma-separated.")
     ] = "0,300",
     train_lr: Annotated[float, typer.Option(help="Learning rate of that training.")] = 0.05,
+    train_batch_size: Annotated[int, typer.Option(help="Samples per step of that training.")] = 64,
+    users: Annotated[
+        int | None,
+        typer.Option(help="Train by federated averaging over so many; steps are rounds."),
+    ] = None,
+    partition: Annotated[
+        str, typer.Option(help="Users' data: iid, dirichlet:ALPHA, pathological:CLASSES, shards:N.")
+    ] = "iid",
+    per_round: Annotated[
+        int | None, typer.Option(help="Users drawn for a round; all if left out.")
+    ] = None,
+    round_steps: Annotated[int, typer.Option(help="Local steps of a user in a round.")] = 1,
     victims: Annotated[
         str, typer.Option(help="unseen, or seen: drawn from what the model was trained on.")
     ] = "unseen",
@@ -130,7 +158,7 @@ def audit(
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.experiments.audit import open_journal
+    from labelleak.experiments.audit import open_journal, run_plan
     from labelleak.experiments.options import check_options
     from labelleak.experiments.plan import plan_audit
 
@@ -145,21 +173,43 @@ def audit(
         mode=mode,
         batch_sizes=_numbers("batch-sizes", batch_sizes),
         schemes=_names(schemes),
+        local_steps=_numbers("local-steps", local_steps),
+        lr=_rates("lr", lr),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        optimiser=optimiser,
+        clients=_numbers("clients", clients),
+        defenses=_names(defenses),
         attacks=_names(attacks),
         dummies=dummies,
         trials=trials,
         initialisations=initialisations,
         training_steps=_numbers("training-steps", training_steps),
         train_lr=train_lr,
+        train_batch_size=train_batch_size,
+        users=users,
+        partition=partition,
+        per_round=per_round,
+        round_steps=round_steps,
         victims=victims,
         gradient=gradient,
         keep_counts=keep_counts,
         seed=seed,
     )
-    plan = plan_audit(options, command=_command())
-    with open_journal(plan, out, overwrite=overwrite) as journal:
-        _run(plan, journal)
+    plan = plan_audit(options, command=command_line())
+    with (
+        open_journal(plan, out, overwrite=overwrite) as journal,
+        interruptible(journal.records),
+        progress_bar("auditing", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
     _conclude(journal.records, out / "report.html")
+
+
+app.command()(run)
+app.command()(paper)
+app.command()(gate)
+app.command()(watch)
 
 
 @app.command()
@@ -175,66 +225,11 @@ def report(
 
 @app.command(name="list")
 def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
-    """List attacks, data sets, models or batch schemes."""
+    """List attacks, data sets, models, batch schemes or experiments."""
     from labelleak.listings import describe
 
     for name, line in describe(what.value):
         print(f"{name:<18} {line}")
-
-
-@app.command()
-def paper(
-    name: Annotated[
-        str,
-        typer.Argument(help="signals (what LLG rests on), attacks, verdicts, shadow (tables)."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for figure, table and records.")] = Path("out"),
-    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
-    model: Annotated[str, typer.Option(help="Model of the attacks' tables.")] = "lenet",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-) -> None:
-    """Repeat an experiment of the literature: its figure or table by one command."""
-    import torch
-
-    torch.set_num_threads(1)
-    if name == "signals":
-        from labelleak.experiments.signals import draw_signals
-
-        for path in draw_signals(data, out, seed=seed):
-            print(f"wrote {path}")
-    elif name == "attacks":
-        _tabulate_attacks(data, model, out, seed)
-    elif name == "verdicts":
-        from labelleak.experiments.verdicts import run_verdicts
-
-        with _progress() as advance:
-            table = run_verdicts(data, out, seed=seed, progress=advance)
-        print(f"wrote {table}")
-    elif name == "shadow":
-        from labelleak.experiments.shadow_table import plan_shadow, run_shadow
-
-        with _progress() as advance:
-            plan = plan_shadow(data, model, seed=seed, command=_command())
-            print(f"wrote {run_shadow(plan, out, progress=advance)}")
-    else:
-        from labelleak.errors import unknown_name
-
-        raise unknown_name("experiment", name, ["signals", "attacks", "verdicts", "shadow"])
-
-
-def _tabulate_attacks(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.attack_table import make_table, plan_table
-    from labelleak.experiments.audit import open_journal
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
-
-    plan = plan_table(data, model, seed=seed, command=_command())
-    with open_journal(plan, out) as journal:
-        _run(plan, journal)
-    table = make_table(read_records(journal.records))
-    write_whole(out / "attacks.md", table)
-    print(table)
-    print(f"\nrecords  {journal.records}\ntable    {out / 'attacks.md'}")
 
 
 @app.command()
@@ -257,40 +252,6 @@ def selftest() -> None:
         failed |= not control.passed
     if failed:
         raise typer.Exit(1)
-
-
-def _run(plan: Plan, journal: Journal) -> None:
-    """Run a plan under a progress bar; an interrupt keeps what was finished."""
-    from labelleak.experiments.audit import run_plan
-
-    try:
-        with _progress() as advance:
-            run_plan(plan, journal=journal, progress=advance)
-    except KeyboardInterrupt:
-        done, total = len(journal.done), len(plan.units)
-        print(
-            f"\nInterrupted. {done} of {total} parts (a model at a stage) are done and kept in "
-            f"{journal.records}; "
-            "run the same command again to go on.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: list[Any] = [
-        TextColumn("auditing"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} cells, left"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("audit", total=1)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _conclude(records: Path, page: Path) -> None:
@@ -335,11 +296,11 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _command() -> str:
-    """Give the command as typed, with the program's folder left out."""
-    import shlex
-
-    return shlex.join(["labelleak", *sys.argv[1:]])
+def _rates(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _names(text))
+    except ValueError:
+        raise BadInput(f"--{option} takes numbers with commas between, not {text!r}") from None
 
 
 if __name__ == "__main__":

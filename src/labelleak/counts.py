@@ -107,6 +107,48 @@ def round_counts(values: ArrayLike, total: int) -> Ints:
     return fill(-_finite(values, "counts"), 1.0, total)
 
 
+def round_within(values: ArrayLike, total: int, least: Ints, most: Ints) -> Ints:
+    """Round real label counts to whole ones between bounds that sum to N, moving them little.
+
+    As `round_counts`, with ``least <= n <= most``. Labels beyond `least` are handed out by the same
+    rule; a class that would get more than its bound is full for good, since what it gives
+    back only raises the others. So the rule is repeated with full classes set aside, at most K
+    times and mostly once or twice.
+
+    Args:
+        values: real counts, ``*R x K``.
+        total: N.
+        least: whole bounds from below, ``*R x K``, at least 0.
+        most: whole bounds from above, ``*R x K``. Where no counts within both sum to N,
+            the trial is rounded without them.
+
+    Raises:
+        BadInput: for NaN or infinite values, or N below 1.
+
+    >>> round_within([1.4, 0.35, 1.25], 3, np.array([0, 1, 0]), np.array([3, 3, 3]))
+    array([1, 1, 1])
+    """
+    wanted = _finite(values, "counts")
+    _check_total(total)
+    fits = (least <= most).all(axis=-1, keepdims=True)
+    fits &= (least.sum(axis=-1, keepdims=True) <= total) & (
+        total <= most.sum(axis=-1, keepdims=True)
+    )
+    low, high = np.where(fits, least, 0), np.where(fits, most, total)
+    height, room = low - wanted, high - low
+    # So high that no class with room left can rise to it.
+    away = height.max(axis=-1, keepdims=True, initial=0.0) + 2.0 * total + 2.0
+    full = room == 0
+    while True:
+        given = np.where(full, room, 0)
+        rest = total - (low + given).sum(axis=-1, keepdims=True)
+        more = fill(np.where(full, away, height), 1.0, rest)
+        over = ~full & (more > room)
+        if not over.any():
+            return np.asarray(low + np.where(full, given, more), dtype=np.int64)
+        full |= over
+
+
 def best_counts(tails: ArrayLike, total: int) -> Ints:
     """Give the counts that maximise expected ASR under a posterior (or prior) of counts.
 

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 EVERY = frozenset({"*"})
 SIGNS = frozenset({"llg", "llg_star", "llg_plus", "llg_repaired", "idlg", "row_min"})
-BIASES = frozenset({"ebi", "llbg", "llg_repaired", "pplr", "rlu", "ilrg"})
+TRAJECTORIES = frozenset({"interpolation", "rlu_epochs", "soft_label_shares"})
+BIASES = frozenset(
+    {"ebi", "llbg", "llg_repaired", "pplr", "rlu", "ilrg"}
+    | {"llbg_measured", "rlu_epochs", "soft_label_shares"}
+)
 PRESENCE = frozenset({"idlg", "row_min", "rlg"})
-CALIBRATED = frozenset({"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression"})
+CALIBRATED = frozenset(
+    {"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression", "llbg_measured"}
+)
 STATIC = CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
 
 
@@ -59,13 +65,13 @@ FLAGS: dict[str, Meaning] = {
     ),
     "adaptive_optimiser": Meaning(
         "the client's optimiser scales each coordinate (Adam), so sizes say little",
-        STATIC | {"interpolation"},
+        STATIC | TRAJECTORIES,
         "use client_simulation, which trains as the client does",
     ),
     "several_local_steps": Meaning(
         "the update sums several local steps, along which the model moved",
         STATIC,
-        "use interpolation or client_simulation",
+        "use interpolation, soft_label_shares or client_simulation",
     ),
     "soft_labels": Meaning(
         "the one sample's label is not one class (smoothing or mixup)",
@@ -99,7 +105,7 @@ FLAGS: dict[str, Meaning] = {
     ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
-        CALIBRATED | {"ilrg", "client_simulation"},
+        CALIBRATED | TRAJECTORIES | {"ilrg", "client_simulation"},
         "read calibrated attacks as approximate",
     ),
     "near_converged": Meaning(
@@ -124,7 +130,7 @@ FLAGS: dict[str, Meaning] = {
         "use attacks on the bias gradient: this answer rests on signs alone",
     ),
     "rank_exceeded": Meaning(
-        "there are as many samples as head inputs or classes, too many for RLG",
+        "there are as many samples as active head inputs or classes, too many for RLG",
         frozenset({"rlg"}),
         "use row_min or a count attack",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar, Literal, Protocol
@@ -14,6 +14,7 @@ from labelleak.counts import Floats, Ints
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.observation import Observation
 from labelleak.priors import Prior, UniformPrior
+from labelleak.updates import Memory, Sees, Update
 from labelleak.white_box import WhiteBox
 
 
@@ -28,6 +29,7 @@ class Need(Enum):
     PRIOR = "a prior over label counts"
     TRAINING = "the client's local training (learning rate, steps, optimiser)"
     FULL_GRADIENT = "the gradient of every parameter, not of the head alone"
+    DEFENSE = "the defense that the client uses"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,8 @@ class LabelledData:
 class LocalTraining:
     """How the client turned the model it got into the one it returned.
 
+    All of it is what a server usually hands out with the model, so an attacker may know it.
+
     Attributes:
         lr: learning rate.
         local_steps: optimiser steps.
@@ -61,6 +65,16 @@ class LocalTraining:
         momentum: SGD momentum, or 0.
         weight_decay: L2 factor.
         optimiser: sgd or adam.
+        dampening: SGD dampening.
+        nesterov: whether the momentum is Nesterov's.
+        proximal: FedProx's pull mu towards the weights that the server sent, or 0.
+        clip_norm: each step's gradient is scaled down to this L2 norm; None leaves it.
+        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+        class_weights: weight of each class in the loss (mean reduction divides by their sum over
+            the batch); None weighs all alike.
+
+    Raises:
+        BadInput: for a number out of its range, naming it.
     """
 
     lr: float
@@ -69,6 +83,72 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     optimiser: Literal["sgd", "adam"] = "sgd"
+    dampening: float = 0.0
+    nesterov: bool = False
+    proximal: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        clip = 1.0 if self.clip_norm is None else self.clip_norm
+        weights = (1.0,) if self.class_weights is None else self.class_weights
+        for name, fits, range_ in (
+            ("lr", self.lr > 0, "above 0"),
+            ("local_steps", self.local_steps >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("optimiser", self.optimiser in ("sgd", "adam"), "sgd or adam"),
+            ("proximal", self.proximal >= 0, "at least 0"),
+            ("clip_norm", clip > 0, "above 0"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("class_weights", bool(weights) and min(weights) > 0, "above 0, one a class"),
+        ):
+            if not fits:
+                raise BadInput(f"{name} must be {range_}, not {getattr(self, name)!r}")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise BadInput("Nesterov momentum needs a momentum above 0 and no dampening")
+
+
+class Defense(Protocol):
+    """What a client does to hide its labels: to its update, or to how it computes it.
+
+    Immutable and without hidden state: what must last from round to round is a `Memory` that is
+    handed in and given back. The same generator state gives the same answer.
+    """
+
+    @property
+    def label(self) -> str:
+        """The text form, as on the command line and in records."""
+        ...
+
+    @property
+    def sees(self) -> Sees:
+        """How much of an update must be at hand for the answer to be exact."""
+        ...
+
+    @property
+    def changes_training(self) -> bool:
+        """Whether `gradients` differs from the plain gradients of the mean cross-entropy."""
+        ...
+
+    def gradients(
+        self,
+        model: WhiteBox,
+        batches: Sequence[LabelledData],
+        rng: np.random.Generator,
+        *,
+        full: bool = False,
+    ) -> Update:
+        """Compute each batch's gradient as the client does, before `apply`."""
+        ...
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Give what is shared in place of an update, and what the client keeps for its next."""
+        ...
 
 
 _UNIFORM = UniformPrior()
@@ -84,6 +164,7 @@ class Knowledge:
         auxiliary: labelled data of the attacker's own.
         prior: how label counts are distributed before the update is seen.
         training: how the client trained.
+        defense: what the client does to its update before it is shared.
     """
 
     model: WhiteBox | None = None
@@ -91,6 +172,7 @@ class Knowledge:
     auxiliary: LabelledData | None = None
     prior: Prior = _UNIFORM
     training: LocalTraining | None = None
+    defense: Defense | None = None
 
     def granted(self, needs: frozenset[Need]) -> Knowledge:
         """Keep only what an attack with these needs may see."""
@@ -103,6 +185,8 @@ class Knowledge:
             known = replace(known, prior=_UNIFORM)
         if Need.TRAINING not in needs:
             known = replace(known, training=None)
+        if Need.DEFENSE not in needs:
+            known = replace(known, defense=None)
         return known
 
 
@@ -179,6 +263,7 @@ def _refuse(attack: Attack, known: Knowledge) -> None:
         (Need.MODEL, known.model),
         (Need.AUXILIARY, known.auxiliary),
         (Need.TRAINING, known.training),
+        (Need.DEFENSE, known.defense),
     ):
         if need in attack.needs and held is None:
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not granted")
@@ -209,6 +294,7 @@ def samples(observation: Observation) -> int:
 
 __all__ = [
     "Attack",
+    "Defense",
     "Estimate",
     "Knowledge",
     "LabelledData",

@@ -1,4 +1,4 @@
-"""One line on each attack, data set, model and batch scheme, taken from where they are defined."""
+"""One line on each attack, defense, data set, model, scheme and experiment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Iterator
 
 
 def describe(what: str) -> Iterator[tuple[str, str]]:
-    """Give name and line of everything of a kind: attacks, data, models or schemes.
+    """Give name and line of everything of a kind: attacks, defenses, data, models, paper, schemes.
 
     >>> dict(describe("schemes"))["iid"]
     'every label drawn uniformly'
     """
     if what == "attacks":
         yield from _attacks()
+    elif what == "defenses":
+        from labelleak.defenses import DEFENSES
+
+        for name, defense in DEFENSES.items():
+            yield name, (defense.__doc__ or "").strip().splitlines()[0]
     elif what == "data":
         from labelleak.simulation.datasets import DATASETS
 
@@ -21,6 +26,15 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         from labelleak.simulation.models import MODELS
 
         yield from MODELS.items()
+    elif what == "paper":
+        from labelleak.experiments.presets import describe_presets
+
+        yield from describe_presets()
+        yield "signals", "What LLG rests on: row sums of present and absent classes (P1, P2)"
+        yield "attacks", "Table: every attack, untrained and trained, N from 1 to 1,024"
+        yield "verdicts", "Tables: which attack is strongest where"
+        yield "shadow", "Table: the shadow attack beside every other, early and late in training"
+        yield "home", "Table: LLBG and RLU on the clients of their own papers"
     else:
         from labelleak.simulation.batches import SCHEMES
 

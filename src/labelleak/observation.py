@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -112,6 +112,7 @@ class Observation:
         nesterov: bool = False,
         weight_decay: float = 0.0,
         proximal: float = 0.0,
+        rest: Iterable[str] | None = None,
     ) -> Observation:
         """Turn weights before and after local SGD into the mean gradient along the way.
 
@@ -133,10 +134,13 @@ class Observation:
             nesterov: whether the momentum is Nesterov's.
             weight_decay: L2 factor added to each step's gradient.
             proximal: FedProx's pull towards the weights that the server sent.
+            rest: names of further parameters whose mean gradients are kept, for the attacks that
+                need the whole gradient: those that the client trained, not buffers. The
+                head's own names are passed over.
 
         Raises:
-            BadInput: if the head's weight is not in both dicts, shapes differ, or lr is not
-                above 0; and as `from_gradient`.
+            BadInput: if the head's weight or a name of the rest is not in both dicts, shapes
+                differ, or lr is not above 0; and as `from_gradient`.
 
         >>> before = {"fc.weight": torch.zeros(2, 3)}
         >>> after = {"fc.weight": torch.tensor([[0.2, 0.2, 0.2], [-0.2, -0.2, -0.2]])}
@@ -155,22 +159,22 @@ class Observation:
         # Where along the straight line the average step stood: 0 at before, 1 at after.
         progress = float(weights @ np.arange(local_steps)) / (local_steps * total)
 
-        def mean_gradient(name: str) -> Tensor | None:
-            start, end = _pair(before, after, name, required=name.endswith("weight"))
-            if start is None or end is None:
-                return None
+        def mean_gradient(name: str) -> Tensor:
+            start, end = _pair(before, after, name)
             moved = end - start
             gradient = -moved / (lr * total)
             gradient -= weight_decay * (start + progress * moved)
             gradient -= proximal * progress * moved
             return gradient
 
-        prefix = f"{head}." if head else ""
+        weight, bias = (f"{head}.{part}" if head else part for part in ("weight", "bias"))
+        others = None if rest is None else [name for name in rest if name not in (weight, bias)]
         return cls(
-            mean_gradient(f"{prefix}weight"),
-            mean_gradient(f"{prefix}bias"),
+            mean_gradient(weight),
+            mean_gradient(bias) if bias in before or bias in after else None,
             None if batch_size is None else batch_size * local_steps,
             local_steps,
+            None if others is None else {name: mean_gradient(name) for name in others},
         )
 
     @property
@@ -259,12 +263,10 @@ def _check_floats(tensor: Tensor, name: str, *, least_dimensions: int) -> None:
 
 
 def _pair(
-    before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str, *, required: bool
-) -> tuple[Tensor | None, Tensor | None]:
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str
+) -> tuple[Tensor, Tensor]:
     """Fetch one parameter from both state dicts, in float64."""
     start, end = before.get(name), after.get(name)
-    if start is None and end is None and not required:
-        return None, None
     if start is None or end is None:
         side = "before" if start is None else "after"
         names = ", ".join(list(before if start is None else after)[:6])

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from labelleak.counts import Floats, Ints, best_counts
+from labelleak.errors import BadInput
 
 
 class Prior(Protocol):
@@ -84,6 +85,74 @@ class PoolPrior:
         counts = np.arange(num_samples + 1)
         sizes = np.asarray(self.sizes)[:, None]
         return _upper(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
+
+
+@dataclass(frozen=True)
+class SummedPrior:
+    """Labels of several clients together, each drawing N/n of them from the same prior alone.
+
+    A class' counts are independent over clients, so their distribution is the n-fold convolution.
+
+    Attributes:
+        each: the prior of one client.
+        clients: n.
+
+    >>> pooled = SummedPrior(UniformPrior(), 4).tails(8, 10)
+    >>> np.allclose(pooled, UniformPrior().tails(8, 10))
+    True
+    """
+
+    each: Prior
+    clients: int
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array.
+
+        Raises:
+            BadInput: if the clients cannot hold equally many of N labels.
+        """
+        if num_samples % self.clients:
+            raise BadInput(
+                f"{num_samples} labels cannot be shared evenly by {self.clients} clients"
+            )
+        own = num_samples // self.clients
+        above = np.concatenate(
+            [
+                np.ones((num_classes, 1)),
+                self.each.tails(own, num_classes),
+                np.zeros((num_classes, 1)),
+            ],
+            axis=1,
+        )
+        alone = above[:, :-1] - above[:, 1:]
+        pooled = alone
+        for _ in range(self.clients - 1):
+            pooled = np.stack([np.convolve(a, b) for a, b in zip(pooled, alone, strict=True)])
+        return _upper(pooled)
+
+
+@dataclass(frozen=True)
+class RepeatedPrior:
+    """Every sample counted several times, as by a client that passes over its data again.
+
+    Counts are multiples of E, so ``P(c >= k) = P(c / E >= ceil(k / E))``. N should be a multiple of
+    E; other N are answered with the next one's tails, cut off at N.
+
+    Attributes:
+        once: how the counts of one pass are distributed.
+        times: E, passes.
+
+    >>> RepeatedPrior(UniformPrior(), 2).tails(4, 4)[0].tolist()
+    [0.4375, 0.4375, 0.0625, 0.0625]
+    """
+
+    once: Prior
+    times: int
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        single = self.once.tails(-(-num_samples // self.times), num_classes)
+        return np.repeat(single, self.times, axis=-1)[..., :num_samples]
 
 
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:

@@ -119,3 +119,20 @@ def test_one_sample_of_few_classes(classes):
     assert found.counts.sum() == 1
     if classes > 2:  # with two, a row and its negative are alike
         assert found.counts[1] == 1
+
+
+def test_head_inputs_that_nothing_excites_do_not_count():
+    """Dead ReLUs lower the rank: present classes are missed, and the note says so."""
+    classes, samples, alive = 30, 20, 12
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(classes)[:samples]
+    errors = rng.dirichlet(np.ones(classes), size=samples) - np.eye(classes)[labels]
+    inputs = rng.random((samples, 40))
+    for width, exceeded in ((40, False), (alive, True)):
+        dead = inputs * (np.arange(40) < width)
+        seen = Observation.from_gradient(errors.T @ dead / samples, num_samples=samples)
+        ready = prepare(RLG(), Knowledge(), classes, np.random.default_rng(0))
+        found = ready(seen)
+        assert (RANK_EXCEEDED in found.notes) is exceeded
+        missed = (found.counts[labels] == 0).sum()
+        assert (missed > 0) is exceeded

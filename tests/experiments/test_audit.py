@@ -104,9 +104,9 @@ def test_an_interrupted_audit_goes_on_to_the_same_records(tmp_path, moment):
 def test_records_of_an_unmarked_unit_are_done_again(tmp_path):
     labelleak.audit(**SMALL, out=tmp_path)
     before = read_records(tmp_path / "records.jsonl")
-    mark = json.loads((tmp_path / "audit.json").read_text())
-    mark["done"].remove([1, 0])
-    (tmp_path / "audit.json").write_text(json.dumps(mark))
+    mark = json.loads((tmp_path / "run.json").read_text())
+    mark["done"].remove([0, 1, 0])
+    (tmp_path / "run.json").write_text(json.dumps(mark))
     after = labelleak.audit(**SMALL, out=tmp_path).records
     assert sorted(plain(after), key=str) == sorted(plain(before), key=str)
 
@@ -119,10 +119,10 @@ def test_a_folder_of_another_audit_is_left_alone_unless_told(tmp_path):
     assert (tmp_path / "records.jsonl").read_text() == kept
     found = labelleak.audit(**SMALL, seed=5, out=tmp_path, overwrite=True)
     assert {r.seed for r in found.records} == {5}
-    (tmp_path / "audit.json").write_text("{")
+    (tmp_path / "run.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         labelleak.audit(**SMALL, out=tmp_path)
-    (tmp_path / "audit.json").unlink()
+    (tmp_path / "run.json").unlink()
     with pytest.raises(BadInput, match="records of something else"):
         labelleak.audit(**SMALL, out=tmp_path)
 

@@ -14,7 +14,7 @@ SOURCE = Path(labelleak.__file__).parent
 FLOORS = [
     {"errors"},
     {"whole_files", "seeding"},
-    {"observation", "record", "counts", "intervals", "white_box", "flags"},
+    {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},
     {"assumptions", "head_table"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"battery"},
     {"simulation", "adapters"},
     {"experiments", "listings"},
-    {"commands"},
+    {"commands", "testing"},
     {"cli"},
     {"__main__"},
 ]

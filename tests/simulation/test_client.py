@@ -5,11 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.observation import Observation
-from labelleak.simulation.client import train_locally
+from labelleak.simulation.client import draw_steps, make_optimiser, run_client, train_locally
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import WhiteBox
 
@@ -103,3 +106,127 @@ def test_dropout_is_drawn_from_the_seed(data):
     assert torch.equal(one["2.weight"], same["2.weight"])
     assert not torch.equal(one["2.weight"], other["2.weight"])
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+OPTIONS = [
+    {"optimiser": "adam"},
+    {"momentum": 0.9, "weight_decay": 0.01},
+    {"momentum": 0.9, "nesterov": True},
+    {"momentum": 0.5, "dampening": 0.3},
+    {"proximal": 0.4},
+    {"clip_norm": 0.2},
+    {"proximal": 0.4, "clip_norm": 0.2},
+    {"label_smoothing": 0.2},
+    {"class_weights": (1.0, 2.0, 3.0, 0.5)},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_is_what_a_hand_written_loop_does(model, data, options):
+    training = LocalTraining(lr=0.1, local_steps=3, batch_size=8, **options)
+    twin = copy.deepcopy(model)
+    start = [p.detach().clone() for p in twin.parameters()]
+    optimiser = make_optimiser(twin.parameters(), training)
+    weights = options.get("class_weights")
+    for batch in torch.from_numpy(BATCHES):
+        loss = nn.functional.cross_entropy(
+            twin(data.inputs[batch]),
+            data.labels[batch],
+            weight=None if weights is None else torch.tensor(weights),
+            label_smoothing=training.label_smoothing,
+        )
+        pull = sum(((p - s) ** 2).sum() for p, s in zip(twin.parameters(), start, strict=True))
+        optimiser.zero_grad()
+        (loss + training.proximal / 2 * pull).backward()
+        if training.clip_norm:
+            norm = sum((p.grad**2).sum() for p in twin.parameters()) ** 0.5
+            for p in twin.parameters():
+                p.grad *= min(1.0, training.clip_norm / float(norm))
+        optimiser.step()
+    after = train_locally(model, data, BATCHES, training)
+    plain = train_locally(model, data, BATCHES, LocalTraining(lr=0.1))
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(after["2.weight"], plain["2.weight"], rtol=1e-3)
+
+
+def test_steps_may_differ_in_length_and_the_truth_comes_aside(model, data):
+    steps = (np.array([0, 1, 2]), np.array([7]))
+    update, labels = run_client(model, data, steps, LocalTraining(lr=0.1, local_steps=2))
+    assert [one.tolist() for one in labels] == [[0, 1, 2], [3]]
+    assert all(torch.equal(update.before[n], v) for n, v in model.state_dict().items())
+    assert update.before["2.weight"].data_ptr() != model[2].weight.data_ptr()
+    seen = update.observe("2", LocalTraining(lr=0.1, local_steps=2), num_samples=4)
+    moved = (update.before["2.bias"] - update.after["2.bias"]).double() / 0.2
+    torch.testing.assert_close(seen.bias, moved)
+    assert (seen.num_samples, seen.local_steps) == (4, 2)
+
+
+def test_a_server_that_knows_the_training_undoes_it_and_keeps_the_rest(model, data):
+    training = LocalTraining(lr=0.1, batch_size=8, momentum=0.9, nesterov=True, weight_decay=0.01)
+    update, _ = run_client(model.double(), exact(data), BATCHES[:1], training)
+    names = [name for name, _ in model.named_parameters()]
+    seen = update.observe("2", training, num_samples=8, rest=names)
+    true = autograd_gradients(WhiteBox(model, "2"), exact(data), BATCHES[:1], full=True)
+    assert seen.rest.keys() == {"0.weight", "0.bias"}
+    for name, gradient in true.rest.items():
+        torch.testing.assert_close(seen.rest[name], gradient[0], rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(seen.weight, true.weight[0], rtol=1e-5, atol=1e-9)
+
+
+def exact(data):
+    return LabelledData(data.inputs.double(), data.labels)
+
+
+@settings(deadline=None)
+@given(
+    number=st.integers(1, 30),
+    size=st.integers(1, 12),
+    length=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_steps_go_through_shuffles_of_the_clients_own_samples(number, size, length, seed):
+    own = np.arange(100, 100 + number)
+    steps = draw_steps(own, size, np.random.default_rng(seed), steps=length)
+    assert [len(one) for one in steps] == [min(size, number)] * length
+    assert all(len(set(one.tolist())) == len(one) for one in steps)
+    uses = np.bincount(np.concatenate(steps) - 100, minlength=number)
+    assert uses.max() - uses.min() <= 1
+    again = draw_steps(own, size, np.random.default_rng(seed), steps=length)
+    assert all(map(np.array_equal, steps, again))
+
+
+def test_each_epoch_is_a_shuffle_and_the_short_batch_is_kept_or_dropped():
+    rng = np.random.default_rng(1)
+    kept = draw_steps(np.arange(10), 4, rng, epochs=2)
+    assert [len(one) for one in kept] == [4, 4, 2, 4, 4, 2]
+    assert sorted(np.concatenate(kept[:3])) == sorted(np.concatenate(kept[3:])) == list(range(10))
+    assert not np.array_equal(kept[0], kept[3])
+    dropped = draw_steps(np.arange(10), 4, rng, epochs=2, last="drop")
+    assert [len(one) for one in dropped] == [4, 4, 4, 4]
+    assert [len(one) for one in draw_steps(np.arange(3), 4, rng, epochs=1, last="drop")] == [3]
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"steps": 1, "epochs": 1}, {"steps": 0}, {"epochs": 0}], ids=str
+)
+def test_a_length_that_makes_no_sense_is_refused(asked):
+    with pytest.raises(BadInput, match=r"steps? or epochs?"):
+        draw_steps(np.arange(3), 2, np.random.default_rng(0), **asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"momentum": 1.0}, "momentum must be"),
+        ({"optimiser": "lion"}, "sgd or adam"),
+        ({"clip_norm": 0.0}, "clip_norm must be"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be"),
+        ({"class_weights": (1.0, 0.0)}, "class_weights must be"),
+        ({"nesterov": True}, "Nesterov"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_a_sentence(options, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        LocalTraining(**{"lr": 0.1, **options})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from labelleak.attacks.baselines import FreeGuess, RandomGuess
-from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
+from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired
+from labelleak.attacks.class_shares import SoftLabelShares
 from labelleak.attacks.client_training import ClientSimulation
 from labelleak.attacks.confusions import ILRG, PPLR, RLU
 from labelleak.attacks.dlg import DLG
+from labelleak.attacks.epochs import RLUEpochs
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
@@ -36,9 +38,12 @@ ATTACKS: dict[str, type[Attack]] = {
         DLG,
         Interpolation,
         LLGPlus,
+        LLBGMeasured,
         PPLR,
         RLU,
+        RLUEpochs,
         GradientRegression,
+        SoftLabelShares,
         ClientSimulation,
         Shadow,
     )
@@ -76,13 +81,16 @@ __all__ = [
     "FreeGuess",
     "GradientRegression",
     "Interpolation",
+    "LLBGMeasured",
     "LLGPlus",
     "LLGRepaired",
     "LLGStar",
+    "RLUEpochs",
     "RandomGuess",
     "RowMinimum",
     "Shadow",
     "SoftLabel",
+    "SoftLabelShares",
     "dummies_for",
     "make_attack",
 ]

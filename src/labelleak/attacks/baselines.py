@@ -21,11 +21,13 @@ class RandomGuess:
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022 (baseline)"
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Keep the generator; each call draws on."""
+        """Keep a seed: what is drawn depends on N and the trials, not on earlier calls."""
+        seed = int(rng.integers(2**63))
 
         def answer(observation: Observation) -> Estimate:
-            shares = np.full(num_classes, 1 / num_classes)
-            counts = rng.multinomial(samples(observation), shares, size=observation.trials)
+            total, shares = samples(observation), np.full(num_classes, 1 / num_classes)
+            draws = np.random.default_rng([seed, total])
+            counts = draws.multinomial(total, shares, size=observation.trials)
             return Estimate(counts, counts.astype(np.float64))
 
         return answer
@@ -48,8 +50,9 @@ class FreeGuess:
         prior = known.prior
 
         def answer(observation: Observation) -> Estimate:
-            counts, _ = free_guess(prior, samples(observation), num_classes)
-            chances = prior.tails(1, num_classes)[:, 0]
+            size = samples(observation)
+            counts, _ = free_guess(prior, size, num_classes)
+            chances = prior.tails(size, num_classes).sum(axis=1) / size  # E[c_i] / N
             shape = (*observation.trials, num_classes)
             return Estimate(np.broadcast_to(counts, shape), np.broadcast_to(chances, shape))
 

@@ -7,10 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.counts import extract_counts
+from labelleak.counts import Floats, Ints, extract_counts, smallest
 from labelleak.errors import BadInput
 from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.observation import Observation
+
+# A class of which a model is surer than this would take every label.
+_MOST_CONFIDENT = 0.999
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,59 @@ class LLBG:
 
 
 @dataclass(frozen=True)
+class LLBGMeasured:
+    """LLBG with the confidence of each class measured on auxiliary data: ``m_c = -(1 - v_c) / N``.
+
+    v_c is the mean posterior of class c over the attacker's own samples of it. As in `LLBG`,
+    negative entries get one label each and rise by ``(1 - v_c) / N``; then each next label goes
+    to the class with the smallest entry, which rises by its own impact. What samples of other
+    classes add is not corrected for; `PPLR` does that too.
+
+    Assumes auxiliary data like the client's, and one step or steps that barely move the model.
+
+    Edge cases: a class without auxiliary data takes the mean confidence of the others. The
+    confidence is held to 0.999 at most, since at 1 one class would take all labels. An
+    all-zero update gives counts as ``1 / (1 - v_c)``. Cost: one pass over the auxiliary data once;
+    N searches over K classes a trial, for all trials at once.
+    """
+
+    name: ClassVar[str] = "llbg_measured"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
+    )
+    cite: ClassVar[str] = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once and keep a confidence a class."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+        labels = known.auxiliary.labels.cpu().numpy()
+        own = seen.logits.double().softmax(dim=-1).cpu().numpy()[np.arange(len(labels)), labels]
+        sizes = np.bincount(labels, minlength=num_classes)
+        mean = np.bincount(labels, own, num_classes) / np.maximum(sizes, 1)
+        confidence = np.minimum(np.where(sizes > 0, mean, own.mean()), _MOST_CONFIDENT)
+
+        def answer(observation: Observation) -> Estimate:
+            b, total = observation.bias_gradient, samples(observation)
+            return Estimate(_hand_out(b, (1 - confidence) / total, total), -b)
+
+        return answer
+
+
+def _hand_out(values: Floats, steps: Floats, total: int) -> Ints:
+    """Run LLG's two stages label by label, each class with a step of its own, ``K`` numbers."""
+    present = values < 0
+    counts = (present & smallest(np.where(present, values, np.inf), total)).astype(np.int64)
+    left = total - counts.sum(axis=-1, keepdims=True)
+    for number in range(int(left.max(initial=0))):
+        lowest = (values + counts * steps).argmin(axis=-1)[..., None]
+        more = np.take_along_axis(counts, lowest, axis=-1) + (number < left)
+        np.put_along_axis(counts, lowest, more, axis=-1)
+    return counts
+
+
+@dataclass(frozen=True)
 class LLGRepaired:
     """LLG with the impact that a shared bias gradient gives: ``m = -H / N``.
 
@@ -118,4 +174,4 @@ class LLGRepaired:
         return answer
 
 
-__all__ = ["EBI", "LLBG", "LLGRepaired"]
+__all__ = ["EBI", "LLBG", "LLBGMeasured", "LLGRepaired"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
 from labelleak.counts import Floats, round_counts
 from labelleak.interfaces import (
@@ -95,7 +96,7 @@ class ClientSimulation:
             flat = seen.reshape(-1, seen.shape[-1])
             shares = self._match(client, flat, pure[:, : seen.shape[-1]], with_bias)
             counts = total * shares.reshape(shape)
-            return Estimate(round_counts(counts, total), counts)
+            return Estimate(round_bounded(counts, observation), counts)
 
         return answer
 

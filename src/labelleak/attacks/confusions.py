@@ -16,7 +16,8 @@ from scipy.optimize import nnls
 from scipy.special import softmax
 from torch import Tensor
 
-from labelleak.counts import Floats, round_counts
+from labelleak.attacks.bounds import round_bounded
+from labelleak.counts import Floats
 from labelleak.errors import BadInput
 from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.observation import Observation
@@ -50,7 +51,7 @@ class PPLR:
         """Pass the auxiliary data once; keep two numbers a class for biases and for row sums."""
         of_bias, of_rows = (
             (np.diagonal(table.by_class()), table.of_others())
-            for table in _tables(known, num_classes, rng)
+            for table in auxiliary_tables(known, num_classes, rng)
         )
 
         def answer(observation: Observation) -> Estimate:
@@ -60,7 +61,7 @@ class PPLR:
             usable = np.abs(slope) > np.finfo(np.float64).eps * np.abs(own).max(initial=1e-300)
             share = (other - _signal(observation)) / np.where(usable, slope, 1.0)
             counts = total * np.where(usable, np.clip(share, 0.0, 1.0), 1 / num_classes)
-            return Estimate(round_counts(counts, total), counts)
+            return Estimate(round_bounded(counts, observation), counts)
 
         return answer
 
@@ -74,7 +75,7 @@ class RLU:
     Without a bias the same holds for row sums, every mean weighted with H.
 
     Assumes auxiliary data like the client's and one step, or steps that barely move the
-    model; the paper's search along several epochs is left out. On a trained model P nears the
+    model (`RLUEpochs` goes on from here where they do). On a trained model P nears the
     identity, the system nears zero, and a few misclassified samples decide.
 
     Edge cases: what the system cannot tell apart stays even. A class without auxiliary data is
@@ -89,14 +90,14 @@ class RLU:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and invert the confusions of biases and of row sums."""
-        tables = _tables(known, num_classes, rng)
-        of_bias, of_rows = (_Confusions.of(table.by_class()) for table in tables)
+        tables = auxiliary_tables(known, num_classes, rng)
+        of_bias, of_rows = (Confusions.of(table.by_class()) for table in tables)
 
         def answer(observation: Observation) -> Estimate:
             confusions = of_rows if observation.bias is None else of_bias
             total = samples(observation)
             counts = total * confusions.shares(_signal(observation))
-            return Estimate(round_counts(counts, total), counts)
+            return Estimate(round_bounded(counts, observation), counts)
 
         return answer
 
@@ -154,9 +155,9 @@ class ILRG:
                 own = flat[size * n : size * (n + 1)]
                 features = recover_features(_double(part), own, self.faint)
                 posteriors = softmax(features @ weight.T + bias, axis=-1)
-                shares.append(_Confusions.of(posteriors - np.eye(num_classes)).plain_shares(own))
+                shares.append(Confusions.of(posteriors - np.eye(num_classes)).plain_shares(own))
             counts = total * np.clip(np.concatenate(shares), 0.0, 1.0).reshape(b.shape)
-            return Estimate(round_counts(counts, total), counts)
+            return Estimate(round_bounded(counts, observation), counts)
 
         return answer
 
@@ -186,7 +187,7 @@ def recover_features(weight: Floats, bias: Floats, faint: float = 1e-5) -> Float
 
 
 @dataclass(frozen=True, eq=False)
-class _Confusions:
+class Confusions:
     """What one sample of class c leaves in the signal, row c; and its pseudo-inverse.
 
     Shares x sum to 1, so they are 1/K plus a vector that sums to 0: the rows are centred over
@@ -197,7 +198,8 @@ class _Confusions:
     inverse: Floats
 
     @classmethod
-    def of(cls, rows: Floats) -> _Confusions:
+    def of(cls, rows: Floats) -> Confusions:
+        """Centre rows over classes and invert them, ``*R x K x K``."""
         centred = rows - rows.mean(axis=-2, keepdims=True)
         return cls(rows, np.linalg.pinv(centred, rcond=_RANK))
 
@@ -235,7 +237,7 @@ def _nearest_mixture(rows: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class AuxiliaryTable:
     """What auxiliary samples show at the head: posteriors, one-hot labels, and the signal's weight.
 
     The weight is 1 where the signal is the bias gradient, and H where it is the row sums.
@@ -260,7 +262,9 @@ class _Table:
         return np.asarray(total / np.maximum(others.sum(axis=0), 1.0))
 
 
-def _tables(known: Knowledge, num_classes: int, rng: np.random.Generator) -> tuple[_Table, _Table]:
+def auxiliary_tables(
+    known: Knowledge, num_classes: int, rng: np.random.Generator
+) -> tuple[AuxiliaryTable, AuxiliaryTable]:
     """Pass the auxiliary data once, for bias gradients and for row sums."""
     assert known.model is not None
     assert known.auxiliary is not None
@@ -268,7 +272,9 @@ def _tables(known: Knowledge, num_classes: int, rng: np.random.Generator) -> tup
     posteriors = _double(seen.logits.double().softmax(dim=-1))
     labels = np.eye(num_classes)[known.auxiliary.labels.cpu().numpy()]
     sums = _double(seen.inputs).sum(axis=1)
-    return _Table(posteriors, labels, np.ones(len(sums))), _Table(posteriors, labels, sums)
+    return AuxiliaryTable(posteriors, labels, np.ones(len(sums))), AuxiliaryTable(
+        posteriors, labels, sums
+    )
 
 
 def _signal(observation: Observation) -> Floats:
@@ -279,4 +285,12 @@ def _double(tensor: Tensor) -> Floats:
     return np.asarray(tensor.detach().cpu().double().numpy())
 
 
-__all__ = ["ILRG", "PPLR", "RLU", "recover_features"]
+__all__ = [
+    "ILRG",
+    "PPLR",
+    "RLU",
+    "AuxiliaryTable",
+    "Confusions",
+    "auxiliary_tables",
+    "recover_features",
+]

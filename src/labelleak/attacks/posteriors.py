@@ -7,28 +7,25 @@ much the same p for anything that it is fed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
-from labelleak.counts import Floats, round_counts
+from labelleak.counts import Floats
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
-from labelleak.observation import Observation, step_weights
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
 from labelleak.white_box import HeadPass
 
 FEATURES_CANCEL = "feature_sum_near_zero"
 
 # A mean of feature sums within this many standard errors of 0 has no sign to rely on.
 _ERRORS = 3.0
-# Points of a client's path at which posteriors are taken, at most.
-_POINTS = 33
-_SLICE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,8 @@ class Interpolation:
         feature_sum = _feature_sum(seen)
 
         def answer(observation: Observation) -> Estimate:
-            path = _Path.of(training, observation.local_steps)
-            moves = (path.moves(part, head) for part in _slices(observation, len(seen.inputs)))
+            path = HeadPath.of(training, observation.local_steps)
+            moves = (path.moves(part, head) for part in slices(observation, len(seen.inputs)))
             averages = [path.mean_posterior(seen, *move) for move in moves]
             posterior = np.concatenate(averages).reshape(*observation.trials, num_classes)
             return _restore(observation, posterior, feature_sum, self.use_bias)
@@ -135,7 +132,7 @@ def _restore(
     else:
         step = observation.row_sums / feature_sum
     counts = total * (posterior - step)
-    return Estimate(round_counts(counts, total), counts, notes)
+    return Estimate(round_bounded(counts, observation), counts, notes)
 
 
 def _feed(dummies: Dummies, known: Knowledge, rng: np.random.Generator) -> HeadPass:
@@ -152,65 +149,6 @@ def _feature_sum(seen: HeadPass) -> float:
     spread = _ERRORS * sums.std() / np.sqrt(len(sums))
     mean = float(sums.mean())
     return mean if abs(mean) > max(spread, rounding) else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Path:
-    """Where the head stood at each step, as shares of its way, and how much the step counts."""
-
-    training: LocalTraining
-    total: float
-    middle: float
-    places: Floats
-    weights: Floats
-
-    @classmethod
-    def of(cls, training: LocalTraining, steps: int) -> _Path:
-        momentum = training.momentum if training.optimiser == "sgd" else 0.0
-        weights = step_weights(steps, momentum=momentum)
-        # The weights of t steps are the last t of all, so their sums run from the back.
-        places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
-        middle = float(weights @ np.arange(steps)) / (steps * float(weights.sum()))
-        few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
-        share = weights[few] / weights[few].sum()
-        return cls(training, float(weights.sum()), middle, places[few], share)
-
-    def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        """Undo `Observation.from_update`: how far the head's weight and bias went."""
-        assert part.weight is not None
-        assert isinstance(head.weight, Tensor)
-        weight = self._move(part.weight, head.weight)
-        if part.bias is None or not isinstance(head.bias, Tensor):
-            return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
-        return weight, self._move(part.bias, head.bias)
-
-    def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
-        decay = self.training.weight_decay if self.training.optimiser == "sgd" else 0.0
-        pushed = gradient.detach().cpu().double() + decay * start.detach().cpu().double()
-        rate = self.training.lr * self.total
-        return -rate * pushed / (1 + rate * decay * self.middle)
-
-    def mean_posterior(self, seen: HeadPass, weight: Tensor, bias: Tensor) -> Floats:
-        """Average the dummies' posteriors along the path, ``R x K``."""
-        start = seen.logits.double()
-        way = seen.inputs.double() @ weight.transpose(1, 2) + bias[:, None]
-        average = torch.zeros_like(bias)
-        for place, share in zip(self.places, self.weights, strict=True):
-            average += share * (start + place * way).softmax(dim=-1).mean(dim=1)
-        return _double(average)
-
-
-def _slices(observation: Observation, dummies: int) -> Iterator[Observation]:
-    """Divide an observation into slices of trials ``R x K x D`` that fit into memory."""
-    assert observation.weight is not None
-    classes, width = observation.weight.shape[-2:]
-    size = max(1, _SLICE_BYTES // (16 * classes * (width + dummies)))
-    weights = torch.split(observation.weight.reshape(-1, classes, width), size)
-    biases: tuple[Tensor | None, ...] = (None,) * len(weights)
-    if observation.bias is not None:
-        biases = torch.split(observation.bias.reshape(-1, classes), size)
-    for weight, bias in zip(weights, biases, strict=True):
-        yield Observation(weight, bias, observation.num_samples, observation.local_steps)
 
 
 def _double(tensor: Tensor) -> Floats:

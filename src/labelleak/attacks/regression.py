@@ -11,7 +11,8 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from labelleak.counts import Floats, round_counts
+from labelleak.attacks.bounds import round_bounded
+from labelleak.counts import Floats
 from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.observation import Observation
 
@@ -74,7 +75,7 @@ class GradientRegression:
                 gram = weight_gram + bias_gram
             total = samples(observation)
             counts = total * mixture_shares(gram, onto, size)
-            return Estimate(round_counts(counts, total), counts)
+            return Estimate(round_bounded(counts, observation), counts)
 
         return answer
 

@@ -39,8 +39,10 @@ class RLG:
     For exact gradients with ``N < min(D, K)`` no present class is missed. The converse is weaker:
     absent classes are ruled out for sure if no label comes twice and two classes are absent (each
     label's value is then an average of the absent ones'); repeated labels make combinations
-    that can single out an absent class, and do so more the nearer N is to K. At ``N >= min(D, K)``
-    a note says that the assumption is violated; once the rank is K - 1 every class is separable.
+    that can single out an absent class, and do so more the nearer N is to K. D counts the head
+    inputs that some sample excites: in an untrained ReLU network half may be dead, and then
+    present classes are missed. At ``N >= min(D, K)`` a note says that the assumption is violated;
+    once the rank is K - 1 every class is separable.
     Noise fills the rank up and destroys the attack; in single precision, rounding hides labels
     that a trained model is sure of.
 
@@ -78,7 +80,9 @@ class RLG:
             ranks = np.minimum((powers > least).sum(axis=-1), total)
             present = np.zeros((*observation.trials, num_classes), dtype=bool)
             reach = np.zeros(present.shape)
-            notes = {RANK_EXCEEDED} if total >= min(gradient.shape[-2:]) else set()
+            # A head input that no sample excites (a dead ReLU) leaves a column of zeros.
+            alive = (gradient != 0).any(axis=-2).sum(axis=-1).min()
+            notes = {RANK_EXCEEDED} if total >= min(num_classes, alive) else set()
             for trial in np.ndindex(observation.trials):
                 rows = left[trial][:, : ranks[trial]]
                 reach[trial] = np.square(rows).sum(axis=1)

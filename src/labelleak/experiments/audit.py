@@ -19,17 +19,14 @@ from labelleak.battery import Battery, make_records
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, dummies_of, init_of, plan_audit, view_model
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, Need
-from labelleak.observation import Observation
+from labelleak.experiments.stages import reach_stages
+from labelleak.experiments.updates import Clients
+from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.record import Record, read_records
-from labelleak.score import Truth
-from labelleak.seeding import stream, whole_number
-from labelleak.simulation.batches import draw_batches
+from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import Dataset
-from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import fingerprint, own_activation
-from labelleak.simulation.training import Training, accuracy, train_in_stages
-from labelleak.white_box import WhiteBox
+from labelleak.simulation.training import accuracy
 from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
@@ -44,45 +41,57 @@ def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list
         progress: called with cells done and cells in all, those of earlier runs included.
     """
     done = frozenset(journal.done) if journal else frozenset()
-    total = len(plan.units) * plan.cells
-    finished = len(done & set(plan.units)) * plan.cells
+    total = len(plan.units) * len(plan.cells)
+    finished = sum((0, *unit) in done for unit in plan.units) * len(plan.cells)
     progress(finished, total)
+
+    def tick() -> None:
+        nonlocal finished
+        finished += 1
+        progress(finished, total)
+
     records: list[Record] = []
     for initialisation in range(plan.options.models):
-        wanted = [s for i, s in plan.units if i == initialisation and (i, s) not in done]
-        for stage, model in _models(plan, initialisation, wanted):
-            unit: list[Record] = []
-            for cell in _audit_model(plan, initialisation, stage, model):
-                unit.extend(cell)
-                finished += 1
-                progress(finished, total)
+        wanted = [s for i, s in plan.units if i == initialisation and (0, i, s) not in done]
+        for stage, unit in audit_stages(plan, initialisation, wanted, tick):
             if journal:
-                journal.write((initialisation, stage), unit)
+                journal.write((0, initialisation, stage), unit)
             records.extend(unit)
     return records
 
 
-def _models(
-    plan: Plan, initialisation: int, stages: Sequence[int]
-) -> Iterator[tuple[int, nn.Module]]:
-    """Build an initialisation's model and train it, stopping at each stage."""
+def audit_stages(
+    plan: Plan, initialisation: int, stages: Sequence[int], tick: Callable[[], None]
+) -> Iterator[tuple[int, list[Record]]]:
+    """Audit one initialisation at each of some training stages.
+
+    Args:
+        plan: what to run.
+        initialisation: which model.
+        stages: training steps to stop at.
+        tick: called after every cell.
+
+    Yields:
+        Each stage with its records.
+    """
     if not stages:
         return
     options = plan.options
-    model = plan.module or build(options, plan.data, initialisation)
-    model = copy.deepcopy(model)
-    training = Training(lr=options.train_lr)
-    rng = stream(options.seed, "training", initialisation)
-    for stage in train_in_stages(model, plan.roles.train, stages, training, rng=rng):
+    model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
+    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
         model.train(options.mode == "train")
-        yield stage, model
+        unit: list[Record] = []
+        for cell in _audit_model(plan, initialisation, stage, model):
+            unit.extend(cell)
+            tick()
+        yield stage, unit
 
 
 def _audit_model(
     plan: Plan, initialisation: int, stage: int, module: nn.Module
 ) -> Iterator[list[Record]]:
-    """Audit one model over all batch sizes and schemes, a list of records per cell."""
-    options, victims = plan.options, plan.roles.victims
+    """Audit one model under all conditions, a list of records per cell."""
+    options = plan.options
     model = view_model(options, plan.data, module)
     battery = Battery.prepare(
         plan.attacks,
@@ -90,55 +99,28 @@ def _audit_model(
         plan.data.num_classes,
         seed=whole_number(options.seed, "battery", initialisation, stage),
     )
-    observe, path = _gradient_source(plan, model, initialisation)
+    trials = plan.trials_of(initialisation)
+    clients = Clients(plan, model, initialisation, len(trials))
     test = LabelledData(plan.data.x_test, plan.data.y_test)
     common, extra = _provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
-    extra["gradient"] = path
-    pool = victims.labels.numpy()
-    trials = plan.trials_of(initialisation)
-    for scheme in plan.schemes:
-        prior = scheme.prior(pool, plan.data.num_classes)
-        for size in options.batch_sizes:
-            # One step of plain SGD: whatever the learning rate, it shares the gradient.
-            known = battery.with_batches(prior, LocalTraining(lr=1.0, batch_size=size))
-            rng = stream(options.seed, "batches", initialisation, scheme.label, size)
-            batches = draw_batches(scheme, pool, plan.data.num_classes, size, len(trials), rng)
-            truth = Truth.from_labels(pool[batches], plan.data.num_classes)
-            observation = observe(batches)
-            outcomes = known.run(observation, truth)
-            missing = {**plan.left_out, **known.not_applicable(observation)}
-            more = {"not_applicable": missing} if missing else {}
-            cell = {**common, "scheme": scheme.label, "batch_size": size, "num_samples": size}
-            yield [
-                record
-                for outcome in outcomes
-                for record in make_records(
-                    outcome,
-                    truth,
-                    trials=trials,
-                    common=cell,
-                    extra={**extra, **more},
-                    keep_counts=options.keep_counts,
-                )
-            ]
-
-
-def _gradient_source(
-    plan: Plan, model: WhiteBox, initialisation: int
-) -> tuple[Callable[[np.ndarray], Observation], str]:
-    """Choose how batches' gradients are made: the head table where it is exact, else autograd."""
-    options, victims = plan.options, plan.roles.victims
-    full = any(Need.FULL_GRADIENT in attack.needs for attack in plan.attacks)
-    exact = options.gradient != "autograd" and model.is_per_sample(victims.inputs)
-    if exact and not full:
-        return HeadTable.build(model, victims).gradients, "head_table"
-    seed = whole_number(options.seed, "forward", initialisation)
-
-    def differentiate(batches: np.ndarray) -> Observation:
-        return autograd_gradients(model, victims, batches, seed=seed, full=full)
-
-    return differentiate, "autograd"
+    for cell in plan.cells:
+        shared = clients.share(cell)
+        known = battery.with_batches(shared.prior, shared.training)
+        missing = {**plan.left_out, **known.not_applicable(shared.observation)}
+        more = {"not_applicable": missing} if missing else {}
+        yield [
+            record
+            for outcome in known.run(shared.observation, shared.truth)
+            for record in make_records(
+                outcome,
+                shared.truth,
+                trials=trials,
+                common={**common, **shared.common},
+                extra={**extra, **shared.extra, **more},
+                keep_counts=options.keep_counts,
+            )
+        ]
 
 
 def _provenance(
@@ -154,8 +136,6 @@ def _provenance(
         "initialisation": initialisation,
         "training_steps": stage,
         "num_classes": plan.data.num_classes,
-        "local_steps": 1,
-        "defense": "none",
         "labelleak": labelleak.__version__,
         "torch": str(torch.__version__),
         "command": plan.command,
@@ -172,10 +152,16 @@ def _provenance(
         "data_fingerprint": plan.data.fingerprint,
         "model_fingerprint": fingerprint(module),
         "train_lr": options.train_lr,
+        "train_batch_size": options.train_batch_size,
         "dummies": str(dummies_of(options).value),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
+    if options.users is not None:
+        extra["users"] = options.users
+        extra["partition"] = options.partition
+        extra["per_round"] = options.per_round or options.users
+        extra["round_steps"] = options.round_steps
     for name, choice in (("weights", options.weights), ("head", options.head)):
         if choice is not None:
             extra[name] = Path(choice).name

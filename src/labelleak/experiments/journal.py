@@ -1,4 +1,4 @@
-"""The folder of an audit: records as they finish, and what is still to do after an interrupt."""
+"""The folder of a run: records as they finish, and what is still to do after an interrupt."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from labelleak.record import Record, append_records, read_records
 from labelleak.whole_files import write_whole
 
 RECORDS = "records.jsonl"
-MARK = "audit.json"
-LOCK = "audit.lock"
+MARK = "run.json"
+LOCK = "run.lock"
+PART = "part"
 
-Unit = tuple[int, int]
+Unit = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Journal:
-    """Records of one audit in one folder, written unit by unit.
+    """Records of one audit or grid in one folder, written unit by unit.
 
-    A unit is one initialisation at one training stage. Its records are appended first and the
+    A unit is one part of a grid (an audit is a single part, 0), one initialisation of it, and one
+    training stage of that. Its records are appended first and the
     unit is marked done after, so whatever an interrupt cuts short is dropped and done again.
 
     Attributes:
         folder: where the files lie.
-        asked: what identifies the audit.
+        asked: what identifies the run.
         done: units that are finished.
         lock: held open while this run may write, so that no other one does.
     """
@@ -47,15 +49,15 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, asked: Mapping[str, Any], *, overwrite: bool = False) -> Journal:
-        """Open a folder for an audit, new or interrupted.
+        """Open a folder for a run, new or interrupted.
 
         Args:
             folder: made if it is not there.
-            asked: what identifies the audit; an interrupted one must have asked the same.
-            overwrite: drop whatever audit lies there.
+            asked: what identifies the run; an interrupted one must have asked the same.
+            overwrite: drop whatever run lies there.
 
         Raises:
-            BadInput: if the folder cannot be written, or holds another audit.
+            BadInput: if the folder cannot be written, or holds another run.
         """
         plain = json.loads(json.dumps(asked))
         try:
@@ -126,7 +128,7 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
-    """Read which units are done, after checking that it is the same audit."""
+    """Read which units are done, after checking that it is the same run."""
     mark = folder / MARK
     if not mark.exists():
         if (folder / RECORDS).exists():
@@ -137,7 +139,7 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
         return set()
     try:
         state = json.loads(mark.read_text(encoding="utf-8"))
-        earlier, done = state["asked"], {(int(i), int(s)) for i, s in state["done"]}
+        earlier, done = state["asked"], {(int(p), int(i), int(s)) for p, i, s in state["done"]}
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
     if not done:
@@ -147,11 +149,11 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:
         raise BadInput(
-            f"{folder} holds another audit (it differs in: {', '.join(changed)}); "
+            f"{folder} holds another run (it differs in: {', '.join(changed)}); "
             "choose another --out, or add --overwrite"
         )
     return done
 
 
 def _unit(record: Record) -> Unit:
-    return record.initialisation, record.training_steps
+    return int(record.extra.get(PART, 0)), record.initialisation, record.training_steps

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,47 @@ from torch import nn
 from labelleak.adapters.head import find_head
 from labelleak.attacks import Dummies, LLGStar, dummies_for, make_attack
 from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
+from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
 from labelleak.interfaces import Attack
-from labelleak.seeding import whole_number
+from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.models import build_model, fingerprint, own_init
+from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide
 from labelleak.white_box import WhiteBox
+
+NO_DEFENSE = Chain()
+
+
+@dataclass(frozen=True)
+class CellOptions:
+    """The conditions of one cell, within a model at a stage.
+
+    Attributes:
+        scheme: how a client's labels are drawn.
+        batch_size: labels per step of a client.
+        local_steps: steps that a client takes.
+        lr: learning rate of those steps.
+        clients: how many clients' updates are averaged into the one that is seen.
+        defense: what each client does to hide its labels.
+        plain: whether one step is plain SGD, which shares its gradient.
+    """
+
+    scheme: Scheme
+    batch_size: int
+    local_steps: int = 1
+    lr: float = 0.1
+    clients: int = 1
+    defense: Chain = NO_DEFENSE
+    plain: bool = True
+
+    @property
+    def shares_gradient(self) -> bool:
+        """Tell whether the update is the gradient of the clients' samples, scaled (FedSGD)."""
+        return self.local_steps == 1 and self.plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +67,27 @@ class Plan:
     roles: Roles
     attacks: tuple[Attack, ...]
     schemes: tuple[Scheme, ...]
+    defenses: tuple[Chain, ...]
     module: nn.Module | None
     command: str
     model_fingerprint: str
     left_out: Mapping[str, str]
 
-    @property
-    def cells(self) -> int:
-        """Cells (batch size x scheme) of each unit."""
-        return len(self.options.batch_sizes) * len(self.schemes)
+    @cached_property
+    def cells(self) -> tuple[CellOptions, ...]:
+        """The cells of each unit: every list of conditions multiplies."""
+        options = self.options
+        return tuple(
+            CellOptions(*conditions, plain=options.optimiser == "sgd")
+            for conditions in product(
+                self.schemes,
+                options.batch_sizes,
+                options.local_steps,
+                options.lr,
+                options.clients,
+                self.defenses,
+            )
+        )
 
     @property
     def units(self) -> list[tuple[int, int]]:
@@ -72,6 +118,7 @@ def plan_audit(
     """
     asked = tuple(_make_attacks(options))
     schemes = tuple(parse_scheme(text) for text in options.schemes)
+    defenses = tuple(parse_defense(text) for text in options.defenses)
     dataset = data or load_dataset(options.data)
     roles = divide(
         dataset.x_train,
@@ -79,6 +126,7 @@ def plan_audit(
         seed=options.seed,
         victims_seen=options.victims == "seen",
     )
+    _check_users(options, roles)
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
     _check_classes(schemes, roles, dataset.num_classes)
@@ -88,6 +136,7 @@ def plan_audit(
             f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
             "samples); use smaller --batch-sizes or a larger data set"
         )
+    _check_defenses(options, defenses)
     left_out = _left_out(options, dataset.num_classes)
     attacks = tuple(attack for attack in asked if attack.name not in left_out)
     return Plan(
@@ -96,11 +145,30 @@ def plan_audit(
         roles,
         attacks,
         schemes,
+        defenses,
         module,
         command,
         fingerprint(first),
         left_out,
     )
+
+
+def _check_defenses(options: AuditOptions, defenses: Sequence[Chain]) -> None:
+    steps = max(options.local_steps)
+    for defense in defenses:
+        if defense.changes_training and (steps > 1 or options.optimiser != "sgd"):
+            raise BadInput(
+                f"the defense {defense.label!r} changes how a client computes its gradient, which "
+                "is audited for one step of plain SGD only; use --local-steps 1"
+            )
+
+
+def _check_users(options: AuditOptions, roles: Roles) -> None:
+    """Part the training data once, before any work is begun."""
+    partition = parse_partition(options.partition)
+    if options.users is not None:
+        rng = stream(options.seed, "partition", 0)
+        partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
 
 
 def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:

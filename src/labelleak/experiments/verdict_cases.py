@@ -10,18 +10,26 @@ from labelleak.interfaces import LocalTraining
 STEPS, BATCH = 10, 8
 
 
-ONE_STEP = (*STANDARD, "rlg")
+ONE_STEP = (*STANDARD, "rlg", "llbg_measured")
 
 
-SEVERAL_STEPS = (*STANDARD, "interpolation", "client_simulation")
+SEVERAL_STEPS = (
+    *STANDARD,
+    "interpolation",
+    "llbg_measured",
+    "rlu_epochs",
+    "soft_label_shares",
+    "client_simulation",
+)
 
 
 @dataclass(frozen=True)
 class Net:
-    """LLG's three convolutions with an activation, drawn in some way."""
+    """A network with an activation, drawn in some way; LLG's three convolutions unless said."""
 
     activation: str
     init: str = "default"
+    model: str = "cnn"
 
 
 SIGMOID, RELU, TANH = Net("sigmoid", "uniform"), Net("relu"), Net("tanh")
@@ -32,9 +40,9 @@ class Case:
     """One condition that all attacks are measured under.
 
     Attributes:
-        verdict: a to d, the verdict that it speaks to.
+        verdict: a to d, the verdict that it speaks to; llbg or rlu, the paper whose ground it is.
         net: the model.
-        size: labels in all.
+        size: labels in all, a sample that is visited twice counted twice.
         scheme: how they are drawn.
         stage: training steps of the global model.
         training: how the client trains; None for one step, of which it shares the gradient.
@@ -42,6 +50,8 @@ class Case:
             are shuffled over the steps.
         plain: take the step weights for those of plain SGD, that is, divide by the steps.
         defense: what is done to the gradient before it is shared.
+        epochs: how often the client passes over its samples.
+        named: the attacks, if not those that go with one step or several.
     """
 
     verdict: str
@@ -53,10 +63,14 @@ class Case:
     spread: bool = False
     plain: bool = False
     defense: str = "none"
+    epochs: int = 1
+    named: tuple[str, ...] = ()
 
     @property
     def attacks(self) -> tuple[str, ...]:
         """Names of the attacks; those that simulate the client are not told a wrong scale."""
+        if self.named:
+            return self.named
         if self.training is None:
             return ONE_STEP
         return STANDARD if self.plain else SEVERAL_STEPS
@@ -78,8 +92,10 @@ class Case:
         return {
             "a": f"{self.scheme}, N = {self.size}",
             "b": f"{self.stage} steps, {self.scheme}",
-            "c": self.optimizer,
+            "c": f"{self.stage} steps, {self.optimizer}" if self.stage else self.optimizer,
             "d": self.defense,
+            "llbg": f"{self.net.model}, {self.net.activation}",
+            "rlu": f"{self.scheme}, epochs {self.epochs}, {self.stage} steps",
         }[self.verdict]
 
 
@@ -116,6 +132,9 @@ _CLIENTS = (
 )
 
 
+_TRAINED = ((RELU, _local(0.05)), (RELU, _ADAM), (SIGMOID, _local(0.01)))
+
+
 _SCHEMES = ("iid", "unbalanced")
 
 
@@ -127,5 +146,6 @@ CASES = (
         Case("c", RELU, STEPS * BATCH, training=_PUSHED, spread=True, plain=p)
         for p in (False, True)
     ),
+    *(Case("c", n, STEPS * BATCH, stage=400, training=t) for n, t in _TRAINED),
     *(Case("d", net, 8, defense=defense) for net in (SIGMOID, RELU) for defense in _DEFENSES),
 )

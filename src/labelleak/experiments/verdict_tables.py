@@ -14,8 +14,10 @@ from labelleak.report.wording import name_attack, name_attacker
 _TITLES = {
     "a": "(a) Untrained model, one step",
     "b": "(b) Trained model, one step",
-    "c": "(c) Untrained model, several local steps",
+    "c": "(c) Several local steps",
     "d": "(d) Untrained model, one step, noised or compressed",
+    "llbg": "LLBG's ground: ten local steps of 10 samples, lr 0.001, iid, untrained",
+    "rlu": "RLU's ground: heterogeneous clients of 64 samples, steps of 16, lr 0.01",
 }
 
 
@@ -33,6 +35,8 @@ def make_verdict_table(records: Iterable[Record]) -> str:
 
 
 def _table_of(row: Record) -> tuple[str, str]:
+    if row.extra["verdict"] == "llbg":
+        return "llbg", row.data
     net = f"{row.data}, {row.extra['activation']} ({row.extra['init']} initialisation)"
     return str(row.extra["verdict"]), net
 
@@ -75,12 +79,13 @@ def _spread_of(rows: list[Record]) -> tuple[int, int]:
 
 def _heading(title: str, rows: list[Record]) -> str:
     first = rows[0]
-    if first.extra["verdict"] == "b":
+    said = []
+    if first.training_steps:
         found = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
-        return f"{title} (accuracy {min(found):.2f} to {max(found):.2f})"
-    if first.extra["verdict"] == "c":
-        return f"{title} (lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g})"
-    return title
+        said.append(f"accuracy {min(found):.2f} to {max(found):.2f}")
+    if "lr_h2" in first.extra:
+        said.append(f"lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g}")
+    return f"{title} ({'; '.join(said)})" if said else title
 
 
 def _row(columns: list[dict[str, Cell]], name: str, write: Callable[[Cell], str]) -> str:

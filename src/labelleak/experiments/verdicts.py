@@ -25,6 +25,7 @@ from labelleak.experiments.verdict_cases import (
 from labelleak.experiments.verdict_tables import make_verdict_table
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
+from labelleak.priors import RepeatedPrior
 from labelleak.record import Record
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
@@ -112,14 +113,22 @@ def measure_verdicts(
 
 
 def run_verdicts(
-    data: str, out: Path, *, seed: int, progress: Progress = lambda done, total: None
+    data: str,
+    out: Path,
+    *,
+    seed: int,
+    cases: Sequence[Case] = CASES,
+    name: str = "verdicts",
+    progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Measure every case and write records.jsonl and verdicts.md into a folder.
+    """Measure cases and write records.jsonl and a table of them into a folder.
 
     Args:
         data: name or path of a data set.
         out: the folder; made if it is not there.
         seed: seed of everything random.
+        cases: what to measure.
+        name: the experiment's, which the table is called by.
         progress: called with cells done and cells in all.
 
     Returns:
@@ -132,10 +141,10 @@ def run_verdicts(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    command = f"labelleak paper verdicts --data {data} --seed {seed} --out {out}"
-    records = measure_verdicts(data, seed=seed, command=command, progress=progress)
+    command = f"labelleak paper {name} --data {data} --seed {seed} --out {out}"
+    records = measure_verdicts(data, seed=seed, cases=cases, command=command, progress=progress)
     write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in records))
-    target = out / "verdicts.md"
+    target = out / f"{name}.md"
     write_whole(target, make_verdict_table(records) + "\n")
     return target
 
@@ -171,7 +180,7 @@ def _servers(
 ) -> Iterator[tuple[int, _Server]]:
     """Build a model, train it to each stage, and prepare the attacks there."""
     module = build_model(
-        "cnn",
+        net.model,
         input_shape=bench.data.input_shape,
         num_classes=bench.data.num_classes,
         activation=net.activation,
@@ -202,15 +211,14 @@ def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) ->
     pool = bench.roles.victims.labels.numpy()
     # The same batches under every case that draws alike, so that cases are compared in pairs.
     purpose = ("verdicts", initialisation, case.net, case.scheme, case.size)
-    drawn = draw_batches(
-        scheme, pool, classes, case.size, bench.trials, stream(bench.seed, *purpose)
-    )
+    own = case.size // case.epochs
+    drawn = draw_batches(scheme, pool, classes, own, bench.trials, stream(bench.seed, *purpose))
     observation = _observe(bench, server, case, drawn, stream(bench.seed, *purpose, "order"))
     training = case.training or LocalTraining(lr=1.0, batch_size=case.size)
     battery = replace(
         server.battery, attacks=tuple(a for a in bench.attacks if a.name in case.attacks)
-    ).with_batches(scheme.prior(pool, classes), training)
-    truth = Truth.from_labels(pool[drawn], classes)
+    ).with_batches(RepeatedPrior(scheme.prior(pool, classes), case.epochs), training)
+    truth = Truth(case.epochs * Truth.from_labels(pool[drawn], classes).counts)
     common, extra = _provenance(bench, server, case, initialisation)
     first = initialisation * bench.trials
     return [
@@ -236,7 +244,8 @@ def _observe(
     if case.spread:  # step t gets every T-th label, and equal labels stand side by side
         ordered = np.swapaxes(drawn.reshape(steps[0], steps[2], steps[1]), 1, 2)
     else:
-        ordered = rng.permuted(drawn, axis=1).reshape(steps)
+        passes = [rng.permuted(drawn, axis=1) for _ in range(case.epochs)]
+        ordered = np.concatenate(passes, axis=1).reshape(steps)
     names = ("head.weight", "head.bias")
     after = [train_locally(module, bench.roles.victims, rows, how) for rows in ordered]
     return Observation.from_update(
@@ -287,7 +296,7 @@ def _provenance(
         "seed": bench.seed,
         "adaptive": False,
         "data": bench.data.name,
-        "model": "cnn",
+        "model": case.net.model,
         "initialisation": initialisation,
         "training_steps": case.stage,
         "model_accuracy": server.accuracy,
@@ -308,6 +317,7 @@ def _provenance(
         "init": case.net.init,
         "mode": "train",
         "optimizer": case.optimizer,
+        "epochs": case.epochs,
         "data_fingerprint": bench.data.fingerprint,
         "train_size": len(bench.roles.train),
         "auxiliary_size": len(bench.roles.auxiliary),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FREE_LABEL = "best guess without the update"
 # Mid tones that keep a contrast of 3:1 on white and on near-black, told apart by the common
 # kinds of colour blindness; the marker says the same a second time.
-_COLOURS = ("#d55e00", "#2b7bba", "#0c8f6b", "#b5679f", "#997700", "#7a73c4")
+COLOURS = ("#d55e00", "#2b7bba", "#0c8f6b", "#b5679f", "#997700", "#7a73c4")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _WIDTH, _PLOT_HEIGHT, _LEGEND_ROW = 4.6, 2.5, 0.2
 _LONGEST_NAME, _LONGEST_OF_TWO = 44, 29
@@ -45,13 +45,13 @@ def assign_styles(cells: Sequence[Cell]) -> dict[Series, Style]:
     """
     ordered = dict.fromkeys(cell.series for cell in sorted(cells, key=lambda c: c.sort_key[3]))
     styles: dict[Series, Style] = {}
-    many = len(ordered) > len(_COLOURS)
+    many = len(ordered) > len(COLOURS)
     for threat_model in THREAT_MODELS[1:]:
         own = [series for series in ordered if series[1] == threat_model]
         # Few lines share one figure and one run of colours; many get a figure each threat model.
         start = 0 if many else len(styles)
         for index, series in enumerate(own, start=start):
-            colour = _COLOURS[index % len(_COLOURS)]
+            colour = COLOURS[index % len(COLOURS)]
             styles[series] = Style(colour, _MARKERS[index % len(_MARKERS)], "-", 1.0)
     blind = [series for series in ordered if series[1] == "none" and series[0] != "free"]
     return {series: Style(INK, "", ":", 0.55) for series in blind} | styles
@@ -81,12 +81,12 @@ def draw_panel(
         raise ValueError("a figure needs at least one cell")
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC)
+        mpl.rcParams.update(RC)
         figure = _draw_curves(cells, looks) if len(sizes) > 1 else _draw_points(cells, looks)
         return embed(figure, prefix=prefix, title=describe(cells))
 
 
-_RC: Any = {
+RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "labelleak",
     "font.size": 9.5,
@@ -153,7 +153,7 @@ def _free(cells: Sequence[Cell]) -> list[tuple[int, float]]:
     return [(size, sum(values) / len(values)) for size, values in sorted(found.items())]
 
 
-def _frame(plot_height: float, legend_rows: int, left: float = 0.115) -> tuple[Figure, Axes]:
+def frame(plot_height: float, legend_rows: int, left: float = 0.115) -> tuple[Figure, Axes]:
     """Make a figure whose plot keeps its height whatever the legend needs below it."""
     from matplotlib.figure import Figure
 
@@ -170,7 +170,7 @@ def _draw_curves(cells: Sequence[Cell], styles: Mapping[Series, Style]) -> Figur
     lines = _by_series(cells)
     longest = max((len(_name(members[0])) for members in lines.values()), default=0)
     columns = 2 if longest <= _LONGEST_OF_TWO else 1
-    figure, axes = _frame(_PLOT_HEIGHT, -(-(len(lines) + 1) // columns))
+    figure, axes = frame(_PLOT_HEIGHT, -(-(len(lines) + 1) // columns))
     for series, members in lines.items():
         _draw_line(axes, members, styles[series])
     sizes, values = zip(*_free(cells), strict=True)
@@ -210,7 +210,7 @@ def _draw_points(cells: Sequence[Cell], styles: Mapping[Series, Style]) -> Figur
     lines = list(_by_series(cells).items())
     names = [_name(cell) for _, (cell, *_) in lines]
     left = 0.03 + 0.0155 * max(map(len, names), default=0)
-    figure, axes = _frame(0.5 + 0.3 * max(len(lines), 1), 1, left=left)
+    figure, axes = frame(0.5 + 0.3 * max(len(lines), 1), 1, left=left)
     for row, (series, (cell, *_)) in enumerate(lines):
         style, mean = styles[series], cell.asr.mean
         axes.plot([cell.asr.low, cell.asr.high], [row, row], color=style.colour, lw=2.4, alpha=0.6)

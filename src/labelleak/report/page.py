@@ -12,12 +12,17 @@ from labelleak.errors import BadInput
 from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
+from labelleak.report.federation import follow_rounds
+from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
+from labelleak.report.federation_words import findings, most_informed
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.repeats import count_once
 from labelleak.report.selection import worst_cases
 from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.whole_files import write_whole
 
 _MOST_LINES = 8
+_MOST_CLIENTS = 5
 
 
 class Drawing(NamedTuple):
@@ -53,7 +58,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
         source: where the records lie, as the reader should find them.
 
     Raises:
-        BadInput: if there are no records.
+        BadInput: if there are no records, or two of the same trial disagree.
     """
     if not records:
         raise BadInput("there are no records to report on; run `labelleak audit` first")
@@ -66,7 +71,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ordered = sorted(records, key=lambda r: (r.seed, r.initialisation, r.trial))
+    ordered = sorted(count_once(records), key=lambda r: (r.seed, r.initialisation, r.trial))
     template = environment.get_template("report.html.j2")
     return template.render(_context(ordered, source))
 
@@ -91,9 +96,34 @@ def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),
         "flags": scope.flags(records),
+        "federation": _federation(records),
         "one_initialisation": all(cell.initialisations == 1 for cell in cells),
         "say": wording,
         "track": _track,
+    }
+
+
+def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Gather what the section on rounds and clients shows; None where records have no rounds."""
+    from markupsafe import Markup
+
+    courses = follow_rounds(records)
+    if not courses:
+        return None
+    return {
+        "findings": findings(courses),
+        "rounds": Markup(draw_rounds(courses, prefix="rounds")),
+        "clients": Markup(draw_clients(courses, prefix="clients")),
+        "both": len({course.defended for course in courses}) == 2,
+        "tables": [
+            (
+                _capital(name_course(course, courses)),
+                course.clients[:_MOST_CLIENTS],
+                max(0, len(course.clients) - _MOST_CLIENTS),
+            )
+            for course in most_informed(courses)
+        ],
+        "courses": [(_capital(name_course(course, courses)), course) for course in courses],
     }
 
 
@@ -177,12 +207,12 @@ def write_report(records_path: Path, out_path: Path) -> list[Record]:
         out_path: the page to write; an older one is replaced.
 
     Returns:
-        The records that were read.
+        The records that were read, each trial once.
 
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
     """
-    records = read_records(records_path)
+    records = count_once(read_records(records_path))
     if not records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
     write_whole(out_path, render(records, source=records_path.name))

@@ -2,7 +2,8 @@
 
 The best of several attacks on the trials that chose it looks better than it is. So each
 initialisation of the model (each trial, where there is one model only) is told by the attack that
-did best on all the others: every trial counts once, and none had a say in its own choice.
+did best on all the others: every trial counts once, and none had a say in its own choice. Where
+records name the client of a federation, the clients are what is told apart.
 
 A server may use any attack that needs no more than it holds, and it may leave the update
 unread: where no attack gains on the others, it answers with the best guess without the update,
@@ -17,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from labelleak.record import THREAT_MODELS, Record
-from labelleak.report.tables import Cell, condition_of, tabulate, varying_conditions
+from labelleak.report.tables import Cell, block_of, condition_of, tabulate, varying_conditions
 
 STRONGEST = "strongest"
 
@@ -52,12 +53,17 @@ def strongest_records(records: Iterable[Record]) -> list[Record]:
             if rank and threat_model in held:
                 allowed = THREAT_MODELS[: rank + 1]
                 usable = [r for r in members if r.threat_model in allowed[1:]]
-                found.extend(_choose(usable, threat_model))
+                found.extend(choose(usable, threat_model))
     return found
 
 
-def _choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
-    """Tell each fold of the trials by the attack that gained most on the others."""
+def choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
+    """Tell each fold of the trials by the attack that gained most on the others.
+
+    Args:
+        rows: records under one condition of attacks that this threat model may run.
+        threat_model: what the told records say.
+    """
     folds = _folds(rows)
     gains = {fold: _gains(members) for fold, members in folds.items()}
     attacks = sorted({_key(row) for row in rows})
@@ -65,7 +71,8 @@ def _choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
         # A single trial has no others to choose on.
         others = [gains[other] for other in folds if other != fold] or [gains[fold]]
         mean = {key: _mean_gain(others, key) for key in attacks}
-        best = min(attacks, key=lambda key: (-round(mean[key], 9), key))
+        held = {_key(row) for row in members}
+        best = min(held, key=lambda key: (-round(mean[key], 9), key))
         yield from _answer(members, best if mean[best] > _NO_GAIN else None, threat_model)
 
 
@@ -81,11 +88,11 @@ def _key(row: Record) -> Key:
 
 
 def _folds(rows: Sequence[Record]) -> dict[Any, list[Record]]:
-    """Split by initialisation where there are several, else by trial."""
-    models = {(row.seed, row.initialisation) for row in rows}
+    """Split by initialisation (and client) where there are several, else by round and trial."""
+    several = len({block_of(row) for row in rows}) > 1
     folds: dict[Any, list[Record]] = defaultdict(list)
     for row in rows:
-        folds[(row.seed, row.initialisation) if len(models) > 1 else row.trial].append(row)
+        folds[block_of(row) if several else (row.extra.get("round"), row.trial)].append(row)
     return folds
 
 

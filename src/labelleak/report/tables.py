@@ -34,14 +34,21 @@ _CONDITIONS = (
     "gradient",
     "normalisation",
     "optimizer",
+    "clients",
     "train_size",
     "auxiliary_size",
     "victim_size",
     "data_fingerprint",
     "train_lr",
+    "train_batch_size",
+    "users",
+    "partition",
+    "per_round",
+    "round_steps",
     "dummies",
     "weights",
     "head",
+    "defended",
 )
 
 Condition = tuple[tuple[str, str], ...]
@@ -124,10 +131,10 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
 
     The answer does not depend on the order of the records. Threat models are never averaged
     together. Intervals are those of `labelleak.intervals.bootstrap_mean`, grouped by
-    initialisation.
+    initialisation, and by client where records name one.
 
     Args:
-        records: rows of one or several runs.
+        records: rows of one or several runs, each trial once, as `count_once` gives them.
 
     >>> tabulate([])
     []
@@ -164,6 +171,13 @@ def condition_of(row: Record, varying: Sequence[str]) -> tuple[Any, ...]:
     return _PICK(row), _say(row.extra.get("init", "")), extra
 
 
+def block_of(row: Record) -> str:
+    """Name what a trial shares chance with: its model, and its client where one is named."""
+    client = row.extra.get("client")
+    model = f"{row.seed}/{row.initialisation}"
+    return model if client is None else f"{model}/{client}"
+
+
 def varying_conditions(rows: Sequence[Record]) -> list[str]:
     """Name the condition keys of which the records hold more than one value."""
     return [
@@ -179,7 +193,7 @@ def _say(value: Any) -> str:
 
 def _column(members: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Take one number per trial with its initialisation, leaving out what has none."""
-    pairs = [(getattr(row, name), f"{row.seed}/{row.initialisation}") for row in members]
+    pairs = [(getattr(row, name), block_of(row)) for row in members]
     kept = [pair for pair in pairs if pair[0] is not None]
     values = np.array([value for value, _ in kept], dtype=np.float64)
     return values, np.array([group for _, group in kept])

@@ -168,15 +168,26 @@ def draw_batches(
     size: int,
     trials: int,
     rng: np.random.Generator,
+    *,
+    revisit: bool = False,
 ) -> IntArray:
     """Draw ``trials x size`` indices into a pool of labels by a scheme.
 
     Within a batch no sample comes twice unless its class has too few of them.
 
+    Args:
+        scheme: how labels are drawn.
+        pool: label of each sample that can be picked.
+        num_classes: K.
+        size: samples of each trial.
+        trials: how many to draw.
+        rng: source of the draws.
+        revisit: let a trial be larger than the pool, as that of many local steps may be.
+
     Raises:
         BadInput: if a batch is larger than the pool.
     """
-    if size > len(pool):
+    if size > len(pool) and not (revisit and not isinstance(scheme, Natural)):
         raise BadInput(
             f"a batch of {size} is larger than the victims' data ({len(pool)} samples); "
             "use smaller batches or a larger data set"

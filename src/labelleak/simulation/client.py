@@ -3,26 +3,113 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from labelleak.counts import Ints
+from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
+
+Last = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What a client was sent and what it returned; the labels behind it are kept aside.
+
+    Attributes:
+        before: state dict that the server sent.
+        after: state dict that the client returned.
+    """
+
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+    def observe(
+        self,
+        head: str,
+        training: LocalTraining,
+        *,
+        num_samples: int | None = None,
+        rest: Iterable[str] | None = None,
+    ) -> Observation:
+        """Observe it as a server that knows the client's training does.
+
+        What SGD did to the scale is undone (`Observation.from_update`). Adam's movement is taken
+        as plain SGD's, over ``lr * steps``; clipping, smoothing and class weights stay in it.
+
+        Args:
+            head: module name of the head.
+            training: how the client trained; its local_steps are the steps really taken.
+            num_samples: labels behind the update, None where the server has no idea. With a short
+                last batch they are fewer than batch size times steps.
+            rest: names of further parameters to keep, as in `Observation.from_update`.
+        """
+        sgd = training.optimiser == "sgd"
+        seen = Observation.from_update(
+            self.before,
+            self.after,
+            head=head,
+            lr=training.lr,
+            local_steps=training.local_steps,
+            momentum=training.momentum if sgd else 0.0,
+            dampening=training.dampening if sgd else 0.0,
+            nesterov=training.nesterov and sgd,
+            weight_decay=training.weight_decay if sgd else 0.0,
+            proximal=training.proximal if sgd else 0.0,
+            rest=rest,
+        )
+        return replace(seen, num_samples=num_samples)
+
+
+def run_client(
+    model: nn.Module,
+    data: LabelledData,
+    steps: Sequence[Ints] | Ints,
+    training: LocalTraining,
+    *,
+    seed: int = 0,
+) -> tuple[Update, tuple[Ints, ...]]:
+    """Train locally and give the update and, aside, the truth: the labels of each step.
+
+    >>> model = nn.Linear(3, 2)
+    >>> data = LabelledData(torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 1]))
+    >>> steps = draw_steps(np.arange(5), 2, np.random.default_rng(0), epochs=1)
+    >>> update, labels = run_client(model, data, steps, LocalTraining(lr=0.1))
+    >>> sorted(update.after), [len(one) for one in labels]
+    (['bias', 'weight'], [2, 2, 1])
+    """
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    after = train_locally(model, data, steps, training, seed=seed)
+    return Update(before, after), consumed_labels(data, steps)
+
+
+def consumed_labels(data: LabelledData, steps: Sequence[Ints] | Ints) -> tuple[Ints, ...]:
+    """Give the labels that each step consumed, which is the truth behind the update."""
+    labels = data.labels.numpy()
+    return tuple(labels[np.asarray(batch)] for batch in steps)
 
 
 def train_locally(
     model: nn.Module,
     data: LabelledData,
-    batches: np.ndarray,
+    batches: Sequence[Ints] | Ints,
     training: LocalTraining,
     *,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Take local steps from a model, as a FedAvg client does, and give the weights after them.
+
+    The loss of a step is the mean cross-entropy (smoothed and weighted by class where asked)
+    plus ``proximal / 2 * |theta - theta_0|^2`` (FedProx, Li et al., MLSys 2020); its gradient is
+    clipped by norm, then handed to the optimiser, which adds the weight decay.
 
     The model itself, its mode and torch's global random state are left as they were. Parameters
     that need no gradient stay, and buffers come back as the last step left them.
@@ -30,9 +117,10 @@ def train_locally(
     Args:
         model: the model that the server sent.
         data: where the client's samples lie.
-        batches: ``steps x B`` indices into the data, one row a step; their shape decides the
+        batches: indices into the data, one row a step: an array ``steps x B``, or a sequence of
+            arrays that need not be alike in length (`draw_steps`). They decide the
             steps and batch size, whatever the training says.
-        training: learning rate and optimiser.
+        training: how to train.
         seed: seed of dropout and the like.
 
     Returns:
@@ -47,14 +135,37 @@ def train_locally(
     """
     module = copy.deepcopy(model)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = make_optimiser(trained, training)
+    start = [one.detach().clone() for one in trained] if training.proximal else []
+    optimiser, criterion = make_optimiser(trained, training), make_loss(training)
+    criterion.to(trained[0].dtype)
     with torch_seeded(seed), torch.enable_grad():
-        for batch in torch.from_numpy(batches):
-            loss = F.cross_entropy(module(data.inputs[batch]), data.labels[batch])
+        for batch in map(torch.from_numpy, batches):
+            loss = criterion(module(data.inputs[batch]), data.labels[batch])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
+            _bend_gradients(trained, start, training)
             optimiser.step()
     return {name: value.detach() for name, value in module.state_dict().items()}
+
+
+def _bend_gradients(
+    trained: Sequence[nn.Parameter], start: Sequence[Tensor], training: LocalTraining
+) -> None:
+    """Add FedProx's pull to the gradients, then clip them."""
+    for parameter, origin in zip(trained, start, strict=bool(start)):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - origin, alpha=training.proximal)
+    if training.clip_norm is not None:
+        nn.utils.clip_grad_norm_(trained, training.clip_norm)
+
+
+def make_loss(training: LocalTraining) -> nn.CrossEntropyLoss:
+    """Make the loss of a local training, mean reduction."""
+    weights = training.class_weights
+    return nn.CrossEntropyLoss(
+        weight=None if weights is None else torch.tensor(weights),
+        label_smoothing=training.label_smoothing,
+    )
 
 
 def make_optimiser(
@@ -67,8 +178,83 @@ def make_optimiser(
         parameters,
         lr=training.lr,
         momentum=training.momentum,
+        dampening=training.dampening,
+        nesterov=training.nesterov,
         weight_decay=training.weight_decay,
     )
 
 
-__all__ = ["make_optimiser", "train_locally"]
+def draw_steps(
+    samples: Ints,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    last: Last = "keep",
+) -> tuple[Ints, ...]:
+    """Draw the batches of a client's local steps from its own samples.
+
+    By epochs, each epoch is a shuffle cut into batches; a short last batch is kept or dropped.
+    By steps, shuffles follow one another without short batches: what is left of one is filled
+    up from the next. No batch holds a sample twice; a client that has fewer samples than a batch
+    gives all of them in each.
+
+    Args:
+        samples: the client's indices into the data.
+        batch_size: labels per step.
+        rng: source of the shuffles.
+        steps: local steps to draw; or
+        epochs: passes over the samples to draw.
+        last: what becomes of an epoch's short last batch: ``keep`` or ``drop`` (a client with
+            fewer samples than a batch keeps its only one).
+
+    Returns:
+        One array of indices a step.
+
+    Raises:
+        BadInput: if not exactly one of steps and epochs is given, or a number is below 1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> [len(one) for one in draw_steps(np.arange(5), 2, rng, epochs=2)]
+    [2, 2, 1, 2, 2, 1]
+    >>> [len(one) for one in draw_steps(np.arange(5), 2, rng, steps=4)]
+    [2, 2, 2, 2]
+    """
+    if (steps is None) == (epochs is None):
+        raise BadInput("say how long a client trains by either local steps or epochs, not both")
+    length = steps if steps is not None else epochs
+    if length is None or min(length, batch_size, len(samples)) < 1:
+        raise BadInput("a client needs at least one sample, a batch of one and one step or epoch")
+    size = min(batch_size, len(samples))
+    if steps is not None:
+        return _fill_steps(samples, size, steps, rng)
+    drawn: list[Ints] = []
+    for _ in range(length):
+        batches = np.split(rng.permutation(samples), range(size, len(samples), size))
+        drawn += batches[:-1] if last == "drop" and len(batches[-1]) < size else batches
+    return tuple(drawn)
+
+
+def _fill_steps(samples: Ints, size: int, steps: int, rng: np.random.Generator) -> tuple[Ints, ...]:
+    order, place, drawn = rng.permutation(samples), 0, []
+    for _ in range(steps):
+        if place + size > len(order):
+            left, fresh = order[place:], rng.permutation(samples)
+            # Those already in the batch go to the end of the new shuffle, so none comes twice.
+            twice = np.isin(fresh, left)
+            order, place = np.concatenate([left, fresh[~twice], fresh[twice]]), 0
+        drawn.append(order[place : place + size])
+        place += size
+    return tuple(drawn)
+
+
+__all__ = [
+    "Update",
+    "consumed_labels",
+    "draw_steps",
+    "make_loss",
+    "make_optimiser",
+    "run_client",
+    "train_locally",
+]

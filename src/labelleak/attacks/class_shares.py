@@ -1,0 +1,106 @@
+"""Class shares from a bias movement over several epochs: Ramakrishna and Dán's soft labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.confusions import Confusions
+from labelleak.attacks.head_path import HeadPath, slices
+from labelleak.counts import Floats
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+
+# Logits beyond these would overflow in a sum; their softmax is one class either way.
+_LARGEST = 1e100
+
+
+@dataclass(frozen=True)
+class SoftLabelShares:
+    """Solve the bias movement for class shares, with the posteriors of the model that came back.
+
+    Over E passes at learning rate lr the bias moves by ``dB = lr (E x - sum_t s_t^T x)``, x the
+    class shares and row c of s_t the mean posterior of class c in pass t. Ramakrishna & Dán take
+    ``softmax(B_0)`` for every class in the first pass, B_0 the bias that was sent, and for all
+    others what auxiliary data show at the final model, S::
+
+        (I - (E - 1) / E S^T) x = dB / (lr E) + softmax(B_0) / E,   x >= 0, sum x = 1
+
+    Here a pass is a local step, and ``dB / (lr E)`` is the mean bias gradient with its sign turned,
+    so that momentum and weight decay are taken out of it as `Observation.from_update` does. The
+    final model is the one that was sent with the head moved; below the head nothing is assumed to
+    move. Without the weight's gradient only the head's bias is moved.
+
+    Assumes auxiliary data like the client's, posteriors that settle after the first step, and a
+    model that answers its bias alone at the start, hence an untrained one.
+
+    Edge cases: at one step x is ``softmax(B_0) - b``. What the system cannot tell apart stays even.
+    A class without auxiliary data is modelled by all of them. An Adam client is read as plain SGD.
+    Cost: one pass over n auxiliary samples once; ``n K D`` and ``K^3`` a trial, in slices.
+    """
+
+    name: ClassVar[str] = "soft_label_shares"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
+    )
+    cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (soft labels)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once and keep their head inputs and logits."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        assert known.training is not None
+        training, head = known.training, known.model.head_module
+        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+        inputs, logits = seen.inputs.double().cpu(), seen.logits.double().cpu()
+        averages = _averages(known.auxiliary.labels, num_classes)
+        first = _first_posterior(head)
+
+        def answer(observation: Observation) -> Estimate:
+            total, steps = samples(observation), observation.local_steps
+            path = HeadPath.of(training, steps)
+            shares: list[Floats] = []
+            for part in slices(_with_weight(observation, head), len(inputs)):
+                weight, bias = path.moves(part, head)
+                moved = logits + inputs @ weight.transpose(1, 2) + bias[:, None]
+                final = averages @ moved.clamp(-_LARGEST, _LARGEST).softmax(dim=-1)
+                posteriors = first / steps + (1 - 1 / steps) * final.numpy()
+                pulls = posteriors - np.eye(num_classes)
+                shares.extend(
+                    Confusions.of(pull).shares(b)
+                    for pull, b in zip(pulls, part.bias_gradient, strict=True)
+                )
+            counts = total * np.reshape(shares, (*observation.trials, num_classes))
+            return Estimate(round_bounded(counts, observation), counts)
+
+        return answer
+
+
+def _first_posterior(head: nn.Linear) -> Floats:
+    if not isinstance(head.bias, Tensor):
+        return np.full(head.out_features, 1 / head.out_features)
+    return np.asarray(softmax(head.bias.detach().double().cpu().numpy()))
+
+
+def _averages(labels: Tensor, num_classes: int) -> Tensor:
+    """Weights that average samples by class, ``K x n``; of all where a class has none."""
+    own = torch.nn.functional.one_hot(labels.cpu(), num_classes).T.double()
+    own[own.sum(dim=1) == 0] = 1.0
+    return own / own.sum(dim=1, keepdim=True)
+
+
+def _with_weight(observation: Observation, head: nn.Linear) -> Observation:
+    """Put a weight gradient of 0 where none was shared."""
+    if observation.weight is not None:
+        return observation
+    still = torch.zeros(*observation.trials, *head.weight.shape)
+    return Observation(still, observation.bias, observation.num_samples, observation.local_steps)
+
+
+__all__ = ["SoftLabelShares"]

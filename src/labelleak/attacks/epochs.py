@@ -1,0 +1,191 @@
+"""Labels from several local steps: search for counts whose simulated steps move the bias so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import softmax
+
+from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.confusions import AuxiliaryTable, Confusions
+from labelleak.counts import Floats, Ints
+from labelleak.errors import BadInput
+from labelleak.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
+from labelleak.observation import Observation, step_weights
+
+# Of more local steps than these, several are taken as one.
+_MOST_STEPS = 32
+_SLICE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class RLUEpochs:
+    """RLU for several local steps: move labels until simulated steps explain the head's bias.
+
+    Chen & Vikalo start from the counts of one step (`RLU`) and then simulate the client in terms of
+    class-conditional logits alone. With x the label shares, S_c the mean posterior of class c,
+    h_c its mean head input and m_c its mean logits, a step has the bias gradient and moves the
+    logits by::
+
+        b = sum_c x_c (S_c - e_c)
+        m_c <- m_c - lr sum_d x_d (S_d - e_d) (h_d . h_c + 1)
+
+    S is taken anew from the moved logits. The mean b along the steps is compared with the observed
+    one: where it is too low, a class was given too many labels. Labels move from the most over- to
+    the most under-estimated class, an eighth of N at first; a move that brings the two no
+    nearer is undone and tried with half as many, down to one. Momentum replays steps as SGD does.
+
+    Two changes. Instead of normal draws, the auxiliary samples' own logits stand for the spread
+    around m_c. And ``h_d . h_c`` is taken from auxiliary data, where the paper reads one size of h
+    off the update and uses it for all pairs of classes.
+
+    Assumes auxiliary data like the client's, labels spread alike over the steps, and that the head
+    moves more than what is below it. An Adam client is read as plain SGD, as its update was.
+
+    Edge cases: at one step the answer is RLU's. A class without auxiliary data is modelled by all
+    of them. Of more than 32 steps, several are taken as one. Never farther from the observed bias
+    than RLU's counts are, under its own simulation; no more than `moves` are tried, so it ends.
+
+    Cost: one pass over the auxiliary data once; ``moves`` simulations a trial of
+    ``steps K^2 samples_per_class`` exponentials each, in slices of trials.
+
+    Attributes:
+        samples_per_class: auxiliary logits that stand for a class.
+        moves: moves that are tried at most.
+    """
+
+    samples_per_class: int = 16
+    moves: int = 64
+
+    name: ClassVar[str] = "rlu_epochs"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
+    )
+    cite: ClassVar[str] = "Chen & Vikalo, ICML 2024 (several epochs)"
+
+    def __post_init__(self) -> None:
+        if self.samples_per_class < 1 or self.moves < 0:
+            raise BadInput("samples_per_class must be at least 1 and moves at least 0")
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once; keep confusions, some logits and mean head inputs."""
+        assert known.training is not None
+        confusions, logits, kernel = _measure(known, num_classes, self.samples_per_class, rng)
+        training = known.training
+
+        def answer(observation: Observation) -> Estimate:
+            total, b = samples(observation), observation.bias_gradient
+            shares = confusions.shares(b)
+            counts = round_bounded(total * shares, observation)
+            if observation.local_steps == 1:
+                return Estimate(counts, total * shares)
+            client = _Client.of(training, observation.local_steps, logits, kernel)
+            found = counts.reshape(-1, num_classes).copy()
+            flat = b.reshape(-1, num_classes)
+            for part in client.slices(len(found)):
+                found[part] = _search(client, found[part], flat[part], self.moves)
+            counts = found.reshape(counts.shape)
+            return Estimate(counts, counts.astype(np.float64))
+
+        return answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Client:
+    """A client as its head sees it: logits of each class, and how one class's step moves another's.
+
+    Attributes:
+        logits: before the first step, ``K x samples x K``.
+        kernel: ``h_d . h_c + 1``, ``K x K``.
+        rate: learning rate of a simulated step.
+        momentum: SGD momentum between simulated steps.
+        weights: how much each simulated step counts; they sum to 1.
+    """
+
+    logits: Floats
+    kernel: Floats
+    rate: float
+    momentum: float
+    weights: Floats
+
+    @classmethod
+    def of(cls, how: LocalTraining, steps: int, logits: Floats, kernel: Floats) -> _Client:
+        momentum = how.momentum if how.optimiser == "sgd" else 0.0
+        weights = step_weights(steps, momentum=momentum)
+        if steps <= _MOST_STEPS:
+            return cls(logits, kernel, how.lr, momentum, weights / weights.sum())
+        rate = how.lr * float(weights.sum()) / _MOST_STEPS
+        return cls(logits, kernel, rate, 0.0, np.full(_MOST_STEPS, 1 / _MOST_STEPS))
+
+    def slices(self, trials: int) -> Iterator[slice]:
+        """Divide trials into slices that fit into memory."""
+        size = max(1, _SLICE_BYTES // (32 * self.logits.size))
+        return (slice(start, start + size) for start in range(0, trials, size))
+
+    def mean_bias(self, shares: Floats) -> Floats:
+        """Give the mean bias gradient along the steps of clients with label shares ``R x K``."""
+        classes = len(self.kernel)
+        moved = np.zeros((len(shares), classes, classes))
+        speed, seen = np.zeros_like(moved), np.zeros(shares.shape)
+        for weight in self.weights:
+            posteriors = softmax(self.logits + moved[:, :, None], axis=-1).mean(axis=2)
+            errors = shares[:, :, None] * (posteriors - np.eye(classes))
+            seen += weight * errors.sum(axis=1)
+            speed = self.momentum * speed + self.kernel @ errors
+            moved = moved - self.rate * speed
+        return seen
+
+
+def _search(client: _Client, counts: Ints, b: Floats, moves: int) -> Ints:
+    """Move labels while that brings the simulated bias gradient nearer, for each trial."""
+    total = int(counts[0].sum())
+    gap = b - client.mean_bias(counts / total)
+    distance = np.linalg.norm(gap, axis=1)
+    size = np.full(len(counts), max(1, total // 8))
+    for _ in range(moves):
+        active = np.flatnonzero(size)
+        if not active.size:
+            break
+        own, miss = counts[active], gap[active]
+        row = np.arange(len(active))
+        # A bias gradient that came out too low has b - b' > 0: too many labels.
+        over = np.where(own > 0, miss, -np.inf).argmax(axis=1)
+        under = miss.argmin(axis=1)
+        amount = np.minimum(size[active], own[row, over])
+        tried = own.copy()
+        tried[row, over] -= amount
+        tried[row, under] += amount
+        left = b[active] - client.mean_bias(tried / total)
+        reach = np.linalg.norm(left, axis=1)
+        nearer = reach < distance[active]
+        kept = active[nearer]
+        counts[kept], gap[kept], distance[kept] = tried[nearer], left[nearer], reach[nearer]
+        size[active[~nearer]] = amount[~nearer] // 2
+    return counts
+
+
+def _measure(
+    known: Knowledge, num_classes: int, per_class: int, rng: np.random.Generator
+) -> tuple[Confusions, Floats, Floats]:
+    """Give RLU's confusions, the logits of some samples of each class, and the kernel."""
+    assert known.model is not None
+    assert known.auxiliary is not None
+    seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+    logits, inputs = (np.asarray(t.double().cpu().numpy()) for t in (seen.logits, seen.inputs))
+    labels = known.auxiliary.labels.cpu().numpy()
+    table = AuxiliaryTable(
+        softmax(logits, axis=-1), np.eye(num_classes)[labels], np.ones(len(labels))
+    )
+    # The same draws for every class, so that class names do not matter.
+    draws, everything = rng.random(per_class), np.arange(len(labels))
+    members = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    pools = [own if own.size else everything for own in members]
+    picks = np.stack([pool[(draws * len(pool)).astype(int)] for pool in pools])
+    means = np.stack([inputs[pool].mean(axis=0) for pool in pools])
+    return Confusions.of(table.by_class()), logits[picks], means @ means.T + 1
+
+
+__all__ = ["RLUEpochs"]

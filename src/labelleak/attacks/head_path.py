@@ -1,0 +1,90 @@
+"""The way of the client's head from the weights that were sent to those that came back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.counts import Floats
+from labelleak.interfaces import LocalTraining
+from labelleak.observation import Observation, step_weights
+from labelleak.white_box import HeadPass
+
+# Points of a client's path at which posteriors are taken, at most.
+_POINTS = 33
+_SLICE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPath:
+    """Where the head stood at each step, as shares of its way, and how much the step counts.
+
+    Attributes:
+        training: how the client trained; an Adam client is read as plain SGD, as its update was.
+        total: the sum of all step weights.
+        middle: where the average step stood, for the decay that `Observation.from_update` took out.
+        places: where the chosen steps stood, 0 at the head that was sent and 1 at the one returned.
+        weights: how much each of them counts; they sum to 1.
+    """
+
+    training: LocalTraining
+    total: float
+    middle: float
+    places: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, training: LocalTraining, steps: int) -> HeadPath:
+        """Lay out the path of so many steps, thinned to 33 points."""
+        momentum = training.momentum if training.optimiser == "sgd" else 0.0
+        weights = step_weights(steps, momentum=momentum)
+        # The weights of t steps are the last t of all, so their sums run from the back.
+        places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
+        middle = float(weights @ np.arange(steps)) / (steps * float(weights.sum()))
+        few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
+        share = weights[few] / weights[few].sum()
+        return cls(training, float(weights.sum()), middle, places[few], share)
+
+    def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        """Undo `Observation.from_update`: how far the head's weight and bias went."""
+        assert part.weight is not None
+        assert isinstance(head.weight, Tensor)
+        weight = self._move(part.weight, head.weight)
+        if part.bias is None or not isinstance(head.bias, Tensor):
+            return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
+        return weight, self._move(part.bias, head.bias)
+
+    def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
+        decay = self.training.weight_decay if self.training.optimiser == "sgd" else 0.0
+        pushed = gradient.detach().cpu().double() + decay * start.detach().cpu().double()
+        rate = self.training.lr * self.total
+        return -rate * pushed / (1 + rate * decay * self.middle)
+
+    def mean_posterior(self, seen: HeadPass, weight: Tensor, bias: Tensor) -> Floats:
+        """Average the posteriors of what was seen along the path, ``R x K``."""
+        start = seen.logits.double()
+        way = seen.inputs.double() @ weight.transpose(1, 2) + bias[:, None]
+        average = torch.zeros_like(bias)
+        for place, share in zip(self.places, self.weights, strict=True):
+            average += share * (start + place * way).softmax(dim=-1).mean(dim=1)
+        return np.asarray(average.numpy())
+
+
+def slices(observation: Observation, inputs: int) -> Iterator[Observation]:
+    """Divide an observation into slices of trials ``R x K x D`` that fit into memory."""
+    assert observation.weight is not None
+    classes, width = observation.weight.shape[-2:]
+    size = max(1, _SLICE_BYTES // (16 * classes * (width + inputs)))
+    weights = torch.split(observation.weight.reshape(-1, classes, width), size)
+    biases: tuple[Tensor | None, ...] = (None,) * len(weights)
+    if observation.bias is not None:
+        biases = torch.split(observation.bias.reshape(-1, classes), size)
+    for weight, bias in zip(weights, biases, strict=True):
+        yield Observation(weight, bias, observation.num_samples, observation.local_steps)
+
+
+__all__ = ["HeadPath", "slices"]

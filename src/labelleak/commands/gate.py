@@ -1,0 +1,89 @@
+"""`labelleak gate`: let a pipeline fail where records show more leakage than a policy allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labelleak.errors import BadInput
+
+if TYPE_CHECKING:
+    from labelleak.report.gate import Finding
+
+_SHOWN_PASSED = 10
+
+
+def gate(
+    records: Annotated[Path, typer.Argument(help="A records.jsonl file.")],
+    policy: Annotated[Path, typer.Option(help="TOML file of what is allowed.")],
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the findings here as JUnit XML.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write the findings here as GitHub-flavoured Markdown.")
+    ] = None,
+    github_summary: Annotated[
+        bool, typer.Option("--github-summary", help="Append them to $GITHUB_STEP_SUMMARY too.")
+    ] = False,
+) -> None:
+    """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
+    from labelleak.record import read_records
+    from labelleak.report.gate import judge
+    from labelleak.report.gate_files import junit as to_junit
+    from labelleak.report.gate_files import markdown
+    from labelleak.report.policy import read_policy
+    from labelleak.whole_files import write_whole
+
+    rules = read_policy(policy)
+    findings = judge(read_records(records), rules)
+    _show(findings)
+    text = markdown(findings, source=records.name)
+    if junit is not None:
+        write_whole(junit, to_junit(findings, source=records.name))
+    if summary is not None:
+        write_whole(summary, text)
+    if github_summary:
+        _append(text)
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(1)
+
+
+def _append(text: str) -> None:
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        raise BadInput(
+            "--github-summary needs GITHUB_STEP_SUMMARY, which is not set; use --summary"
+        )
+    try:
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadInput(f"cannot append to {place}: {error.strerror or error}") from error
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    """Print what failed in full, and what passed in short."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    failed = [finding for finding in findings if not finding.passed]
+    passed = [finding for finding in findings if finding.passed]
+    console = Console()
+    for title, rows in (("failed", failed), ("passed", passed[:_SHOWN_PASSED])):
+        if rows:
+            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+            for name in ("rule", "cell", "found"):
+                table.add_column(name, overflow="fold")
+            for row in rows:
+                table.add_row(escape(row.rule), escape(row.cell), escape(row.said))
+            console.print(table)
+    if len(passed) > _SHOWN_PASSED:
+        print(f"and {len(passed) - _SHOWN_PASSED} more passed")
+    verdict = "FAILED" if failed else "PASSED"
+    print(f"gate {verdict}: {len(failed)} of {len(findings)} checks failed")

@@ -1,0 +1,172 @@
+"""`labelleak paper`: the experiments of the literature, each by one command, or all of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labelleak.commands.run import (
+    AddressOption,
+    ExecutorOption,
+    OverwriteOption,
+    WorkersOption,
+    run_into,
+)
+from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.errors import unknown_name
+
+if TYPE_CHECKING:
+    from labelleak.experiments.executors import Executor
+    from labelleak.report.gallery import Exhibit
+
+# Experiments that are no grids; all but the first take long and are run by name only.
+OTHERS = ("signals", "attacks", "verdicts", "home", "shadow")
+
+
+def paper(
+    name: Annotated[
+        str | None, typer.Argument(help="See `labelleak list paper`; all figures if left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for figures, tables and records.")] = Path(
+        "out"
+    ),
+    data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A coarse version, all in a few minutes.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    executor: ExecutorOption = "serial",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Repeat an experiment of the literature, or all: figure, table and records."""
+    import torch
+
+    from labelleak.experiments.executors import make_executor
+    from labelleak.experiments.presets import PRESETS
+
+    torch.set_num_threads(1)
+    where = make_executor(executor, workers, address)
+    if name is None:
+        _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
+    elif name in PRESETS:
+        _preset(name, out, data, where, quick=quick, seed=seed, overwrite=overwrite)
+        print(f"\nfigure   {out / 'curves.svg'}\ntable    {out / 'curves.md'}")
+    elif name == "signals":
+        _signals(out, data, seed)
+    elif name == "attacks":
+        _attacks(data, model, out, seed)
+    elif name == "verdicts":
+        _verdicts(data, out, seed)
+    elif name == "home":
+        _home(data, out, seed)
+    elif name == "shadow":
+        _shadow(data, model, out, seed)
+    else:
+        raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
+
+
+def _all(
+    out: Path, data: str, executor: Executor, *, quick: bool, seed: int, overwrite: bool
+) -> None:
+    """Run every preset into a folder of its own, and show them on one page."""
+    from labelleak.experiments.presets import PRESETS
+    from labelleak.report.gallery import write_gallery
+
+    exhibits = [
+        _preset(name, out / name, data, executor, quick=quick, seed=seed, overwrite=overwrite)
+        for name in PRESETS
+    ]
+    exhibits.insert(1, _signals(out / "signals", data, seed))
+    write_gallery(exhibits, out / "paper.html")
+    print(f"\npage     {out / 'paper.html'}")
+
+
+def _preset(
+    name: str,
+    out: Path,
+    data: str,
+    executor: Executor,
+    *,
+    quick: bool,
+    seed: int,
+    overwrite: bool,
+) -> Exhibit:
+    from labelleak.experiments.presets import load_preset
+    from labelleak.report.gallery import Exhibit
+
+    grid = load_preset(name, quick=quick, override={"data": data, "seed": seed})
+    run_into(grid, out, executor, overwrite=overwrite)
+    picture = (out / "curves.svg").read_text(encoding="utf-8")
+    coarse = ["--quick"] if quick else []
+    command = ["labelleak", "paper", name, "--data", data, "--seed", str(seed), *coarse]
+    return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command))
+
+
+def _signals(out: Path, data: str, seed: int) -> Exhibit:
+    from labelleak.experiments.signals import draw_signals
+    from labelleak.report.gallery import Exhibit
+
+    paths = draw_signals(data, out, seed=seed)
+    for path in paths:
+        print(f"wrote {path}")
+    return Exhibit(
+        "signals",
+        "Signals: what the sign and the size of a row sum tell",
+        "A negative row sum says that a class is in the batch (P1), and its size how often (P2).",
+        out.name,
+        next(p for p in paths if p.suffix == ".svg").read_text(encoding="utf-8"),
+        shlex.join(["labelleak", "paper", "signals", "--data", data, "--seed", str(seed)]),
+    )
+
+
+def _attacks(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.attack_table import make_table, plan_table
+    from labelleak.experiments.audit import open_journal, run_plan
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    plan = plan_table(data, model, seed=seed, command=command_line())
+    with (
+        open_journal(plan, out) as journal,
+        interruptible(journal.records),
+        progress_bar("attacks", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
+    table = make_table(read_records(out / "records.jsonl"))
+    write_whole(out / "attacks.md", table)
+    print(table)
+    print(f"\nrecords  {out / 'records.jsonl'}\ntable    {out / 'attacks.md'}")
+
+
+def _verdicts(data: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.verdicts import run_verdicts
+
+    with progress_bar("verdicts", "cells") as advance:
+        table = run_verdicts(data, out, seed=seed, progress=advance)
+    print(f"wrote {table}")
+
+
+def _home(data: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.home import run_home
+
+    with progress_bar("home", "cells") as advance:
+        print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
+
+
+def _shadow(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.shadow_table import plan_shadow, run_shadow
+
+    plan = plan_shadow(data, model, seed=seed, command=command_line())
+    with interruptible(out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
+        table = run_shadow(plan, out, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
+
+
+__all__ = ["paper"]

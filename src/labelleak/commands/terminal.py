@@ -1,0 +1,51 @@
+"""What commands share at the terminal: progress, interrupts, and the command as typed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def progress_bar(what: str, unit: str = "models") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with the time left on standard error; the body calls it with done and total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit + ", left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def interruptible(records: Path) -> Iterator[None]:
+    """End an interrupted command in two lines and status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. What was finished is kept in {records}; "
+            "run the same command again to go on.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def command_line() -> str:
+    """Give the command as typed, with the program's folder left out."""
+    import shlex
+
+    return shlex.join(["labelleak", *sys.argv[1:]])

@@ -1,0 +1,60 @@
+"""`labelleak watch`: follow a growing file of records in the terminal, and keep its page fresh."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from labelleak.report.follow import Follower
+
+# No more than this share of the time goes into drawing, however many records there are.
+_REST_FACTOR = 4
+
+
+def watch(
+    records: Annotated[Path, typer.Argument(help="A records.jsonl file, there already or not.")],
+    page: Annotated[
+        Path | None, typer.Option(help="Write the page here again when records came.")
+    ] = None,
+    every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Follow a running federation or audit: rounds, clients, advantage, worst client, flags."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from labelleak.report.follow import Follower
+    from labelleak.report.watching import view
+
+    follower, console = Follower(records), Console()
+    if once:
+        follower.read_new()
+        console.print(view(follower.records, records.name, follower.unreadable))
+        _write(follower, page)
+        return
+    try:
+        shown = view([], records.name)
+        with Live(shown, console=console, auto_refresh=False) as live:
+            while True:
+                start = time.monotonic()
+                if follower.read_new():
+                    shown = view(follower.records, records.name, follower.unreadable)
+                    live.update(shown, refresh=True)
+                    _write(follower, page)
+                spent = time.monotonic() - start
+                time.sleep(max(every, _REST_FACTOR * spent))
+    except KeyboardInterrupt:
+        console.print("stopped watching")
+
+
+def _write(follower: Follower, page: Path | None) -> None:
+    """Draw the page anew; it appears whole or not at all."""
+    from labelleak.report import render
+    from labelleak.whole_files import write_whole
+
+    if page is not None and follower.records:
+        write_whole(page, render(follower.records, source=follower.path.name))

@@ -1,0 +1,43 @@
+"""Defenses that the server applies, as the server itself sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.defenses.composition import Part
+from labelleak.defenses.text import at_least_zero
+from labelleak.updates import Memory, Sees, Update
+
+
+@dataclass(frozen=True)
+class ServerNoise(Part):
+    """Noise that the server adds to the mean of the clients' updates (central client-level DP).
+
+    It protects clients from whoever receives the new global model. The server adds it after it
+    has received each update, so to that server the update is as it was: `apply` changes nothing.
+
+    Attributes:
+        sigma: standard deviation of the noise on the mean, in the units of what is shared.
+    """
+
+    sigma: float
+
+    name: ClassVar[str] = "server_noise"
+    sees = Sees.ENTRY
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.sigma, "sigma")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether sigma is 0."""
+        return self.sigma == 0
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Give the update as the server receives it: unchanged."""
+        return update, memory

@@ -1,0 +1,99 @@
+"""Bounds on the norm of an update: of the whole, or of each layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import isinf
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.defenses.composition import Part
+from labelleak.defenses.text import above_zero
+from labelleak.updates import Memory, Sees, Update
+
+
+def scale_to(tensors: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
+    """Scale tensors of R trials down, together, until each trial's L2 norm is at most a bound."""
+    if not tensors:
+        return {}
+    squares = [t.detach().flatten(1).double().square().sum(dim=1) for t in tensors.values()]
+    size = torch.stack(squares).sum(dim=0).sqrt()
+    factor = (norm / size.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+    return {
+        name: (tensor * factor.view(-1, *[1] * (tensor.dim() - 1))).to(tensor.dtype)
+        for name, tensor in tensors.items()
+    }
+
+
+@dataclass(frozen=True)
+class Clipping(Part):
+    """Scale the update down to a largest L2 norm over all parameters together.
+
+    Clipping multiplies the whole update by one number, so signs and ratios stay: alone it hides
+    no label from LLG. It bounds what noise after it has to hide.
+
+    Attributes:
+        norm: largest L2 norm; inf for none.
+
+    >>> update = Update({"weight": torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])}, "")
+    >>> sent, _ = Clipping(1.0).apply(update, np.random.default_rng(0))
+    >>> sent.norms().numpy().round(6).tolist()
+    [1.0, 0.5]
+    """
+
+    norm: float
+
+    name: ClassVar[str] = "clip"
+    sees = Sees.UPDATE
+
+    def __post_init__(self) -> None:
+        above_zero(self.norm, "the clipping norm")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no bound."""
+        return isinf(self.norm)
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Clip; nothing is kept."""
+        return update.replaced({} if self.is_off else scale_to(update.floats, self.norm)), memory
+
+
+@dataclass(frozen=True)
+class LayerClipping(Part):
+    """Scale each layer (the parameters of one module) down to a largest L2 norm of its own.
+
+    Attributes:
+        norm: largest L2 norm of a layer; inf for none. The whole is then at most norm * sqrt(L).
+    """
+
+    norm: float
+
+    name: ClassVar[str] = "clip_layers"
+    sees = Sees.LAYER
+
+    def __post_init__(self) -> None:
+        above_zero(self.norm, "the clipping norm")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no bound."""
+        return isinf(self.norm)
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Clip layer by layer; nothing is kept."""
+        if self.is_off:
+            return update, memory
+        layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in update.floats.items():
+            layers[name.rpartition(".")[0]][name] = tensor
+        clipped = (scale_to(layer, self.norm) for layer in layers.values())
+        return update.replaced({name: t for layer in clipped for name, t in layer.items()}), memory

@@ -1,0 +1,191 @@
+"""What every defense shares: a text form, composition with ``|``, and chains that keep order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.defenses.client import TrainingChange, batch_gradients
+from labelleak.defenses.text import write
+from labelleak.errors import BadInput
+from labelleak.interfaces import Defense, LabelledData
+from labelleak.updates import Memory, Sees, Update
+from labelleak.white_box import WhiteBox
+
+
+class Part:
+    """Base of all defenses; each says what it does, and takes the defaults here for the rest.
+
+    Attributes:
+        name: first word of the text form.
+        sees: how much of the update it must have at hand.
+        changes_training: whether the client computes its gradient differently.
+        uses_head: whether it is about the head alone, so that the head must be shared.
+    """
+
+    name: ClassVar[str]
+    sees: Sees = Sees.ENTRY
+    changes_training: bool = False
+    uses_head: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The text form, which `parse_defense` reads back."""
+        return write(self)
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its strength is zero, so that it changes nothing."""
+        return False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The simple defenses that this one is made of, in order."""
+        return (self,)
+
+    def value_bits(self, before: int) -> int:
+        """Give the bits that one shared value takes, given what it took before this defense."""
+        return before
+
+    def __or__(self, other: Part) -> Chain:
+        """Let another defense act on what this one gives."""
+        if not isinstance(other, Part):
+            return NotImplemented
+        return Chain((*self.parts, *other.parts))
+
+    def gradients(
+        self,
+        model: WhiteBox,
+        batches: Sequence[LabelledData],
+        rng: np.random.Generator,
+        *,
+        full: bool = False,
+    ) -> Update:
+        """Compute each batch's gradient as the client does, before `apply`."""
+        changes = [part for part in self.parts if isinstance(part, TrainingChange)]
+        return batch_gradients(model, batches, changes, rng, full=full)
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Give what is shared in place of an update, and what the client keeps for its next."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Chain(Part):
+    """Defenses one after another, in the order in which they were joined.
+
+    An empty chain is no defense at all; its text form is ``none``.
+
+    >>> from labelleak.defenses import Clipping, GaussianNoise
+    >>> both = Clipping(norm=1.0) | GaussianNoise(sigma=0.1)
+    >>> both.label
+    'clip:1|gaussian:0.1'
+
+    Raises:
+        BadInput: for an order or a combination that cannot work.
+    """
+
+    links: tuple[Part, ...] = ()
+
+    name: ClassVar[str] = "none"
+
+    def __post_init__(self) -> None:
+        _check_order(self.links)
+
+    @property
+    def label(self) -> str:
+        """The text forms of the parts, joined."""
+        return "|".join(part.label for part in self.links) or self.name
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def is_off(self) -> bool:
+        """Whether every part is off."""
+        return all(part.is_off for part in self.links)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The simple defenses that this one is made of, in order."""
+        return self.links
+
+    @property
+    def sees(self) -> Sees:  # type: ignore[override]
+        """The widest view that a part needs."""
+        return max((part.sees for part in self.links), default=Sees.ENTRY)
+
+    @property
+    def changes_training(self) -> bool:  # type: ignore[override]
+        """Whether a part changes how the client computes its gradient."""
+        return any(part.changes_training for part in self.links)
+
+    def value_bits(self, before: int) -> int:
+        """Let every part say in turn what a shared value takes."""
+        for part in self.links:
+            before = part.value_bits(before)
+        return before
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Apply the parts in order; the memory holds one entry a part."""
+        held = memory.parts if memory else (None,) * len(self.links)
+        if len(held) != len(self.links):
+            raise BadInput(f"this memory is of another defense than {self.label}")
+        kept = []
+        for part, own in zip(self.links, held, strict=True):
+            update, left = part.apply(update, rng, own)
+            kept.append(left)
+        if not any(kept):
+            return update, None
+        return update, replace(memory or Memory(), parts=tuple(kept))
+
+
+def _check_order(parts: Sequence[Part]) -> None:
+    transforms: list[Part] = []
+    withheld: Part | None = None
+    for part in parts:
+        if part.changes_training and transforms:
+            raise BadInput(
+                f"{part.label} changes how the client computes its gradient, "
+                f"so it must stand before {transforms[0].label}"
+            )
+        if part.uses_head and withheld:
+            raise BadInput(f"{part.label} acts on the head, which {withheld.label} withholds")
+        if part.name == "withhold":
+            withheld = part
+        if not part.changes_training:
+            transforms.append(part)
+    training = [part.name for part in parts if part.changes_training]
+    twice = {name for name in training if training.count(name) > 1}
+    if twice:
+        raise BadInput(f"{twice.pop()} stands twice in one chain; give it once, with one strength")
+    clash = {"mixup", "head_dropout", "soteria"} & set(training)
+    if "dpsgd" in training and clash:
+        raise BadInput(
+            f"dpsgd cannot be combined with {min(clash)}: it clips the gradient of each sample "
+            "by itself; combine it with label_smoothing or randomised_response, or with nothing"
+        )
+
+
+def as_part(defense: Defense) -> Part:
+    """Take a defense as one of ours, whose parts can be looked at.
+
+    Raises:
+        BadInput: for a defense of another making.
+    """
+    if not isinstance(defense, Part):
+        raise BadInput(f"the parts of {type(defense).__name__} are not known; derive it from Part")
+    return defense
+
+
+__all__ = ["Chain", "Part", "as_part"]

@@ -1,0 +1,46 @@
+"""Lossy compression, with or without error feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from labelleak.defenses.composition import Part
+from labelleak.updates import Memory, Update
+
+
+@dataclass(frozen=True)
+class Compression(Part):
+    """Base of defenses that give up part of an update, and may send it later.
+
+    With error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019) the
+    client adds what it held back in earlier rounds before it compresses, and keeps what is left:
+    sent so far + residual = everything that was computed. What is withheld leaks later.
+    """
+
+    name: ClassVar[str] = "compression"
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether what is held back is kept for the next round."""
+        return bool(getattr(self, "feedback", False))
+
+    def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Compress parameters of R trials, each ``R x ...``."""
+        raise NotImplementedError
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Compress, after adding the residual and before keeping the new one if asked to."""
+        raw = update.floats
+        if not self.has_feedback:
+            return update.replaced({} if self.is_off else self.compress(raw, rng)), memory
+        held = memory or Memory()
+        wanted = {name: t + held.residual[name] if held.residual else t for name, t in raw.items()}
+        sent = update.replaced(wanted if self.is_off else self.compress(wanted, rng))
+        residual = {name: wanted[name] - sent.tensors[name] for name in wanted}
+        return sent, Memory(held.rounds + 1, residual)

@@ -1,0 +1,185 @@
+"""Additive noise: Gaussian, Laplace and exponential, on everything or on the head alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.defenses.composition import Part
+from labelleak.defenses.text import at_least_zero
+from labelleak.updates import Memory, Sees, Update
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def add_noise(
+    update: Update,
+    rng: np.random.Generator,
+    draw: Draw,
+    *,
+    only: tuple[str, ...] | None = None,
+) -> Update:
+    """Add independent draws to every parameter, or to some alone.
+
+    Each parameter has a stream of its own, named by it, so that the noise on the head is the same
+    whether or not the rest of the model is at hand. It is drawn and added in float32 at least.
+    """
+    base = int(rng.integers(2**63))
+    changed: dict[str, Tensor] = {}
+    for name, tensor in update.floats.items():
+        if only is None or name in only:
+            own = np.random.default_rng([base, crc32(name.encode())])
+            noise = torch.from_numpy(draw(own, tuple(tensor.shape)))
+            wide = torch.promote_types(tensor.dtype, torch.float32)
+            changed[name] = tensor.to(wide) + noise.to(tensor.device, wide)
+    return update.replaced(changed)
+
+
+def gaussian(sigma: float) -> Draw:
+    """Give draws of N(0, sigma^2)."""
+    return lambda rng, shape: sigma * rng.standard_normal(shape, dtype=np.float32)
+
+
+class _Noise(Part):
+    sees = Sees.ENTRY
+
+    def value_bits(self, before: int) -> int:
+        """Noise makes floats of whatever there was."""
+        return max(before, 32)
+
+    def _draw(self) -> Draw:
+        raise NotImplementedError
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Add the noise; nothing is kept."""
+        return (update if self.is_off else add_noise(update, rng, self._draw())), memory
+
+
+@dataclass(frozen=True)
+class GaussianNoise(_Noise):
+    """Gaussian noise on every parameter.
+
+    Private only after `Clipping`, which bounds what one update can change; see `account`.
+
+    Attributes:
+        sigma: standard deviation, in the units of what is shared (mean gradient or weights).
+
+    >>> update = Update({"weight": torch.zeros(1, 2, 3)}, "")
+    >>> sent, _ = GaussianNoise(0.1).apply(update, np.random.default_rng(0))
+    >>> sent.tensors["weight"].shape
+    torch.Size([1, 2, 3])
+    """
+
+    sigma: float
+
+    name: ClassVar[str] = "gaussian"
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.sigma, "sigma")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether sigma is 0."""
+        return self.sigma == 0
+
+    def _draw(self) -> Draw:
+        return gaussian(self.sigma)
+
+
+@dataclass(frozen=True)
+class LaplaceNoise(_Noise):
+    """Laplace noise (two-sided exponential) on every parameter, of variance ``2 scale^2``.
+
+    Attributes:
+        scale: mean absolute value, in the units of what is shared.
+    """
+
+    scale: float
+
+    name: ClassVar[str] = "laplace"
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.scale, "scale")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the scale is 0."""
+        return self.scale == 0
+
+    def _draw(self) -> Draw:
+        return lambda rng, shape: rng.laplace(scale=self.scale, size=shape)
+
+
+@dataclass(frozen=True)
+class ExponentialNoise(_Noise):
+    """One-sided exponential noise on every parameter, of variance ``scale^2``.
+
+    As it stands in LLG's public code it is never negative and has mean `scale`, a drift that
+    every client shares and that training follows. Centred, its mean is 0.
+
+    Attributes:
+        scale: mean, in the units of what is shared.
+        centred: subtract the mean.
+    """
+
+    scale: float
+    centred: bool = False
+
+    name: ClassVar[str] = "exponential"
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.scale, "scale")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the scale is 0."""
+        return self.scale == 0
+
+    def _draw(self) -> Draw:
+        shift = self.scale if self.centred else 0.0
+        return lambda rng, shape: rng.exponential(self.scale, size=shape) - shift
+
+
+@dataclass(frozen=True)
+class HeadNoise(Part):
+    """Gaussian noise on the head's weight and bias alone; the rest is shared in the clear.
+
+    Never private: the rest of the gradient depends on the labels too.
+
+    Attributes:
+        sigma: standard deviation, in the units of what is shared.
+    """
+
+    sigma: float
+
+    name: ClassVar[str] = "head_noise"
+    uses_head: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.sigma, "sigma")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether sigma is 0."""
+        return self.sigma == 0
+
+    def value_bits(self, before: int) -> int:
+        """Noise makes floats of whatever there was."""
+        return max(before, 32)
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Add the noise to the head; nothing is kept."""
+        head = (update.head_weight, update.head_bias)
+        return (
+            update if self.is_off else add_noise(update, rng, gaussian(self.sigma), only=head)
+        ), memory

@@ -1,0 +1,107 @@
+"""Where the parts of a grid run: one after the other, on processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from labelleak.errors import BadInput, unknown_name
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """Where tasks run. Answers come in the order of the tasks, whatever finishes first.
+
+    Attributes:
+        kind: serial, joblib (processes of this machine), or ray.
+        workers: processes, or Ray tasks at a time; None for as many as there are cores.
+        address: of a running Ray cluster (``auto`` finds one on this machine); None starts one.
+    """
+
+    kind: Literal["serial", "joblib", "ray"] = "serial"
+    workers: int | None = None
+    address: str | None = None
+
+    def map(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> Iterator[Answer]:
+        """Apply a function to every task.
+
+        Raises:
+            BadInput: if Ray is not installed or its cluster not there.
+
+        >>> list(Executor().map(abs, [-1, 2]))
+        [1, 2]
+        """
+        if self.kind == "serial":
+            return map(function, tasks)
+        return (
+            self._joblib(function, tasks) if self.kind == "joblib" else self._ray(function, tasks)
+        )
+
+    def _joblib(
+        self, function: Callable[[Task], Answer], tasks: Sequence[Task]
+    ) -> Iterator[Answer]:
+        from joblib import Parallel, delayed, parallel_config
+
+        # Each worker runs its models on one thread: more of them would fight for the cores.
+        with parallel_config("loky", n_jobs=self.workers or -1, inner_max_num_threads=1):
+            yield from Parallel(return_as="generator")(delayed(function)(task) for task in tasks)
+
+    def _ray(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> Iterator[Answer]:
+        from joblib import Parallel, delayed, parallel_config
+
+        workers = _join_ray(self.address, self.workers)
+        with parallel_config("ray", n_jobs=workers):
+            # Ray's backend gives answers by the batch only, so batches are kept small.
+            for first in range(0, len(tasks), workers):
+                some = tasks[first : first + workers]
+                yield from Parallel()(delayed(function)(task) for task in some)
+
+
+def _join_ray(address: str | None, workers: int | None) -> int:
+    """Join a Ray cluster, or start one on this machine, and say how many tasks it takes."""
+    import os
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise BadInput(
+            "Ray is not installed; install labelleak[ray], or use --executor joblib"
+        ) from error
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}
+        try:
+            ray.init(
+                log_to_driver=False,
+                include_dashboard=None if address else False,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+                **options,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"cannot join the Ray cluster at {address}: {reason}") from error
+    register_ray()  # type: ignore[no-untyped-call]
+    held = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return workers or max(1, int(held.get("CPU", 1)))
+
+
+def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
+    """Check where a grid is to run.
+
+    Raises:
+        BadInput: for an unknown kind, or an address without Ray.
+    """
+    if kind not in ("serial", "joblib", "ray"):
+        raise unknown_name("executor", kind, ["serial", "joblib", "ray"])
+    if address and kind != "ray":
+        raise BadInput("--address is that of a Ray cluster; add --executor ray")
+    return Executor(kind=kind, workers=workers, address=address)  # type: ignore[arg-type]
+
+
+__all__ = ["Executor", "make_executor"]

@@ -1,0 +1,249 @@
+"""What the clients of one model share, cell by cell: gradients, or weights after local training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelleak.defenses import Chain
+from labelleak.experiments.plan import CellOptions, Plan
+from labelleak.interfaces import LocalTraining, Need
+from labelleak.observation import Observation
+from labelleak.priors import Prior, SummedPrior
+from labelleak.score import Truth
+from labelleak.seeding import stream, whole_number
+from labelleak.simulation.batches import draw_batches
+from labelleak.simulation.client import train_locally
+from labelleak.simulation.defended import defend_update, defended_gradients
+from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.white_box import WhiteBox
+
+TABLE, AUTOGRAD = "head_table", "autograd"
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """Updates of one cell, what really lay behind them, and what may be known of them.
+
+    Attributes:
+        observation: what the attacker sees, one trial a row.
+        truth: the label counts of every trial, all clients together.
+        prior: how these counts are distributed before the update is seen.
+        training: how each client trained.
+        common: the keys of the record that say how the updates came about.
+        extra: the same beyond the contract.
+    """
+
+    observation: Observation
+    truth: Truth
+    prior: Prior
+    training: LocalTraining
+    common: dict[str, Any]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Clients:
+    """The clients of one model at one stage, all drawing from the victims' data.
+
+    Attributes:
+        plan: what is audited.
+        model: the model that the server sent.
+        initialisation: which of the models it is, for the seeds.
+        trials: updates of each cell.
+    """
+
+    plan: Plan
+    model: WhiteBox
+    initialisation: int
+    trials: int
+
+    def share(self, cell: CellOptions) -> Updates:
+        """Let clients draw, train and share under the conditions of a cell."""
+        pool, classes = self.plan.roles.victims.labels.numpy(), self.plan.data.num_classes
+        drawn = self._draw(cell, pool)
+        training = self.training(cell)
+        extra: dict[str, Any] = {
+            "clients": cell.clients,
+            "optimizer": describe_training(training),
+        }
+        if cell.shares_gradient:
+            observation = self._differentiate(drawn, cell.defense)
+            extra["gradient"] = self.gradient_path
+        else:
+            observation = self._train(drawn, training, cell)
+            extra["lr"] = cell.lr
+            extra["lr_h2"] = float(f"{cell.lr * (self.head_input_energy + 1):.4g}")
+        prior = cell.scheme.prior(pool, classes)
+        labels = pool[drawn].reshape(self.trials, -1)
+        if cell.clients > 1:
+            prior = SummedPrior(prior, cell.clients)
+        common = {
+            "scheme": cell.scheme.label,
+            "batch_size": cell.batch_size,
+            "local_steps": cell.local_steps,
+            "num_samples": labels.shape[1],
+            "defense": cell.defense.label,
+        }
+        truth = Truth.from_labels(labels, classes)
+        return Updates(observation, truth, prior, training, common, extra)
+
+    def training(self, cell: CellOptions) -> LocalTraining:
+        """Give the local training of a cell's clients, as an attacker may know it."""
+        options = self.plan.options
+        return LocalTraining(
+            cell.lr,
+            cell.local_steps,
+            cell.batch_size * cell.clients,
+            options.momentum,
+            options.weight_decay,
+            options.optimiser,
+        )
+
+    @cached_property
+    def gradient_path(self) -> str:
+        """Name the way gradients are made: the head table where it is exact, else autograd."""
+        wanted, victims = self.plan.options.gradient, self.plan.roles.victims
+        exact = wanted != AUTOGRAD and self.model.is_per_sample(victims.inputs)
+        return TABLE if exact and not self._needs_all else AUTOGRAD
+
+    @cached_property
+    def head_input_energy(self) -> float:
+        """Mean squared length of the victims' head inputs, |h|^2."""
+        seen = self.model.run_all(self.plan.roles.victims.inputs[:1000])
+        return float(seen.inputs.detach().square().sum(dim=1).mean())
+
+    @cached_property
+    def _needs_all(self) -> bool:
+        return any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
+
+    def _differentiate(self, drawn: np.ndarray, defense: Chain) -> Observation:
+        """Make the mean of the gradients that the clients of each trial share."""
+        if not defense.links:  # all clients' samples are one batch then
+            return self._gradients(drawn.reshape(len(drawn), -1))
+        seed = whole_number(self.plan.options.seed, "defense", self.initialisation)
+        victims = self.plan.roles.victims
+        each = drawn.reshape(-1, drawn.shape[-1])
+        sent = defended_gradients(
+            self.model, victims, each, defense, seed=seed, full=self._needs_all
+        )
+        return average_clients(sent, drawn.shape[1])
+
+    @cached_property
+    def _gradients(self) -> Callable[[np.ndarray], Observation]:
+        """Make the gradients of ``T x B`` batches."""
+        victims = self.plan.roles.victims
+        if self.gradient_path == TABLE:
+            return HeadTable.build(self.model, victims).gradients
+        seed = whole_number(self.plan.options.seed, "forward", self.initialisation)
+        return lambda batches: autograd_gradients(
+            self.model, victims, batches, seed=seed, full=self._needs_all
+        )
+
+    def _draw(self, cell: CellOptions, pool: np.ndarray) -> np.ndarray:
+        """Draw ``trials x clients x steps x B`` indices of victims.
+
+        The draw does not depend on learning rate or defense, so that these compare in pairs. A
+        scheme speaks of all labels of a client; local steps get them shuffled.
+        """
+        classes, seed = self.plan.data.num_classes, self.plan.options.seed
+        purpose: list[str | int] = [self.initialisation, cell.scheme.label, cell.batch_size]
+        if cell.local_steps > 1 or cell.clients > 1:
+            purpose += [cell.local_steps, cell.clients]
+        rng = stream(seed, "batches", *purpose)
+        size = cell.batch_size * cell.local_steps
+        revisit = cell.local_steps > 1
+        drawn = np.stack(
+            [
+                draw_batches(cell.scheme, pool, classes, size, self.trials, rng, revisit=revisit)
+                for _ in range(cell.clients)
+            ],
+            axis=1,
+        )
+        if cell.local_steps > 1:
+            drawn = rng.permuted(drawn, axis=2)
+        return drawn.reshape(self.trials, cell.clients, cell.local_steps, cell.batch_size)
+
+    def _train(self, drawn: np.ndarray, training: LocalTraining, cell: CellOptions) -> Observation:
+        """Train every client of every trial, and average the clients of a trial."""
+        prefix = f"{self.model.head}." if self.model.head else ""
+        module, victims = self.model.module, self.plan.roles.victims
+        before = module.state_dict()
+        names = [n for n in (f"{prefix}weight", f"{prefix}bias") if n in before]
+        seed = whole_number(self.plan.options.seed, "local", self.initialisation)
+        after: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        rng = stream(self.plan.options.seed, "defense", self.initialisation, cell.defense.label)
+        for number, clients in enumerate(drawn):
+            returned = [
+                train_locally(module, victims, steps, training, seed=seed + number)
+                for steps in clients
+            ]
+            if cell.defense.links:
+                returned = [self._defend(before, one, cell.defense, rng) for one in returned]
+            for name in names:
+                after[name].append(torch.stack([one[name] for one in returned]).mean(dim=0))
+        return Observation.from_update(
+            before,
+            {name: torch.stack(values) for name, values in after.items()},
+            head=self.model.head,
+            lr=training.lr,
+            local_steps=training.local_steps,
+            batch_size=training.batch_size,
+            momentum=training.momentum if training.optimiser == "sgd" else 0.0,
+            weight_decay=training.weight_decay if training.optimiser == "sgd" else 0.0,
+        )
+
+    def _defend(
+        self,
+        before: Mapping[str, torch.Tensor],
+        after: Mapping[str, torch.Tensor],
+        defense: Chain,
+        rng: np.random.Generator,
+    ) -> dict[str, torch.Tensor]:
+        buffers = frozenset(name for name, _ in self.model.module.named_buffers())
+        sent, _ = defend_update(before, after, defense, rng, head=self.model.head, buffers=buffers)
+        return sent
+
+
+def average_clients(observation: Observation, clients: int) -> Observation:
+    """Average the updates of each trial's clients, which stand one after the other."""
+    if clients == 1:
+        return observation
+
+    def mean(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.reshape(-1, clients, *tensor.shape[1:]).mean(dim=1)
+
+    weight, bias, rest = observation.weight, observation.bias, observation.rest
+    return Observation(
+        None if weight is None else mean(weight),
+        None if bias is None else mean(bias),
+        None if observation.num_samples is None else observation.num_samples * clients,
+        observation.local_steps,
+        None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
+    )
+
+
+def describe_training(training: LocalTraining) -> str:
+    """Say in a few words how a client trains.
+
+    >>> describe_training(LocalTraining(lr=0.1, local_steps=10, momentum=0.9))
+    'sgd lr 0.1 momentum 0.9'
+    >>> describe_training(LocalTraining(lr=0.1))
+    'one step'
+    """
+    if training.local_steps == 1 and training.optimiser == "sgd":
+        return "one step"
+    words = [training.optimiser, f"lr {training.lr:g}"]
+    if training.momentum:
+        words.append(f"momentum {training.momentum:g}")
+    if training.weight_decay:
+        words.append(f"weight decay {training.weight_decay:g}")
+    return " ".join(words)
+
+
+__all__ = ["Clients", "Updates", "describe_training"]

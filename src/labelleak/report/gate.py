@@ -1,0 +1,174 @@
+"""Judge records by a policy: one finding per rule and cell; what shows nothing passes nothing.
+
+An advantage is judged by the upper end of its 95 % interval, so that few trials make a gate
+harder to pass and not easier, and by the strongest attacker of the threat model, chosen on other
+models than it is measured on, so that neither a weak attack nor a lucky one decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labelleak.flags import FLAGS
+from labelleak.record import Record
+from labelleak.report import wording
+from labelleak.report.policy import Cells, Policy
+from labelleak.report.repeats import count_once
+from labelleak.report.selection import worst_cases
+from labelleak.report.tables import Cell, tabulate
+
+_KEYS = {
+    "batch_sizes": "batch_size",
+    "schemes": "scheme",
+    "local_steps": "local_steps",
+    "training_steps": "training_steps",
+    "defenses": "defense",
+    "rounds": "round",
+    "clients": "client",
+    "defended": "defended",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule of a policy found in one cell."""
+
+    rule: str
+    cell: str
+    passed: bool
+    said: str
+
+
+def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
+    """Judge records by every rule of a policy, in every cell that the policy names.
+
+    Raises:
+        BadInput: if two records of one trial disagree.
+    """
+    rows = count_once(records)
+    findings = list(_missing(rows, policy.cells))
+    kept = [row for row in rows if _wanted(row, policy.cells)]
+    if not kept:
+        why = "the records hold nothing that the policy's [cells] ask for"
+        return [*findings, Finding("records", "all", False, why)]
+    for name, members in _parts(kept, policy.cells.per):
+        findings += _judge_part(members, policy, name)
+    return findings
+
+
+def _value(row: Record, key: str) -> Any:
+    if key == "defended":
+        return row.extra.get(key, row.defense != "none")
+    return row.extra.get(key) if key in ("round", "client") else getattr(row, key)
+
+
+def _wishes(cells: Cells) -> Iterator[tuple[str, list[Any]]]:
+    for name, key in _KEYS.items():
+        asked = getattr(cells, name)
+        if asked is not None:
+            yield key, asked if isinstance(asked, list) else [asked]
+
+
+def _wanted(row: Record, cells: Cells) -> bool:
+    return all(_value(row, key) in asked for key, asked in _wishes(cells))
+
+
+def _missing(rows: Sequence[Record], cells: Cells) -> Iterator[Finding]:
+    """Fail each value that the policy names and no record has."""
+    for key, asked in _wishes(cells):
+        for value in asked:
+            if not any(_value(row, key) == value for row in rows):
+                yield Finding("cells", f"{key} {value}", False, f"no record has {key} {value}")
+
+
+def _parts(rows: Sequence[Record], per: Sequence[str]) -> list[tuple[str, list[Record]]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for row in rows:
+        groups[", ".join(f"{key} {_value(row, key)}" for key in per)].append(row)
+    return sorted(groups.items())
+
+
+def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[Finding]:
+    """Judge every cell of one round or client, or of all records."""
+    cells, worst = tabulate(rows), worst_cases(rows)
+    for place in dict.fromkeys(_place(cell) for cell in cells):
+        here = [cell for cell in cells if _place(cell) == place]
+        leaders = {cell.threat_model: cell for cell in worst if _place(cell) == place}
+        name = ", ".join(filter(None, [part, _name(here[0])]))
+        for server, limit in policy.max_advantage.items():
+            yield _judge_advantage(leaders.get(server), server, limit, policy.min_trials, name)
+        for attack in policy.must_run:
+            yield _judge_run(here, attack, policy.min_trials, name)
+        for flag, share in policy.flags.items():
+            yield _judge_flag(here, flag, share, policy.min_trials, name)
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    key = cell.sort_key
+    return (*key[:3], key[4])
+
+
+def _name(cell: Cell) -> str:
+    size = f"batch size {cell.batch_size}"
+    labels = f"{cell.num_samples} labels" if cell.num_samples != cell.batch_size else ""
+    stage = wording.name_stage(cell.training_steps)
+    parts = [wording.name_setting(cell.setting), stage, f"scheme {cell.scheme}", size, labels]
+    return ", ".join(filter(None, parts))
+
+
+def _judge_advantage(
+    cell: Cell | None, server: str, limit: float, trials: int, name: str
+) -> Finding:
+    rule = f"max_advantage.{server}"
+    if cell is None:
+        return Finding(rule, name, False, f"no attack of threat model {server} was run here")
+    if cell.trials < trials:
+        return Finding(rule, name, False, _too_few(cell.trials, trials))
+    if cell.advantage is None:
+        why = "the labels are certain without any update, so this cell measures no leak"
+        return Finding(rule, name, False, f"{why}; leave it out by [cells]")
+    said = (
+        f"{wording.name_attacker(cell)} has advantage "
+        f"{wording.span(cell.advantage, cell.trials)}, upper end "
+        f"{cell.advantage.high:.3f}, limit {limit:g}; it names {wording.share(cell.asr.mean)} of "
+        f"labels, the best guess without the update {wording.share(cell.free)}"
+    )
+    return Finding(rule, name, cell.advantage.high <= limit, said.replace("\xa0", " "))
+
+
+def _too_few(found: int, wanted: int) -> str:
+    return f"{wording.count(found, 'trial')} here, the policy asks for {wanted}"
+
+
+def _judge_run(cells: Sequence[Cell], attack: str, trials: int, name: str) -> Finding:
+    rule = f"must_run.{attack}"
+    found = max((cell.trials for cell in cells if cell.attack == attack), default=0)
+    if not found:
+        known = ", ".join(sorted({cell.attack for cell in cells}))
+        return Finding(rule, name, False, f"{attack} was not run here; run were: {known}")
+    said = f"{attack} was run: {wording.count(found, 'trial')}"
+    return Finding(
+        rule, name, found >= trials, said if found >= trials else _too_few(found, trials)
+    )
+
+
+def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, name: str) -> Finding:
+    """Judge a flag by the attack that raised it most often."""
+    rule, meaning = f"flags.{flag}", FLAGS[flag]
+    able = [c for c in cells if c.threat_model != "none" and meaning.touches(c.attack)]
+    raised = [(dict(cell.flags).get(flag, 0), cell) for cell in cells]
+    looked = max((cell.trials for cell in able), default=0)
+    most, cell = max(raised, key=lambda pair: pair[0] / pair[1].trials)
+    found = most / cell.trials
+    if found > share:
+        said = f"{meaning.says}: {wording.share(found)} of trials, tolerated {share:.1%}"
+        return Finding(rule, name, False, said.replace("\xa0", " "))
+    if not looked:
+        return Finding(rule, name, False, "no attack that the flag concerns was run here")
+    if looked < trials:
+        return Finding(rule, name, False, _too_few(looked, trials))
+    said = f"raised in {wording.share(found)} of trials, tolerated {share:.1%}"
+    return Finding(rule, name, True, said.replace("\xa0", " "))

@@ -1,0 +1,85 @@
+"""Count each trial once, whatever files were put together, and refuse trials that disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
+
+from labelleak.errors import BadInput
+from labelleak.record import Record
+
+_WHERE = (
+    "trial",
+    "seed",
+    "attack",
+    "threat_model",
+    "adaptive",
+    "data",
+    "model",
+    "initialisation",
+    "training_steps",
+    "scheme",
+    "num_classes",
+    "batch_size",
+    "local_steps",
+    "num_samples",
+    "defense",
+)
+_ANSWER = ("asr", "asr_free", "advantage", "presence_precision", "presence_recall")
+# Extra keys that say how an attack did or which libraries ran, and not what was attacked.
+_FOUND = {
+    "presence_accuracy",
+    "count_accuracy",
+    "exact",
+    "jensen_shannon",
+    "flag_figures",
+    "not_applicable",
+    "action",
+    "numpy",
+    "scipy",
+}
+_place = attrgetter(*_WHERE)
+_answer = attrgetter(*_ANSWER)
+
+
+def count_once(records: Iterable[Record]) -> list[Record]:
+    """Drop records that repeat an earlier one: same trial, attack and conditions, same answer.
+
+    A file that was appended to itself would else make intervals too narrow. Times, commands and
+    releases may differ between a record and its repeat.
+
+    Raises:
+        BadInput: if two records of the same trial, attack and conditions give different answers.
+
+    >>> count_once([])
+    []
+    """
+    seen: dict[tuple[Any, ...], list[Record]] = {}
+    for row in records:
+        seen.setdefault((_place(row), _said(row)), []).append(row)
+    if all(len(rows) == 1 for rows in seen.values()):
+        return [rows[0] for rows in seen.values()]
+    return [row for rows in seen.values() for row in _distinct(rows)]
+
+
+def _said(row: Record) -> tuple[str, ...]:
+    """Give the keys of a federation, which tell most records of one file apart."""
+    return tuple(str(row.extra.get(key)) for key in ("round", "client", "defended"))
+
+
+def _distinct(rows: list[Record]) -> Iterable[Record]:
+    """Tell apart records that agree in the contract's keys by all their extra keys."""
+    if len(rows) == 1:
+        return rows
+    kept: dict[str, Record] = {}
+    for row in rows:
+        extra = {key: value for key, value in row.extra.items() if key not in _FOUND}
+        first = kept.setdefault(repr(sorted(extra.items())), row)
+        if _answer(first) != _answer(row):
+            raise BadInput(
+                f"two records of trial {row.trial} by {row.attack} (seed {row.seed}, "
+                f"initialisation {row.initialisation}, batch size {row.batch_size}) disagree: ASR "
+                f"{first.asr:g} and {row.asr:g}; keep the records of one run, each trial once"
+            )
+    return kept.values()

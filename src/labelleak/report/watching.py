@@ -1,0 +1,91 @@
+"""Lay out the state of a running audit or federation for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from labelleak.record import Record
+from labelleak.report import wording
+from labelleak.report.federation import Course, client_of, follow_rounds, is_federated
+from labelleak.report.headlines import headline_cells
+from labelleak.report.repeats import count_once
+from labelleak.report.selection import worst_cases
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+_MOST_FLAGS = 6
+
+
+def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
+    """Give the view of the records so far.
+
+    Raises:
+        BadInput: if two records of one trial disagree.
+    """
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = count_once(records)
+    said = [f"{source}: {wording.count(len(rows), 'record')}"]
+    if unreadable:
+        said.append(f"{wording.count(unreadable, 'line')} left out: no record")
+    if not rows:
+        return Group(escape("; ".join([*said, "waiting"])))
+    table = Table(title_justify="left")
+    courses = follow_rounds(rows)
+    if courses:
+        federated = [row for row in rows if is_federated(row)]
+        said.append(f"last round {max(row.extra['round'] for row in federated)}")
+        said.append(f"clients seen {len({client_of(row) for row in federated})}")
+        _fill_courses(table, courses)
+    else:
+        _fill_cells(table, rows)
+    return Group(escape("; ".join(said)), table, escape(_flags(rows)))
+
+
+def _fill_courses(table: Table, courses: Sequence[Course]) -> None:
+    from rich.markup import escape
+
+    for name in ("server", "defense", "advantage so far", "last round", "worst client", "attack"):
+        table.add_column(name, overflow="fold")
+    for course in courses:
+        worst, last = course.clients[0], course.rounds[-1]
+        row = (
+            wording.SHORT_SERVERS[course.threat_model],
+            "on" if course.defended else "off",
+            wording.span(course.advantage, course.updates),
+            wording.span(last.advantage, last.clients),
+            f"{worst.name}: {wording.number(worst.advantage.mean)}",
+            " or ".join(wording.name_attack(attack) for attack in course.attacks),
+        )
+        table.add_row(*map(escape, row))
+
+
+def _fill_cells(table: Table, rows: Sequence[Record]) -> None:
+    from rich.markup import escape
+
+    for name in ("server", "advantage", "attack", "where"):
+        table.add_column(name, overflow="fold")
+    for cell in headline_cells(worst_cases(rows)):
+        where = f"batch size {cell.batch_size}, scheme {cell.scheme}"
+        row = (
+            wording.SHORT_SERVERS[cell.threat_model],
+            wording.span(cell.advantage, cell.trials),
+            wording.name_attacker(cell),
+            f"{where}, {wording.name_stage(cell.training_steps)}",
+        )
+        table.add_row(*map(escape, row))
+
+
+def _flags(rows: Sequence[Record]) -> str:
+    raised = Counter(flag for row in rows for flag in row.flags)
+    if not raised:
+        return "flags: none"
+    shown = [f"{name} ({number:,} records)" for name, number in raised.most_common(_MOST_FLAGS)]
+    more = len(raised) - _MOST_FLAGS
+    return f"flags: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"

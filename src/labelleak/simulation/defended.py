@@ -1,0 +1,199 @@
+"""What clients share when they defend themselves: gradients of many batches, or new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.defenses.client import TrainingChange
+from labelleak.defenses.composition import Part, as_part
+from labelleak.errors import BadInput
+from labelleak.interfaces import Defense, LabelledData
+from labelleak.observation import Observation
+from labelleak.seeding import stream
+from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.updates import Memory, Sees, Update
+from labelleak.white_box import WhiteBox
+
+# Bytes of gradients of the whole model that one slice of trials may take up.
+_SLICE_BYTES = 256 * 2**20
+
+
+def defended_gradients(
+    model: WhiteBox,
+    data: LabelledData,
+    batches: np.ndarray,
+    defense: Defense,
+    *,
+    seed: int = 0,
+    full: bool = False,
+) -> Observation:
+    """Give what an attacker sees of batches whose clients use a defense, each in its first round.
+
+    The head table serves where it is exact: the defense needs no more than the head, and the
+    model passes each sample alone. Everything else goes through autograd, in slices.
+
+    Args:
+        model: the clients' model.
+        data: where the batches' samples lie.
+        batches: ``T x B`` indices into the data, one client each.
+        defense: what each client does.
+        seed: seed of dropout, noise and the like.
+        full: keep the defended gradients of all other parameters too.
+
+    Returns:
+        An observation of T trials with N = B samples each. A withheld bias is None; a withheld
+        weight too, unless nothing of the head is shared: then its weight gradient is all zeros.
+
+    >>> from labelleak.defenses import GaussianNoise
+    >>> model = WhiteBox(torch.nn.Linear(3, 2), "")
+    >>> data = LabelledData(torch.rand(5, 3), torch.tensor([0, 1, 0, 1, 1]))
+    >>> batches = np.array([[0, 1], [2, 4]])
+    >>> defended_gradients(model, data, batches, GaussianNoise(0.1)).weight.shape
+    torch.Size([2, 2, 3])
+    """
+    rng = stream(seed, "defense", defense.label)
+    if not full and defense.sees is not Sees.UPDATE and model.is_per_sample(data.inputs):
+        table = _table(model, data, as_part(defense))
+        if table is not None:
+            update = _finished(as_part(defense), _of(table.gradients(batches), model), batches, rng)
+            return observe(defense.apply(update, rng)[0], model, batches)
+    sizes = sum(parameter.numel() for parameter in model.module.parameters())
+    number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
+    seen = []
+    for part in np.array_split(batches, min(number, len(batches))):
+        sent, _ = defense.apply(_raw(model, data, part, defense, rng, full), rng)
+        seen.append(observe(sent, model, part, full=full))
+    return seen[0] if len(seen) == 1 else _joined(seen)
+
+
+def _raw(
+    model: WhiteBox,
+    data: LabelledData,
+    batches: np.ndarray,
+    defense: Defense,
+    rng: np.random.Generator,
+    full: bool,
+) -> Update:
+    wide = full or defense.sees is Sees.UPDATE
+    if defense.changes_training:
+        picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
+        return defense.gradients(model, picked, rng, full=wide)
+    own = int(rng.integers(2**31))
+    return _of(autograd_gradients(model, data, batches, seed=own, full=wide), model)
+
+
+def _table(model: WhiteBox, data: LabelledData, defense: Part) -> HeadTable | None:
+    """Build the head table as training-time defenses change it, or None where they cannot."""
+    changes = [part for part in defense.parts if isinstance(part, TrainingChange)]
+    if len(changes) > 1:
+        return None
+    table = HeadTable.build(model, data)
+    for change in changes:
+        altered = change.alter_table(model, data, table.inputs, table.errors)
+        if altered is None:
+            return None
+        table = HeadTable(*altered, table.has_bias)
+    return table
+
+
+def _finished(
+    defense: Part, update: Update, batches: np.ndarray, rng: np.random.Generator
+) -> Update:
+    for part in defense.parts:
+        if isinstance(part, TrainingChange):
+            update = part.finish(update, batches.shape[1], rng)
+    return update
+
+
+def _of(observation: Observation, model: WhiteBox) -> Update:
+    """Take an observation of gradients as the update that it was read off."""
+    empty = Update({}, model.head)
+    tensors: dict[str, Tensor | None] = {
+        **(observation.rest or {}),
+        empty.head_weight: observation.weight,
+        empty.head_bias: observation.bias,
+    }
+    return Update({name: t for name, t in tensors.items() if t is not None}, model.head)
+
+
+def observe(
+    update: Update, model: WhiteBox, batches: np.ndarray, *, full: bool = False
+) -> Observation:
+    """Read the head off the shared gradients of ``T x B`` batches.
+
+    A weight gradient of zeros, from which no attack learns, stands for a head of which nothing is
+    shared.
+    """
+    weight = update.tensors.get(update.head_weight)
+    bias = update.tensors.get(update.head_bias)
+    if weight is None and bias is None:
+        weight = torch.zeros(len(batches), *model.head_module.weight.shape)
+    head = {update.head_weight, update.head_bias}
+    rest = {name: t for name, t in update.tensors.items() if name not in head}
+    return Observation(weight, bias, batches.shape[1], rest=rest if full else None)
+
+
+def _joined(seen: list[Observation]) -> Observation:
+    def join(parts: list[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there) if there else None
+
+    rests = [one.rest for one in seen if one.rest is not None]
+    rest = {name: torch.cat([r[name] for r in rests]) for name in rests[0]} if rests else None
+    weight, bias = join([one.weight for one in seen]), join([one.bias for one in seen])
+    return Observation(weight, bias, seen[0].num_samples, rest=rest)
+
+
+def defend_update(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    defense: Defense,
+    rng: np.random.Generator,
+    memory: Memory | None = None,
+    *,
+    head: str,
+    buffers: frozenset[str] = frozenset(),
+) -> tuple[dict[str, Tensor], Memory | None]:
+    """Defend one client's new weights: the defense acts on their difference to the old ones.
+
+    Args:
+        before: state dict that the server sent.
+        after: state dict after the client's training.
+        defense: what the client does; strengths are in units of weights, not of gradients.
+        rng: source of noise.
+        memory: what the client kept from its last round.
+        head: module name of the head.
+        buffers: floating-point entries that are no parameters; they are shared as they are.
+
+    Returns:
+        The state dict to share, and what to keep for the next round. Integer entries come from
+        `after`, withheld ones from `before`.
+
+    Raises:
+        BadInput: if the two state dicts differ in their names.
+
+    >>> from labelleak.defenses import Clipping
+    >>> before, after = {"weight": torch.zeros(1, 2)}, {"weight": torch.tensor([[3.0, 4.0]])}
+    >>> sent, _ = defend_update(before, after, Clipping(1.0), np.random.default_rng(0), head="")
+    >>> sent["weight"].numpy().round(6).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+    if set(before) != set(after):
+        raise BadInput("the weights before and after the update must have the same names")
+    moved = {
+        name: (value - before[name] if value.is_floating_point() else value)[None]
+        for name, value in after.items()
+    }
+    sent, memory = defense.apply(Update(moved, head, buffers), rng, memory)
+    shared = {name: value.clone() for name, value in before.items()}
+    for name, tensor in sent.tensors.items():
+        value = tensor[0]
+        shared[name] = before[name] + value if value.is_floating_point() else value.clone()
+    return shared, memory
+
+
+__all__ = ["defend_update", "defended_gradients", "observe"]

@@ -1,0 +1,100 @@
+"""Grids: every list multiplies, and what is wrong in a file is named with what was meant."""
+
+import pytest
+
+from labelleak.errors import BadInput
+from labelleak.experiments.grids import make_grid, read_grid
+from labelleak.experiments.presets import PRESETS, load_preset
+
+
+def test_every_list_multiplies():
+    grid = make_grid(
+        "g",
+        {"model": ["cnn", "mlp"], "momentum": [0.0, 0.9], "local_steps": [1, 2], "lr": 0.1},
+        override={},
+    )
+    assert [(a.model, a.momentum) for a in grid.audits] == [
+        ("cnn", 0.0),
+        ("cnn", 0.9),
+        ("mlp", 0.0),
+        ("mlp", 0.9),
+    ]
+    assert {a.local_steps for a in grid.audits} == {(1, 2)}
+    assert {a.lr for a in grid.audits} == {(0.1,)}
+
+
+def test_parts_replace_common_options_quick_replaces_both_and_the_caller_all():
+    tree = {
+        "trials": 50,
+        "batch_sizes": [8],
+        "part": [{"model": "cnn"}, {"model": "mlp", "trials": 30}],
+        "quick": {"trials": 4},
+    }
+    full = make_grid("g", tree, override={"seed": 3})
+    assert [(a.model, a.trials, a.seed) for a in full.audits] == [("cnn", 50, 3), ("mlp", 30, 3)]
+    coarse = make_grid("g", tree, quick=True, override={})
+    assert [(a.model, a.trials) for a in coarse.audits] == [("cnn", 4), ("mlp", 4)]
+
+
+def test_a_part_that_comes_twice_is_run_once():
+    grid = make_grid("g", {"part": [{"model": "mlp"}, {"model": "mlp"}]}, override={})
+    assert len(grid.audits) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("batch_size = [1]", "did you mean 'batch_sizes'"),
+        ("[[part]]\nschems = 'iid'", r"under \[\[part\]\] 'schems'; did you mean 'schemes'"),
+        ("[quick]\ntrails = 3", "did you mean 'trials'"),
+        ("[figure]\nlog = 3", r"\[figure\] log 3"),
+        ("[figure]\npanel = ['scheme']", "did you mean 'panels'"),
+        ("[part]\nmodel = 'cnn'", "part must be tables"),
+        ("quick = 3", r"write \[quick\] above it"),
+        ("title = 3", "text in quotes"),
+        ("model = []", "empty list"),
+        ("batch_sizes = []", "empty list"),
+        ("batch_sizes = [0]", "--batch-sizes 0"),
+        ("momentum = 1.0", "--momentum 1.0"),
+        ("batch_sizes = [1", "is not TOML"),
+        ("per_round = 3", "add --users"),
+        ("users = 3\nper_round = 4", "4 of 3 users"),
+    ],
+)
+def test_what_a_grid_cannot_hold_is_named_in_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=sentence) as caught:
+        read_grid(path)
+    assert "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"cannot read the grid .*none.toml"):
+        read_grid(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="not UTF-8"):
+        read_grid(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole_and_their_quick_form_is_smaller(name):
+    full, quick = load_preset(name), load_preset(name, quick=True, override={"data": "mnist.npz"})
+    assert full.title
+    assert full.claim
+
+    def work(grid):
+        return sum(
+            a.trials * len(a.batch_sizes) * len(a.local_steps) * len(a.lr) * len(a.training_steps)
+            for a in grid.audits
+        )
+
+    assert work(quick) < work(full)
+    assert {a.data for a in quick.audits} == {"mnist.npz"}
+    assert all("free" in a.attacks for a in full.audits)
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(BadInput, match="did you mean 'trained'"):
+        load_preset("trainde")

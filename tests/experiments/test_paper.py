@@ -1,0 +1,55 @@
+"""`labelleak paper`: every experiment by one command, and three kills leave no trace."""
+
+import random
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from labelleak.experiments.presets import PRESETS
+from labelleak.record import read_records
+
+PAPER = [sys.executable, "-m", "labelleak", "paper"]
+
+
+def plain(folder):
+    return {
+        name: [
+            replace(row, seconds=0.0, command="")
+            for row in read_records(folder / name / "records.jsonl")
+        ]
+        for name in PRESETS
+    }
+
+
+def test_one_experiment_leaves_records_figure_table_and_page(tmp_path):
+    words = [*PAPER, "aggregates", "--quick", "--out", "out"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"records.jsonl", "curves.svg", "curves.md", "report.html"}
+    rows = read_records(tmp_path / "out" / "records.jsonl")
+    assert {row.extra["clients"] for row in rows} == {1, 4, 16}
+    assert all(row.command.startswith("labelleak paper aggregates") for row in rows)
+
+
+@pytest.mark.slow
+def test_three_kills_at_random_moments_leave_the_same_records(tmp_path):
+    words = [*PAPER, "--quick", "--data", "digits", "--out"]
+    started = time.monotonic()
+    subprocess.run([*words, "whole"], cwd=tmp_path, check=True, capture_output=True)
+    whole = time.monotonic() - started
+    moments = random.Random(time.time())
+    for _ in range(3):
+        run = subprocess.Popen([*words, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(1.5, whole / 3))
+        run.kill()
+        run.wait()
+    subprocess.run([*words, "killed"], cwd=tmp_path, check=True, capture_output=True)
+    assert plain(tmp_path / "killed") == plain(tmp_path / "whole")
+    page = (tmp_path / "killed" / "paper.html").read_text()
+    assert page.count("<img ") == len(PRESETS) + 1
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)

@@ -1,0 +1,191 @@
+"""Running grids: the same records everywhere, nothing done twice, nothing lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from labelleak.errors import BadInput
+from labelleak.experiments.executors import Executor, make_executor
+from labelleak.experiments.grids import make_grid
+from labelleak.experiments.runner import open_grid, run_grid
+from labelleak.record import read_records
+
+TREE = {
+    "model": ["mlp", "lenet"],
+    "batch_sizes": [1, 4],
+    "schemes": ["iid"],
+    "attacks": ["free", "random", "llg", "llg_plus"],
+    "trials": 6,
+    "initialisations": 3,
+    "training_steps": [0, 4],
+}
+
+
+def plain(folder):
+    rows = read_records(folder / "records.jsonl")
+    return [replace(row, seconds=0.0, command="") for row in rows]
+
+
+def run(folder, tree=TREE, executor=None, progress=lambda done, total: None):
+    grid = make_grid("g", tree, override={})
+    with open_grid(grid, folder) as journal:
+        run_grid(grid, journal, executor=executor, progress=progress)
+    return plain(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("serial"))
+
+
+def test_a_grid_writes_every_trial_of_every_part_once(undisturbed):
+    assert len(undisturbed) == 2 * 2 * 6 * 2 * 4
+    keys = [
+        (r.extra["part"], r.model, r.training_steps, r.batch_size, r.trial, r.attack)
+        for r in undisturbed
+    ]
+    assert len(set(keys)) == len(keys)
+    assert {(r.extra["part"], r.model) for r in undisturbed} == {(0, "mlp"), (1, "lenet")}
+
+
+def test_processes_give_the_same_records_in_the_same_order(tmp_path, undisturbed):
+    assert run(tmp_path, executor=Executor(kind="joblib", workers=2)) == undisturbed
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_records_in_the_same_order(tmp_path, undisturbed):
+    ray = pytest.importorskip("ray")
+    try:
+        assert run(tmp_path, executor=Executor(kind="ray", workers=2)) == undisturbed
+    finally:
+        ray.shutdown()
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C at some moment."""
+
+
+@pytest.mark.parametrize("moment", [0, 1, 4, 7, 11])
+def test_a_stopped_grid_goes_on_to_the_same_records(tmp_path, undisturbed, moment):
+    def stop(done, total):
+        assert total == 12
+        if done >= moment:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path, progress=stop)
+    seen = []
+    assert run(tmp_path, progress=lambda done, total: seen.append(done)) == undisturbed
+    assert seen[0] == moment
+    assert run(tmp_path) == undisturbed
+
+
+GRID = """
+model = ["mlp", "lenet"]
+batch_sizes = [1, 4]
+schemes = ["iid"]
+attacks = ["free", "random", "llg", "llg_plus"]
+trials = 6
+initialisations = 3
+training_steps = [0, 4]
+"""
+
+
+def test_a_killed_grid_goes_on_to_the_same_records(tmp_path, undisturbed):
+    (tmp_path / "g.toml").write_text(GRID)
+    words = [sys.executable, "-m", "labelleak", "run", "g.toml", "--out", "out"]
+    for _ in range(2):
+        started = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        before = lines(tmp_path)
+        while lines(tmp_path) == before and started.poll() is None:
+            time.sleep(0.005)
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert plain(tmp_path / "out") == undisturbed
+
+
+def lines(folder):
+    path = folder / "out" / "records.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_a_changed_grid_is_not_gone_on_with(tmp_path):
+    small = {**TREE, "model": "mlp", "initialisations": 1}
+    run(tmp_path, small)
+    kept = (tmp_path / "records.jsonl").read_bytes()
+    with pytest.raises(BadInput, match=r"part 0 trials.*--overwrite"):
+        run(tmp_path, {**small, "trials": 7})
+    assert (tmp_path / "records.jsonl").read_bytes() == kept
+
+
+def test_a_part_that_cannot_run_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(BadInput, match="part 2 of 2: unknown model 'cnnn'"):
+        run(tmp_path / "out", {**TREE, "model": ["mlp", "cnnn"]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_ends_in_a_sentence_and_keeps_whole_records(tmp_path, monkeypatch):
+    import labelleak.experiments.journal as journal
+
+    calls = 0
+    append = journal.append_records
+
+    def fill(path, records):
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise BadInput("cannot write records.jsonl: No space left on device")
+        append(path, records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "append_records", fill)
+        with pytest.raises(BadInput, match="No space left"):
+            run(tmp_path)
+    assert len(read_records(tmp_path / "records.jsonl")) == 3 * 2 * 2 * 4
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs a mount")
+def test_a_really_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(["mount", *options], capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    try:
+        with pytest.raises(BadInput, match=r"No space left on device"):
+            run(disk / "out")
+        assert all(row.schema == 1 for row in read_records(disk / "out" / "records.jsonl"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write to the folder"):
+        run(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("rya", None, None), "did you mean 'ray'"),
+        (("joblib", 2, "auto"), "add --executor ray"),
+    ],
+)
+def test_executors_that_cannot_be_are_refused(words, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        make_executor(*words)
+
+
+def test_an_executor_answers_in_the_order_of_the_tasks():
+    tasks = list(range(-5, 0))
+    for kind in ("serial", "joblib"):
+        assert list(Executor(kind=kind, workers=2).map(abs, tasks)) == [5, 4, 3, 2, 1]

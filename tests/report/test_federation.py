@@ -1,0 +1,141 @@
+"""Rounds and clients: numbers by hand, a section only where rounds are, the watcher's view."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from labelleak.cli import app
+from labelleak.intervals import bootstrap_mean
+from labelleak.record import append_records
+from labelleak.report import render
+from labelleak.report.federation import follow_rounds
+from labelleak.report.follow import Follower
+
+from .conftest import make_record
+from .federated import federated_records
+
+
+def test_courses_match_a_naive_twin() -> None:
+    rows = federated_records(states=(False,))
+    course = next(c for c in follow_rounds(reversed(rows)) if c.threat_model == "update")
+    told = [r for r in rows if r.attack == "llg"]  # the only attack that this server may run
+    for one in course.rounds:
+        mine = [r for r in told if r.extra["round"] == one.number]
+        wanted = bootstrap_mean([r.advantage for r in mine], [r.extra["client"] for r in mine])
+        got = (one.advantage.mean, one.advantage.low, one.advantage.high)
+        assert got == pytest.approx((wanted.mean, wanted.low, wanted.high), abs=1e-9)
+        assert one.clients == 5
+    means = {
+        name: np.mean([r.advantage for r in told if r.extra["client"] == name])
+        for name in {r.extra["client"] for r in told}
+    }
+    worst = course.clients[0]
+    assert worst.name == max(means, key=lambda name: means[name])
+    assert worst.advantage.mean == pytest.approx(means[worst.name])
+    assert course.updates == 30
+
+
+def test_clients_of_different_sizes_are_one_round_and_odd_keys_do_no_harm() -> None:
+    rows = [
+        make_record(num_samples=10 + c, batch_size=10 + c, extra={"round": 1, "client": c})
+        for c in range(3)
+    ]
+    (course,) = follow_rounds([*rows, make_record(extra={"round": "x"}), make_record()])
+    assert (course.rounds[0].clients, len(course.clients), course.updates) == (3, 3, 3)
+    (alone,) = follow_rounds([make_record(extra={"round": r}) for r in (1, 2)])
+    assert [client.name for client in alone.clients] == ["not named"]
+    assert follow_rounds([make_record(advantage=None, extra={"round": 1})]) == []
+
+
+def test_the_page_has_the_section_where_there_are_rounds_only() -> None:
+    rows = federated_records(rounds=3, clients=7)
+    page = render(rows, source="x")
+    for words in ("With the defense off, a server", "With the defense on", "Client c0 gives away"):
+        assert words in page
+    assert "and 2 more clients" in page
+    assert 'id="rounds-title"' in page
+    assert render(list(reversed(rows)), source="x") == page
+    evil = [make_record(extra={"round": 1, "client": "<script>"}, trial=t) for t in range(2)]
+    assert "<script" not in render(evil, source="x")
+    plain = render([make_record()], source="x")
+    assert "federation</h2>" not in plain
+
+
+def test_a_growing_file_is_read_once_and_restarts_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    follower = Follower(path)
+    assert not follower.read_new()
+    rows = federated_records(rounds=2, clients=2)
+    lines = [row.to_json() + "\n" for row in rows]
+    for start in range(0, len(lines), 7):
+        text = "".join(lines[start : start + 7])
+        with path.open("a") as file:
+            file.write(text[:-20])
+        follower.read_new()
+        with path.open("a") as file:
+            file.write(text[-20:])
+        assert follower.read_new()
+    assert [r.to_json() + "\n" for r in follower.records] == lines
+    assert follower.bytes_read == path.stat().st_size
+    assert not follower.read_new()
+    path.write_text("".join(lines[:3]))
+    assert follower.read_new()
+    assert len(follower.records) == 3
+    path.write_text(lines[5] * 9)
+    follower.read_new()
+    assert len(follower.records) == 9
+    other = tmp_path / "other"
+    other.write_text(lines[0] + "no record\n" + json.dumps([1]) + "\n")
+    other.replace(path)
+    assert follower.read_new()
+    assert (len(follower.records), follower.unreadable) == (1, 2)
+    path.unlink()
+    assert follower.read_new()
+    assert follower.records == []
+
+
+def test_watch_once_shows_rounds_clients_and_flags(tmp_path: Path) -> None:
+    path, page = tmp_path / "r.jsonl", tmp_path / "p.html"
+    words = ["watch", str(path), "--once", "--page", str(page)]
+    assert "waiting" in CliRunner().invoke(app, words).output
+    assert not page.exists()
+    append_records(path, [make_record(flags=("no_bias",)), *federated_records()])
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "150"})
+    assert done.exit_code == 0
+    for said in ("last round 6", "clients seen 5", "c0: 0.77", "no_bias (1 records)"):
+        assert said in done.output
+    assert page.read_text() == render(
+        [make_record(flags=("no_bias",)), *federated_records()], source="r.jsonl"
+    )
+
+
+def test_watch_follows_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    path, page = tmp_path / "r.jsonl", tmp_path / "p.html"
+    words = ["watch", str(path), "--every", "0.1", "--page", str(page)]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "labelleak", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "150"},
+    )
+    append_records(path, federated_records(rounds=1))
+    for _ in range(200):
+        if page.exists():
+            break
+        time.sleep(0.05)
+    assert page.exists()
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=20)
+    assert (started.returncode, err) == (0, "")
+    assert "stopped watching" in out
