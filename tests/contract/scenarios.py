@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.defenses import Chain
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.score import Truth
@@ -80,6 +81,7 @@ def one_step(
         (FEATURES,),
         blobs(classes),
         training=LocalTraining(lr=0.1, local_steps=1, batch_size=size),
+        defense=Chain(),
     )
     truth = Truth.from_labels(victims.labels.numpy()[batches], classes)
     return Scenario(name, observation, known, truth)
@@ -113,7 +115,9 @@ def several_steps(name: str, *, steps: int = 4, size: int = 4, momentum: float =
         momentum=momentum,
     )
     training = LocalTraining(lr=0.05, local_steps=steps, batch_size=size, momentum=momentum)
-    known = Knowledge(WhiteBox(model, "2"), (FEATURES,), blobs(5), training=training)
+    known = Knowledge(
+        WhiteBox(model, "2"), (FEATURES,), blobs(5), training=training, defense=Chain()
+    )
     labels = victims.labels.numpy()[batches].reshape(TRIALS, -1)
     return Scenario(name, observation, known, Truth.from_labels(labels, 5))
 

@@ -36,6 +36,7 @@ CHEAP = {
     "dlg": {"iterations": 5},
     "client_simulation": {"samples_per_class": 2},
     "shadow": {"batches": 100, "epochs": 2},
+    "shadow_adaptive": {"batches": 100, "epochs": 2},
 }
 
 
@@ -134,6 +135,7 @@ def test_a_need_that_is_not_granted_is_refused(attack, scenario):
         (Need.MODEL, replace(scenario.known, model=None)),
         (Need.AUXILIARY, replace(scenario.known, auxiliary=None)),
         (Need.TRAINING, replace(scenario.known, training=None)),
+        (Need.DEFENSE, replace(scenario.known, defense=None)),
     ):
         if need in attack.needs:
             with pytest.raises(NotApplicable, match=attack.name):

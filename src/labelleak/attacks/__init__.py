@@ -13,7 +13,7 @@ from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
-from labelleak.attacks.shadow import Shadow
+from labelleak.attacks.shadow import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
 from labelleak.errors import unknown_name
@@ -46,6 +46,7 @@ ATTACKS: dict[str, type[Attack]] = {
         SoftLabelShares,
         ClientSimulation,
         Shadow,
+        AdaptiveShadow,
     )
 }
 
@@ -76,6 +77,7 @@ __all__ = [
     "RLG",
     "RLU",
     "ZLG",
+    "AdaptiveShadow",
     "ClientSimulation",
     "Dummies",
     "FreeGuess",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
+from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior
 from labelleak.counts import Floats, best_counts
@@ -21,6 +22,8 @@ from labelleak.white_box import HeadPass
 
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
+# Shadows that are trained one by one are fewer by this.
+_SLOWER = 8
 _SLICE_ENTRIES = 2**23
 
 
@@ -73,6 +76,36 @@ class Shadow:
         return ShadowPosterior.of(self, known, num_classes, rng)
 
 
+@dataclass(frozen=True)
+class AdaptiveShadow(Shadow):
+    """The shadow attack, its shadows passed through the client's local training and defense.
+
+    As `Shadow`, by an attacker that knows how the client trains and what it does to its
+    update (`ShadowClient`). Noise, pruning and signs at one step cost little more. Where every
+    shadow has to be trained or differentiated by itself (several local steps, defenses
+    that change the training or look at the whole update), an eighth of the budget is drawn.
+
+    Assumes what `Shadow` does but the one step and the lack of a defense. A class without
+    auxiliary data then lends samples under their true label.
+    """
+
+    name: ClassVar[str] = "shadow_adaptive"
+    needs: ClassVar[frozenset[Need]] = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
+    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """As `Shadow`, with what the client does in between."""
+        ready = ShadowPosterior.of(self, known, num_classes, rng)
+        assert known.model is not None
+        assert known.auxiliary is not None
+        assert known.training is not None
+        assert known.defense is not None
+        client = ShadowClient(
+            known.model, known.auxiliary, known.training, known.defense, ready.order, ready.bank
+        )
+        return replace(ready, source=client)
+
+
 @dataclass(frozen=True, eq=False)
 class ShadowPosterior:
     """The attack prepared for one model: ask it for counts, or for the posterior behind them.
@@ -84,6 +117,7 @@ class ShadowPosterior:
         features: how an update is measured.
         bank: what shadows are drawn from.
         seed: of everything drawn for a fit.
+        source: what passes shadows through training and defense; None for one plain step.
         fitted: what was learnt so far, by N and by whether a bias is seen.
     """
 
@@ -92,6 +126,7 @@ class ShadowPosterior:
     features: ClassFeatures
     bank: Bank
     seed: int
+    source: ShadowClient | None = None
     fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
 
     @classmethod
@@ -152,14 +187,17 @@ class ShadowPosterior:
 
     def _fit(self, total: int, has_bias: bool) -> CountPosterior:
         rng = stream(self.seed, "shadow", total, has_bias)
-        classes, budget = len(self.order), self.attack.batches
+        source = self.source or self.bank
+        is_slow = self.source is not None and self.source.is_slow
+        classes = len(self.order)
+        budget = -(-self.attack.batches // (_SLOWER if is_slow else 1))
         most = min(_ROWS_EACH * budget // classes, _SAMPLES_EACH * budget // total, budget)
         counts = draw_counts(max(most, min(_FEWEST, budget)), total, classes, rng)
         # Slices keep the gradients of some thousand shadows from being held at once.
         size = max(1, _SLICE_ENTRIES // (classes * self.bank.table.inputs.shape[1]))
         parts = []
         for slice_ in np.split(counts, range(size, len(counts), size)):
-            seen = self.bank.observe(slice_, rng)
+            seen = source.observe(slice_, rng)
             bias = seen.bias if has_bias else None
             parts.append(self.features(Observation(seen.weight, bias), total))
         return CountPosterior.fit(
@@ -181,4 +219,4 @@ def expected_success(tails: Floats, counts: np.ndarray) -> Floats:
     return np.asarray(np.where(taken, tails, 0.0).sum(axis=(-2, -1)) / tails.shape[-1])
 
 
-__all__ = ["Shadow", "ShadowPosterior", "expected_success"]
+__all__ = ["AdaptiveShadow", "Shadow", "ShadowPosterior", "expected_success"]
