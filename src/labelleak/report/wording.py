@@ -32,6 +32,7 @@ ATTACKS = {
     "soft_label_shares": "soft-label shares",
     "dlg": "DLG",
     "shadow": "shadow models",
+    "shadow_adaptive": "adaptive shadow models",
 }
 SERVERS = {
     "none": "someone who sees no update",
