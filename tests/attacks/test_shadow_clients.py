@@ -10,7 +10,7 @@ from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.shadow_batches import draw_counts
 from labelleak.attacks.shadow_clients import ShadowClient
-from labelleak.defenses import Chain, Clipping, GaussianNoise, LabelSmoothing, Pruning, Withholding
+from labelleak.defenses import Chain, Clipping, GaussianNoise, Pruning, TopK, Withholding
 from labelleak.interfaces import LocalTraining, prepare
 from labelleak.simulation.client import train_locally
 
@@ -63,8 +63,8 @@ def test_shadows_pass_through_the_defense():
     assert not withheld.weight.any()
 
 
-@pytest.mark.parametrize("defense", [Clipping(0.01), LabelSmoothing(0.2)])
-def test_defenses_of_the_whole_update_or_the_training_are_simulated_sample_by_sample(defense):
+@pytest.mark.parametrize("defense", [Clipping(0.01), TopK(0.2)])
+def test_defenses_of_the_whole_update_are_simulated_sample_by_sample(defense):
     found = source(defense)
     assert found.is_slow
     seen = found.observe(draw_counts(6, 8, 5, rng()), rng(1))
