@@ -56,7 +56,7 @@ def test_the_table_names_every_cell_and_every_attack(records):
     rows = [line for line in text.splitlines() if line.startswith("| iid | 8 |")]
     assert len(rows) == 2
     for name in ("random guess", "free guess", "LLG+", "shadow models"):
-        assert text.count(f"| {name} | ") == 2
+        assert text.count(f"\n| {name} | ") == 2
     least = min(gap for (stage, *_), gap in margins(records).items() if stage == 20)
     assert f"least {least:+.3f}" in text
 
