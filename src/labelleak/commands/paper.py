@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts", "home")
+OTHERS = ("signals", "attacks", "verdicts", "home", "shadow", "shadow_studies")
 
 
 def paper(
@@ -65,6 +65,10 @@ def paper(
         _verdicts(data, out, seed)
     elif name == "home":
         _home(data, out, seed)
+    elif name == "shadow":
+        _shadow(data, model, out, seed)
+    elif name == "shadow_studies":
+        _shadow_studies(data, model, out, seed)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -157,6 +161,26 @@ def _home(data: str, out: Path, seed: int) -> None:
 
     with progress_bar("home", "cells") as advance:
         print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
+
+
+def _shadow(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.shadow_table import plan_shadow, run_shadow
+
+    plan = plan_shadow(data, model, seed=seed, command=command_line())
+    with interruptible(out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
+        table = run_shadow(plan, out, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
+
+
+def _shadow_studies(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.shadow_studies import plan_studies, run_studies
+
+    name, _, other = data.partition(",")
+    plan = plan_studies(name, model, seed=seed, command=command_line())
+    with progress_bar("studies", "studies") as advance:
+        target = run_studies(plan, out, other=other or None, progress=advance)
+    print(f"{target.read_text(encoding='utf-8')}\nwrote {target}")
 
 
 __all__ = ["paper"]
