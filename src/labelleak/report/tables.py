@@ -46,6 +46,7 @@ _CONDITIONS = (
     "per_round",
     "round_steps",
     "dummies",
+    "shadow_batches",
     "weights",
     "head",
     "defended",
