@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts", "home")
+OTHERS = ("signals", "attacks", "verdicts", "home", "unknown_size")
 
 
 def paper(
@@ -65,6 +65,8 @@ def paper(
         _verdicts(data, out, seed)
     elif name == "home":
         _home(data, out, seed)
+    elif name == "unknown_size":
+        _unknown_size(data, out, quick=quick, seed=seed, overwrite=overwrite)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -155,6 +157,23 @@ def _home(data: str, out: Path, seed: int) -> None:
 
     with progress_bar("home", "cells") as advance:
         print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
+
+
+def _unknown_size(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
+    from labelleak.experiments.unknown_batch_size import run_unknown_size
+
+    with interruptible(out / "records.jsonl"), progress_bar("unknown size", "models") as advance:
+        table = run_unknown_size(
+            data,
+            out,
+            seed=seed,
+            quick=quick,
+            command=command_line(),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
 
 
 __all__ = ["paper"]

@@ -49,6 +49,7 @@ _CONDITIONS = (
     "weights",
     "head",
     "defended",
+    "batch_size_source",
 )
 
 Condition = tuple[tuple[str, str], ...]
