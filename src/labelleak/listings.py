@@ -34,6 +34,7 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         yield "attacks", "Table: every attack, untrained and trained, N from 1 to 1,024"
         yield "verdicts", "Tables: which attack is strongest where"
         yield "unknown_size", "Table: what it costs in ASR that N is read from the update"
+        yield "rounds", "Figure: answers about the same clients pooled over rounds"
         yield "home", "Table: LLBG and RLU on the clients of their own papers"
     else:
         from labelleak.simulation.batches import SCHEMES

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts", "home", "unknown_size")
+OTHERS = ("signals", "attacks", "verdicts", "home", "unknown_size", "rounds")
 
 
 def paper(
@@ -67,6 +67,8 @@ def paper(
         _home(data, out, seed)
     elif name == "unknown_size":
         _unknown_size(data, out, quick=quick, seed=seed, overwrite=overwrite)
+    elif name == "rounds":
+        _rounds(data, out, quick=quick, seed=seed, overwrite=overwrite)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -174,6 +176,23 @@ def _unknown_size(data: str, out: Path, *, quick: bool, seed: int, overwrite: bo
         )
     print(table.read_text(encoding="utf-8"))
     print(f"records  {out / 'records.jsonl'}\ntable    {table}")
+
+
+def _rounds(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
+    from labelleak.experiments.rounds import run_rounds_experiment
+
+    with interruptible(out / "records.jsonl"), progress_bar("rounds", "federations") as advance:
+        table = run_rounds_experiment(
+            data,
+            out,
+            seed=seed,
+            quick=quick,
+            command=command_line(),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\nfigure   {out / 'curves.svg'}\ntable    {table}")
 
 
 __all__ = ["paper"]

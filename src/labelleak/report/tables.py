@@ -50,6 +50,9 @@ _CONDITIONS = (
     "head",
     "defended",
     "batch_size_source",
+    "federation",
+    "against",
+    "rounds",
 )
 
 Condition = tuple[tuple[str, str], ...]
