@@ -18,6 +18,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "_PARTS", (("relu", "FedSGD"), ("relu", "FedAvg, 5 steps")))
         patch.setattr(rounds, "ROUNDS", (1, 2, 5, 25))
+        patch.setattr(rounds, "STAGES", (0, 50))
         run_rounds_experiment("digits", out, seed=5, quick=True, command="labelleak paper rounds")
     return out
 
@@ -25,14 +26,16 @@ def folder(tmp_path_factory):
 def test_more_rounds_tell_more_of_what_a_client_holds(folder):
     assert {path.name for path in folder.iterdir()} >= {"curves.svg", "curves.md", "rounds.md"}
     rows = read_records(folder / "records.jsonl")
-    assert len(rows) == 2 * 2 * 3 * 10 * 4 * 2  # parts, models, rounds, clients, attacks, truths
+    assert (
+        len(rows) == 2 * 2 * 2 * 3 * 10 * 4 * 2
+    )  # parts, models, stages, rounds, clients, attacks, truths
 
     def mean(name, against, number, federation="FedSGD"):
         key = (federation, against, number)
         own = [
             r
             for r in rows
-            if r.attack == name
+            if (r.attack, r.training_steps) == (name, 0)
             and (r.extra["federation"], r.extra["against"], r.extra["rounds"]) == key
         ]
         return np.mean([r.asr for r in own]), np.mean([r.asr_free for r in own])
@@ -54,7 +57,7 @@ def test_more_rounds_tell_more_of_what_a_client_holds(folder):
 def test_rounds_and_truths_are_never_averaged_together(folder):
     cells = tabulate(read_records(folder / "records.jsonl"))
     llg = [cell for cell in cells if cell.attack == "llg"]
-    assert len(llg) == 2 * 3 * 2
+    assert len(llg) == 2 * 2 * 3 * 2
     assert all(cell.trials == 20 and cell.initialisations == 2 for cell in llg)
 
 
@@ -62,7 +65,7 @@ def test_the_table_says_what_is_left_of_the_error(folder):
     rows = read_records(folder / "records.jsonl")
     text = make_rounds_table(rows)
     assert "What 5 rounds leave of the error of one** (1/sqrt(5) = 0.45" in text
-    assert text.count("| relu | ") == 4
+    assert text.count("| relu | ") == 8
     assert (folder / "rounds.md").read_text() == text + "\n"
 
 

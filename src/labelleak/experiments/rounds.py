@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,10 +28,13 @@ from labelleak.seeding import stream, whole_number
 from labelleak.simulation.cohort import Federation, Round, run_rounds
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
+from labelleak.simulation.training import Training, train_in_stages
 from labelleak.white_box import WhiteBox
 from labelleak.whole_files import write_whole
 
 ROUNDS = (1, 2, 5, 10, 25)
+# Steps on all clients' data at once before the federation begins: a fresh and a trained model.
+STAGES = (0, 300)
 CLIENTS, PARTITION, BATCH, LR = 10, "dirichlet:0.3", 8, 0.05
 ATTACKS = ("llg", "llbg", "llg_plus", "rlu")
 # Federations by name: local steps and aggregation. Parts of the run are these by activation.
@@ -40,11 +43,11 @@ ACTIVATIONS = ("sigmoid", "relu")
 _PARTS = tuple((activation, name) for activation in ACTIVATIONS for name in FEDERATIONS)
 FIGURE = CurveOptions(
     x="rounds",
-    panels=("activation", "federation", "against"),
+    panels=("activation", "federation", "training_steps"),
     log=True,
     accuracy=True,
 )
-TITLE = "Answers pooled over rounds: ten Dirichlet 0.3 clients, batches of 8"
+TITLE = "Answers pooled over rounds: ten Dirichlet 0.3 clients, batches of 8, against their data"
 
 
 def even_guess_asr(counts: Ints) -> float:
@@ -83,7 +86,7 @@ def plan_rounds(data: str, *, seed: int, quick: bool = False, command: str = "")
                 attacks=ATTACKS,
                 trials=CLIENTS * (2 if quick else 10),
                 initialisations=2 if quick else 10,
-                training_steps=(0,),
+                training_steps=STAGES,
                 users=CLIENTS,
                 partition=PARTITION,
                 round_steps=FEDERATIONS[name],
@@ -116,7 +119,10 @@ def run_rounds_experiment(
     pooled and scored twice: against ``consumed``, all labels behind the rounds'
     updates (`pool_rounds`), and against ``held``, the labels of all of the client's samples, the
     answers scaled to as many (`scale_to`). The second is what the client would hide; batches that
-    are drawn from its samples add noise of their own to it. An interrupted run goes on.
+    are drawn from its samples add noise of their own to it. The figure shows the second.
+
+    A federation starts from a fresh model, or from one trained for 300 steps on all clients' data.
+    An interrupted run goes on where it stopped.
 
     Args:
         data: name or path of a data set.
@@ -138,25 +144,28 @@ def run_rounds_experiment(
     asked = {"experiment": "rounds", "quick": quick, "audits": [asdict(p.options) for p in plans]}
     last = ROUNDS[-2] if quick else ROUNDS[-1]
     with Journal.open(out, asked, overwrite=overwrite) as journal:
-        units = [(part, i, 0) for i in range(plans[0].options.models) for part in range(len(plans))]
+        units = [(part, *unit) for part, plan in enumerate(plans) for unit in plan.units]
         progress(len(journal.done), len(units))
-        for part, initialisation, _ in [unit for unit in units if unit not in journal.done]:
-            records = _attack_federation(plans[part], part, initialisation, last)
-            journal.write((part, initialisation, 0), records)
+        for part, initialisation, stage in [unit for unit in units if unit not in journal.done]:
+            records = _attack_federation(plans[part], part, initialisation, stage, last)
+            journal.write((part, initialisation, stage), records)
             progress(len(journal.done), len(units))
         rows = read_records(journal.records)
-        write_curves(rows, out, title=TITLE, figure=FIGURE)
+        held = [row for row in rows if row.extra["against"] == "held"]
+        write_curves(held, out, title=TITLE, figure=FIGURE)
         target = out / "rounds.md"
         write_whole(target, make_rounds_table(rows) + "\n")
     return target
 
 
-def _attack_federation(plan: Plan, part: int, initialisation: int, last: int) -> list[Record]:
-    """Train one federation from one initialisation and attack all clients in every round."""
-    options, train = plan.options, plan.roles.train
+def _attack_federation(
+    plan: Plan, part: int, initialisation: int, stage: int, last: int
+) -> list[Record]:
+    """Train one federation from one model and attack all clients in every round."""
+    options, train, seed = plan.options, plan.roles.train, plan.options.seed
     module = build(options, plan.data, initialisation)
-    module.train()
-    seed = options.seed
+    before = stream(seed, "training", initialisation)
+    deque(train_in_stages(module, train, [stage], Training(), rng=before), maxlen=0)
     rng = stream(seed, "partition", initialisation)
     parts = partition_samples(parse_partition(PARTITION), train.labels.numpy(), CLIENTS, rng)
     steps = options.round_steps
@@ -165,7 +174,7 @@ def _attack_federation(plan: Plan, part: int, initialisation: int, last: int) ->
         rounds=last,
         aggregation="fedsgd" if steps == 1 else "fedavg",
     )
-    common, extra = provenance(plan, module, initialisation, 0)
+    common, extra = provenance(plan, module, initialisation, stage)
     common |= {
         "scheme": PARTITION,
         "batch_size": BATCH,

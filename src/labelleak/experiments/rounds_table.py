@@ -11,7 +11,7 @@ from labelleak.intervals import Interval, bootstrap_means
 from labelleak.record import Record
 from labelleak.report.wording import name_attack
 
-Panel = tuple[str, str, str]
+Panel = tuple[str, str, str, str]
 
 
 def make_rounds_table(records: Iterable[Record]) -> str:
@@ -33,10 +33,10 @@ def make_rounds_table(records: Iterable[Record]) -> str:
             f"**What {last} rounds leave of the error of one** (1/sqrt({last}) = "
             f"{1 / np.sqrt(last):.2f} if it were noise alone)",
             "",
-            "| activation | federation | against | free guess's error | "
+            "| activation | federation | model before | against | free guess's error | "
             + " | ".join(heads)
             + " |",
-            "|---|---|---|---|" + "---|" * len(attacks),
+            "|---|---|---|---|---|" + "---|" * len(attacks),
             *(
                 f"| {' | '.join(panel)} | {_free(rows, panel, last):.2f} | "
                 + " | ".join(_entry(errors, panel, name, last) for name in attacks)
@@ -48,8 +48,9 @@ def make_rounds_table(records: Iterable[Record]) -> str:
 
 
 def _panel(row: Record) -> Panel:
-    extra = row.extra
-    return str(extra["activation"]), str(extra["federation"]), str(extra["against"])
+    extra, steps = row.extra, row.training_steps
+    stage = f"{steps} steps" if steps else "fresh"
+    return str(extra["activation"]), str(extra["federation"]), stage, str(extra["against"])
 
 
 def _errors(rows: list[Record]) -> dict[tuple[Panel, str, int], dict[int, float]]:
