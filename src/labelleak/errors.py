@@ -14,6 +14,10 @@ class BadInput(LabelleakError, ValueError):
     """What was handed in cannot be used; the sentence says why and what to do (exit status 2)."""
 
 
+class MissingExtra(BadInput, ImportError):
+    """An optional library is not installed; the sentence names the extra that brings it."""
+
+
 class NotApplicable(LabelleakError):
     """An attack's need is not granted by what is known, or not carried by the update."""
 

@@ -15,13 +15,15 @@ PRESENCE = frozenset({"idlg", "row_min", "rlg"})
 CALIBRATED = frozenset(
     {"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression", "llbg_measured"}
 )
+IMITATORS = frozenset({"llg_star_adaptive", "llg_plus_adaptive", "gradient_regression_adaptive"})
 # These read labels from sizes; the others from signs, or from the ratios of rows.
 SIZES = (
     CALIBRATED
     | TRAJECTORIES
+    | IMITATORS
     | frozenset({"llg_repaired", "llbg", "ilrg", "soft_label", "dlg", "client_simulation"})
 )
-STATIC = CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
+STATIC = IMITATORS | CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ FLAGS: dict[str, Meaning] = {
     ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
-        CALIBRATED | TRAJECTORIES | {"ilrg", "client_simulation"},
+        CALIBRATED | IMITATORS | TRAJECTORIES | {"ilrg", "client_simulation"},
         "read calibrated attacks as approximate",
     ),
     "near_converged": Meaning(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from contract.scenarios import network, one_step, zeros
-from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
-from labelleak.counts import round_counts
+from contract.scenarios import blobs, network, one_step, train, zeros
+from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired, _hand_out
+from labelleak.counts import extract_counts, round_counts
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge, prepare
+from labelleak.interfaces import Knowledge, LabelledData, prepare
 from labelleak.observation import Observation
 from labelleak.score import Truth, score
 
@@ -108,3 +110,63 @@ def test_large_and_small_problems(attack, classes, total):
     found = run(attack, Observation(weight, weight.mean(-1), total)).counts
     assert (found.sum(-1) == total).all()
     assert (found >= 0).all()
+
+
+def slow_hand_out(values, steps, total):
+    counts = [0] * len(values)
+    for label in sorted((i for i, v in enumerate(values) if v < 0), key=lambda i: (values[i], i)):
+        counts[label] += sum(counts) < total
+    while sum(counts) < total:
+        heights = [v + n * s for v, n, s in zip(values, counts, steps, strict=True)]
+        counts[heights.index(min(heights))] += 1
+    return counts
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda k: st.tuples(
+            st.lists(st.integers(-4, 4), min_size=k, max_size=k),
+            st.lists(st.sampled_from([0.25, 0.5, 1.0, 3.0]), min_size=k, max_size=k),
+        )
+    ),
+    st.integers(1, 30),
+)
+def test_labels_are_handed_out_with_a_step_for_each_class(rows, total):
+    values, steps = np.array(rows[0], dtype=float), np.array(rows[1])
+    found = _hand_out(np.stack([values, -values]), steps, total)
+    assert found[0].tolist() == slow_hand_out(values, steps, total)
+    assert found[1].tolist() == slow_hand_out(-values, steps, total)
+
+
+@given(st.integers(2, 8), st.integers(1, 30), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_with_one_step_for_all_it_is_the_rule_of_llbg(classes, total, seed):
+    b = np.random.default_rng(seed).standard_normal((3, classes))
+    found = _hand_out(b, np.full(classes, 0.3), total)
+    assert (found == extract_counts(b, -0.3, 0.0, total)).all()
+
+
+def measured(scenario, attack):
+    classes = scenario.truth.counts.shape[-1]
+    return prepare(attack, scenario.known, classes, np.random.default_rng(0))(scenario.observation)
+
+
+def test_measured_confidences_help_where_the_model_is_half_sure():
+    model = train(network(nn.Tanh, seed=3), blobs(5), 6)
+    scenario = one_step("half sure", model, size=60)
+    plain, known = (measured(scenario, attack) for attack in (LLBG(), LLBGMeasured()))
+    rates = [score(found.counts, scenario.truth).asr.mean() for found in (plain, known)]
+    assert rates[1] > rates[0]
+
+
+def test_a_model_that_is_always_right_and_a_class_without_data_do_no_harm():
+    model = train(network(), blobs(5), 600)
+    scenario = one_step("sure", model, size=20)
+    data = scenario.known.auxiliary
+    kept = data.labels != 4
+    part = LabelledData(data.inputs[kept], data.labels[kept])
+    known = replace(scenario.known, auxiliary=part)
+    ready = prepare(LLBGMeasured(), known, 5, np.random.default_rng(0))
+    found = ready(scenario.observation).counts
+    assert (found.sum(-1) == 20).all()
+    assert (found >= (scenario.observation.bias_gradient < 0)).all()

@@ -90,7 +90,7 @@ def test_several_steps_that_move_the_head_are_read_better_than_by_one_step_rules
         np.abs(answer(attack, scenario).scores - scenario.truth.counts).sum()
         for attack in (SoftLabelShares(), RLU())
     ]
-    assert far[0] < 1.1 * far[1]
+    assert far[0] < far[1]
 
 
 def test_without_the_weights_gradient_the_bias_alone_is_moved():

@@ -49,7 +49,15 @@ FORMS = {
     "bits": "bits:4",
     "float16": "float16",
     "withhold": "withhold:bias",
+    "dpsgd": "dpsgd:0.1:1",
+    "soteria": "soteria:0.5",
+    "label_smoothing": "label_smoothing:0.3",
+    "mixup": "mixup:1",
+    "head_dropout": "head_dropout:0.5",
+    "randomised_response": "randomised_response:1",
     "server_noise": "server_noise:0.1",
+    "historical_compression": "historical_compression:0.8",
+    "historical_dp": "historical_dp:0.5:0.2",
 }
 OFF = [
     "none",
@@ -66,7 +74,15 @@ OFF = [
     "threshold:0",
     "dgc:1:0",
     "bits:32",
+    "dpsgd:inf:0",
+    "soteria:0",
+    "label_smoothing:0",
+    "mixup:0",
+    "head_dropout:0",
+    "randomised_response:inf",
     "server_noise:0",
+    "historical_compression:0",
+    "historical_dp:inf:0",
 ]
 FEEDBACK = [
     "topk:0.2:feedback",
@@ -178,7 +194,8 @@ def test_every_defense_is_listed_here_and_bites(defense):
 def test_text_forms_are_read_back(defense):
     assert str(defense) == defense.label
     assert parse_defense(defense.label) == defense
-    assert parse_defense("clip:0.25|" + defense.label).label == "clip:0.25|" + defense.label
+    longer = f"{defense.label}|clip:0.25"
+    assert parse_defense(longer).label == longer
 
 
 def test_composition_keeps_and_records_order():
@@ -371,6 +388,12 @@ def test_bytes_on_the_wire():
         ("withhold:body", "unknown part to withhold 'body'"),
         ("withhold:head|head_noise:1", "acts on the head, which withhold:head withholds"),
         ("bits:1", "must lie between 2 and 32"),
+        ("topk:0.1|dpsgd:1", "dpsgd:1 changes how the client computes its gradient, so it must"),
+        ("dpsgd:1|dpsgd:2", "dpsgd stands twice"),
+        ("mixup:1|dpsgd:1", "dpsgd cannot be combined with mixup"),
+        ("mixup:1|randomised_response:1", "randomised_response goes first"),
+        ("dpsgd:inf", "infinite clipping norm"),
+        ("label_smoothing:1", "leaves no label"),
         ("", "unknown defense ''"),
     ],
 )

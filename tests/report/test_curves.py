@@ -8,7 +8,8 @@ import pytest
 
 from labelleak.errors import BadInput
 from labelleak.record import read_records
-from labelleak.report.curves import CurveOptions, draw_curves, tabulate_curves, trace, write_curves
+from labelleak.report.curve_figures import draw_curves, write_curves
+from labelleak.report.curves import CurveOptions, describe_ends, tabulate_curves, trace
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_the_free_guess_stands_in_every_table(rows):
     table = tabulate_curves(trace(rows, STAGES), STAGES)
     assert table.count("free guess") == 2
     assert "| 1 | 0.50 | 50 | 0.400 | 0.500 (0.500 to 0.500) | 1.000 (1.000 to 1.000) |" in table
+
+
+def test_the_ends_say_what_lies_above_at_and_below_the_free_guess(rows):
+    first, second = describe_ends(trace(rows, STAGES), STAGES)
+    assert first.startswith("iid, at training steps 50, accuracy 0.50, against")
+    assert "above it: LLG (0.50), LLG+ (1.00)." in first
+    low = [replace(row, asr=0.2 if row.attack == "llg" else row.asr) for row in rows]
+    assert "below it: LLG (0.20)" in describe_ends(trace(low, STAGES), STAGES)[0]
+    assert second.startswith("unbalanced")
 
 
 @pytest.mark.parametrize(

@@ -100,14 +100,16 @@ def _preset(
     overwrite: bool,
 ) -> Exhibit:
     from labelleak.experiments.presets import load_preset
+    from labelleak.report.curves import describe_ends, trace
     from labelleak.report.gallery import Exhibit
 
     grid = load_preset(name, quick=quick, override={"data": data, "seed": seed})
-    run_into(grid, out, executor, overwrite=overwrite)
+    rows = run_into(grid, out, executor, overwrite=overwrite)
+    found = tuple(describe_ends(trace(rows, grid.figure), grid.figure))
     picture = (out / "curves.svg").read_text(encoding="utf-8")
     coarse = ["--quick"] if quick else []
     command = ["labelleak", "paper", name, "--data", data, "--seed", str(seed), *coarse]
-    return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command))
+    return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command), found)
 
 
 def _signals(out: Path, data: str, seed: int) -> Exhibit:

@@ -12,6 +12,7 @@ from labelleak.commands.terminal import command_line, interruptible, progress_ba
 if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor
     from labelleak.experiments.grids import Grid
+    from labelleak.record import Record
 
 ExecutorOption = Annotated[str, typer.Option(help="serial, joblib (processes) or ray.")]
 WorkersOption = Annotated[
@@ -44,13 +45,13 @@ def run(
     print(f"\nrecords  {out / 'records.jsonl'}\npage     {out / 'report.html'}")
 
 
-def run_into(grid: Grid, out: Path, executor: Executor, *, overwrite: bool = False) -> None:
-    """Run a grid into a folder and draw what came of it."""
+def run_into(grid: Grid, out: Path, executor: Executor, *, overwrite: bool = False) -> list[Record]:
+    """Run a grid into a folder, draw what came of it, and give the records."""
     import torch
 
     from labelleak.experiments.runner import open_grid, run_grid
     from labelleak.report import write_report
-    from labelleak.report.curves import write_curves
+    from labelleak.report.curve_figures import write_curves
 
     torch.set_num_threads(1)
     with (
@@ -61,6 +62,7 @@ def run_into(grid: Grid, out: Path, executor: Executor, *, overwrite: bool = Fal
         run_grid(grid, journal, command=command_line(), executor=executor, progress=advance)
     rows = write_report(out / "records.jsonl", out / "report.html")
     write_curves(rows, out, title=grid.title, figure=grid.figure)
+    return rows
 
 
 __all__ = ["run", "run_into"]

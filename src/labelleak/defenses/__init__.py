@@ -5,9 +5,12 @@ from __future__ import annotations
 from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.clipping import Clipping, LayerClipping
 from labelleak.defenses.composition import Chain, Part, as_part
+from labelleak.defenses.dp_sgd import DPSGD
+from labelleak.defenses.historical import HistoricalCompression, HistoricalDP
 from labelleak.defenses.noise import ExponentialNoise, GaussianNoise, HeadNoise, LaplaceNoise
 from labelleak.defenses.quantise import QSGD, HalfPrecision, Quantisation, SignSGD
 from labelleak.defenses.remarks import remarks
+from labelleak.defenses.soteria import Soteria
 from labelleak.defenses.sparsify import (
     DeepGradientCompression,
     Pruning,
@@ -16,6 +19,7 @@ from labelleak.defenses.sparsify import (
     TopK,
 )
 from labelleak.defenses.text import read
+from labelleak.defenses.training import HeadDropout, LabelSmoothing, Mixup, RandomisedResponse
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
 
@@ -38,7 +42,15 @@ DEFENSES: dict[str, type[Part]] = {
         Quantisation,
         HalfPrecision,
         Withholding,
+        DPSGD,
+        Soteria,
+        LabelSmoothing,
+        Mixup,
+        HeadDropout,
+        RandomisedResponse,
         ServerNoise,
+        HistoricalCompression,
+        HistoricalDP,
     )
 }
 
@@ -63,6 +75,7 @@ def parse_defense(text: str) -> Chain:
 
 __all__ = [
     "DEFENSES",
+    "DPSGD",
     "QSGD",
     "Chain",
     "Clipping",
@@ -70,15 +83,22 @@ __all__ = [
     "ExponentialNoise",
     "GaussianNoise",
     "HalfPrecision",
+    "HeadDropout",
     "HeadNoise",
+    "HistoricalCompression",
+    "HistoricalDP",
+    "LabelSmoothing",
     "LaplaceNoise",
     "LayerClipping",
+    "Mixup",
     "Part",
     "Pruning",
     "Quantisation",
     "RandomK",
+    "RandomisedResponse",
     "ServerNoise",
     "SignSGD",
+    "Soteria",
     "ThresholdPruning",
     "TopK",
     "Withholding",

@@ -169,6 +169,8 @@ def _check_order(parts: Sequence[Part]) -> None:
     twice = {name for name in training if training.count(name) > 1}
     if twice:
         raise BadInput(f"{twice.pop()} stands twice in one chain; give it once, with one strength")
+    if "mixup" in training and "randomised_response" in training[training.index("mixup") :]:
+        raise BadInput("mixup leaves no single label to exchange; randomised_response goes first")
     clash = {"mixup", "head_dropout", "soteria"} & set(training)
     if "dpsgd" in training and clash:
         raise BadInput(

@@ -1,12 +1,11 @@
-"""Curves of a grid: ASR along any key of its records, drawn and tabulated beside the free guess."""
+"""Curves of a grid: ASR along any key of its records, beside the best guess without the update."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict
@@ -15,17 +14,8 @@ from pydantic.dataclasses import dataclass as checked
 from labelleak.intervals import Interval, bootstrap_means
 from labelleak.record import Record
 from labelleak.report import wording
-from labelleak.whole_files import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Value: TypeAlias = str | float
-FREE = "best guess without the update"
-_COLOURS = ("#d55e00", "#2b7bba", "#0c8f6b", "#b5679f", "#997700", "#7a73c4", "#444444", "#c23b6e")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_COLUMNS, _PANEL = 2, (5.4, 3.4)
 _NAMES = {
     "batch_size": "labels in a batch",
     "training_steps": "training steps",
@@ -34,7 +24,7 @@ _NAMES = {
     "clients": "clients averaged into one update",
     "model_accuracy": "accuracy of the model",
     "rounds": "rounds pooled",
-    "lr_h2": "lr·(|h|²+1)",
+    "lr_h2": "lr·(‖h‖²+1)",
 }
 
 
@@ -157,149 +147,67 @@ def _point(
     )
 
 
-def write_curves(
-    records: Iterable[Record], folder: Path, *, title: str, figure: CurveOptions
-) -> list[Path]:
-    """Write ``curves.svg`` and ``curves.md`` into a folder.
-
-    Raises:
-        BadInput: if the folder cannot be written.
-    """
-    points = trace(records, figure)
-    if not points:
-        return []
-    paths = [folder / "curves.svg", folder / "curves.md"]
-    write_whole(paths[0], draw_curves(points, title=title, figure=figure))
-    write_whole(paths[1], f"# {title}\n\n{tabulate_curves(points, figure)}\n")
-    return paths
-
-
 def tabulate_curves(points: Sequence[Point], figure: CurveOptions) -> str:
     """Write points as Markdown, one table a panel, the free guess in the second column."""
     parts = []
     for panel in dict.fromkeys(point.panel for point in points):
         own = [point for point in points if point.panel == panel]
         lines = list(dict.fromkeys(point.line for point in own))
-        named = [_say_line(line, figure) for line in lines]
+        named = [say_line(line, figure) for line in lines]
         rows = [
-            f"| {_say_key(figure.x)} | free guess | {' | '.join(named)} |",
+            f"| {say_key(figure.x)} | free guess | {' | '.join(named)} |",
             "|" + "---|" * (len(lines) + 2),
         ]
         accuracies = figure.accuracy and any(point.accuracy is not None for point in own)
         if accuracies:
             rows = [f"| accuracy {rows[0]}", f"|---{rows[1]}"]
         if figure.beside:
-            rows = [f"| {_say_key(figure.beside)} {rows[0]}", f"|---{rows[1]}"]
-        for x in _order(point.x for point in own):
+            rows = [f"| {say_key(figure.beside)} {rows[0]}", f"|---{rows[1]}"]
+        for x in order(point.x for point in own):
             here = {point.line: point for point in own if point.x == x}
             first = next(iter(here.values()))
             entries = [_entry(here.get(line)) for line in lines]
-            place = _say(x).replace("|", "\\|")  # a chain of defenses
+            place = say(x).replace("|", "\\|")  # a chain of defenses
             row = f"| {place} | {first.free:.3f} | {' | '.join(entries)} |"
             known = "-" if first.accuracy is None else f"{first.accuracy:.2f}"
             row = f"| {known} {row}" if accuracies else row
-            rows.append(f"| {_say_beside(first)} {row}" if figure.beside else row)
-        parts.append("\n".join([f"**{_say_panel(panel, figure)}**", "", *rows]))
+            rows.append(f"| {say_beside(first)} {row}" if figure.beside else row)
+        parts.append("\n".join([f"**{say_panel(panel, figure)}**", "", *rows]))
     return "\n\n".join(parts)
 
 
-def draw_curves(points: Sequence[Point], *, title: str, figure: CurveOptions) -> str:
-    """Draw points as an SVG, one panel beside the other."""
-    import io
+def describe_ends(points: Sequence[Point], figure: CurveOptions) -> list[str]:
+    """Say of each panel which lines end above the free guess, at it, or below it.
 
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    A line is above or below where its whole interval is.
 
-    panels = list(dict.fromkeys(point.panel for point in points))
-    columns = min(_COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    lines = list(dict.fromkeys(point.line for point in points))
-    legend_rows = -(-(len(lines) + 1 + figure.accuracy) // 4)
-    height = _PANEL[1] * rows + 0.5 + 0.25 * legend_rows
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({"svg.hashsalt": "labelleak", "font.size": 10, "svg.fonttype": "none"})
-        sheet = Figure(figsize=(_PANEL[0] * columns, height), layout="constrained")
-        sheet.suptitle(title)
-        for place, panel in enumerate(panels):
-            axes = sheet.add_subplot(rows, columns, place + 1)
-            own = [point for point in points if point.panel == panel]
-            _draw_panel(axes, own, lines, figure)
-            axes.set_title(_say_panel(panel, figure), fontsize=10)
-        _add_legend(sheet)
-        text = io.StringIO()
-        sheet.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _draw_panel(
-    axes: Axes, own: Sequence[Point], lines: Sequence[tuple[Value, ...]], figure: CurveOptions
-) -> None:
-    places = _order(point.x for point in own)
-    numeric = all(not isinstance(x, str) for x in places)
-    at: dict[Value, float] = {
-        x: float(x) if numeric else float(index) for index, x in enumerate(places)
-    }
-    for line in dict.fromkeys(point.line for point in own):
-        number = lines.index(line)
-        members = sorted((p for p in own if p.line == line), key=lambda p: at[p.x])
-        where = [at[p.x] for p in members]
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(
-            where,
-            [p.asr.mean for p in members],
-            color=colour,
-            marker=_MARKERS[number % len(_MARKERS)],
-            lw=1.6,
-            ms=4.5,
-            label=_say_line(line, figure),
+    >>> describe_ends([], CurveOptions())
+    []
+    """
+    said = []
+    for panel in dict.fromkeys(point.panel for point in points):
+        own = [point for point in points if point.panel == panel]
+        last = order(point.x for point in own)[-1]
+        ends = [point for point in own if point.x == last and point.line[:1] != ("random",)]
+        if not ends:
+            continue
+        groups: dict[str, list[str]] = {"above it": [], "at it": [], "below it": []}
+        for point in ends:
+            above, below = point.asr.low > point.free, point.asr.high < point.free
+            place = "above it" if above else "below it" if below else "at it"
+            groups[place].append(f"{say_line(point.line, figure)} ({point.asr.mean:.2f})")
+        known = ends[0].accuracy
+        where = f"{say_key(figure.x)} {say(last)}"
+        where += f", accuracy {known:.2f}" if figure.accuracy and known is not None else ""
+        parts = [f"{place}: {', '.join(names)}" for place, names in groups.items() if names]
+        said.append(
+            f"{say_panel(panel, figure)}, at {where}, against the best guess without the update "
+            f"({ends[0].free:.2f}): {'; '.join(parts)}."
         )
-        low, high = [p.asr.low for p in members], [p.asr.high for p in members]
-        axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
-    axes.plot(
-        [at[x] for x in places],
-        [float(np.mean([p.free for p in own if p.x == x])) for x in places],
-        color="black",
-        lw=1.6,
-        dashes=(4, 2),
-        label=FREE,
-    )
-    if figure.accuracy:
-        known = [(at[p.x], p.accuracy) for p in own if p.accuracy is not None]
-        mean = {x: float(np.mean([a for y, a in known if y == x])) for x, _ in sorted(known)}
-        axes.plot(list(mean), list(mean.values()), color="grey", lw=1.2, ls=":", label="accuracy")
-    said = {p.x: _say(p.x) + (f"\n({_say_beside(p)})" if figure.beside else "") for p in own}
-    _scale(axes, at, said, numeric=numeric, log=figure.log)
-    below = f"{_say_key(figure.x)} ({_say_key(figure.beside)})" if figure.beside else ""
-    axes.set(xlabel=below or _say_key(figure.x), ylabel="share of labels named", ylim=(-0.03, 1.03))
-    axes.grid(axis="y", alpha=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
+    return said
 
 
-def _scale(
-    axes: Axes, at: dict[Value, float], said: dict[Value, str], *, numeric: bool, log: bool
-) -> None:
-    if numeric and log:
-        least = min((x for x in at.values() if x > 0), default=1.0)
-        # A logarithmic axis has no 0; the part below the least value is drawn straight.
-        axes.set_xscale("symlog", linthresh=least, base=2 if least >= 1 else 10)
-    if log or not numeric or len(at) <= 8:
-        words = [said[x] for x in at]
-        axes.set_xticks(list(at.values()), words, fontsize=8, rotation=0 if numeric else 20)
-        axes.set_xticks([], minor=True)
-
-
-def _add_legend(sheet: Figure) -> None:
-    found: dict[str, Any] = {}
-    for axes in sheet.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    sheet.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
-    )
-
-
-def _order(values: Iterable[Value]) -> list[Value]:
+def order(values: Iterable[Value]) -> list[Value]:
     """Put numbers in rising order, and words behind them in the order in which they come."""
     once = list(dict.fromkeys(values))
     numbers = sorted(v for v in once if not isinstance(v, str))
@@ -312,36 +220,51 @@ def _entry(point: Point | None) -> str:
     return f"{point.asr.mean:.3f} ({point.asr.low:.3f} to {point.asr.high:.3f})"
 
 
-def _say_beside(point: Point) -> str:
+def say_beside(point: Point) -> str:
+    """Write the number that stands beside a place."""
     return "-" if point.beside is None else f"{point.beside:.2g}"
 
 
-def _say(value: Value) -> str:
+def say(value: Value) -> str:
+    """Write a value."""
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _say_key(key: str) -> str:
+def say_key(key: str) -> str:
+    """Name a record key in words."""
     return _NAMES.get(key, key.replace("_", " "))
 
 
-def _say_line(line: tuple[Value, ...], figure: CurveOptions) -> str:
+def say_line(line: tuple[Value, ...], figure: CurveOptions) -> str:
+    """Name a line."""
     words = []
     for key, value in zip(figure.lines, line, strict=True):
         if key == "attack":
             words.append(wording.name_attack(str(value)))
         else:
-            words.append(
-                _say(value) if isinstance(value, str) else f"{_say_key(key)} {_say(value)}"
-            )
+            words.append(say(value) if isinstance(value, str) else f"{say_key(key)} {say(value)}")
     return ", ".join(words)
 
 
-def _say_panel(panel: tuple[Any, ...], figure: CurveOptions) -> str:
+def say_panel(panel: tuple[Any, ...], figure: CurveOptions) -> str:
+    """Name a panel."""
     pairs = zip(figure.panels, panel[:-1], strict=True)
-    said = [_say(v) if isinstance(v, str) else f"{_say_key(k)} {_say(v)}" for k, v in pairs]
+    said = [say(v) if isinstance(v, str) else f"{say_key(k)} {say(v)}" for k, v in pairs]
     if len(figure.measures) > 1:
         said.append({"asr": "all clients' labels", "asr_client": "each client's labels"}[panel[-1]])
     return ", ".join(said) or "all"
 
 
-__all__ = ["CurveOptions", "Point", "draw_curves", "tabulate_curves", "trace", "write_curves"]
+__all__ = [
+    "CurveOptions",
+    "Point",
+    "describe_ends",
+    "order",
+    "say",
+    "say_beside",
+    "say_key",
+    "say_line",
+    "say_panel",
+    "tabulate_curves",
+    "trace",
+]

@@ -22,6 +22,7 @@ class Exhibit:
         folder: where ``curves.svg`` or another SVG and the records lie, beside the page.
         picture: the SVG, as text.
         command: the command that made it.
+        found: where its curves end, sentence by sentence.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Exhibit:
     folder: str
     picture: str
     command: str
+    found: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:

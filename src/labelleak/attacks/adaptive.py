@@ -1,0 +1,218 @@
+"""Attackers who know the defense: they pass updates of their own through it before they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from labelleak.attacks.llg import Dummies
+from labelleak.counts import Floats, round_counts
+from labelleak.errors import BadInput
+from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.observation import Observation
+from labelleak.updates import Sees
+
+# Imitated batches: enough that the fit's own error is small beside what N labels leave open.
+BATCHES = 600
+
+
+@dataclass(frozen=True, eq=False)
+class _Imitation:
+    """Defended updates of the attacker's own making, with the counts behind them."""
+
+    observation: Observation
+    counts: Floats
+
+
+def _imitate(
+    known: Knowledge, data: LabelledData, size: int, classes: int, number: int, seed: int
+) -> _Imitation:
+    """Draw batches of all shapes, from one class to even, and share them as the client would."""
+    assert known.model is not None
+    assert known.defense is not None
+    rng = np.random.default_rng([seed, size])
+    pools = [np.flatnonzero(data.labels.numpy() == c) for c in range(classes)]
+    held = np.array([c for c, pool in enumerate(pools) if len(pool)])
+    concentration = 10.0 ** rng.uniform(-1.5, 0.5, size=number)
+    batches, counts = [], np.zeros((number, classes))
+    for row, alpha in enumerate(concentration):
+        shares = rng.dirichlet(np.full(len(held), alpha))
+        labels = rng.choice(held, size=size, p=shares)
+        picks = torch.from_numpy(np.array([rng.choice(pools[c]) for c in labels]))
+        batches.append(LabelledData(data.inputs[picks], data.labels[picks]))
+        counts[row] = np.bincount(labels, minlength=classes)
+    defense = known.defense
+    full = defense.sees is Sees.UPDATE
+    update = defense.gradients(known.model, batches, rng, full=full)
+    sent, _ = defense.apply(update, rng)
+    weight, bias = sent.tensors.get(sent.head_weight), sent.tensors.get(sent.head_bias)
+    if weight is None and bias is None:
+        weight = torch.zeros(number, *known.model.head_module.weight.shape)
+    return _Imitation(Observation(weight, bias, size), counts)
+
+
+def _calibrated(
+    known: Knowledge, data: LabelledData, classes: int, number: int, seed: int
+) -> Prepared:
+    """Answer by ``(g - s) / m``, impact m and offsets s fitted to imitated row sums."""
+
+    @cache
+    def line(size: int) -> tuple[float, Floats]:
+        found = _imitate(known, data, size, classes, number, seed)
+        g, counts = found.observation.row_sums, found.counts
+        moved, centred = g - g.mean(axis=0), counts - counts.mean(axis=0)
+        impact = float((moved * centred).sum() / max(float(np.square(centred).sum()), 1e-12))
+        return impact, np.asarray(g.mean(axis=0) - impact * counts.mean(axis=0))
+
+    def answer(observation: Observation) -> Estimate:
+        total = samples(observation)
+        impact, offset = line(total)
+        gap = offset - observation.row_sums
+        if impact < 0:
+            return Estimate(round_counts(gap / -impact, total), gap)
+        even = np.full(gap.shape, total / classes)
+        return Estimate(round_counts(even, total), gap, ("impact_not_negative",))
+
+    return answer
+
+
+@dataclass(frozen=True)
+class AdaptiveLLGStar:
+    """LLG* whose impact and offsets are measured through the defense, on dummy inputs.
+
+    Dummies with random labels make imitated batches; the line ``g_i = m c_i + s_i`` is fitted to
+    their defended row sums. Counts are ``(g - s) / m``, rounded: LLG's first stage, a label for
+    each negative row, is left out, since noise makes rows negative by chance.
+
+    Assumes that dummies excite the head as data do, and the client's first round: what error
+    feedback holds back from earlier rounds is not imitated.
+
+    Attributes:
+        dummies: what is fed.
+        batches: imitated batches; one pass each.
+    """
+
+    dummies: Dummies = Dummies.UNIFORM
+    batches: int = BATCHES
+
+    name: ClassVar[str] = "llg_star_adaptive"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.DEFENSE}
+    )
+    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Make the dummies; imitate batches once for each batch size that is met."""
+        if known.input_shape is None:
+            raise BadInput(f"{self.name} needs the shape of the model's inputs to make dummies")
+        inputs = self.dummies.make(known.input_shape, rng)
+        inputs = inputs.repeat(-(-num_classes // len(inputs)), *[1] * (inputs.dim() - 1))
+        data = LabelledData(inputs, torch.arange(len(inputs)) % num_classes)
+        return _calibrated(known, data, num_classes, self.batches, int(rng.integers(2**31)))
+
+
+@dataclass(frozen=True)
+class AdaptiveLLGPlus:
+    """LLG+ whose impact and offsets are measured through the defense, on auxiliary data.
+
+    As `AdaptiveLLGStar`, with batches of auxiliary data.
+
+    Attributes:
+        batches: imitated batches; one pass each.
+    """
+
+    batches: int = BATCHES
+
+    name: ClassVar[str] = "llg_plus_adaptive"
+    needs: ClassVar[frozenset[Need]] = AdaptiveLLGStar.needs | {Need.AUXILIARY}
+    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Imitate batches once for each batch size that is met."""
+        assert known.auxiliary is not None
+        seed = int(rng.integers(2**31))
+        return _calibrated(known, known.auxiliary, num_classes, self.batches, seed)
+
+
+@dataclass(frozen=True)
+class AdaptiveRegression:
+    """Regress counts on what the defended head gradient shows of every class.
+
+    Features are the row sums, the bias gradient where it is shared, and the weight gradient's
+    projections on the class means ``A_c = E[(p - e_c) h^T | y = c]``, the matched filter. On
+    imitated batches that passed the defense the counts are regressed on them, linearly and with a
+    small ridge. So pruned and noisy features weigh as little as they tell: the noise variance
+    and what is masked enter by simulation.
+
+    Assumes auxiliary data like the client's and the client's first round.
+
+    Attributes:
+        batches: imitated batches; one pass each.
+        ridge: penalty on standardised features, as a share of the imitated batches.
+    """
+
+    batches: int = BATCHES
+    ridge: float = 1e-3
+
+    name: ClassVar[str] = "gradient_regression_adaptive"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.DEFENSE}
+    )
+    cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Measure the class means; imitate batches once for each batch size that is met."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        data, seed = known.auxiliary, int(rng.integers(2**31))
+        seen = known.model.run_all(data.inputs, seed=seed)
+        one_hot = F.one_hot(data.labels, num_classes).to(seen.inputs)
+        errors = seen.probabilities - one_hot
+        own = one_hot / one_hot.sum(dim=0).clamp_min(1.0)
+        means = torch.einsum("nc,nk,nd->ckd", own, errors, seen.inputs).double().flatten(1)
+
+        @cache
+        def fit(size: int) -> Callable[[Observation], Floats]:
+            found = _imitate(known, data, size, num_classes, self.batches, seed)
+            features = _features(found.observation, means)
+            centre, spread = features.mean(axis=0), features.std(axis=0)
+            usable = spread > 1e-12 * max(float(spread.max()), 1e-300)
+            scaled = (features - centre) / np.where(usable, spread, 1.0) * usable
+            level = found.counts.mean(axis=0)
+            gram = scaled.T @ scaled + self.ridge * len(scaled) * np.eye(scaled.shape[1])
+            slopes = np.linalg.solve(gram, scaled.T @ (found.counts - level))
+            scale = usable / np.where(usable, spread, 1.0)
+            return lambda seen: np.asarray(
+                level + ((_features(seen, means) - centre) * scale) @ slopes
+            )
+
+        def answer(observation: Observation) -> Estimate:
+            total = samples(observation)
+            counts = fit(total)(observation)
+            return Estimate(round_counts(counts, total), counts)
+
+        return answer
+
+
+def _features(observation: Observation, means: torch.Tensor) -> Floats:
+    found = []
+    if observation.weight is not None:
+        flat = observation.weight.detach().cpu().double().flatten(-2)
+        found += [observation.row_sums, (flat @ means.T).numpy()]
+    if observation.bias is not None:
+        found.append(observation.bias_gradient)
+    return np.concatenate(found, axis=-1)
+
+
+# Beside the attacks that need no defense; each is refused where the defense is not granted.
+ADAPTIVE: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (AdaptiveLLGStar, AdaptiveLLGPlus, AdaptiveRegression)
+}
+
+__all__ = ["ADAPTIVE", "AdaptiveLLGPlus", "AdaptiveLLGStar", "AdaptiveRegression"]

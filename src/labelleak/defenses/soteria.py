@@ -1,0 +1,122 @@
+"""Soteria: hiding the representation that feeds the head from the head's own gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional as F
+
+from labelleak.defenses.client import Gradients, plain_gradient
+from labelleak.defenses.text import share
+from labelleak.defenses.training import TrainingDefense
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData
+from labelleak.updates import Update
+from labelleak.white_box import WhiteBox
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Soteria(TrainingDefense):
+    """Prune, sample by sample, the head inputs that tell most about the input.
+
+    Sun et al., CVPR 2021: entry r_i of a sample's representation is scored
+    ``|r_i| / |d r_i / d x|`` and the share that scores highest is set to 0 when the head's
+    weight gradient is formed, ``mean_k (p_k - e_y) r'_k^T``. Predictions, the bias gradient and all
+    other layers stay. It was made against reconstruction of inputs: each sample still adds its
+    label's negative row, only with fewer entries.
+
+    Assumes that no layer mixes samples and that the head's outputs are the model's.
+
+    Attributes:
+        share: share of head inputs that is pruned in each sample, in [0, 1).
+
+    Raises:
+        BadInput: from `gradients`, for models that mix samples or take whole numbers.
+    """
+
+    share: float
+
+    name: ClassVar[str] = "soteria"
+    uses_head: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        share(self.share, "the pruned share")
+        if self.share == 1:
+            raise BadInput("pruning the whole representation leaves no gradient; go below 1")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.share == 0
+
+    def kept(self, model: WhiteBox, inputs: Tensor) -> Tensor:
+        """Mark the head inputs that stay, ``n x D``."""
+        scores = representation_scores(model, inputs)
+        number = round(self.share * scores.shape[1])
+        picks = scores.topk(number, dim=1).indices
+        return torch.ones_like(scores, dtype=torch.bool).scatter_(1, picks, False)
+
+    def compute(
+        self, model: WhiteBox, inputs: Tensor, targets: Tensor, *, full: bool, seed: int
+    ) -> Gradients:
+        """Form the head's weight gradient from the pruned representation."""
+        found = plain_gradient(model, inputs, targets, full=full, seed=seed)
+        seen = model.run(inputs, seed=seed)
+        errors = seen.probabilities - targets.to(seen.probabilities)
+        pruned = seen.inputs * self.kept(model, inputs)
+        return {**found, Update({}, model.head).head_weight: errors.T @ pruned / len(inputs)}
+
+    def alter_table(
+        self, model: WhiteBox, data: LabelledData, inputs: Tensor, errors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Prune each sample's head inputs once and for all."""
+        return inputs * self.kept(model, data.inputs), errors
+
+
+def representation_scores(model: WhiteBox, inputs: Tensor) -> Tensor:
+    """Score each head input of each sample by ``|r_i| / |d r_i / d x|``; 0 where both vanish.
+
+    Raises:
+        BadInput: if the model mixes samples, or its inputs are no real numbers.
+    """
+    if not inputs.is_floating_point():
+        raise BadInput("soteria differentiates by the inputs; these are whole numbers")
+    if not model.is_per_sample(inputs):
+        raise BadInput("soteria needs a model that passes each sample alone; use --mode eval")
+    inputs = inputs.to(model.head_module.weight)
+
+    def represent(one: Tensor) -> tuple[Tensor, Tensor]:
+        found = _head_input(model, one[None])[0]
+        return found, found
+
+    width = model.head_module.in_features
+    size = max(1, _CHUNK_BYTES // (4 * width * inputs[0].numel()))
+    scores = []
+    for part in torch.split(inputs, size):
+        slopes, values = vmap(jacrev(represent, has_aux=True))(part)
+        steep = slopes.flatten(2).norm(dim=2)
+        scores.append(F.relu(values.abs() / steep.clamp_min(1e-12) * (values != 0)))
+    return torch.cat(scores).detach()
+
+
+def _head_input(model: WhiteBox, inputs: Tensor) -> Tensor:
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, args: tuple[Any, ...]) -> None:
+        caught.append(args[0])
+
+    hook = model.head_module.register_forward_pre_hook(catch)
+    try:
+        functional_call(model.module, {}, (inputs,))
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+__all__ = ["Soteria", "representation_scores"]

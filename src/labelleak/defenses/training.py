@@ -1,0 +1,199 @@
+"""Defenses that change what the client trains on: labels, mixed samples, dropout at the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import exp, isinf
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labelleak.defenses.client import TrainingChange
+from labelleak.defenses.composition import Part
+from labelleak.defenses.text import at_least_zero, share
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData
+from labelleak.updates import Memory, Sees, Update
+from labelleak.white_box import WhiteBox
+
+
+class TrainingDefense(TrainingChange, Part):
+    """Base of defenses that act while the client trains; the update itself they leave alone.
+
+    Attributes:
+        changes_training: always true.
+    """
+
+    changes_training = True
+    sees = Sees.ENTRY
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Give the update as it is: what there was to do was done in training."""
+        return update, memory
+
+
+@dataclass(frozen=True)
+class LabelSmoothing(TrainingDefense):
+    """Train on ``(1 - a) e_y + a / K`` in place of the one-hot label e_y.
+
+    Each sample then adds ``p - (1 - a) e_y - a / K`` to the bias gradient: the same line with a
+    smaller step, so an attacker who knows a loses nothing.
+
+    Attributes:
+        amount: a, in [0, 1).
+    """
+
+    amount: float
+
+    name: ClassVar[str] = "label_smoothing"
+
+    def __post_init__(self) -> None:
+        share(self.amount, "the amount of label smoothing")
+        if self.amount == 1:
+            raise BadInput("label smoothing of 1 leaves no label to learn; give an amount below 1")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether labels stay as they are."""
+        return self.amount == 0
+
+    def change_batch(
+        self, inputs: Tensor, targets: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Smooth the targets."""
+        return inputs, (1 - self.amount) * targets + self.amount / targets.shape[1]
+
+    def alter_table(
+        self, model: WhiteBox, data: LabelledData, inputs: Tensor, errors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add what the smoothed targets take away from the errors."""
+        one_hot = F.one_hot(data.labels, errors.shape[1]).to(errors)
+        return inputs, errors + self.amount * (one_hot - 1 / errors.shape[1])
+
+
+@dataclass(frozen=True)
+class Mixup(TrainingDefense):
+    """Train on mixtures of pairs of samples and of their labels (Zhang et al., ICLR 2018).
+
+    Each sample is mixed with another of its batch, ``l x_i + (1 - l) x_j`` with l drawn from
+    Beta(alpha, alpha) once a batch. Every label's total weight in the batch stays what it was.
+
+    Attributes:
+        alpha: concentration; 0 mixes nothing.
+    """
+
+    alpha: float
+
+    name: ClassVar[str] = "mixup"
+
+    def __post_init__(self) -> None:
+        at_least_zero(self.alpha, "mixup's alpha")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is mixed."""
+        return self.alpha == 0
+
+    def change_batch(
+        self, inputs: Tensor, targets: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Mix samples and targets with those of a random order of the batch."""
+        if self.is_off:
+            return inputs, targets
+        if not inputs.is_floating_point():
+            raise BadInput("mixup mixes real-valued inputs; these are whole numbers, such as words")
+        weight = float(rng.beta(self.alpha, self.alpha))
+        order = torch.from_numpy(rng.permutation(len(inputs)))
+        return (
+            weight * inputs + (1 - weight) * inputs[order],
+            weight * targets + (1 - weight) * targets[order],
+        )
+
+
+@dataclass(frozen=True)
+class RandomisedResponse(TrainingDefense):
+    """Exchange labels at random before each use (Warner, 1965; K-ary as in label-DP).
+
+    A label stays with chance ``e^eps / (e^eps + K - 1)`` and else becomes one of the others,
+    each alike: eps-differential privacy of each label at each use. Inputs are not protected.
+
+    Attributes:
+        epsilon: eps, at least 0; 0 makes labels random, inf keeps them.
+    """
+
+    epsilon: float
+
+    name: ClassVar[str] = "randomised_response"
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise BadInput(f"epsilon must be at least 0 (inf for off), not {self.epsilon:g}")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether labels stay as they are."""
+        return isinf(self.epsilon)
+
+    def keeps(self, num_classes: int) -> float:
+        """Give the chance that a label stays."""
+        return 1 / (1 + (num_classes - 1) * exp(-self.epsilon))
+
+    def change_batch(
+        self, inputs: Tensor, targets: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Exchange the entry of the label with that of another class, where chance says so."""
+        rows, classes = targets.shape
+        own = targets.argmax(dim=1)
+        shift = torch.from_numpy(rng.integers(1, classes, size=rows))
+        stays = torch.from_numpy(rng.random(rows) < self.keeps(classes))
+        other = torch.where(stays, own, (own + shift) % classes)
+        picks = torch.arange(rows)
+        changed = targets.clone()
+        changed[picks, own], changed[picks, other] = targets[picks, other], targets[picks, own]
+        return inputs, changed
+
+
+@dataclass(frozen=True)
+class HeadDropout(TrainingDefense):
+    """Drop head inputs at random in training, and scale up the rest.
+
+    Dropped are features, before the head. (LLG's public code drops logits, after it.)
+
+    Attributes:
+        rate: chance that a head input is dropped, in [0, 1).
+    """
+
+    rate: float
+
+    name: ClassVar[str] = "head_dropout"
+
+    def __post_init__(self) -> None:
+        share(self.rate, "the dropout rate")
+        if self.rate == 1:
+            raise BadInput("a dropout rate of 1 leaves no head input; give a rate below 1")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is dropped."""
+        return self.rate == 0
+
+    @contextmanager
+    def during(self, model: WhiteBox, rng: np.random.Generator) -> Iterator[None]:
+        """Drop in front of the head."""
+
+        def drop(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            kept = torch.from_numpy(rng.random(tuple(args[0].shape)) >= self.rate)
+            return (args[0] * kept.to(args[0]) / (1 - self.rate), *args[1:])
+
+        hook = model.head_module.register_forward_pre_hook(drop)
+        try:
+            yield
+        finally:
+            hook.remove()

@@ -1,0 +1,152 @@
+"""Draw the curves of a grid, and write them with their table into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelleak.record import Record
+from labelleak.report.curves import (
+    CurveOptions,
+    Point,
+    Value,
+    describe_ends,
+    order,
+    say,
+    say_beside,
+    say_key,
+    say_line,
+    say_panel,
+    tabulate_curves,
+    trace,
+)
+from labelleak.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FREE = "best guess without the update"
+_COLOURS = ("#d55e00", "#2b7bba", "#0c8f6b", "#b5679f", "#997700", "#7a73c4", "#444444", "#c23b6e")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_COLUMNS, _PANEL = 2, (5.4, 3.4)
+
+
+def write_curves(
+    records: Iterable[Record], folder: Path, *, title: str, figure: CurveOptions
+) -> list[Path]:
+    """Write ``curves.svg`` and ``curves.md`` into a folder.
+
+    Raises:
+        BadInput: if the folder cannot be written.
+    """
+    points = trace(records, figure)
+    if not points:
+        return []
+    paths = [folder / "curves.svg", folder / "curves.md"]
+    write_whole(paths[0], draw_curves(points, title=title, figure=figure))
+    ends = "\n".join(f"- {said}" for said in describe_ends(points, figure))
+    write_whole(paths[1], f"# {title}\n\n{tabulate_curves(points, figure)}\n\n{ends}\n")
+    return paths
+
+
+def draw_curves(points: Sequence[Point], *, title: str, figure: CurveOptions) -> str:
+    """Draw points as an SVG, one panel beside the other."""
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(point.panel for point in points))
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    lines = list(dict.fromkeys(point.line for point in points))
+    legend_rows = -(-(len(lines) + 1 + figure.accuracy) // 4)
+    height = _PANEL[1] * rows + 0.5 + 0.25 * legend_rows
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"svg.hashsalt": "labelleak", "font.size": 10, "svg.fonttype": "none"})
+        sheet = Figure(figsize=(_PANEL[0] * columns, height), layout="constrained")
+        sheet.suptitle(title)
+        for place, panel in enumerate(panels):
+            axes = sheet.add_subplot(rows, columns, place + 1)
+            own = [point for point in points if point.panel == panel]
+            _draw_panel(axes, own, lines, figure)
+            axes.set_title(say_panel(panel, figure), fontsize=10)
+        _add_legend(sheet)
+        text = io.StringIO()
+        sheet.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _draw_panel(
+    axes: Axes, own: Sequence[Point], lines: Sequence[tuple[Value, ...]], figure: CurveOptions
+) -> None:
+    places = order(point.x for point in own)
+    numeric = all(not isinstance(x, str) for x in places)
+    at: dict[Value, float] = {
+        x: float(x) if numeric else float(index) for index, x in enumerate(places)
+    }
+    for line in dict.fromkeys(point.line for point in own):
+        number = lines.index(line)
+        members = sorted((p for p in own if p.line == line), key=lambda p: at[p.x])
+        where = [at[p.x] for p in members]
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(
+            where,
+            [p.asr.mean for p in members],
+            color=colour,
+            marker=_MARKERS[number % len(_MARKERS)],
+            lw=1.6,
+            ms=4.5,
+            label=say_line(line, figure),
+        )
+        low, high = [p.asr.low for p in members], [p.asr.high for p in members]
+        axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
+    axes.plot(
+        [at[x] for x in places],
+        [float(np.mean([p.free for p in own if p.x == x])) for x in places],
+        color="black",
+        lw=1.6,
+        dashes=(4, 2),
+        label=FREE,
+    )
+    if figure.accuracy:
+        known = [(at[p.x], p.accuracy) for p in own if p.accuracy is not None]
+        mean = {x: float(np.mean([a for y, a in known if y == x])) for x, _ in sorted(known)}
+        axes.plot(list(mean), list(mean.values()), color="grey", lw=1.2, ls=":", label="accuracy")
+    said = {p.x: say(p.x) + (f"\n({say_beside(p)})" if figure.beside else "") for p in own}
+    _scale(axes, at, said, numeric=numeric, log=figure.log)
+    below = f"{say_key(figure.x)} ({say_key(figure.beside)})" if figure.beside else ""
+    axes.set(xlabel=below or say_key(figure.x), ylabel="share of labels named", ylim=(-0.03, 1.03))
+    axes.grid(axis="y", alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scale(
+    axes: Axes, at: dict[Value, float], said: dict[Value, str], *, numeric: bool, log: bool
+) -> None:
+    if numeric and log:
+        least = min((x for x in at.values() if x > 0), default=1.0)
+        # A logarithmic axis has no 0; the part below the least value is drawn straight.
+        axes.set_xscale("symlog", linthresh=least, base=2 if least >= 1 else 10)
+    if log or not numeric or len(at) <= 8:
+        words = [said[x] for x in at]
+        axes.set_xticks(list(at.values()), words, fontsize=8, rotation=0 if numeric else 20)
+        axes.set_xticks([], minor=True)
+
+
+def _add_legend(sheet: Figure) -> None:
+    found: dict[str, Any] = {}
+    for axes in sheet.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    sheet.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
+    )
+
+
+__all__ = ["draw_curves", "write_curves"]
