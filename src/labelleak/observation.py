@@ -154,7 +154,9 @@ class Observation:
         ([-6.0, 6.0], 4)
         """
         if lr is None and (weight_decay or proximal):
-            raise BadInput("weight decay and proximal term can be undone only with the lr; give it")
+            raise BadInput(
+                "weight decay and a proximal term are undone with the learning rate only; give --lr"
+            )
         rate = 1.0 if lr is None else lr
         if not rate > 0:
             raise BadInput(f"the learning rate must be above 0, not {lr}")

@@ -22,7 +22,8 @@ from labelleak.experiments.rounds_table import make_rounds_table
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
 from labelleak.pooling import pool_rounds, scale_to
 from labelleak.record import Record, read_records
-from labelleak.report.curves import CurveOptions, write_curves
+from labelleak.report.curve_figures import write_curves
+from labelleak.report.curves import CurveOptions
 from labelleak.score import Truth, advantage, score
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.cohort import Federation, Round, run_rounds
@@ -243,6 +244,7 @@ def _record(
         trial=int(common["initialisation"]) * CLIENTS + int(extra["client"]),
         attack=attack.name,
         threat_model=threat_model(attack),
+        adaptive=False,
         asr=round(float(found.asr), 6),
         asr_free=round(free, 6),
         advantage=None if gained is None else round(float(gained), 6),
