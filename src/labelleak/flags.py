@@ -16,11 +16,13 @@ CALIBRATED = frozenset(
     {"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression", "llbg_measured"}
 )
 IMITATORS = frozenset({"llg_star_adaptive", "llg_plus_adaptive", "gradient_regression_adaptive"})
+SHADOWS = frozenset({"shadow", "shadow_adaptive"})
 # These read labels from sizes; the others from signs, or from the ratios of rows.
 SIZES = (
     CALIBRATED
     | TRAJECTORIES
     | IMITATORS
+    | SHADOWS
     | frozenset({"llg_repaired", "llbg", "ilrg", "soft_label", "dlg", "client_simulation"})
 )
 STATIC = IMITATORS | CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
@@ -83,12 +85,12 @@ FLAGS: dict[str, Meaning] = {
     ),
     "label_smoothing": Meaning(
         "the client smooths its labels: every class has a share of every label",
-        (STATIC | TRAJECTORIES | PRESENCE) - {"soft_label"},
+        (STATIC | TRAJECTORIES | SHADOWS | PRESENCE) - {"soft_label"},
         "use client_simulation, which smooths as the client does",
     ),
     "class_weights": Meaning(
         "the client's loss weighs classes, so counts come out times their weights",
-        STATIC | TRAJECTORIES,
+        STATIC | TRAJECTORIES | SHADOWS,
         "use client_simulation, which weighs as the client does",
     ),
     "learning_rate_unknown": Meaning(

@@ -35,6 +35,11 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         yield "verdicts", "Tables: which attack is strongest where"
         yield "unknown_size", "Table: what it costs in ASR that N is read from the update"
         yield "rounds", "Figure: answers about the same clients pooled over rounds"
+        yield "shadow", "Table: the shadow attack beside every other, early and late in training"
+        yield (
+            "shadow_studies",
+            "Its parts, calibration, data, defenses; --data A,B: B's data too",
+        )
         yield "home", "Table: LLBG and RLU on the clients of their own papers"
     else:
         from labelleak.simulation.batches import SCHEMES
