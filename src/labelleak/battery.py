@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.assumptions import Flag, check_model, check_update
+from labelleak.assumptions import Flag, check_model, check_training, check_update
 from labelleak.errors import NotApplicable
 from labelleak.flags import FLAGS
 from labelleak.interfaces import (
@@ -151,8 +151,14 @@ class Battery:
         users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING, Need.DEFENSE}]
         ready, refused = _prepare(users, known, self.num_classes, self.seed)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
+        of_training = check_training(known)
+        again = {flag.name for flag in of_training}
         return replace(
-            self, ready={**self.ready, **ready}, refused={**kept, **refused}, known=known
+            self,
+            ready={**self.ready, **ready},
+            refused={**kept, **refused},
+            known=known,
+            flags=(*(f for f in self.flags if f.name not in again), *of_training),
         )
 
     def without(self, names: Collection[str]) -> Battery:

@@ -12,8 +12,8 @@ from labelleak.interfaces import LabelledData
 from labelleak.observation import Observation
 from labelleak.white_box import HeadPass, WhiteBox
 
-# Bytes of head inputs and gradients that one slice of trials may take up.
-_SLICE_BYTES = 256 * 2**20
+# Bytes of head inputs that one slice of trials may take up: some that stay in the cache.
+_SLICE_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,22 @@ class HeadTable:
         ((2, 2, 3), 2)
         """
         picks = torch.from_numpy(batches)
-        size = batches.shape[1]
-        per_trial = 4 * (self.inputs.shape[1] * (size + self.errors.shape[1]) + size)
-        weights, biases = [], []
-        for part in torch.split(picks, max(1, _SLICE_BYTES // per_trial)):
-            errors = self.errors[part]
-            weights.append(errors.transpose(1, 2) @ self.inputs[part] / size)
-            biases.append(errors.mean(dim=1))
-        bias = torch.cat(biases) if self.has_bias else None
-        return Observation.from_gradient(torch.cat(weights), bias, num_samples=size)
+        trials, size = batches.shape
+        classes, width = self.errors.shape[1], self.inputs.shape[1]
+        scaled = self.errors / size
+        weight = self.inputs.new_empty(trials, classes, width)
+        bias = self.errors.new_empty(trials, classes)
+        # Fresh memory costs more than the arithmetic: one buffer serves every slice, and the
+        # products go where they stay.
+        slices = max(1, min(trials, _SLICE_BYTES // (4 * width * size)))
+        buffer = self.inputs.new_empty(slices * size, width)
+        for start in range(0, trials, slices):
+            part = picks[start : start + slices]
+            held = buffer[: part.numel()]
+            torch.index_select(self.inputs, 0, part.flatten(), out=held)
+            errors = scaled[part]
+            rows = slice(start, start + len(part))
+            torch.bmm(errors.transpose(1, 2), held.view(len(part), size, width), out=weight[rows])
+            torch.sum(errors, dim=1, out=bias[rows])
+        shared = bias if self.has_bias else None
+        return Observation.from_gradient(weight, shared, num_samples=size)

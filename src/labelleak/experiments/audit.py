@@ -103,7 +103,7 @@ def _audit_model(
     trials = plan.trials_of(initialisation)
     clients = Clients(plan, model, initialisation, len(trials))
     test = LabelledData(plan.data.x_test, plan.data.y_test)
-    common, extra = _provenance(plan, module, initialisation, stage)
+    common, extra = provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
     for cell in plan.cells:
         shared = clients.share(cell)
@@ -131,7 +131,7 @@ def _audit_model(
         ]
 
 
-def _provenance(
+def provenance(
     plan: Plan, module: nn.Module, initialisation: int, stage: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give the keys that say where records come from: the contract's, and ours beside them."""

@@ -50,6 +50,10 @@ _CONDITIONS = (
     "weights",
     "head",
     "defended",
+    "batch_size_source",
+    "federation",
+    "against",
+    "rounds",
 )
 
 Condition = tuple[tuple[str, str], ...]
