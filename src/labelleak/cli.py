@@ -13,6 +13,7 @@ from labelleak.commands.audit import audit, report
 from labelleak.commands.gate import gate
 from labelleak.commands.paper import paper
 from labelleak.commands.run import run
+from labelleak.commands.tune import tune
 from labelleak.commands.watch import watch
 from labelleak.errors import LabelleakError
 
@@ -65,6 +66,7 @@ app.command()(audit)
 app.command()(report)
 app.command()(run)
 app.command()(paper)
+app.command()(tune)
 app.command()(gate)
 app.command()(watch)
 

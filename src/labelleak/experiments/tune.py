@@ -12,7 +12,7 @@ the next weaker) rung of its family takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labelleak.defenses import parse_defense
@@ -135,9 +135,7 @@ class Search:
         grid = self._grid(families) if options.grid else None
         points = tuple(p for p in self.points.values() if p.label != NONE)
         closest = None if chosen else self._closest(points)
-        return Answer(
-            baseline, points, chosen, tuple(self.missed), closest, grid, options.grid
-        )
+        return Answer(baseline, points, chosen, tuple(self.missed), closest, grid, options.grid)
 
     def _expect(self, families: Sequence[Family]) -> None:
         questions = sum(len(family.labels).bit_length() for family in families)
@@ -155,6 +153,9 @@ class Search:
         budget = self.measured.options.accuracy_budget
         return budget is not None and cost.loss <= budget
 
+    def _holds(self, leak: Leak, cost: MeanCost) -> bool:
+        return self._enough(leak) or self._affordable(cost)
+
     def _best_of(self, family: Family) -> list[Point]:
         """Search a family; at most one point comes of it, trained with."""
         labels = family.labels
@@ -170,16 +171,14 @@ class Search:
         """Confirm the best point on fresh seeds; one that misses gives way to the next rung."""
         candidates = list(found)
         ladders = {family.name: family.labels for family in families}
-        to_target = self.measured.options.target_advantage is not None
-        step = 1 if to_target else -1
+        step = -1 if self.measured.options.target_advantage is None else 1
         fresh = 0
         while candidates:
             best = min(candidates, key=self._order)
             candidates.remove(best)
             fresh += 1
             confirmed = self._confirm(best, fresh)
-            held = self._enough(confirmed.leak) if to_target else self._affordable(confirmed.cost)
-            if held:
+            if self._holds(confirmed.leak, confirmed.cost):
                 return confirmed
             self.missed.append(confirmed)
             rung = ladders[best.family].index(best.label) + step
@@ -212,13 +211,10 @@ class Search:
         laid = spread(families, self.measured.options.grid)
         self.measured.expect(len(laid), len(laid))
         points = [self._trained(self._point(f.labels[rung], f.name)) for f, rung in laid]
-        holds: Callable[[Leak, MeanCost], bool] = lambda leak, cost: (
-            self._enough(leak) or self._affordable(cost)
-        )
-        usable = [p for p in points if holds(p.leak, _cost(p))]
+        usable = [p for p in points if self._holds(p.leak, _cost(p))]
         for fresh, point in enumerate(sorted(usable, key=self._order), start=1):
             confirmed = self._confirm(point, fresh)
-            if holds(confirmed.leak, confirmed.cost):
+            if self._holds(confirmed.leak, confirmed.cost):
                 return confirmed
         return None
 

@@ -205,9 +205,7 @@ def movement(
     return Update(moved, head, buffers)
 
 
-def moved_by(
-    before: Mapping[str, Tensor], sent: Update, *, unit: float = 1.0
-) -> dict[str, Tensor]:
+def moved_by(before: Mapping[str, Tensor], sent: Update, *, unit: float = 1.0) -> dict[str, Tensor]:
     """Move weights by what one client sent; the reverse of `movement`, what is withheld stays."""
     shared = {name: value.clone() for name, value in before.items()}
     for name, tensor in sent.tensors.items():
