@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel slow clean
+.PHONY: demo test bench check lint types tests wheel slow test-slow clean
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 \
@@ -33,7 +33,7 @@ wheel:
 bench: .venv/core
 	$(BIN)/labelleak bench
 
-slow: .venv/dev
+slow test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
 
 .venv/pip:

@@ -10,9 +10,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from labelleak import attacks, score, testing
+    from labelleak.adapters import flower
+    from labelleak.adapters.capture import CapturedUpdate, capture
+    from labelleak.adapters.files import read_tensors
     from labelleak.adapters.head import find_head
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.experiments.audit import Audit, audit
+    from labelleak.experiments.update_attack import UpdateReport, attack_update
     from labelleak.interfaces import Estimate, Knowledge, LabelledData, prepare
     from labelleak.observation import Observation
     from labelleak.score import Truth
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Audit": "experiments.audit",
     "BadInput": "errors",
+    "CapturedUpdate": "adapters.capture",
     "Estimate": "interfaces",
     "Knowledge": "interfaces",
     "LabelledData": "interfaces",
@@ -28,15 +33,20 @@ _HOMES = {
     "NotApplicable": "errors",
     "Observation": "observation",
     "Truth": "score",
+    "UpdateReport": "experiments.update_attack",
     "WhiteBox": "white_box",
+    "attack_update": "experiments.update_attack",
     "audit": "experiments.audit",
+    "capture": "adapters.capture",
     "find_head": "adapters.head",
     "prepare": "interfaces",
+    "read_tensors": "adapters.files",
 }
 
 __all__ = [
     "Audit",
     "BadInput",
+    "CapturedUpdate",
     "Estimate",
     "Knowledge",
     "LabelleakError",
@@ -44,11 +54,16 @@ __all__ = [
     "NotApplicable",
     "Observation",
     "Truth",
+    "UpdateReport",
     "WhiteBox",
+    "attack_update",
     "attacks",
     "audit",
+    "capture",
     "find_head",
+    "flower",
     "prepare",
+    "read_tensors",
     "score",
     "testing",
 ]
@@ -57,6 +72,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("attacks", "score", "testing"):
         return import_module(f"labelleak.{name}")
+    if name == "flower":
+        return import_module("labelleak.adapters.flower")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'labelleak' has no attribute {name!r}")

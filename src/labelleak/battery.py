@@ -14,6 +14,7 @@ from labelleak.errors import NotApplicable
 from labelleak.flags import FLAGS
 from labelleak.interfaces import (
     Attack,
+    Defense,
     Estimate,
     Knowledge,
     LocalTraining,
@@ -58,6 +59,27 @@ MANY_CLASSES = 256
 
 
 @dataclass(frozen=True, eq=False)
+class Answer:
+    """One attack's answer to one observation (of one or many trials), the truth not known.
+
+    Attributes:
+        attack: the attack's name.
+        threat_model: what the attacker holds: none, update, model or auxiliary.
+        estimate: what it answered.
+        seconds: time per trial that answering took, preparation not counted.
+        flags: assumptions of this attack that did not hold, trial by trial.
+        adaptive: whether the attacker knows the client's defense.
+    """
+
+    attack: str
+    threat_model: str
+    estimate: Estimate
+    seconds: float
+    flags: tuple[Flag, ...] = ()
+    adaptive: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """One attack's answer to one observation (of one or many trials), scored.
 
@@ -70,6 +92,7 @@ class Outcome:
         advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
         seconds: time per trial that answering took, preparation not counted.
         flags: assumptions of this attack that did not hold, trial by trial.
+        adaptive: whether the attacker knows the client's defense.
     """
 
     attack: str
@@ -80,6 +103,7 @@ class Outcome:
     advantage: np.ndarray | None
     seconds: float
     flags: tuple[Flag, ...] = ()
+    adaptive: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +137,15 @@ class Battery:
         ready, refused = _prepare(asked, known, num_classes, seed)
         return cls(asked, ready, refused, known, num_classes, seed, tuple(check_model(known)))
 
-    def with_batches(self, prior: Prior, training: LocalTraining) -> Battery:
-        """Prepare anew the attacks that use how batches are drawn or trained on.
+    def with_batches(
+        self, prior: Prior, training: LocalTraining, defense: Defense | None = None
+    ) -> Battery:
+        """Prepare anew the attacks that use how batches are drawn, trained on or defended.
 
         The others stay as they were prepared for the model.
         """
-        known = replace(self.known, prior=prior, training=training)
-        users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING}]
+        known = replace(self.known, prior=prior, training=training, defense=defense)
+        users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING, Need.DEFENSE}]
         ready, refused = _prepare(users, known, self.num_classes, self.seed)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
         return replace(
@@ -136,15 +162,9 @@ class Battery:
                 reasons.setdefault(attack.name, str(reason))
         return reasons
 
-    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
-        """Let every attack answer, then score it against the truth and the free guess.
-
-        Attacks that the observation does not serve (no bias, N unknown) are left out.
-        """
-        size = int(truth.counts.sum(axis=-1).flat[0])
+    def answer(self, observation: Observation) -> Iterator[Answer]:
+        """Let every attack answer that the observation serves."""
         flags = (*self.flags, *check_update(observation, self.known))
-        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
-        outcomes = []
         missing = self.not_applicable(observation)
         for attack in self.attacks:
             if attack.name in missing:
@@ -152,17 +172,31 @@ class Battery:
             start = time.perf_counter()
             estimate = self.ready[attack.name](observation)
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
-            result = score(estimate.counts, truth)
+            about = (*_about(attack, flags), *_noted(estimate))
+            adaptive = Need.DEFENSE in attack.needs
+            yield Answer(attack.name, threat_model(attack), estimate, seconds, about, adaptive)
+
+    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
+        """Let every attack answer, then score it against the truth and the free guess.
+
+        Attacks that the observation does not serve (no bias, N unknown) are left out.
+        """
+        size = int(truth.counts.sum(axis=-1).flat[0])
+        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
+        outcomes = []
+        for answer in self.answer(observation):
+            result = score(answer.estimate.counts, truth)
             outcomes.append(
                 Outcome(
-                    attack.name,
-                    threat_model(attack),
-                    estimate,
+                    answer.attack,
+                    answer.threat_model,
+                    answer.estimate,
                     result,
                     asr_free,
                     advantage(result.asr, asr_free),
-                    seconds,
-                    (*_about(attack, flags), *_noted(estimate)),
+                    answer.seconds,
+                    answer.flags,
+                    answer.adaptive,
                 )
             )
         return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
@@ -248,6 +282,7 @@ def make_records(
                 trial=int(trial),
                 attack=outcome.attack,
                 threat_model=outcome.threat_model,
+                adaptive=outcome.adaptive,
                 asr=round(float(result.asr[row]), 6),
                 asr_free=round(outcome.asr_free, 6),
                 advantage=gained,

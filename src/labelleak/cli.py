@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from labelleak import __version__
+from labelleak.commands.attack import attack
 from labelleak.commands.audit import audit, report
+from labelleak.commands.capture import capture
 from labelleak.commands.gate import gate
 from labelleak.commands.paper import paper
 from labelleak.commands.run import run
@@ -64,6 +66,8 @@ def _root(
 
 app.command()(audit)
 app.command()(report)
+app.command()(attack)
+app.command()(capture)
 app.command()(run)
 app.command()(paper)
 app.command()(tune)

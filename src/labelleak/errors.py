@@ -18,6 +18,10 @@ class Diverged(BadInput):
     """Training led to weights that are NaN or infinite."""
 
 
+class MissingExtra(BadInput, ImportError):
+    """An optional library is not installed; the sentence names the extra that brings it."""
+
+
 class NotApplicable(LabelleakError):
     """An attack's need is not granted by what is known, or not carried by the update."""
 

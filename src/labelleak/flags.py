@@ -15,7 +15,8 @@ PRESENCE = frozenset({"idlg", "row_min", "rlg"})
 CALIBRATED = frozenset(
     {"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression", "llbg_measured"}
 )
-STATIC = CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
+IMITATORS = frozenset({"llg_star_adaptive", "llg_plus_adaptive", "gradient_regression_adaptive"})
+STATIC = IMITATORS | CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ FLAGS: dict[str, Meaning] = {
     ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
-        CALIBRATED | TRAJECTORIES | {"ilrg", "client_simulation"},
+        CALIBRATED | IMITATORS | TRAJECTORIES | {"ilrg", "client_simulation"},
         "read calibrated attacks as approximate",
     ),
     "near_converged": Meaning(

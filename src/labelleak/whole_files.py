@@ -1,4 +1,4 @@
-"""Write text files so that a reader sees the old one or the new one, never half of either."""
+"""Write files so that a reader sees the old one or the new one, never half of either."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from labelleak.errors import BadInput
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the target and move into place.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text (as UTF-8) or bytes beside the target and move into place.
 
     Raises:
         BadInput: if the file cannot be written; an older one stays as it was.
@@ -18,8 +18,8 @@ def write_whole(path: Path, text: str) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
             os.chmod(name, 0o666 & ~_umask())
             os.replace(name, path)
         except BaseException:  # an interrupt must not leave the partial file either

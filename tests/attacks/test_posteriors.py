@@ -18,7 +18,7 @@ from contract.scenarios import (
     train,
     zeros,
 )
-from labelleak.attacks import confusions, posteriors
+from labelleak.attacks import confusions, head_path
 from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
 from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
@@ -327,7 +327,7 @@ def test_gradients_of_any_size_and_any_leading_shape_are_answered(attack, scale,
 def test_slices_of_trials_give_the_same_as_all_at_once(attack, monkeypatch):
     scenario = several_steps("steps")
     together = run(attack, scenario.observation, scenario.known)
-    for module in (confusions, posteriors):
+    for module in (confusions, head_path):
         monkeypatch.setattr(module, "_SLICE_BYTES", 1)
     sliced = run(attack, scenario.observation, scenario.known)
     assert np.allclose(sliced.scores, together.scores)

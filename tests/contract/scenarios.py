@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.defenses import parse_defense
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.score import Truth
@@ -18,6 +19,8 @@ from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.white_box import WhiteBox
 
 FEATURES = 12
+# What an adaptive attacker may know; faint, so that it fits the scenarios without a defense too.
+DEFENSE = parse_defense("gaussian:0.001")
 TRIALS = 6
 
 
@@ -80,6 +83,7 @@ def one_step(
         (FEATURES,),
         blobs(classes),
         training=LocalTraining(lr=0.1, local_steps=1, batch_size=size),
+        defense=DEFENSE,
     )
     truth = Truth.from_labels(victims.labels.numpy()[batches], classes)
     return Scenario(name, observation, known, truth)
@@ -113,7 +117,9 @@ def several_steps(name: str, *, steps: int = 4, size: int = 4, momentum: float =
         momentum=momentum,
     )
     training = LocalTraining(lr=0.05, local_steps=steps, batch_size=size, momentum=momentum)
-    known = Knowledge(WhiteBox(model, "2"), (FEATURES,), blobs(5), training=training)
+    known = Knowledge(
+        WhiteBox(model, "2"), (FEATURES,), blobs(5), training=training, defense=DEFENSE
+    )
     labels = victims.labels.numpy()[batches].reshape(TRIALS, -1)
     return Scenario(name, observation, known, Truth.from_labels(labels, 5))
 

@@ -14,7 +14,7 @@ import torch
 
 import labelleak.attacks
 from contract import scenarios
-from labelleak.attacks import ATTACKS
+from labelleak.attacks import ADAPTIVE, ATTACKS
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.interfaces import Knowledge, Need, prepare, threat_model
 from labelleak.observation import Observation
@@ -23,7 +23,7 @@ from labelleak.white_box import WhiteBox
 
 SCENARIOS = {scenario.name: scenario for scenario in scenarios.all_scenarios()}
 # These draw dummy classes or labels from their own randomness, which no permutation commutes with.
-NOT_EQUIVARIANT = {"random", "dlg"}
+NOT_EQUIVARIANT = {"random", "dlg", *ADAPTIVE}
 
 
 @pytest.fixture(params=SCENARIOS, scope="module")
@@ -32,7 +32,11 @@ def scenario(request):
 
 
 # Some attacks cost much at their defaults; the contract is the same with less effort.
-CHEAP = {"dlg": {"iterations": 5}, "client_simulation": {"samples_per_class": 2}}
+CHEAP = {
+    "dlg": {"iterations": 5},
+    "client_simulation": {"samples_per_class": 2},
+    **{name: {"batches": 20} for name in ADAPTIVE},
+}
 
 
 @pytest.fixture(params=ATTACKS, scope="module")
@@ -130,6 +134,7 @@ def test_a_need_that_is_not_granted_is_refused(attack, scenario):
         (Need.MODEL, replace(scenario.known, model=None)),
         (Need.AUXILIARY, replace(scenario.known, auxiliary=None)),
         (Need.TRAINING, replace(scenario.known, training=None)),
+        (Need.DEFENSE, replace(scenario.known, defense=None)),
     ):
         if need in attack.needs:
             with pytest.raises(NotApplicable, match=attack.name):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from labelleak.attacks.adaptive import (
+    ADAPTIVE,
+    AdaptiveLLGPlus,
+    AdaptiveLLGStar,
+    AdaptiveRegression,
+)
 from labelleak.attacks.baselines import FreeGuess, RandomGuess
 from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired
 from labelleak.attacks.class_shares import SoftLabelShares
@@ -45,7 +51,7 @@ ATTACKS: dict[str, type[Attack]] = {
         SoftLabelShares,
         ClientSimulation,
     )
-}
+} | ADAPTIVE
 
 
 def make_attack(name: str) -> Attack:
@@ -63,6 +69,7 @@ def make_attack(name: str) -> Attack:
 
 
 __all__ = [
+    "ADAPTIVE",
     "ATTACKS",
     "DLG",
     "EBI",
@@ -74,6 +81,9 @@ __all__ = [
     "RLG",
     "RLU",
     "ZLG",
+    "AdaptiveLLGPlus",
+    "AdaptiveLLGStar",
+    "AdaptiveRegression",
     "ClientSimulation",
     "Dummies",
     "FreeGuess",

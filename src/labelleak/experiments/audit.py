@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import labelleak
+from labelleak.attacks import ADAPTIVE
 from labelleak.battery import Battery, make_records
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
@@ -106,8 +107,12 @@ def audit_model(
     common["model_accuracy"] = round(accuracy(module, test), 6)
     for cell in plan.cells:
         shared = clients.share(cell)
-        known = battery.with_batches(shared.prior, shared.training)
+        # An adaptive attacker imitates one shared gradient; without a defense there is none.
+        defense = cell.defense if cell.defense.links and cell.shares_gradient else None
+        known = battery.with_batches(shared.prior, shared.training, defense)
         missing = {**plan.left_out, **known.not_applicable(shared.observation)}
+        if not cell.defense.links:
+            missing = {name: why for name, why in missing.items() if name not in ADAPTIVE}
         more = {"not_applicable": missing} if missing else {}
         yield [
             record
@@ -131,7 +136,6 @@ def _provenance(
     options, roles = plan.options, plan.roles
     common: dict[str, Any] = {
         "seed": options.seed,
-        "adaptive": False,
         "data": plan.data.name,
         "model": options.model,
         "initialisation": initialisation,

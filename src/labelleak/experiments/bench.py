@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from labelleak.attacks import LLG
 from labelleak.counts import extract_counts
+from labelleak.errors import MissingExtra
 from labelleak.experiments.audit import audit
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
@@ -37,6 +38,7 @@ def run_bench() -> Iterator[str]:
         yield _extraction()
         yield _table()
         yield _simulator()
+        yield from _flower()
     finally:
         torch.set_num_threads(before)
 
@@ -98,6 +100,16 @@ def _table() -> str:
         f"> {TABLE_RATIO:g} x",
         slow / fast > TABLE_RATIO,
     )
+
+
+def _flower() -> Iterator[str]:
+    """Measure the audit of a Flower federation where Flower is installed."""
+    try:
+        from labelleak.experiments.bench_flower import run_flower_bench
+
+        yield from run_flower_bench()
+    except MissingExtra as reason:
+        yield f"     the audit of a Flower federation was not measured: {reason}"
 
 
 def _simulator() -> str:

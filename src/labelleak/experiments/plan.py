@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from labelleak.adapters.head import find_head
-from labelleak.attacks import Dummies, LLGStar, dummies_for, make_attack
+from labelleak.attacks import ADAPTIVE, Dummies, LLGStar, dummies_for, make_attack
 from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
@@ -206,6 +206,8 @@ def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
     names: list[str] = []
     for name in options.attacks:
         names.extend(STANDARD if name == "standard" else (name,))
+        if name == "standard" and set(options.defenses) != {"none"}:
+            names.extend(ADAPTIVE)
     kind = dummies_of(options)
     for name in dict.fromkeys(names):
         attack = make_attack(name)

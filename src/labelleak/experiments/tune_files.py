@@ -169,8 +169,9 @@ def _fresh(one: Confirmed, options: TuneOptions) -> str:
 
 def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:
     front = {point.label for point in answer.front}
-    yield "| defense | advantage (95 % interval) | attacker | accuracy | loss | bytes | time | front |"
-    yield "|---|---|---|---|---|---|---|---|"
+    heads = "defense,advantage (95 % interval),attacker,accuracy,loss,bytes,time,front".split(",")
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
     for point in (answer.baseline, *sorted(answer.points, key=lambda p: (p.family, p.leak.bound))):
         cost = point.cost
         cells = ["not trained with", "", "", ""]

@@ -294,7 +294,6 @@ def _provenance(
     how = case.training or LocalTraining(lr=1.0, batch_size=case.size)
     common: dict[str, Any] = {
         "seed": bench.seed,
-        "adaptive": False,
         "data": bench.data.name,
         "model": case.net.model,
         "initialisation": initialisation,

@@ -32,6 +32,9 @@ ATTACKS = {
     "soft_label_shares": "soft-label shares",
     "dlg": "DLG",
     "shadow": "shadow models",
+    "llg_star_adaptive": "LLG*, adaptive",
+    "llg_plus_adaptive": "LLG+, adaptive",
+    "gradient_regression_adaptive": "gradient regression, adaptive",
 }
 SERVERS = {
     "none": "someone who sees no update",
@@ -54,7 +57,8 @@ def name_attack(attack: str, adaptive: bool = False) -> str:
     >>> name_attack("llg_star"), name_attack("new_one", adaptive=True)
     ('LLG*', 'new_one, adaptive')
     """
-    return ATTACKS.get(attack, attack) + (", adaptive" if adaptive else "")
+    name = ATTACKS.get(attack, attack)
+    return f"{name}, adaptive" if adaptive and not name.endswith("adaptive") else name
 
 
 def name_attacker(cell: Cell) -> str:

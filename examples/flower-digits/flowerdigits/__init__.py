@@ -1,0 +1,1 @@
+"""A federation on handwritten digits whose updates are audited on both sides."""

@@ -1,0 +1,183 @@
+"""The honest-but-curious server: a Grid that audits each client's update as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from labelleak.adapters.flower.auditor import Auditor, Sender
+from labelleak.adapters.flower.journal import LOG
+from labelleak.adapters.flower.messages import (
+    Arrays,
+    is_train,
+    metrics_of,
+    num_examples,
+    only_record,
+    round_of,
+)
+
+PARTITION = "partition-id"
+
+
+class Watch:
+    """Pairs what was sent to each node with what it returned, and audits the pair.
+
+    Attributes:
+        auditor: what audits.
+    """
+
+    def __init__(self, auditor: Auditor) -> None:
+        self.auditor = auditor
+        self._sent: dict[int, tuple[int, Arrays]] = {}
+
+    def sent(self, messages: Iterable[Message]) -> None:
+        """Keep the weights of training messages; clients that share a record share the copy."""
+        copies: dict[int, Arrays] = {}
+        for message in messages:
+            if is_train(message) and message.has_content():
+                for record in message.content.array_records.values():
+                    arrays = copies.setdefault(id(record), Arrays(record))
+                    self._sent[message.metadata.dst_node_id] = (round_of(message), arrays)
+
+    def returned(self, replies: Iterable[Message]) -> None:
+        """Audit the replies to training messages."""
+        for reply in replies:
+            if is_train(reply):
+                self._look(reply)
+
+    def _look(self, reply: Message) -> None:
+        node = reply.metadata.src_node_id
+        server_round, before = self._sent.pop(node, (round_of(reply), None))
+        if reply.has_error():
+            reason = str(reply.error.reason)[:500]
+            self.auditor.note("reply_error", round=server_round, client=str(node), reason=reason)
+            return
+        metrics = metrics_of(reply)
+        client = str(metrics.get(PARTITION, node))
+        if before is None or not reply.content.array_records:
+            self.auditor.note("no_update", round=server_round, client=client)
+            return
+        audit_at_server(
+            self.auditor,
+            before,
+            lambda: reply_arrays(reply),
+            metrics,
+            server_round=server_round,
+            client=client,
+        )
+
+
+def reply_arrays(reply: Message) -> Arrays:
+    """Take the arrays of a reply."""
+    return Arrays(only_record(reply)[1])
+
+
+def audit_at_server(
+    auditor: Auditor,
+    before: Mapping[str, Tensor],
+    after: Any,
+    metrics: Mapping[str, Any],
+    *,
+    server_round: int,
+    client: str,
+) -> None:
+    """Audit one update; whatever goes wrong becomes an event, and the round goes on.
+
+    Args:
+        auditor: what audits.
+        before: the weights that were sent.
+        after: gives the weights that came back.
+        metrics: what the client said of its training.
+        server_round: the round.
+        client: who sent it.
+    """
+    try:
+        labels = auditor.labels_of(client, server_round, metrics)
+        sender = Sender(server_round, client, num_examples(metrics), None, labels)
+        auditor.write(auditor.audit(before, after(), sender), observer="server", action="observed")
+    except Exception as error:  # noqa: BLE001
+        # Attacks, the user's model and truth run here: none of it may end the federation.
+        LOG.exception("the audit of client %s failed; the round goes on", client)
+        reason = f"{type(error).__name__}: {error}"
+        auditor.note("audit_failed", round=server_round, client=client, reason=reason)
+
+
+class ObservingGrid(Grid):
+    """A Grid that behaves as the one inside, and audits every training reply that it hands on.
+
+    Nothing is changed, and everything is read before a strategy gets it.
+    """
+
+    def __init__(self, grid: Grid, auditor: Auditor) -> None:
+        self._grid = grid
+        self._watch = Watch(auditor)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_grid":  # not yet there while being unpickled
+            raise AttributeError(name)
+        return getattr(self._grid, name)
+
+    def set_run(self, run: Any) -> None:
+        """Pass the run on."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """The run of the grid inside."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **options: Any) -> Message:
+        """Let the grid inside make a message."""
+        return self._grid.create_message(*args, **options)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Give the nodes of the grid inside."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Any:
+        """Give what the grid inside says of its nodes."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Note what is sent, and send it."""
+        listed = list(messages)
+        self._watch.sent(listed)
+        return self._grid.push_messages(listed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Fetch replies, and audit them."""
+        replies = list(self._grid.pull_messages(message_ids))
+        self._watch.returned(replies)
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send, receive, and audit what came back."""
+        listed = list(messages)
+        self._watch.sent(listed)
+        replies = list(self._grid.send_and_receive(listed, timeout=timeout))
+        self._watch.returned(replies)
+        return replies
+
+
+def observe(grid: Grid, auditor: Auditor) -> ObservingGrid:
+    """Watch a federation from the server, whatever its strategy.
+
+    Use it where the strategy is started:
+    ``strategy.start(grid=labelleak.flower.observe(grid, auditor), ...)``. It sees each client's
+    update as it arrived, before a server-side defense of Flower edits it. Under SecAgg+ use
+    `AuditedLegacyStrategy`, since there a reply holds no weights.
+
+    Args:
+        grid: what the ServerApp was given.
+        auditor: how to audit, and where to write.
+    """
+    return ObservingGrid(grid, auditor)
+
+
+__all__ = ["ObservingGrid", "Watch", "audit_at_server", "observe", "reply_arrays"]

@@ -1,0 +1,71 @@
+"""The files that the auditors of a federation write: records, estimates and events."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labelleak.errors import BadInput
+from labelleak.record import Record
+
+LOG = logging.getLogger("labelleak.flower")
+RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> None:
+    """Append records; clients in other processes may be appending to the same file.
+
+    Raises:
+        BadInput: if the file cannot be written.
+    """
+    # Not forced to the disk: that alone can take as long as a tenth of a client's training, and
+    # only a crash of the machine would lose the last lines.
+    _append(folder, RECORDS, "".join(record.to_json() + "\n" for record in records))
+
+
+def write_rows(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append flat rows as JSON lines.
+
+    Raises:
+        BadInput: if the file cannot be written.
+    """
+    _append(folder, name, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def _append(folder: Path, name: str, text: str) -> None:
+    with _alone(folder), (folder / name).open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def note(folder: Path | None, event: str, **what: Any) -> None:
+    """Note what went wrong, in the log and among the events; never raises on a full disk."""
+    LOG.warning("%s: %s", event, what)
+    if folder is not None:
+        try:
+            write_rows(folder, EVENTS, [{"event": event, **what}])
+        except BadInput:
+            LOG.exception("the event could not be written")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, where the system has such locks."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a") as lock:
+            try:
+                import fcntl
+            except ImportError:  # elsewhere appends of several processes may mix
+                yield
+                return
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise BadInput(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+__all__ = ["ESTIMATES", "EVENTS", "LOG", "RECORDS", "note", "write_records", "write_rows"]

@@ -1,0 +1,102 @@
+"""The observer as a strategy of Flower's old interface, where clients answer by FitRes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from flwr.common import FitIns, FitRes, Parameters, parameters_to_ndarrays
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.strategy import Strategy
+from torch import Tensor
+
+from labelleak.adapters.flower.auditor import Auditor
+from labelleak.adapters.flower.grid import PARTITION, audit_at_server
+from labelleak.adapters.flower.messages import num_examples
+
+
+class AuditedLegacyStrategy(Strategy):
+    """An old strategy that audits each client's answer, then does what the one inside does.
+
+    The old interface sends arrays without names, so give the auditor the model, or let it take
+    the last matrix for the head. Under SecAgg+ every answer holds the sum over the clients: what
+    is audited then is what the server really sees of each client, which is the same for all.
+
+    Args:
+        strategy: the strategy to run.
+        auditor: how to audit, and where to write.
+    """
+
+    def __init__(self, strategy: Strategy, auditor: Auditor) -> None:
+        self._strategy = strategy
+        self._auditor = auditor
+        self._sent: dict[str, dict[str, Tensor]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_strategy":
+            raise AttributeError(name)
+        return getattr(self._strategy, name)
+
+    def initialize_parameters(self, client_manager: Any) -> Parameters | None:
+        """Leave it to the strategy inside."""
+        return self._strategy.initialize_parameters(client_manager)
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: Any
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """Let the strategy inside choose, and note what each client is sent."""
+        chosen = self._strategy.configure_fit(server_round, parameters, client_manager)
+        copies: dict[int, dict[str, Tensor]] = {}
+        for proxy, instruction in chosen:
+            key = id(instruction.parameters)
+            if key not in copies:
+                copies[key] = _unpack(instruction.parameters)
+            self._sent[proxy.cid] = copies[key]
+        return chosen
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> Any:
+        """Audit the answers, then let the strategy inside aggregate them."""
+        for proxy, answer in results:
+            metrics = dict(answer.metrics or {})
+            metrics.setdefault("num_examples", answer.num_examples)
+            client = str(metrics.get(PARTITION, proxy.cid))
+            before = self._sent.pop(proxy.cid, None)
+            if before is None:
+                self._auditor.note("no_update", round=server_round, client=client)
+                continue
+            audit_at_server(
+                self._auditor,
+                before,
+                lambda answer=answer: _unpack(answer.parameters),
+                {**metrics, "num-examples": num_examples(metrics)},
+                server_round=server_round,
+                client=client,
+            )
+        return self._strategy.aggregate_fit(server_round, results, failures)
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: Any
+    ) -> Any:
+        """Leave it to the strategy inside."""
+        return self._strategy.configure_evaluate(server_round, parameters, client_manager)
+
+    def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
+        """Leave it to the strategy inside."""
+        return self._strategy.aggregate_evaluate(server_round, results, failures)
+
+    def evaluate(self, server_round: int, parameters: Parameters) -> Any:
+        """Leave it to the strategy inside."""
+        return self._strategy.evaluate(server_round, parameters)
+
+
+def _unpack(parameters: Parameters) -> dict[str, Tensor]:
+    arrays = parameters_to_ndarrays(parameters)
+    return {str(place): torch.from_numpy(array.copy()) for place, array in enumerate(arrays)}
+
+
+__all__ = ["AuditedLegacyStrategy"]

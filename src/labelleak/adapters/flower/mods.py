@@ -1,0 +1,264 @@
+"""Client-side mods: audit what is about to leave, and defend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from flwr.app import Context, Error, Message
+from numpy.typing import ArrayLike
+
+from labelleak.adapters.flower.auditor import Auditor, Finding, Sender
+from labelleak.adapters.flower.defend import DefenseLike, defend, label_of
+from labelleak.adapters.flower.journal import LOG
+from labelleak.adapters.flower.labels import take_labels
+from labelleak.adapters.flower.messages import Arrays, client_of, is_train, only_record, round_of
+from labelleak.errors import BadInput, unknown_name
+from labelleak.seeding import stream
+
+CallNext = Callable[[Message, Context], Message]
+LabelsOf = Callable[[Message, Context], ArrayLike]
+# Half of what was left to learn. The largest advantage of a dozen attacks on one update that
+# tells nothing stays well below it for batches of 8 and more.
+LIMIT = 0.5
+# Flower's code for a mod that could not let a message pass.
+WITHHELD = 6
+
+
+class Policy(StrEnum):
+    """What becomes of an update that leaks more than the limit."""
+
+    record = "record"
+    warn = "warn"
+    defend = "defend"
+    block = "block"
+
+
+@dataclass(frozen=True, eq=False)
+class DefenseMod:
+    """See `defense_mod`."""
+
+    defense: DefenseLike
+    head: str = ""
+    seed: int | None = None
+
+    def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
+        """Defend the reply to a training message."""
+        before = _sent_arrays(message)
+        reply = call_next(message, context)
+        if not is_train(message) or reply.has_error():
+            return reply
+        try:
+            if before is None:
+                raise BadInput("the message of the server holds no single array record")
+            rng = _generator(self.seed, context, round_of(message))
+            defend(before, reply, self.defense, rng, context=context, head=self.head)
+        except Exception:  # noqa: BLE001
+            # An update that could not be defended must not leave bare, whatever the reason.
+            LOG.exception("the defense failed; the update is withheld")
+            return _withhold(message)
+        return reply
+
+
+def defense_mod(defense: DefenseLike, *, head: str = "", seed: int | None = None) -> DefenseMod:
+    """Make a mod of a defense: it changes the update (after - before), then sends before + update.
+
+    Floating-point parameters are defended; integer buffers and running statistics are not. If
+    the defense fails, the update is withheld and the server gets an error.
+
+    Args:
+        defense: a defense or chain of labelleak, or a function from name -> tensor (one leading
+            dimension of size 1) to the same.
+        head: module name of the head, for defenses that treat it apart.
+        seed: of its randomness, for experiments. Leave it None in earnest: noise that others can
+            draw again protects nothing.
+    """
+    return DefenseMod(defense, head, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class AuditMod:
+    """See `audit_mod`."""
+
+    auditor: Auditor
+    policy: Policy = Policy.record
+    limit: float = LIMIT
+    defense: DefenseLike = None
+    labels: LabelsOf | None = None
+    seed: int | None = None
+
+    def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
+        """Audit the reply to a training message, and let it leave or not."""
+        take_labels(context)  # none may be left over from a round that broke off
+        before = _sent_arrays(message)
+        reply = call_next(message, context)
+        if reply.has_error():
+            take_labels(context)
+            return reply
+        if not is_train(message):
+            return self._other(message, reply)
+        try:
+            sender = self._sender(message, context)
+            if before is None:
+                raise BadInput("the message of the server holds no single array record")
+            return self._judge(message, context, before, reply, sender)
+        except Exception as error:  # noqa: BLE001
+            # Attacks, the user's model and defense run here; the policy decides what then.
+            LOG.exception("the audit failed")
+            return self._failed(message, context, before, reply, error)
+
+    def _sender(self, message: Message, context: Context) -> Sender:
+        server_round, client = round_of(message), client_of(context)
+        reported = take_labels(context)
+        if self.labels is not None:
+            given = np.ravel(self.labels(message, context))
+            labels, steps = tuple(int(label) for label in given), None
+        elif reported is not None:
+            labels, steps = reported.labels, reported.steps
+        else:
+            known = self.auditor.labels_of(client, server_round, {})
+            if known is None:
+                raise BadInput("the client reported no labels; call report_labels in its training")
+            labels, steps = known, None
+        return Sender(server_round, client, len(labels), steps, labels)
+
+    def _judge(
+        self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
+    ) -> Message:
+        finding = self._audit(before, reply, sender)
+        leaks = finding.worst > self.limit
+        if not leaks or self.policy is Policy.record:
+            self._write(finding, "sent")
+            return reply
+        if self.policy is Policy.warn:
+            self._warn(finding)
+            self._write(finding, "warned")
+            return reply
+        if self.policy is Policy.block:
+            self._write(finding, "blocked")
+            return _withhold(message)
+        self._write(finding, "defended")
+        self._defend(message, context, before, reply)
+        again = self._audit(before, reply, sender)
+        if again.worst > self.limit:
+            self._warn(again)
+        self._write(again, "sent", defense=label_of(self.defense))
+        return reply
+
+    def _audit(self, before: Arrays, reply: Message, sender: Sender) -> Finding:
+        after = Arrays(only_record(reply)[1])
+        if list(before) != list(after):
+            raise BadInput("the reply's arrays have other names than those that were sent")
+        return self.auditor.audit(before, after, sender)
+
+    def _write(self, finding: Finding, action: str, **extra: str) -> None:
+        policy = str(self.policy)
+        self.auditor.write(finding, observer="client", policy=policy, action=action, **extra)
+
+    def _warn(self, finding: Finding) -> None:
+        sender = finding.sender
+        self.auditor.note(
+            "above_limit",
+            round=sender.round,
+            client=sender.client,
+            advantage=round(finding.worst, 4),
+            limit=self.limit,
+        )
+
+    def _defend(self, message: Message, context: Context, before: Arrays, reply: Message) -> None:
+        rng = _generator(self.seed, context, round_of(message))
+        head = self.auditor.head or ""
+        defend(before, reply, self.defense, rng, context=context, head=head)
+
+    def _failed(
+        self,
+        message: Message,
+        context: Context,
+        before: Arrays | None,
+        reply: Message,
+        error: Exception,
+    ) -> Message:
+        """Say what went wrong here; the server is not told, as the reason may name labels."""
+        self.auditor.note(
+            "audit_failed",
+            round=round_of(message),
+            client=client_of(context),
+            policy=str(self.policy),
+            reason=f"{type(error).__name__}: {error}",
+        )
+        closed = self.policy in (Policy.block, Policy.defend)
+        return _withhold(message) if closed else reply
+
+    def _other(self, message: Message, reply: Message) -> Message:
+        """Stop arrays that would leave by another kind of reply, which cannot be audited."""
+        if self.policy is Policy.block and reply.content.array_records:
+            kind = message.metadata.message_type
+            self.auditor.note("arrays_withheld", kind=kind, policy=str(self.policy))
+            return _withhold(message)
+        return reply
+
+
+def audit_mod(
+    auditor: Auditor,
+    policy: str = "record",
+    *,
+    limit: float = LIMIT,
+    defense: DefenseLike = None,
+    labels: LabelsOf | None = None,
+    seed: int | None = None,
+) -> AuditMod:
+    """Make a mod that audits what is about to leave a client against the client's own labels.
+
+    Put it first in the mods: the first one sees what really leaves, after the others. The labels
+    come from `report_labels` in the client's training, or from ``labels``; they stay here.
+
+    The largest advantage of any attack that reads the update is held against the limit. It is
+    one update's figure and has no interval, so for very small batches chance alone may exceed it.
+
+    Policies: ``record`` writes and lets pass, also when the audit fails. ``warn`` notes an event
+    too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
+    if that is still above, and sends it; if anything fails the update is withheld. ``block``
+    withholds an update above the limit, one that cannot be audited, and arrays in replies other
+    than to training: the server gets an error without any of the reply's content.
+
+    Args:
+        auditor: how to audit, and where to write on the client.
+        policy: record, warn, defend or block.
+        limit: advantage from which the policy acts.
+        defense: what ``defend`` applies; see `defense_mod`.
+        labels: gives the labels behind a reply, instead of `report_labels`.
+        seed: of the defense's randomness; None draws from the system.
+
+    Raises:
+        BadInput: for an unknown policy, or ``defend`` without a defense.
+    """
+    if policy not in set(Policy):
+        raise unknown_name("policy", policy, [str(known) for known in Policy])
+    if policy == Policy.defend and defense is None:
+        raise BadInput("the policy 'defend' needs a defense")
+    return AuditMod(auditor, Policy(policy), limit, defense, labels, seed)
+
+
+def _sent_arrays(message: Message) -> Arrays | None:
+    """Copy what the server sent, before anything inside can take it apart."""
+    try:
+        return Arrays(only_record(message)[1])
+    except BadInput:
+        return None
+
+
+def _withhold(message: Message) -> Message:
+    """Make an error in place of a reply; it carries no content at all."""
+    reason = "labelleak withheld the update by the client's policy"
+    return Message(Error(code=WITHHELD, reason=reason), reply_to=message)
+
+
+def _generator(seed: int | None, context: Context, server_round: int) -> np.random.Generator:
+    if seed is None:
+        return np.random.default_rng()
+    return stream(seed, "defense", client_of(context), server_round)
+
+
+__all__ = ["LIMIT", "AuditMod", "DefenseMod", "Policy", "audit_mod", "defense_mod"]

@@ -1,0 +1,165 @@
+"""Gather an update from its files or tensors, and turn it into an observation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from labelleak.adapters.file_checks import LIMIT
+from labelleak.adapters.files import read_tensors
+from labelleak.adapters.heads_by_shape import name_tensors
+from labelleak.adapters.update_files import HowMade, read_note
+from labelleak.errors import BadInput
+from labelleak.observation import Observation
+
+Source = str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A client's update: either both sides of its training, or a gradient.
+
+    Attributes:
+        before: weights that the server sent, by name; None in the gradient form.
+        after: weights that the client returned.
+        gradient: the shared gradient, by name; None in the other form.
+        made: how the client made it, as far as it is known.
+        source: name of the files, for records.
+    """
+
+    before: Mapping[str, Tensor] | None
+    after: Mapping[str, Tensor] | None
+    gradient: Mapping[str, Tensor] | None
+    made: HowMade
+    source: str
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors among which the head is to be found."""
+        found = self.gradient if self.gradient is not None else self.after
+        assert found is not None
+        return found
+
+
+def gather_update(
+    *,
+    before: Source | None = None,
+    after: Source | None = None,
+    gradient: Source | None = None,
+    update: Source | None = None,
+    made: HowMade | None = None,
+    max_bytes: int = LIMIT,
+) -> Update:
+    """Read an update in one of its three forms: before and after, gradient, or one file of both.
+
+    Args:
+        before: weights that the server sent: a path, or tensors by name.
+        after: weights that the client returned.
+        gradient: the shared gradient, in place of both.
+        update: a file of `CapturedUpdate.save`, in place of both.
+        made: what is known of the client's training; it wins over what files say of themselves.
+        max_bytes: largest file that is read.
+
+    Raises:
+        BadInput: if no form or more than one is given, or a file cannot be read.
+    """
+    forms = {
+        "--before and --after": before is not None or after is not None,
+        "--gradient": gradient is not None,
+        "--update": update is not None,
+    }
+    if sum(forms.values()) != 1 or (before is None) != (after is None):
+        raise BadInput("give the update in one form: --before and --after, --gradient, or --update")
+    given = made or HowMade()
+    if update is not None:
+        tensors, noted = _load(update, "update", max_bytes)
+        sides = [_side(tensors, f"{side}.") for side in ("before", "after")]
+        if not all(sides):
+            raise BadInput(
+                "--update takes a file of labelleak's capture, with tensors before.* and after.*; "
+                "use --before and --after, or --gradient"
+            )
+        return Update(sides[0], sides[1], None, given.over(noted), _source(update))
+    if gradient is not None:
+        tensors, noted = _load(gradient, "gradient", max_bytes)
+        return Update(None, None, tensors, given.over(noted), _source(gradient))
+    assert before is not None
+    assert after is not None
+    start, noted = _load(before, "before", max_bytes)
+    end, noted_after = _load(after, "after", max_bytes)
+    return Update(start, end, None, given.over(noted_after).over(noted), _source(after))
+
+
+def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
+    """Turn an update into what the attacker sees at the head.
+
+    The gradients of the other parameters come along where the model is known and one
+    step of SGD, or a shared gradient, tells them.
+
+    Raises:
+        BadInput: if the learning rate is needed and not known; and as `Observation`.
+    """
+    made = update.made
+    steps = made.local_steps or 1
+    prefix = f"{head}." if head else ""
+    if update.gradient is not None:
+        size = None if made.batch_size is None else made.batch_size * steps
+        weight, bias = (update.gradient.get(f"{prefix}{part}") for part in ("weight", "bias"))
+        seen = Observation.from_gradient(weight, bias, num_samples=size, local_steps=steps)
+        return replace(seen, rest=_rest(update.gradient, prefix, model))
+    assert update.before is not None
+    assert update.after is not None
+    if not made.lr:
+        raise BadInput(
+            "the client's learning rate is needed to read weights before and after; give --lr"
+        )
+    return Observation.from_update(
+        update.before,
+        update.after,
+        head=head,
+        lr=made.lr,
+        local_steps=steps,
+        batch_size=made.batch_size,
+        momentum=made.momentum or 0.0,
+        dampening=made.dampening or 0.0,
+        nesterov=bool(made.nesterov),
+        weight_decay=made.weight_decay or 0.0,
+        proximal=made.proximal or 0.0,
+    )
+
+
+def _rest(
+    gradient: Mapping[str, Tensor], prefix: str, model: nn.Module | None
+) -> Mapping[str, Tensor] | None:
+    """Keep the other parameters' gradients, if all of the model's are there with its shapes."""
+    if model is None:
+        return None
+    others = {
+        name: parameter.shape
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name not in (f"{prefix}weight", f"{prefix}bias")
+    }
+    fitting = all(name in gradient and gradient[name].shape == s for name, s in others.items())
+    return {name: gradient[name] for name in others} if fitting else None
+
+
+def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], HowMade]:
+    if isinstance(source, Mapping):
+        return dict(source), HowMade()
+    file = read_tensors(source, max_bytes=max_bytes)
+    made, part = read_note(file.metadata, file.path)
+    if part is not None and part != wanted:
+        raise BadInput(f"{file.path.name} says that it holds the part {part!r}, not {wanted!r}")
+    return name_tensors(file.tensors), made
+
+
+def _side(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _source(source: Source) -> str:
+    return "tensors" if isinstance(source, Mapping) else Path(source).name

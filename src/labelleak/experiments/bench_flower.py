@@ -1,0 +1,147 @@
+"""Measure what the observer and the client's audit add to a federation's round."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from labelleak.simulation.models import build_model
+
+OVERHEAD = 0.05
+# MNIST's 60,000 images, divided evenly.
+CLIENTS, SAMPLES, BATCH, ROUNDS, LR = 10, 6000, 32, 1, 0.05
+
+
+@dataclass
+class Stopwatch:
+    """Seconds that were spent in one call, round by round."""
+
+    laps: list[float] = field(default_factory=list)
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Time every call of a function."""
+
+        def timed(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **options)
+            finally:
+                self.laps.append(time.perf_counter() - start)
+
+        return timed
+
+
+def run_flower_bench() -> Iterator[str]:
+    """Time rounds of ten clients that train a CNN on MNIST-sized images for one epoch.
+
+    An audit is timed inside the rounds that it belongs to: what surrounds the client's own work
+    is what was added, so that what other jobs do to the machine falls on both sides of the ratio.
+
+    Raises:
+        MissingExtra: if Flower is not installed.
+    """
+    for part, measure in (("observer", _observer), ("client's audit mod", _mod)):
+        added, rest = measure()
+        share = added / rest
+        yield (
+            f"{'ok  ' if share <= OVERHEAD else 'MISS'} Flower round, {CLIENTS} clients of "
+            f"{SAMPLES} samples (28 x 28, paper's CNN): the {part} with the standard battery, "
+            f"update alone, adds {share:.1%} ({added / ROUNDS / CLIENTS * 1e3:.1f} ms a client to "
+            f"{rest / ROUNDS:.2f} s a round; aim <= {OVERHEAD:.0%})"
+        )
+
+
+def _observer() -> tuple[float, float]:
+    """Give seconds that the observing grid added, and seconds of the rounds without it."""
+    from labelleak import flower
+
+    inner, outer = Stopwatch(), Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        grid = flower.InProcessGrid(_make_app(), CLIENTS)
+        grid.send_and_receive = inner.around(grid.send_and_receive)  # type: ignore[method-assign]
+        watched = flower.observe(grid, _make_auditor(folder))
+        _rounds(outer.around(watched.send_and_receive))
+    rest = sum(inner.laps[1:])
+    return sum(outer.laps[1:]) - rest, rest
+
+
+def _mod() -> tuple[float, float]:
+    """Give seconds that the audit mod added, and seconds of the rounds without it."""
+    from labelleak import flower
+
+    inner, outer, whole = Stopwatch(), Stopwatch(), Stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        mod = outer.around(flower.audit_mod(_make_auditor(folder)))
+
+        def timed(message: Any, context: Any, call_next: Callable[..., Any]) -> Any:
+            return mod(message, context, inner.around(call_next))
+
+        grid = flower.InProcessGrid(_make_app(timed), CLIENTS)
+        _rounds(whole.around(grid.send_and_receive))
+    added = sum(outer.laps[CLIENTS:]) - sum(inner.laps[CLIENTS:])
+    return added, sum(whole.laps[1:]) - added
+
+
+def _rounds(send_and_receive: Callable[..., Any]) -> None:
+    """Run a first round, which pays for imports and caches, and those that count."""
+    from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+    for number in range(1, ROUNDS + 2):
+        arrays = ArrayRecord(_make_model().state_dict())
+        config = ConfigRecord({"server-round": number})
+        content = RecordDict({"arrays": arrays, "config": config})
+        send_and_receive([Message(content, node + 1, "train") for node in range(CLIENTS)])
+
+
+def _make_model() -> torch.nn.Module:
+    return build_model("cnn", input_shape=(1, 28, 28), num_classes=10, seed=0)
+
+
+def _labels(client: str, server_round: int) -> np.ndarray:
+    return np.random.default_rng([int(client), server_round]).integers(10, size=SAMPLES)
+
+
+def _make_auditor(folder: str) -> Any:
+    from labelleak import flower
+
+    steps = -(-SAMPLES // BATCH)
+    return flower.Auditor(folder=Path(folder), lr=LR, local_steps=steps, truth=_labels)
+
+
+def _make_app(*mods: Any) -> Any:
+    """Make clients that train for one epoch of random images."""
+    from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+
+    images = torch.rand(SAMPLES, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    app, steps = ClientApp(mods=list(mods)), -(-SAMPLES // BATCH)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client = str(context.node_config["partition-id"])
+        number = message.content.config_records["config"]["server-round"]
+        assert isinstance(number, int)
+        labels = torch.from_numpy(_labels(client, number))
+        model = _make_model()
+        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+        optimiser = torch.optim.SGD(model.parameters(), lr=LR)
+        for batch in torch.tensor_split(torch.arange(SAMPLES), steps):
+            optimiser.zero_grad()
+            torch.autograd.backward(F.cross_entropy(model(images[batch]), labels[batch]))
+            optimiser.step()
+        metrics = MetricRecord({"num-examples": SAMPLES, "partition-id": int(client)})
+        content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+__all__ = ["run_flower_bench"]

@@ -1,0 +1,108 @@
+"""Simulate one client's local training under capture, and write its update as files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from labelleak.adapters.capture import capture
+from labelleak.adapters.head import find_head
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.seeding import stream, torch_seeded, whole_number
+from labelleak.simulation.batches import draw_batches, parse_scheme
+from labelleak.simulation.client import make_optimiser
+from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.models import build_model, own_init
+from labelleak.simulation.roles import divide
+from labelleak.simulation.training import Training, train_in_stages
+from labelleak.whole_files import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientStep:
+    """What to simulate.
+
+    Attributes:
+        data: name or path of the data set.
+        model: name of the model, or ``package.module:factory``.
+        init: how a named model is initialised; None for what goes with it.
+        scheme: how the client's batches are drawn.
+        training_steps: steps that the server's model was trained before.
+        training: the client's own training.
+        seed: seed of everything random.
+    """
+
+    data: str = "digits"
+    model: str = "cnn"
+    init: str | None = None
+    scheme: str = "unbalanced"
+    training_steps: int = 0
+    training: LocalTraining
+    seed: int = 0
+
+
+def write_client_step(step: ClientStep, out: Path) -> list[Path]:
+    """Train as one client does, on the data set's test part, and write the update and the truth.
+
+    Args:
+        step: what to simulate.
+        out: folder, made if it is not there.
+
+    Returns:
+        The files: before, after, gradient, update (safetensors) and labels.json.
+
+    Raises:
+        BadInput: for unknown names, batches larger than the data, or a folder that cannot be
+            written.
+    """
+    data, own = load_dataset(step.data), step.training
+    roles = divide(data.x_train, data.y_train, seed=step.seed)
+    # The client holds the test part: the training part is what an attacker has as --auxiliary.
+    client = LabelledData(data.x_test, data.y_test)
+    model = build_model(
+        step.model,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        init=step.init or own_init(step.model, None),
+        seed=whole_number(step.seed, "model", 0),
+    )
+    head = find_head(model, example=data.x_train[:2], num_classes=data.num_classes)
+    rng = stream(step.seed, "training", 0)
+    for _ in train_in_stages(model, roles.train, [step.training_steps], Training(), rng=rng):
+        model.train()
+    batches = draw_batches(
+        parse_scheme(step.scheme),
+        client.labels.numpy(),
+        data.num_classes,
+        own.batch_size,
+        own.local_steps,
+        stream(step.seed, "client"),
+    )
+    optimiser = make_optimiser(model.parameters(), own)
+    seed = whole_number(step.seed, "forward")
+    with torch_seeded(seed), capture(model, head=head) as update:
+        for batch in torch.from_numpy(batches):
+            loss = F.cross_entropy(model(client.inputs[batch]), client.labels[batch])
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
+    labels = client.labels.numpy()[np.ravel(batches)].tolist()
+    truth = out / "labels.json"
+    write_whole(truth, json.dumps({"labels": labels}) + "\n")
+    return [
+        update.save_before(out / "before.safetensors"),
+        update.save_after(out / "after.safetensors"),
+        update.save_gradient(out / "gradient.safetensors"),
+        update.save(out / "update.safetensors"),
+        truth,
+    ]

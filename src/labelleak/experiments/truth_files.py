@@ -1,0 +1,91 @@
+"""Read the true labels of an update, to score answers against: JSON labels or counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelleak.adapters.files import open_regular
+from labelleak.errors import BadInput
+from labelleak.score import Truth
+
+LARGEST = 64 * 2**20
+
+
+def read_truth(
+    source: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any],
+    num_classes: int,
+    num_samples: int,
+) -> Truth:
+    """Read labels or counts: a list of either, or an object ``{"labels": [...]}`` or ``counts``.
+
+    A plain list counts as labels if it has N entries, and as counts if it has K that sum to N.
+
+    Args:
+        source: path of a JSON file, or what would stand in it.
+        num_classes: K.
+        num_samples: N, which the truth must have too.
+
+    Raises:
+        BadInput: if it is neither, could be both, or does not fit K and N.
+
+    >>> read_truth([0, 2, 2], num_classes=4, num_samples=3).counts.tolist()
+    [1, 0, 2, 0]
+    """
+    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    kinds = ("labels", "counts")
+    if isinstance(found, Mapping):
+        held = [kind for kind in kinds if kind in found]
+        if len(held) != 1:
+            raise BadInput('the truth needs either "labels" or "counts"')
+        kind, numbers = held[0], _whole(found[held[0]])
+    else:
+        numbers = _whole(found)
+        kind = _tell(numbers, num_classes, num_samples)
+    if kind == "labels":
+        truth = Truth.from_labels(numbers, num_classes)
+    elif len(numbers) == num_classes and (numbers >= 0).all():
+        truth = Truth(numbers)
+    else:
+        raise BadInput(f"the true counts must be {num_classes} numbers of at least 0")
+    if truth.counts.sum() != num_samples:
+        raise BadInput(
+            f"the truth has {truth.counts.sum()} labels, the update {num_samples} "
+            "(batch size times local steps)"
+        )
+    return truth
+
+
+def _parse(path: Path) -> Any:
+    with open_regular(path, str(path)) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
+            raise BadInput(f"{path} is too large to be a list of labels")
+        try:
+            return json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{path} is not JSON: give a list of labels or of counts") from error
+
+
+def _whole(numbers: Any) -> np.ndarray:
+    plain = isinstance(numbers, Sequence | np.ndarray) and not isinstance(numbers, str)
+    if not plain or not all(_fits(n) for n in numbers) or not len(numbers):
+        raise BadInput("the truth must be a list of whole numbers: labels, or counts by class")
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def _fits(number: object) -> bool:
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return whole and abs(int(number)) < 2**40  # type: ignore[call-overload]
+
+
+def _tell(numbers: np.ndarray, num_classes: int, num_samples: int) -> str:
+    as_labels = len(numbers) == num_samples and (numbers < num_classes).all()
+    as_counts = len(numbers) == num_classes and numbers.sum() == num_samples
+    if as_labels and as_counts:
+        raise BadInput('the truth could be labels or counts; write {"labels": [...]} or "counts"')
+    return "counts" if as_counts else "labels"

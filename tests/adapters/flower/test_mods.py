@@ -1,0 +1,363 @@
+"""The client's mods: four policies, defenses, and what happens when something breaks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("flwr")
+from labelleak import flower  # first: it keeps Flower from phoning home
+
+from adapters.flower import federation  # isort: skip
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp.mod import LocalDpMod
+
+from labelleak.defenses import parse_defense
+from labelleak.errors import BadInput
+from labelleak.record import read_records
+
+POLICIES = ["record", "warn", "defend", "block"]
+
+
+def hide(update):
+    """Replace every update by noise that has nothing to do with it."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(t.shape, generator=generator) for name, t in update.items()}
+
+
+def call(mods, *, function=federation.train, message=None, client=0):
+    """Send one message through an app's mods and give the reply with the node's context."""
+    app = federation.make_app(*mods, function=function)
+    grid = flower.InProcessGrid(app, federation.CLIENTS)
+    message = message or federation.train_message()
+    message.metadata.__dict__["_dst_node_id"] = client + 1
+    (reply,) = grid.send_and_receive([message])
+    return reply, grid.context_of(client + 1)
+
+
+def make_mod(folder, policy, **options):
+    auditor = federation.make_auditor(folder, truth=None, attacks=["free", "llg", "llbg"])
+    if policy == "defend":
+        options.setdefault("defense", hide)
+    return flower.audit_mod(auditor, policy, **options)
+
+
+def rows(folder, name):
+    path = folder / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def actions(folder):
+    return [row["action"] for row in rows(folder, "records") if row["attack"] == "llg"]
+
+
+def arrays_of(reply):
+    return {name: array.numpy() for name, array in reply.content["arrays"].items()}
+
+
+def same(one, two):
+    return all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture
+def bare():
+    return arrays_of(call([])[0])
+
+
+def test_record_writes_and_lets_pass(tmp_path, bare):
+    reply, context = call([make_mod(tmp_path, "record")])
+    assert same(arrays_of(reply), bare)
+    assert actions(tmp_path) == ["sent"]
+    assert rows(tmp_path, "events") == []
+    (llg,) = [r for r in read_records(tmp_path / "records.jsonl") if r.attack == "llg"]
+    assert llg.presence_recall == 1
+    assert llg.extra["policy"] == "record"
+    assert (llg.extra["round"], llg.extra["client"]) == (1, "0")
+    assert not context.state
+
+
+def test_warn_notes_an_event_and_lets_pass(tmp_path, bare):
+    reply, _ = call([make_mod(tmp_path, "warn")])
+    assert same(arrays_of(reply), bare)
+    assert actions(tmp_path) == ["warned"]
+    (event,) = rows(tmp_path, "events")
+    assert event["event"] == "above_limit"
+    assert event["advantage"] > event["limit"] == 0.5
+
+
+def test_defend_sends_the_defended_update_and_audits_it_again(tmp_path, bare):
+    reply, _ = call([make_mod(tmp_path, "defend")])
+    sent = federation.make_model().state_dict()
+    expected = hide({name: value[None] for name, value in sent.items() if name in FLOATS})
+    got = arrays_of(reply)
+    for name in FLOATS:
+        np.testing.assert_allclose(got[name], (sent[name] + expected[name][0]).numpy(), rtol=1e-6)
+    assert not same(got, bare)
+    assert actions(tmp_path) == ["defended", "sent"]
+    found = [row for row in rows(tmp_path, "records") if row["attack"] == "llg"]
+    assert [row["defense"] for row in found] == ["none", "hide"]
+    assert found[1]["advantage"] < 0.5 < found[0]["advantage"]
+
+
+FLOATS = [n for n, _ in federation.make_model().named_parameters()]
+
+
+def test_defend_says_when_the_defense_did_not_help(tmp_path, bare):
+    reply, _ = call([make_mod(tmp_path, "defend", defense=dict)])
+    np.testing.assert_allclose(arrays_of(reply)["3.weight"], bare["3.weight"], atol=1e-7)
+    assert [event["event"] for event in rows(tmp_path, "events")] == ["above_limit"]
+
+
+def test_block_lets_nothing_leave(tmp_path):
+    reply, context = call([make_mod(tmp_path, "block")])
+    assert reply.has_error()
+    assert not reply.has_content()
+    assert "advantage" not in reply.error.reason
+    assert actions(tmp_path) == ["blocked"]
+    assert not context.state
+
+
+def test_block_lets_a_harmless_update_pass(tmp_path):
+    reply, _ = call([make_mod(tmp_path, "block"), flower.defense_mod(hide)])
+    assert not reply.has_error()
+    assert actions(tmp_path) == ["sent"]
+
+
+def test_the_first_mod_sees_what_leaves_and_the_last_what_was_trained(tmp_path):
+    noise = LocalDpMod(0.05, 0.05, 1.0, 1e-5)
+    first, last = make_mod(tmp_path / "first", "record"), make_mod(tmp_path / "last", "record")
+    call([first, noise])
+    call([noise, last])
+    leaves, trained = (
+        next(r["advantage"] for r in rows(tmp_path / part, "records") if r["attack"] == "llg")
+        for part in ("first", "last")
+    )
+    assert trained > 0.5 > leaves
+
+
+def silent(message, context):
+    """Train without reporting labels."""
+    reply = federation.train(message, context)
+    context.state.clear()
+    return reply
+
+
+def without_arrays(message, context):
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+
+def with_two_records(message, context):
+    reply = federation.train(message, context)
+    reply.content["more"] = ArrayRecord(federation.make_model().state_dict())
+    return reply
+
+
+def with_nan(message, context):
+    reply = federation.train(message, context)
+    state = reply.content["arrays"].to_torch_state_dict()
+    state["3.weight"][0, 0] = float("nan")
+    reply.content["arrays"] = ArrayRecord(state)
+    return reply
+
+
+def with_other_names(message, context):
+    reply = federation.train(message, context)
+    state = reply.content["arrays"].to_torch_state_dict()
+    reply.content["arrays"] = ArrayRecord({f"_module.{k}": v for k, v in state.items()})
+    return reply
+
+
+def with_labels_out_of_range(message, context):
+    reply = federation.train(message, context)
+    flower.report_labels(context, [10])
+    return reply
+
+
+BROKEN = [
+    silent,
+    without_arrays,
+    with_two_records,
+    with_nan,
+    with_other_names,
+    with_labels_out_of_range,
+]
+
+
+@pytest.mark.parametrize("function", BROKEN)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_audit_that_fails_is_closed_under_block_and_open_under_record(
+    tmp_path, policy, function
+):
+    reply, context = call([make_mod(tmp_path, policy)], function=function)
+    closed = policy in ("block", "defend")
+    assert reply.has_error() == closed
+    assert reply.has_content() != closed
+    assert [event["event"] for event in rows(tmp_path, "events")] == ["audit_failed"]
+    assert not context.state
+    if closed:
+        reason = rows(tmp_path, "events")[0]["reason"]
+        assert reason not in reply.error.reason
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_crash_of_an_attack_is_closed_under_block_and_open_under_record(
+    tmp_path, policy, monkeypatch
+):
+    def crash(*_args, **_options):
+        raise ZeroDivisionError("in the middle of an attack")
+
+    monkeypatch.setattr("labelleak.battery.Battery.run", crash)
+    reply, _ = call([make_mod(tmp_path, policy)])
+    assert reply.has_error() == (policy in ("block", "defend"))
+    assert "ZeroDivisionError" in rows(tmp_path, "events")[0]["reason"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_full_disk_is_closed_under_block_and_open_under_record(tmp_path, policy):
+    (tmp_path / "file").write_text("")
+    reply, _ = call([make_mod(tmp_path / "file" / "folder", policy)])
+    assert reply.has_error() == (policy in ("block", "defend"))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_reply_tells_nothing_of_the_labels(tmp_path, policy):
+    reply, _ = call([make_mod(tmp_path, policy)])
+    if reply.has_content():
+        assert list(reply.content) == ["arrays", "metrics"]
+        assert set(reply.content["metrics"]) == {"num-examples", "partition-id"}
+
+
+def test_a_failing_defense_withholds_the_update(tmp_path):
+    def fail(update):
+        raise RuntimeError("no randomness")
+
+    reply, _ = call([make_mod(tmp_path, "defend", defense=fail)])
+    assert not reply.has_content()
+    reply, _ = call([flower.defense_mod(fail)])
+    assert not reply.has_content()
+
+
+def test_a_defense_that_returns_other_shapes_or_nan_withholds_the_update():
+    def wrong_shape(update):
+        return {name: tensor[0] for name, tensor in update.items()}
+
+    def broken(update):
+        return {name: tensor * float("nan") for name, tensor in update.items()}
+
+    for defense in (wrong_shape, broken):
+        assert not call([flower.defense_mod(defense)])[0].has_content()
+
+
+def test_labels_of_an_unfinished_round_are_not_used(tmp_path):
+    mod = make_mod(tmp_path, "record")
+    grid = flower.InProcessGrid(federation.make_app(mod, function=silent), 1)
+    context = grid.context_of(1)
+    flower.report_labels(context, [9, 9, 9])
+    grid.send_and_receive([federation.train_message()])
+    assert rows(tmp_path, "events")[0]["event"] == "audit_failed"
+    assert not rows(tmp_path, "records")
+
+
+def test_labels_may_come_from_a_function_and_steps_are_counted(tmp_path):
+    def three_steps(message, context):
+        reply = federation.train(message, context)
+        flower.report_labels(context, [1, 2])
+        return reply
+
+    mod = make_mod(tmp_path / "steps", "record")
+    call([mod], function=three_steps)
+    row = rows(tmp_path / "steps", "records")[0]
+    assert (row["local_steps"], row["num_samples"]) == (2, federation.BATCH + 2)
+    mod = make_mod(tmp_path / "given", "record", labels=lambda m, c: [1, 2, 3])
+    call([mod], function=silent)
+    assert rows(tmp_path / "given", "records")[0]["num_samples"] == 3
+
+
+def test_evaluation_passes_unless_it_carries_arrays_under_block(tmp_path):
+    def evaluate(message, context):
+        content = RecordDict({"metrics": MetricRecord({"accuracy": 0.5})})
+        if "config" in message.content and message.content["config"]["server-round"] == 2:
+            content["arrays"] = message.content["arrays"]
+        return Message(content, reply_to=message)
+
+    def evaluated(policy, server_round):
+        app = federation.make_app(make_mod(tmp_path / policy, policy))
+        app.evaluate()(evaluate)
+        message = federation.train_message(server_round=server_round, kind="evaluate")
+        (reply,) = flower.InProcessGrid(app, 1).send_and_receive([message])
+        return reply
+
+    assert not evaluated("block", 1).has_error()
+    assert evaluated("block", 2).has_error()
+    assert not evaluated("record", 2).has_error()
+
+
+def test_a_defense_changes_parameters_only(bare):
+    def triple(update):
+        assert all(tensor.shape[0] == 1 for tensor in update.values())
+        assert list(update) == FLOATS
+        return {name: 3 * tensor for name, tensor in update.items()}
+
+    got = arrays_of(call([flower.defense_mod(triple)])[0])
+    sent = {name: value.numpy() for name, value in federation.make_model().state_dict().items()}
+    for name in bare:
+        wanted = sent[name] + 3 * (bare[name] - sent[name]) if name in FLOATS else bare[name]
+        np.testing.assert_allclose(got[name], wanted, atol=1e-6)
+        assert got[name].dtype == bare[name].dtype
+
+
+def test_what_a_defense_withholds_goes_back_as_it_was_sent(bare):
+    def withhold_head(update):
+        return {name: t for name, t in update.items() if not name.startswith("3.")}
+
+    got = arrays_of(call([flower.defense_mod(withhold_head)])[0])
+    sent = federation.make_model().state_dict()
+    assert np.array_equal(got["3.weight"], sent["3.weight"].numpy())
+    np.testing.assert_allclose(got["0.weight"], bare["0.weight"], atol=1e-7)
+
+
+def test_a_blocked_federation_learns_nothing_and_says_so(tmp_path):
+    auditor = federation.make_auditor(tmp_path / "server")
+    mod = make_mod(tmp_path / "client", "block")
+    result = federation.run(
+        federation.make_app(mod), rounds=1, wrap=lambda grid: flower.observe(grid, auditor)
+    )
+    assert not result.arrays
+    assert actions(tmp_path / "client") == ["blocked"] * federation.CLIENTS
+    assert not (tmp_path / "server" / "records.jsonl").exists()
+    events = rows(tmp_path / "server", "events")
+    assert [event["event"] for event in events] == ["reply_error"] * federation.CLIENTS
+
+
+def test_unknown_policies_and_a_missing_defense_are_refused(tmp_path):
+    auditor = federation.make_auditor(tmp_path)
+    with pytest.raises(BadInput, match="did you mean 'block'"):
+        flower.audit_mod(auditor, "blok")
+    with pytest.raises(BadInput, match="needs a defense"):
+        flower.audit_mod(auditor, "defend")
+
+
+@pytest.mark.parametrize("text", ["clip:0.01", "gaussian:1", "topk:0.1", "clip:0.01|gaussian:0.1"])
+def test_defenses_of_labelleak_work_as_mods(text, bare):
+    got = arrays_of(call([flower.defense_mod(parse_defense(text), head="3", seed=0)])[0])
+    assert not same(got, bare)
+    assert all(np.isfinite(array).all() for array in got.values())
+    if text == "clip:0.01":
+        sent = federation.make_model().state_dict()
+        moved = sum(((got[n] - sent[n].numpy()) ** 2).sum() for n in FLOATS)
+        assert np.sqrt(moved) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_what_a_defense_remembers_survives_in_the_client_state():
+    from labelleak.adapters.flower.defend import load_memory, save_memory
+    from labelleak.updates import Memory
+
+    part = Memory(2, {"a.b": torch.ones(1, 2)}, {"c": torch.zeros(1, 3)})
+    context = federation.empty_context()
+    assert load_memory(context) is None
+    save_memory(context, Memory(2, parts=(None, part)))
+    found = load_memory(context)
+    assert (found.rounds, found.parts[0], found.parts[1].rounds) == (2, None, 2)
+    assert torch.equal(found.parts[1].residual["a.b"], torch.ones(1, 2))
+    assert list(found.parts[1].momentum) == ["c"]

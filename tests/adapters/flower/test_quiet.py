@@ -1,0 +1,88 @@
+"""Nothing phones home, and nothing of Flower is loaded unless asked for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[2]
+WATCHED = """
+import os, socket, sys
+for name in list(os.environ):
+    if name.startswith(("FLWR_", "RAY_")):
+        del os.environ[name]
+asked = []
+real = socket.getaddrinfo
+def watch(host, *args, **options):
+    asked.append(host)
+    return real("127.0.0.1", *args, **options)
+socket.getaddrinfo = watch
+real_connect = socket.socket.connect
+def connect(self, address):
+    asked.append(address)
+    return real_connect(self, address)
+socket.socket.connect = connect
+sys.path.insert(0, {tests!r})
+"""
+
+
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_federation_looks_up_no_name():
+    pytest.importorskip("flwr")
+    code = WATCHED.format(tests=str(TESTS)) + (
+        "from labelleak import flower\n"
+        "from adapters.flower import federation\n"
+        "from pathlib import Path; import tempfile, time\n"
+        "folder = Path(tempfile.mkdtemp())\n"
+        "auditor = federation.make_auditor(folder)\n"
+        "federation.run(federation.make_app(flower.audit_mod(auditor, 'record')), rounds=1,\n"
+        "    wrap=lambda grid: flower.observe(grid, auditor))\n"
+        "assert (folder / 'records.jsonl').exists()\n"
+        "print('telemetry', os.environ['FLWR_TELEMETRY_ENABLED'])\n"
+        "time.sleep(1)\n"  # telemetry would be sent by another thread
+        "outside = [a for a in asked if a not in ('127.0.0.1', 'localhost')]\n"
+        "print('asked', outside)\n"
+    )
+    done = python(code)
+    assert "telemetry 0" in done.stdout, done.stderr
+    assert "asked []" in done.stdout, done.stdout
+
+
+def test_the_watch_would_see_a_name_looked_up():
+    code = WATCHED.format(tests=str(TESTS)) + (
+        "import urllib.request\n"
+        "try: urllib.request.urlopen('http://telemetry.invalid:9', timeout=2)\n"
+        "except OSError: pass\n"
+        "print(asked)"
+    )
+    assert "telemetry.invalid" in python(code).stdout
+
+
+def test_without_flower_one_sentence_names_the_extra():
+    code = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        return None\n"
+        "import importlib.util as util\n"
+        "real = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'flwr' else real(name, *a)\n"
+        "import labelleak\n"
+        "try: labelleak.flower\n"
+        "except labelleak.BadInput as error: print('refused:', error)\n"
+    )
+    assert python(code).stdout.strip() == (
+        "refused: Flower is not installed; install labelleak[flower]"
+    )
+    assert "labelleak.flower" not in sys.modules
+
+
+def test_the_face_loads_flower_only_when_asked():
+    done = python("import sys, labelleak; print('flwr' in sys.modules)")
+    assert done.stdout.strip() == "False"

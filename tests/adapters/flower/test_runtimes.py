@@ -1,0 +1,57 @@
+"""The example app on Flower's two runtimes, by its own commands; slow."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+
+from labelleak.record import read_records
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "flower-digits"
+
+
+def run_example(script, folder, port):
+    source = EXAMPLE.parents[1] / "src"
+    bin_folder = str(Path(sys.executable).parent)
+    environment = {
+        "PATH": f"{bin_folder}:/usr/bin:/bin",
+        "PYTHONPATH": str(source),
+        "HOME": str(folder),
+        "PORT": str(port),
+    }
+    done = subprocess.run(
+        [EXAMPLE / script, folder],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "AUDIT server llbg" in done.stdout
+
+
+def recall(folder, side):
+    found = [r for r in read_records(folder / side / "records.jsonl") if r.attack == "llbg"]
+    return len(found), np.mean([r.presence_recall for r in found])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "clients", "port"), [("simulate.sh", 4, 39391), ("deploy.sh", 2, 18300)]
+)
+def test_the_example_runs_and_both_sides_see_the_labels(tmp_path, script, clients, port):
+    if script == "simulate.sh":
+        pytest.importorskip("ray")
+    if shutil.which("bash") is None:
+        pytest.skip("the example's scripts need bash")
+    run_example(script, tmp_path, port)
+    for side in ("server", "client"):
+        count, found = recall(tmp_path, side)
+        assert count == 2 * clients
+        assert found > 0.95

@@ -1,0 +1,250 @@
+"""The observer at the server: by the grid, by a strategy, and by a strategy of the old kind."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("flwr")
+from labelleak import flower  # first: it keeps Flower from phoning home
+
+from adapters.flower import federation  # isort: skip
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
+
+from labelleak.attacks import FreeGuess
+from labelleak.interfaces import Need
+from labelleak.record import read_records
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def answers(records):
+    """List the answers in one order; Flower samples clients in a random one."""
+    return sorted((r.extra["round"], r.extra["client"], r.attack, r.asr) for r in records)
+
+
+def by_attack(records, name):
+    return [record for record in records if record.attack == name]
+
+
+def test_the_grid_audits_every_client_of_every_round(tmp_path):
+    auditor = federation.make_auditor(tmp_path)
+    federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, auditor))
+    found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
+    seen = {(r.extra["round"], r.extra["client"]) for r in found}
+    assert seen == {(t, str(c)) for t in (1, 2) for c in range(federation.CLIENTS)}
+    assert np.mean([r.presence_recall for r in found]) > 0.95
+    assert np.mean([r.presence_precision for r in found]) > 0.95
+    assert {r.threat_model for r in found} == {"update"}
+    assert len({r.trial for r in found}) == len(found)
+    assert {r.extra["observer"] for r in found} == {"server"}
+
+
+def test_observing_changes_nothing(tmp_path):
+    auditor = federation.make_auditor(tmp_path)
+    plain = federation.run(federation.make_app())
+    seen = federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, auditor))
+    for name, array in plain.arrays.items():
+        # clients are sampled in random order, so sums round differently
+        np.testing.assert_allclose(array.numpy(), seen.arrays[name].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [FedAvg, FedAdam])
+def test_the_strategy_form_finds_what_the_grid_finds(tmp_path, kind):
+    grid, form = (federation.make_auditor(tmp_path / part) for part in ("grid", "form"))
+    federation.run(
+        federation.make_app(),
+        strategy=federation.make_strategy(kind),
+        wrap=lambda inner: flower.observe(inner, grid),
+    )
+    strategy = flower.AuditedStrategy(federation.make_strategy(kind), form)
+    federation.run(federation.make_app(), strategy=strategy)
+    one, two = (read_records(tmp_path / part / "records.jsonl") for part in ("grid", "form"))
+    assert answers(one) == answers(two)
+    assert len(one) == 2 * federation.CLIENTS * 3
+
+
+def test_the_strategy_form_audits_inside_another_strategy_too(tmp_path):
+    strategy = flower.AuditedStrategy(federation.make_strategy(), federation.make_auditor(tmp_path))
+    grid = flower.InProcessGrid(federation.make_app(), federation.CLIENTS)
+    start = ArrayRecord(federation.make_model().state_dict())
+    messages = strategy.configure_train(1, start, federation.ConfigRecord(), grid)
+    strategy.aggregate_train(1, grid.send_and_receive(messages))
+    assert len(read_records(tmp_path / "records.jsonl")) == federation.CLIENTS * 3
+    assert strategy.min_available_nodes == federation.CLIENTS
+
+
+def test_server_side_clipping_changes_nothing_for_the_observer(tmp_path):
+    """Flower's server-side DP edits replies in place, after they have arrived bare."""
+    auditors = [federation.make_auditor(tmp_path / part) for part in ("bare", "clipped")]
+    for auditor in auditors:
+        strategy = federation.make_strategy()
+        if auditor is auditors[1]:
+            strategy = DifferentialPrivacyServerSideFixedClipping(
+                strategy, 1.0, 0.01, federation.CLIENTS
+            )
+        federation.run(
+            federation.make_app(),
+            rounds=1,
+            strategy=strategy,
+            wrap=lambda grid, auditor=auditor: flower.observe(grid, auditor),
+        )
+    bare, clipped = (read_records(a.home / "records.jsonl") for a in auditors)
+    assert answers(bare) == answers(clipped)
+
+
+def test_without_truth_answers_are_estimates(tmp_path):
+    auditor = federation.make_auditor(tmp_path, truth=None)
+    federation.run(federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
+    assert not (tmp_path / "records.jsonl").exists()
+    found = rows(tmp_path / "estimates.jsonl")
+    assert len(found) == federation.CLIENTS * 3
+    llg = next(row for row in found if row["attack"] == "llg" and row["client"] == "0")
+    truth = set(federation.labels_of(0, 1).tolist())
+    assert {k for k, count in enumerate(llg["counts"]) if count} == truth
+    assert sum(llg["counts"]) == llg["num_samples"] == federation.BATCH
+
+
+def test_counts_in_a_metric_are_truth_only_when_asked_for(tmp_path):
+    auditor = federation.make_auditor(tmp_path, truth=None, truth_metric="counts")
+    assert auditor.labels_of("0", 1, {"counts": [1, 0, 2]}) == (0, 2, 2)
+    silent = federation.make_auditor(tmp_path, truth=None)
+    assert silent.labels_of("0", 1, {"counts": [1, 0, 2]}) is None
+
+
+def test_a_broken_audit_is_an_event_and_the_round_goes_on(tmp_path):
+    def broken(client, server_round):
+        raise RuntimeError("no labels today")
+
+    auditor = federation.make_auditor(tmp_path, truth=broken)
+    result = federation.run(
+        federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor)
+    )
+    assert result.arrays
+    events = rows(tmp_path / "events.jsonl")
+    assert len(events) == federation.CLIENTS
+    assert {e["event"] for e in events} == {"audit_failed"}
+    assert "no labels today" in events[0]["reason"]
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_the_round(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    auditor = federation.make_auditor(blocked / "folder")
+    assert federation.run(
+        federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor)
+    ).arrays
+
+
+def test_a_client_that_fails_is_an_event(tmp_path):
+    def train(message, context):
+        if context.node_config["partition-id"] == 0:
+            raise ValueError("out of memory")
+        return federation.train(message, context)
+
+    auditor = federation.make_auditor(tmp_path)
+    federation.run(
+        federation.make_app(function=train),
+        rounds=1,
+        wrap=lambda grid: flower.observe(grid, auditor),
+    )
+    (event,) = rows(tmp_path / "events.jsonl")
+    assert event["event"] == "reply_error"
+    assert len(by_attack(read_records(tmp_path / "records.jsonl"), "llg")) == 3
+
+
+def test_the_grid_hands_everything_else_through(tmp_path):
+    inner = flower.InProcessGrid(federation.make_app(), 2)
+    grid = flower.observe(inner, federation.make_auditor(tmp_path))
+    assert list(grid.get_node_ids()) == [1, 2]
+    assert grid.run is inner.run
+    grid.set_run("run")
+    assert inner.run == "run"
+    assert grid.context_of(1) is inner.context_of(1)
+    message = grid.create_message(federation.RecordDict(), "query", 1, "1")
+    ids = grid.push_messages([message])
+    assert [reply.has_error() for reply in grid.pull_messages(ids)] == [True]
+
+
+class Probe:
+    """An attack that keeps the head of every model that it is prepared for."""
+
+    name = "probe"
+    needs = frozenset({Need.MODEL})
+    cite = ""
+
+    def __init__(self):
+        self.heads = []
+
+    def prepare(self, known, num_classes, rng):
+        self.heads.append(known.model.head_module.weight.detach().clone())
+        return FreeGuess().prepare(known, num_classes, rng)
+
+
+def test_attacks_with_the_model_are_prepared_once_a_round_for_the_weights_sent(tmp_path):
+    probe, mine = Probe(), federation.make_model()
+    auditor = federation.make_auditor(tmp_path, model=mine, attacks=[probe])
+    result = federation.run(
+        federation.make_app(), rounds=3, wrap=lambda grid: flower.observe(grid, auditor)
+    )
+    assert len(probe.heads) == 3
+    assert torch.equal(probe.heads[0], federation.make_model()[3].weight)
+    assert not torch.equal(probe.heads[1], probe.heads[0])
+    assert not torch.equal(torch.tensor(result.arrays["3.weight"].numpy()), probe.heads[2])
+    assert torch.equal(mine[3].weight, federation.make_model()[3].weight)
+
+
+def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
+    from labelleak.adapters.flower.naming import with_names
+
+    state = federation.make_model().state_dict()
+    numbered = dict(enumerate(state.values()))
+    listed = {str(place): value for place, value in numbered.items()}
+    assert list(with_names(listed, federation.make_model())) == list(state)
+    named = with_names(listed, None)
+    assert torch.equal(named["head.weight"], state["3.weight"])
+    assert torch.equal(named["head.bias"], state["3.bias"])
+
+
+def test_the_old_strategy_sees_the_same(tmp_path):
+    from flwr.client import NumPyClient
+    from flwr.clientapp import ClientApp
+    from flwr.common import ndarrays_to_parameters
+    from flwr.server import LegacyContext, ServerConfig
+    from flwr.server.strategy import FedAvg as OldFedAvg
+    from flwr.server.workflow import DefaultWorkflow
+
+    def arrays_of(model):
+        return [value.numpy().copy() for value in model.state_dict().values()]
+
+    class Client(NumPyClient):
+        def __init__(self, partition):
+            self.partition = partition
+
+        def fit(self, parameters, config):
+            model = federation.make_model()
+            names = model.state_dict()
+            loaded = {k: torch.tensor(p) for k, p in zip(names, parameters, strict=True)}
+            model.load_state_dict(loaded)
+            federation.train_step(model, self.partition, 1)
+            return arrays_of(model), federation.BATCH, {"partition-id": self.partition}
+
+    app = ClientApp(client_fn=lambda c: Client(c.node_config["partition-id"]).to_client())
+    old = OldFedAvg(
+        fraction_evaluate=0.0,
+        min_fit_clients=federation.CLIENTS,
+        min_available_clients=federation.CLIENTS,
+        initial_parameters=ndarrays_to_parameters(arrays_of(federation.make_model())),
+    )
+    strategy = flower.AuditedLegacyStrategy(old, federation.make_auditor(tmp_path))
+    legacy = LegacyContext(
+        context=federation.empty_context(), config=ServerConfig(num_rounds=1), strategy=strategy
+    )
+    DefaultWorkflow()(flower.InProcessGrid(app, federation.CLIENTS), legacy)
+    found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
+    assert len(found) == federation.CLIENTS
+    assert np.mean([r.presence_recall for r in found]) > 0.95
