@@ -97,7 +97,8 @@ class Measurements:
         }
         del asked["grid"]  # a grid may be added to a search that is done
         journal = Journal.open(out, asked, overwrite=overwrite)
-        found = cls(options, data, journal, LeakMeter(audit, data, journal, command), progress)
+        meter = LeakMeter(audit, options.attacker, data, journal, command)
+        found = cls(options, data, journal, meter, progress)
         found.meter.tick = found.tell
         found.tell()
         return found

@@ -169,7 +169,16 @@ def _fresh(one: Confirmed, options: TuneOptions) -> str:
 
 def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:
     front = {point.label for point in answer.front}
-    heads = "defense,advantage (95 % interval),attacker,accuracy,loss,bytes,time,front".split(",")
+    heads = [
+        "defense",
+        "advantage (95 % interval)",
+        "attacker",
+        "accuracy",
+        "loss",
+        "bytes",
+        "time",
+        "front",
+    ]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for point in (answer.baseline, *sorted(answer.points, key=lambda p: (p.family, p.leak.bound))):
