@@ -20,7 +20,7 @@ def tune(
     data: Annotated[str, typer.Option(help="Name or path; see `labelleak list data`.")] = "digits",
     model: Annotated[
         str, typer.Option(help="Name (`labelleak list models`) or package.module:factory.")
-    ] = "cnn",
+    ] = "mlp",
     activation: Annotated[
         str | None, typer.Option(help="relu, sigmoid, tanh, ...; the model's own if left out.")
     ] = None,

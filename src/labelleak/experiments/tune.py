@@ -49,13 +49,15 @@ class Confirmed:
 
     Attributes:
         point: as the search measured it.
-        leak: on seeds that the search never saw.
-        cost: likewise.
+        leak: on seeds that the search never saw, to attackers who know the defense too.
+        without: the leak without a defense, on the same seeds.
+        cost: on seeds that the search never saw.
         seed: seed of that audit.
     """
 
     point: Point
     leak: Leak
+    without: Leak
     cost: MeanCost
     seed: int
 
@@ -196,8 +198,13 @@ class Search:
 
     def _confirm(self, point: Point, fresh: int) -> Confirmed:
         measured = self.measured
-        leak, cost = measured.leak(point.label, fresh), measured.cost(point.label, fresh=True)
-        return Confirmed(point, leak, cost, measured.leak_seed(fresh))
+        return Confirmed(
+            point,
+            measured.leak(point.label, fresh),
+            measured.leak(NONE, fresh),
+            measured.cost(point.label, fresh=True),
+            measured.leak_seed(fresh),
+        )
 
     def _closest(self, points: Sequence[Point]) -> Point | None:
         """The point that leaks least, trained with."""

@@ -24,7 +24,7 @@ DELTA = 1e-5
 
 
 def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:
-    """Write tune.json, tune.md and tune.svg, and costs and caveats into the records.
+    """Write tune.json, tune.md and tune.svg, and costs into the records.
 
     Raises:
         BadInput: if a file cannot be written.
@@ -74,7 +74,12 @@ def _confirmed(one: Confirmed, options: TuneOptions) -> dict[str, Any]:
     return {
         "defense": one.point.label,
         "search": _point(one.point, options),
-        "fresh": {"seed": one.seed, "leak": one.leak.to_json(), "cost": one.cost.to_json()},
+        "fresh": {
+            "seed": one.seed,
+            "leak": one.leak.to_json(),
+            "without": one.without.to_json(),
+            "cost": one.cost.to_json(),
+        },
         "command": audit_command(one.point.label, options, one.seed),
         "caveats": caveats(one.point.label, options),
     }
@@ -99,7 +104,7 @@ def _with_cost(row: Record, points: list[Point], options: TuneOptions) -> Record
         "seconds_ratio": round(point.cost.seconds_ratio, 3),
     }
     if row.defense != NONE:
-        more |= {**_privacy(row.defense, options), "caveats": caveats(row.defense, options)}
+        more |= _privacy(row.defense, options)
     return replace(row, extra={**row.extra, **more})
 
 
@@ -153,8 +158,8 @@ def _page(answer: Answer, options: TuneOptions, command: str) -> Iterator[str]:
     yield from (
         "",
         "Accuracy and loss are means over federations of the same seeds with and without the "
-        "defense; intervals of the search were looked at many times, so only the figures on fresh "
-        "seeds speak of the recommended setting.",
+        "defense. Intervals of the search were looked at many times, and attackers who know the "
+        "defense took part on fresh seeds only: those figures speak of the recommended setting.",
         "",
         f"Made by `{command}`.",
     )

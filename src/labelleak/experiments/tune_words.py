@@ -11,38 +11,43 @@ from labelleak.experiments.leaks import Leak
 from labelleak.experiments.tune import Answer, Confirmed, is_readable
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.report import wording
+from labelleak.report.defense_words import uncovered
 
-_NOISE = {"gaussian", "laplace", "exponential", "head_noise", "dpsgd"}
-_FEEDBACK = "keeps what it holds back and sends it later, which a single update does not show"
+# A loss of accuracy above which a setting should not be recommended without a warning.
+_HEAVY = 0.1
 
 
 def say_answer(answer: Answer, options: TuneOptions) -> str:
     """Say the outcome in a few sentences."""
-    without = wording.span(answer.baseline.leak.advantage, options.trials)
     server = wording.SERVERS[options.attacker]
     chosen = answer.recommended
     if chosen is None:
+        without = say_leak(answer.baseline.leak, options)
         return f"{_nothing(answer, options)} Without a defense {server} has advantage {without}."
     if chosen.point.label == "none":
         return f"No defense is needed: {server} has advantage {_both(chosen, options)} without one."
     cost = chosen.cost
     return (
         f"{chosen.point.label} {_met(options)}: {server} has advantage {_both(chosen, options)}; "
-        f"without a defense {without}. Test accuracy after {options.rounds} rounds is "
+        f"without a defense {say_leak(chosen.without, options)}. Test accuracy after {options.rounds} rounds is "
         f"{wording.share(cost.accuracy)}, {_change(cost.loss)} than without it on the same seeds "
         f"({wording.share(cost.accuracy + cost.loss)}); an update takes {cost.wire_bytes:,.0f} "
-        f"bytes, and a client's round {cost.seconds_ratio:.2f} times as long."
+        f"bytes, and a client's round {cost.seconds_ratio:.2f} times as long.{_warning(cost.loss)}"
+    )
+
+
+def _warning(loss: float) -> str:
+    if loss <= _HEAVY:
+        return ""
+    return (
+        " That is a heavy loss: with these families, rounds and this learning rate no setting "
+        "keeps both accuracy and labels."
     )
 
 
 def _both(chosen: Confirmed, options: TuneOptions) -> str:
-    fresh = wording.span(chosen.leak.advantage, options.trials)
-    searched = wording.span(chosen.point.leak.advantage, options.trials)
-    return f"{fresh} on seeds that the search never saw ({_plain(searched)} in the search)"
-
-
-def _plain(span: str) -> str:
-    return span.replace("(", "[").replace(")", "]")
+    fresh, searched = say_leak(chosen.leak, options), say_leak(chosen.point.leak, options)
+    return f"{fresh} on seeds that the search never saw, where the search had {searched}"
 
 
 def _met(options: TuneOptions) -> str:
@@ -92,26 +97,14 @@ def caveats(label: str, options: TuneOptions) -> list[str]:
 
 def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
     chain = parse_defense(label)
-    names = {part.name for part in chain.parts}
     yield from (f"{said[:1].upper()}{said[1:]}." for said in remarks(chain))
     if chain.links:
         proved = account(chain, rounds=options.rounds)
         epsilon = "" if proved.epsilon is None else f"epsilon {proved.epsilon:.3g} at delta 1e-5, "
         yield f"Privacy ({epsilon}{proved.method}): {proved.sentence}."
-    if names & {"head_noise", "withhold"}:
-        yield (
-            "It acts on the head alone, which is all that these attackers read; the other layers "
-            "are shared in the clear, and their gradients depend on the labels too."
-        )
+    yield from uncovered(label)
     if not is_readable(label):
         yield "An advantage of 0 only says that these attackers had nothing to read."
-    if names & _NOISE:
-        yield (
-            "What leaks is measured for a single update: over many rounds of one client noise "
-            "averages out, and an attacker who pools them gains more."
-        )
-    if any(getattr(part, "feedback", False) or part.name == "dgc" for part in chain.parts):
-        yield f"It {_FEEDBACK}."
 
 
 def audit_command(label: str, options: TuneOptions, seed: int) -> str:

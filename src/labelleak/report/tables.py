@@ -49,6 +49,7 @@ _CONDITIONS = (
     "weights",
     "head",
     "defended",
+    "phase",
 )
 
 Condition = tuple[tuple[str, str], ...]

@@ -53,7 +53,7 @@ def draw_tradeoffs(
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "labelleak", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
         axes = figure.add_subplot()
         families = list(dict.fromkeys(p.family for p in places if p.family))
         for place in places:
@@ -79,10 +79,10 @@ def draw_tradeoffs(
                 chosen.accuracy,
                 chosen.advantage[0],
                 "o",
-                ms=15,
+                ms=13,
                 mfc="none",
                 mec="#000000",
-                label=f"recommended, fresh seeds: {chosen.label}",
+                label=f"recommended (fresh seeds): {chosen.label}",
             )
         if target is not None:
             axes.axhline(target, color="#888888", ls="--", lw=1, label="target")
@@ -90,9 +90,9 @@ def draw_tradeoffs(
             axes.axvline(least_accuracy, color="#888888", ls="--", lw=1, label="budget")
         axes.set_xlabel("test accuracy after training with the defense")
         axes.set_ylabel("advantage of the strongest attacker")
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.25)
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
