@@ -99,8 +99,8 @@ class LeakMeter:
     The models of a seed are trained once. A unit (model and stage) that the journal holds is not
     run again.
 
-    On the search's own seed attackers who know the defense are left out, since each of them imitates
-    hundreds of batches; on fresh seeds they take part.
+    On the search's own seed attackers who know the defense are left out, since each of them
+    imitates hundreds of batches; on fresh seeds they take part.
 
     Attributes:
         options: the audit, whose attacks, defenses and seed are replaced.

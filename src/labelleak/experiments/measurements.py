@@ -15,7 +15,7 @@ from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cost, measure_cost
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
-from labelleak.experiments.plan import build
+from labelleak.experiments.plan import build, plan_audit
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.interfaces import LabelledData
 from labelleak.seeding import stream, whole_number
@@ -90,6 +90,7 @@ class Measurements:
         data = load_dataset(options.data)
         audit = options.audit
         _try_defenses(options, data)
+        plan_audit(audit, data=data)
         asked = {
             **asdict(options),
             "data_fingerprint": data.fingerprint,

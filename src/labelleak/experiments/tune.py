@@ -126,7 +126,9 @@ class Search:
         baseline = self._trained(self._point(NONE, NONE))
         refuse_unlearnt(_cost(baseline).accuracy, self.measured.data, options.rounds)
         if self._enough(baseline.leak):
-            return Answer(baseline, (), self._confirm(baseline, 1))
+            unneeded = self._confirm(baseline, 1)
+            if self._enough(unneeded.leak):
+                return Answer(baseline, (), unneeded)
         families = [_readable(family) for family in options.ladders]
         families = [family for family in families if family.labels]
         self._expect(families)

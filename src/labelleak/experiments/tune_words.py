@@ -29,10 +29,11 @@ def say_answer(answer: Answer, options: TuneOptions) -> str:
     cost = chosen.cost
     return (
         f"{chosen.point.label} {_met(options)}: {server} has advantage {_both(chosen, options)}; "
-        f"without a defense {say_leak(chosen.without, options)}. Test accuracy after {options.rounds} rounds is "
-        f"{wording.share(cost.accuracy)}, {_change(cost.loss)} than without it on the same seeds "
-        f"({wording.share(cost.accuracy + cost.loss)}); an update takes {cost.wire_bytes:,.0f} "
-        f"bytes, and a client's round {cost.seconds_ratio:.2f} times as long.{_warning(cost.loss)}"
+        f"without a defense {say_leak(chosen.without, options)}. Test accuracy after "
+        f"{options.rounds} rounds is {wording.share(cost.accuracy)}, {_change(cost.loss)} than "
+        f"without it on the same seeds ({wording.share(cost.accuracy + cost.loss)}); an update "
+        f"takes {cost.wire_bytes:,.0f} bytes, and a client's round {cost.seconds_ratio:.2f} times "
+        f"as long.{_warning(cost.loss)}"
     )
 
 
