@@ -82,13 +82,13 @@ def audit_stages(
     for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
         model.train(options.mode == "train")
         unit: list[Record] = []
-        for cell in _audit_model(plan, initialisation, stage, model):
+        for cell in audit_model(plan, initialisation, stage, model):
             unit.extend(cell)
             tick()
         yield stage, unit
 
 
-def _audit_model(
+def audit_model(
     plan: Plan, initialisation: int, stage: int, module: nn.Module
 ) -> Iterator[list[Record]]:
     """Audit one model under all conditions, a list of records per cell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -34,12 +34,14 @@ class Journal:
         folder: where the files lie.
         asked: what identifies the run.
         done: units that are finished.
+        found: what else was measured, by name, for those who ask again.
         lock: held open while this run may write, so that no other one does.
     """
 
     folder: Path
     asked: Mapping[str, Any]
     done: set[Unit] = field(default_factory=set)
+    found: dict[str, Any] = field(default_factory=dict)
     lock: IO[str] | None = None
 
     @property
@@ -71,7 +73,7 @@ class Journal:
             if overwrite:
                 (folder / MARK).unlink(missing_ok=True)
                 (folder / RECORDS).unlink(missing_ok=True)
-            journal = cls(folder, plain, _finished(folder, plain), lock)
+            journal = cls(folder, plain, *_finished(folder, plain), lock)
             journal._drop_unfinished()
             journal._mark()
         except BaseException as error:
@@ -99,8 +101,20 @@ class Journal:
         self.done.add(unit)
         self._mark()
 
+    def keep(self, name: str, value: Any) -> None:
+        """Keep what was measured beside the records, in JSON's terms."""
+        self.found[name] = value
+        self._mark()
+
+    def amend(self, change: Callable[[Record], Record]) -> None:
+        """Write every record anew, changed; the file is the old one or the new one, whole."""
+        rows = read_records(self.records)
+        write_whole(self.records, "".join(change(row).to_json() + "\n" for row in rows))
+
     def _mark(self) -> None:
-        state = {"asked": self.asked, "done": sorted(self.done)}
+        state: dict[str, Any] = {"asked": self.asked, "done": sorted(self.done)}
+        if self.found:
+            state["found"] = self.found
         write_whole(self.folder / MARK, json.dumps(state, indent=1, sort_keys=True))
 
     def _drop_unfinished(self) -> None:
@@ -127,8 +141,8 @@ def _lock(folder: Path) -> IO[str]:
     return held
 
 
-def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
-    """Read which units are done, after checking that it is the same run."""
+def _finished(folder: Path, asked: Mapping[str, Any]) -> tuple[set[Unit], dict[str, Any]]:
+    """Read which units are done and what was kept, after checking that it is the same run."""
     mark = folder / MARK
     if not mark.exists():
         if (folder / RECORDS).exists():
@@ -136,14 +150,15 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
                 f"{folder} already holds records of something else; "
                 "choose another --out, or add --overwrite"
             )
-        return set()
+        return set(), {}
     try:
         state = json.loads(mark.read_text(encoding="utf-8"))
         earlier, done = state["asked"], {(int(p), int(i), int(s)) for p, i, s in state["done"]}
+        found = dict(state.get("found", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
     if not done:
-        return set()  # nothing was finished, so nothing is lost
+        return set(), {}  # nothing was finished, so nothing is lost
     if not (folder / RECORDS).exists():
         raise BadInput(f"{folder} has lost its {RECORDS}; add --overwrite to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
@@ -152,7 +167,7 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> set[Unit]:
             f"{folder} holds another run (it differs in: {', '.join(changed)}); "
             "choose another --out, or add --overwrite"
         )
-    return done
+    return done, found
 
 
 def _unit(record: Record) -> Unit:

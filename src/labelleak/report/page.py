@@ -12,6 +12,7 @@ from labelleak.errors import BadInput
 from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
+from labelleak.report.defenses import compare_defenses
 from labelleak.report.federation import follow_rounds
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
 from labelleak.report.federation_words import findings, most_informed
@@ -97,6 +98,7 @@ def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
         "commands": scope.commands(records),
         "flags": scope.flags(records),
         "federation": _federation(records),
+        "defenses": compare_defenses(records),
         "one_initialisation": all(cell.initialisations == 1 for cell in cells),
         "say": wording,
         "track": _track,

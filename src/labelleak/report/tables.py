@@ -54,6 +54,7 @@ _CONDITIONS = (
     "federation",
     "against",
     "rounds",
+    "phase",
 )
 
 Condition = tuple[tuple[str, str], ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.counts import Ints
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, Diverged
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.seeding import stream, whole_number
@@ -25,6 +25,11 @@ from labelleak.simulation.client import (
     train_locally,
 )
 from labelleak.simulation.training import accuracy
+
+# (client, model that was sent, data, indices of each step, training, seed) -> weights to share.
+ClientTraining = Callable[
+    [int, nn.Module, LabelledData, Sequence[Ints], LocalTraining, int], dict[str, Tensor]
+]
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def run_rounds(
     *,
     test: LabelledData | None = None,
     seed: int = 0,
+    train: ClientTraining | None = None,
 ) -> Iterator[Round]:
     """Train a model over clients, round by round; the model passed in is left as it is.
 
@@ -156,12 +162,14 @@ def run_rounds(
         how: the federation.
         test: what accuracy is measured on; None measures none.
         seed: decides sampling, batches and dropout.
+        train: what a client does in place of `train_locally`, such as defending its update.
 
     Yields:
         Each round, when it is aggregated.
 
     Raises:
-        BadInput: if more clients are asked for than there are, or weights become NaN or infinite.
+        BadInput: if more clients are asked for than there are.
+        Diverged: if weights become NaN or infinite.
 
     >>> data = LabelledData(torch.rand(12, 3), torch.arange(12) % 2)
     >>> parts = [np.arange(0, 6), np.arange(6, 12)]
@@ -179,7 +187,7 @@ def run_rounds(
         measured = accuracy(current, test) if test is not None and due else None
         chosen = sample_clients(len(parts), how.per_round, stream(seed, "sampling", number))
         clients = tuple(
-            _serve(current, sent, data, parts[client], how, (seed, number, client))
+            _serve(current, sent, data, parts[client], how, (seed, number, client), train)
             for client in chosen
         )
         weights = [c.num_labels if how.aggregation == "fedsgd" else c.samples for c in clients]
@@ -188,7 +196,7 @@ def run_rounds(
             sent, mean, velocity, trained=trained, lr=how.server_lr, momentum=how.server_momentum
         )
         if not all(bool(torch.isfinite(value).all()) for value in after.values()):
-            raise BadInput(f"training diverged in round {number}; lower the learning rate")
+            raise Diverged(f"training diverged in round {number}; lower the learning rate")
         current.load_state_dict(after)
         yield Round(number, measured, sent, clients, after)
 
@@ -220,6 +228,7 @@ def _serve(
     own: Ints,
     how: Federation,
     who: tuple[int, int, int],
+    train: ClientTraining | None,
 ) -> ClientRound:
     """Let one client take its local steps."""
     seed, number, client = who
@@ -233,9 +242,12 @@ def _serve(
     )
     training = replace(how.training, local_steps=len(steps), batch_size=len(steps[0]))
     draw = whole_number(seed, "client", number, client)
-    after = train_locally(model, data, steps, training, seed=draw)
+    if train is None:
+        after = train_locally(model, data, steps, training, seed=draw)
+    else:
+        after = train(client, model, data, steps, training, draw)
     update = Update(sent, after)
     return ClientRound(client, update, consumed_labels(data, steps), training, len(own))
 
 
-__all__ = ["ClientRound", "Federation", "Round", "run_rounds", "sample_clients"]
+__all__ = ["ClientRound", "ClientTraining", "Federation", "Round", "run_rounds", "sample_clients"]

@@ -184,16 +184,34 @@ def defend_update(
     """
     if set(before) != set(after):
         raise BadInput("the weights before and after the update must have the same names")
+    moved = movement(before, after, head=head, buffers=buffers)
+    sent, memory = defense.apply(moved, rng, memory)
+    return moved_by(before, sent), memory
+
+
+def movement(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    *,
+    head: str,
+    buffers: frozenset[str] = frozenset(),
+    unit: float = 1.0,
+) -> Update:
+    """Take what one client's weights moved by, in multiples of a unit: -lr gives gradients."""
     moved = {
-        name: (value - before[name] if value.is_floating_point() else value)[None]
+        name: ((value - before[name]) / unit if value.is_floating_point() else value)[None]
         for name, value in after.items()
     }
-    sent, memory = defense.apply(Update(moved, head, buffers), rng, memory)
+    return Update(moved, head, buffers)
+
+
+def moved_by(before: Mapping[str, Tensor], sent: Update, *, unit: float = 1.0) -> dict[str, Tensor]:
+    """Move weights by what one client sent; the reverse of `movement`, what is withheld stays."""
     shared = {name: value.clone() for name, value in before.items()}
     for name, tensor in sent.tensors.items():
         value = tensor[0]
-        shared[name] = before[name] + value if value.is_floating_point() else value.clone()
-    return shared, memory
+        shared[name] = before[name] + unit * value if value.is_floating_point() else value.clone()
+    return shared
 
 
-__all__ = ["defend_update", "defended_gradients", "observe"]
+__all__ = ["defend_update", "defended_gradients", "moved_by", "movement", "observe"]

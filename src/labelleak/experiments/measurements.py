@@ -1,0 +1,193 @@
+"""Leak and cost of one defense after another, each measured once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import labelleak
+from labelleak.adapters.head import find_head
+from labelleak.defenses import Chain, parse_defense
+from labelleak.experiments.audit import Progress
+from labelleak.experiments.costs import Cost, measure_cost
+from labelleak.experiments.journal import Journal
+from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
+from labelleak.experiments.plan import build, plan_audit
+from labelleak.experiments.tune_options import TuneOptions
+from labelleak.interfaces import LabelledData
+from labelleak.seeding import stream, whole_number
+from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.white_box import WhiteBox
+
+NONE = "none"
+SEARCH, FRESH = "search", "fresh"
+# Parts of the journal that one round of fresh seeds may take up.
+_PARTS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanCost:
+    """What a defense costs, mean over federations; losses are taken in pairs of one seed.
+
+    Attributes:
+        accuracy: test accuracy after the rounds.
+        loss: accuracy that was lost against no defense.
+        wire_bytes: bytes of one shared update.
+        seconds_ratio: time of a client's round over its time without the defense.
+        diverged: federations in which training diverged.
+    """
+
+    accuracy: float
+    loss: float
+    wire_bytes: float
+    seconds_ratio: float
+    diverged: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields, rounded to what they are good for."""
+        digits = {"wire_bytes": 1, "seconds_ratio": 3}
+        return {key: round(value, digits.get(key, 6)) for key, value in asdict(self).items()}
+
+
+@dataclass(eq=False)
+class Measurements:
+    """Everything that a search measures, by the text form of the defense.
+
+    Attributes:
+        options: what is asked.
+        data: the data set.
+        journal: where all of it is kept.
+        meter: measures leaks.
+        progress: called with measurements done and expected.
+    """
+
+    options: TuneOptions
+    data: Dataset
+    journal: Journal
+    meter: LeakMeter
+    progress: Progress
+    _leaks: dict[tuple[str, int], Leak] = field(default_factory=dict)
+    _expected: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        options: TuneOptions,
+        out: Path,
+        *,
+        command: str = "",
+        overwrite: bool = False,
+        progress: Progress = lambda done, total: None,
+    ) -> Measurements:
+        """Check what is asked, then open the folder to begin a search or to go on with it.
+
+        Raises:
+            BadInput: for what cannot be; the sentence says what to do.
+        """
+        data = load_dataset(options.data)
+        audit = options.audit
+        _try_defenses(options, data)
+        plan_audit(audit, data=data)
+        asked = {
+            **asdict(options),
+            "data_fingerprint": data.fingerprint,
+            "labelleak": labelleak.__version__,
+        }
+        del asked["grid"]  # a grid may be added to a search that is done
+        journal = Journal.open(out, asked, overwrite=overwrite)
+        meter = LeakMeter(audit, options.attacker, data, journal, command)
+        found = cls(options, data, journal, meter, progress)
+        found.meter.tick = found.tell
+        found.tell()
+        return found
+
+    def __enter__(self) -> Measurements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let another run write."""
+        self.journal.__exit__()
+
+    def leak(self, label: str, fresh: int = 0) -> Leak:
+        """Measure what leaks under a defense.
+
+        Args:
+            label: the defense.
+            fresh: 0 for the search's seed; k for the k-th seed that the search never saw.
+        """
+        if (label, fresh) not in self._leaks:
+            rows = self.meter.measure(
+                parse_defense(label),
+                seed=self.leak_seed(fresh),
+                part=fresh * _PARTS + self._number(label),
+                phase=FRESH if fresh else SEARCH,
+            )
+            self._leaks[label, fresh] = strongest_leak(rows, self.options.attacker)
+        return self._leaks[label, fresh]
+
+    def cost(self, label: str, *, fresh: bool = False) -> MeanCost:
+        """Measure what a defense costs; ``fresh`` by seeds that the search never saw."""
+        pairs = [
+            (self._cost(label, fresh, repeat), self._cost(NONE, fresh, repeat))
+            for repeat in range(self.options.repeats)
+        ]
+        return MeanCost(
+            accuracy=_mean([own.accuracy for own, _ in pairs]),
+            loss=_mean([plain.accuracy - own.accuracy for own, plain in pairs]),
+            wire_bytes=_mean([own.wire_bytes for own, _ in pairs]),
+            seconds_ratio=_mean([own.seconds_ratio for own, _ in pairs]),
+            diverged=sum(own.diverged for own, _ in pairs),
+        )
+
+    def leak_seed(self, fresh: int) -> int:
+        """Give the seed of an audit: the one asked for, or the k-th fresh one."""
+        seed = self.options.seed
+        return whole_number(seed, "fresh leak", fresh) if fresh else seed
+
+    def expect(self, leaks: int, costs: int) -> None:
+        """Say how many more measurements are likely to be made, for the progress."""
+        options = self.options
+        units = leaks * options.initialisations * len(options.training_steps)
+        self._expected += units + costs * options.repeats
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the progress."""
+        done = len(self.journal.done) + len(self.journal.found)
+        self.progress(done, max(self._expected, done + 1))
+
+    def _number(self, label: str) -> int:
+        """Number a defense, the same in every run that searches the same families."""
+        labels = [NONE, *(one for family in self.options.ladders for one in family.labels)]
+        return labels.index(label)
+
+    def _cost(self, label: str, fresh: bool, repeat: int) -> Cost:
+        phase = FRESH if fresh else SEARCH
+        key = f"{phase}/{repeat}/{label}"
+        if key not in self.journal.found:
+            seed = whole_number(self.options.seed, "cost", phase, repeat)
+            cost = measure_cost(self.data, self.options.cohort, parse_defense(label), seed=seed)
+            self.journal.keep(key, cost.to_json())
+            self.tell()
+        return Cost(**self.journal.found[key])
+
+
+def _try_defenses(options: TuneOptions, data: Dataset) -> None:
+    """Let every family that changes training compute one gradient, before any work is begun."""
+    module = build(options.audit, data, 0).train()
+    head = find_head(module, name=None, example=data.x_train[:2], num_classes=data.num_classes)
+    few = LabelledData(data.x_train[:4], data.y_train[:4])
+    for family in options.ladders:
+        chain: Chain = parse_defense(family.labels[-1])
+        if chain.changes_training:
+            chain.gradients(WhiteBox(module, head), [few], stream(options.seed, "try"))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))
+
+
+__all__ = ["NONE", "MeanCost", "Measurements"]

@@ -1,0 +1,68 @@
+"""Local training of a client that defends itself while it trains."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labelleak.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.seeding import stream
+from labelleak.simulation.client import make_optimiser
+from labelleak.white_box import WhiteBox
+
+
+def train_defended(
+    model: WhiteBox,
+    data: LabelledData,
+    batches: np.ndarray,
+    training: LocalTraining,
+    defense: Defense,
+    *,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Take local steps whose gradients are computed as a training-time defense has it.
+
+    As `train_locally`, with `Defense.gradients` at every step: for DP-SGD each step clips and
+    adds noise of its own. What the defense does to the finished update is left to `defend_update`.
+    Running statistics of batch norm stay as they were; only parameters are trained.
+
+    Args:
+        model: the model that the server sent; left as it was.
+        data: where the client's samples lie.
+        batches: ``steps x B`` indices into the data, one row a step.
+        training: learning rate and optimiser.
+        defense: what the client does.
+        seed: seed of dropout, noise and the like.
+
+    Returns:
+        The state dict after the last step.
+
+    Raises:
+        BadInput: as the defense does, for example DP-SGD on batch normalisation.
+
+    >>> from labelleak.defenses import DPSGD
+    >>> model = WhiteBox(nn.Linear(3, 2), "")
+    >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
+    >>> batches, training = np.array([[0, 1], [2, 3]]), LocalTraining(lr=0.1, local_steps=2)
+    >>> sorted(train_defended(model, data, batches, training, DPSGD(1.0)))
+    ['bias', 'weight']
+    """
+    rng = stream(seed, "defended training", defense.label)
+    client = WhiteBox(copy.deepcopy(model.module), model.head)
+    trained: dict[str, nn.Parameter] = {
+        name: p for name, p in client.module.named_parameters() if p.requires_grad
+    }
+    optimiser = make_optimiser(trained.values(), training)
+    for batch in torch.from_numpy(batches):
+        one = LabelledData(data.inputs[batch], data.labels[batch])
+        update = defense.gradients(client, [one], rng, full=True)
+        for name, parameter in trained.items():
+            parameter.grad = update.tensors[name][0].detach().clone()
+        optimiser.step()
+    return {name: value.detach() for name, value in client.module.state_dict().items()}
+
+
+__all__ = ["train_defended"]

@@ -1,0 +1,136 @@
+"""Clients that defend every update they share, over the rounds of a federation."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from labelleak.counts import Ints
+from labelleak.defenses.composition import Part
+from labelleak.defenses.wire import wire_bytes
+from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.seeding import stream
+from labelleak.simulation.client import train_locally
+from labelleak.simulation.defended import moved_by, movement
+from labelleak.simulation.defended_client import train_defended
+from labelleak.simulation.training import accuracy
+from labelleak.updates import Memory, Update
+from labelleak.white_box import WhiteBox
+
+
+@dataclass(eq=False)
+class DefendedClients:
+    """What every client of a cohort does with a defense, to be handed to `run_rounds`.
+
+    A client that takes one plain step shares its gradient, and the defense acts on that; after
+    several steps it acts on the difference of the weights. A training-time defense changes each
+    step. What a defense keeps from round to round (error feedback) is kept per client. What it
+    withholds stays with its client, who goes on with its own value in its next round, as in
+    FedPer (Arivazhagan et al., 2019).
+
+    Attributes:
+        defense: what each client does.
+        head: module name of the head.
+        memories: what each client keeps on behalf of the defense.
+        own: the withheld weights of each client.
+        sent_bytes: bytes of every update that was shared.
+        plain_seconds: time that plain training took, over the clients that were timed.
+        seconds: time that the same clients took with the defense.
+    """
+
+    defense: Part
+    head: str
+    memories: dict[int, Memory | None] = field(default_factory=dict)
+    own: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    sent_bytes: list[float] = field(default_factory=list)
+    plain_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def train(
+        self,
+        client: int,
+        model: nn.Module,
+        data: LabelledData,
+        steps: Sequence[Ints],
+        training: LocalTraining,
+        seed: int,
+    ) -> dict[str, Tensor]:
+        """Train a client and give the weights that it shares."""
+        started = self._as_client_has_it(client, model)
+        before = {name: value.detach().clone() for name, value in started.state_dict().items()}
+        begin = time.perf_counter()
+        if self.defense.changes_training:
+            white = WhiteBox(started, self.head)
+            stacked = np.stack(steps)
+            after = train_defended(white, data, stacked, training, self.defense, seed=seed)
+        else:
+            after = train_locally(started, data, steps, training, seed=seed)
+        trained = time.perf_counter()
+        sent, shared = self._share(client, before, after, training, seed, model)
+        end = time.perf_counter()
+        if not self.defense.changes_training:
+            self._note_times(trained - begin, end - begin)
+        elif len(self.sent_bytes) % _TIMED == 0:
+            again = time.perf_counter()
+            train_locally(started, data, steps, training, seed=seed)
+            self._note_times(time.perf_counter() - again, end - begin)
+        self.sent_bytes.append(wire_bytes(self.defense, sent))
+        return shared
+
+    def accuracy(self, model: nn.Module, test: LabelledData) -> float:
+        """Give the test accuracy: of the global model, or the clients' mean with what is theirs."""
+        if not self.own:
+            return accuracy(model, test)
+        each = [accuracy(self._as_client_has_it(client, model), test) for client in self.own]
+        return float(np.mean(each))
+
+    def _as_client_has_it(self, client: int, model: nn.Module) -> nn.Module:
+        """Put a client's own weights into a copy of the global model, where it has some."""
+        if client not in self.own:
+            return model
+        mine = copy.deepcopy(model)
+        mine.load_state_dict(self.own[client], strict=False)
+        return mine
+
+    def _share(
+        self,
+        client: int,
+        before: dict[str, Tensor],
+        after: dict[str, Tensor],
+        training: LocalTraining,
+        seed: int,
+        model: nn.Module,
+    ) -> tuple[Update, dict[str, Tensor]]:
+        unit = -training.lr if shares_gradient(training) else 1.0
+        buffers = frozenset(name for name, _ in model.named_buffers())
+        moved = movement(before, after, head=self.head, buffers=buffers, unit=unit)
+        rng = stream(seed, "defense", self.defense.label)
+        sent, self.memories[client] = self.defense.apply(moved, rng, self.memories.get(client))
+        withheld = {name: after[name].clone() for name in after if name not in sent.tensors}
+        if withheld:
+            self.own[client] = withheld
+        state = model.state_dict()
+        kept = {name: state[name].detach().clone() for name in withheld}
+        return sent, {**moved_by(before, sent, unit=unit), **kept}
+
+    def _note_times(self, plain: float, defended: float) -> None:
+        self.plain_seconds += plain
+        self.seconds += defended
+
+
+# Of training-time defenses every so many updates is trained plainly too, to compare times.
+_TIMED = 10
+
+
+def shares_gradient(training: LocalTraining) -> bool:
+    """Tell whether what a client's weights moved by is -lr times its gradient."""
+    plain = training.momentum == 0 and training.weight_decay == 0 and training.proximal == 0
+    return training.local_steps == 1 and training.optimiser == "sgd" and plain
+
+
+__all__ = ["DefendedClients", "shares_gradient"]
