@@ -103,16 +103,18 @@ def audit_model(
     trials = plan.trials_of(initialisation)
     clients = Clients(plan, model, initialisation, len(trials))
     test = LabelledData(plan.data.x_test, plan.data.y_test)
-    common, extra = _provenance(plan, module, initialisation, stage)
+    common, extra = provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
     for cell in plan.cells:
         shared = clients.share(cell)
-        # An adaptive attacker imitates one shared gradient; without a defense there is none.
-        defense = cell.defense if cell.defense.links and cell.shares_gradient else None
-        known = battery.with_batches(shared.prior, shared.training, defense)
+        # One plain gradient leaves an adaptive attacker nothing to adapt to.
+        plain = cell.shares_gradient and not cell.defense.links
+        known = battery.with_batches(shared.prior, shared.training, None if plain else cell.defense)
+        if not cell.shares_gradient:
+            known = known.without(ADAPTIVE)  # these imitate one shared gradient
         missing = {**plan.left_out, **known.not_applicable(shared.observation)}
-        if not cell.defense.links:
-            missing = {name: why for name, why in missing.items() if name not in ADAPTIVE}
+        if plain:
+            missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
         more = {"not_applicable": missing} if missing else {}
         yield [
             record
@@ -129,7 +131,7 @@ def audit_model(
         ]
 
 
-def _provenance(
+def provenance(
     plan: Plan, module: nn.Module, initialisation: int, stage: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give the keys that say where records come from: the contract's, and ours beside them."""
@@ -159,6 +161,7 @@ def _provenance(
         "train_lr": options.train_lr,
         "train_batch_size": options.train_batch_size,
         "dummies": str(dummies_of(options).value),
+        "shadow_batches": options.shadow_batches,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
