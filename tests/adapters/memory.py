@@ -34,14 +34,20 @@ def warm_up(folder):
         read_tensors(folder / name)
 
 
-torch.set_num_threads(1)
-warm_up(Path(sys.argv[1]))
-for path in sys.argv[2:]:
-    gc.collect()
-    forget_peak()
-    start = resident("VmRSS")
-    try:
-        found = sum(tensor.numel() for tensor in read_tensors(path).tensors.values())
-    except BadInput:
-        found = 0
-    print(Path(path).name, resident("VmHWM") - start, found)
+def main(folder, *paths):
+    """Print of each file its name, how far memory grew, and how many numbers were read."""
+    torch.set_num_threads(1)
+    warm_up(Path(folder))
+    for path in paths:
+        gc.collect()
+        forget_peak()
+        start = resident("VmRSS")
+        try:
+            found = sum(tensor.numel() for tensor in read_tensors(path).tensors.values())
+        except BadInput:
+            found = 0
+        print(Path(path).name, resident("VmHWM") - start, found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
