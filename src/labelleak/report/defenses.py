@@ -34,6 +34,12 @@ class Leakage:
         """The cell that counts: adaptive attackers included where they were run."""
         return self.adaptive or self.usual
 
+    @property
+    def gained(self) -> bool:
+        """Whether knowing the defense changed which attacker is strongest."""
+        knows = self.adaptive is not None and any(adaptive for _, adaptive in self.adaptive.chosen)
+        return knows and self.usual is not None
+
 
 @dataclass(frozen=True)
 class Row:
