@@ -145,10 +145,20 @@ class Battery:
     ) -> Battery:
         """Prepare anew the attacks that use how batches are drawn, trained on or defended.
 
-        The others stay as they were prepared for the model.
+        The others stay as they were prepared for the model, or for the same conditions before.
         """
         known = replace(self.known, prior=prior, training=training, defense=defense)
-        users = [a for a in self.attacks if a.needs & {Need.PRIOR, Need.TRAINING, Need.DEFENSE}]
+        held = self.known
+        changed = {
+            need
+            for need, same in (
+                (Need.PRIOR, held.prior == prior),
+                (Need.TRAINING, held.training == training),
+                (Need.DEFENSE, held.defense == defense),
+            )
+            if not same
+        }
+        users = [attack for attack in self.attacks if attack.needs & changed]
         ready, refused = _prepare(users, known, self.num_classes, self.seed)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
         of_training = check_training(known)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +18,7 @@ from labelleak.commands.run import (
     run_into,
 )
 from labelleak.commands.terminal import command_line, interruptible, progress_bar
-from labelleak.errors import unknown_name
+from labelleak.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 # Experiments that are no grids; all but the first take long and are run by name only.
 OTHERS = (
-    *("signals", "attacks", "verdicts", "home"),
+    *("signals", "attacks", "verdicts", "home", "defenses", "compression_rounds"),
     *("unknown_size", "rounds", "shadow", "shadow_studies"),
 )
 
@@ -60,6 +62,8 @@ def paper(
     elif name in PRESETS:
         _preset(name, out, data, where, quick=quick, seed=seed, overwrite=overwrite)
         print(f"\nfigure   {out / 'curves.svg'}\ntable    {out / 'curves.md'}")
+        if name == "compression_finding":
+            print(f"summary  {_summary(out)}")
     elif name == "signals":
         _signals(out, data, seed)
     elif name == "attacks":
@@ -76,6 +80,10 @@ def paper(
         _shadow(data, model, out, seed)
     elif name == "shadow_studies":
         _shadow_studies(data, model, out, seed)
+    elif name == "defenses":
+        _defenses(data, out, seed)
+    elif name == "compression_rounds":
+        _compression_rounds(data, out, seed, quick=quick)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -222,6 +230,84 @@ def _shadow_studies(data: str, model: str, out: Path, seed: int) -> None:
     with progress_bar("studies", "studies") as advance:
         target = run_studies(plan, out, other=other or None, progress=advance)
     print(f"{target.read_text(encoding='utf-8')}\nwrote {target}")
+
+
+def _summary(out: Path) -> Path:
+    """Write the tables of the compression finding from its records."""
+    from labelleak.experiments.compression_tables import make_finding_tables
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    path = out / "summary.md"
+    write_whole(path, make_finding_tables(read_records(out / "records.jsonl")))
+    return path
+
+
+def _defenses(data: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.audit import open_journal, run_plan
+    from labelleak.experiments.defense_costs import cohort_of, measure_costs
+    from labelleak.experiments.defense_table import (
+        DEFENSES,
+        make_defense_table,
+        plan_defenses,
+    )
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    plan = plan_defenses(data, seed=seed, command=command_line())
+    with (
+        open_journal(plan, out) as journal,
+        interruptible(journal.records),
+        progress_bar("leakage", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
+    cohort = cohort_of()
+    with progress_bar("cost", "federations") as advance:
+        costs = measure_costs(plan.data, cohort, DEFENSES, (seed,), progress=advance)
+    rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
+    table = make_defense_table(read_records(out / "records.jsonl"), costs, rate)
+    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
+    write_whole(out / "defenses.md", table)
+    print(f"{table}\nrecords  {out / 'records.jsonl'}\ntable    {out / 'defenses.md'}")
+
+
+def _compression_rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
+    from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
+    from labelleak.experiments.compression_tables import make_cost_table, make_round_tables
+    from labelleak.experiments.defense_costs import cohort_of, measure_costs
+    from labelleak.simulation.datasets import load_dataset
+    from labelleak.whole_files import write_whole
+
+    dataset = load_dataset(data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
+    options = RoundsOptions(seed=seed)
+    if quick:
+        options = replace(options, rounds=2, clients=5, initialisations=1)
+    with progress_bar("rounds", "rounds") as advance:
+        rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
+    write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
+    write_whole(out / "rounds.md", make_round_tables(rows))
+    print(f"table    {out / 'rounds.md'}")
+    if quick:
+        return
+    with progress_bar("cost", "federations") as advance:
+        costs = [
+            row
+            for activation in options.activations
+            for row in measure_costs(
+                dataset,
+                cohort_of(activation),
+                DEFENSES,
+                (seed, seed + 1),
+                progress=advance,
+            )
+        ]
+    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
+    write_whole(out / "costs.md", make_cost_table(costs))
+    print(f"costs    {out / 'costs.md'}")
 
 
 __all__ = ["paper"]

@@ -26,6 +26,7 @@ from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.record import Record, read_records
 from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
 from labelleak.whole_files import write_whole
@@ -105,11 +106,17 @@ def audit_model(
     test = LabelledData(plan.data.x_test, plan.data.y_test)
     common, extra = provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
+    gradients = Gradients()
+    batteries: dict[tuple[str, bool], Battery] = {}
     for cell in plan.cells:
         shared = clients.share(cell)
         # One plain gradient leaves an adaptive attacker nothing to adapt to.
         plain = cell.shares_gradient and not cell.defense.links
-        known = battery.with_batches(shared.prior, shared.training, None if plain else cell.defense)
+        place = (cell.defense.label, cell.shares_gradient)
+        last = batteries.get(place, battery)
+        defense = None if plain else last.known.defense or KnownDefense(cell.defense, gradients)
+        known = last.with_batches(shared.prior, shared.training, defense)
+        batteries[place] = known
         if not cell.shares_gradient:
             known = known.without(ADAPTIVE)  # these imitate one shared gradient
         missing = {**plan.left_out, **known.not_applicable(shared.observation)}

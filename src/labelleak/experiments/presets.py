@@ -23,6 +23,7 @@ PRESETS = (
     "aggregates",
     "noise",
     "compression",
+    "compression_finding",
     "privacy",
 )
 

@@ -160,16 +160,27 @@ class Clients:
         victims = self.plan.roles.victims
         each = drawn.reshape(-1, drawn.shape[-1])
         sent = defended_gradients(
-            self.model, victims, each, defense, seed=seed, full=self._needs_all
+            self.model,
+            victims,
+            each,
+            defense,
+            seed=seed,
+            full=self._needs_all,
+            table=self._table if self.gradient_path == TABLE else None,
         )
         return average_clients(sent, drawn.shape[1])
+
+    @cached_property
+    def _table(self) -> HeadTable:
+        """The head table of the victims, built once for all cells."""
+        return HeadTable.build(self.model, self.plan.roles.victims)
 
     @cached_property
     def _gradients(self) -> Callable[[np.ndarray], Observation]:
         """Make the gradients of ``T x B`` batches."""
         victims = self.plan.roles.victims
         if self.gradient_path == TABLE:
-            return HeadTable.build(self.model, victims).gradients
+            return self._table.gradients
         seed = whole_number(self.plan.options.seed, "forward", self.initialisation)
         return lambda batches: autograd_gradients(
             self.model, victims, batches, seed=seed, full=self._needs_all

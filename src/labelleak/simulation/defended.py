@@ -30,6 +30,7 @@ def defended_gradients(
     *,
     seed: int = 0,
     full: bool = False,
+    table: HeadTable | None = None,
 ) -> Observation:
     """Give what an attacker sees of batches whose clients use a defense, each in its first round.
 
@@ -43,6 +44,7 @@ def defended_gradients(
         defense: what each client does.
         seed: seed of dropout, noise and the like.
         full: keep the defended gradients of all other parameters too.
+        table: the head table of this very model and data, if it was built already.
 
     Returns:
         An observation of T trials with N = B samples each. A withheld bias is None; a withheld
@@ -57,7 +59,7 @@ def defended_gradients(
     """
     rng = stream(seed, "defense", defense.label)
     if not full and defense.sees is not Sees.UPDATE and model.is_per_sample(data.inputs):
-        table = _table(model, data, as_part(defense))
+        table = _table(model, data, as_part(defense), table)
         if table is not None:
             update = _finished(as_part(defense), _of(table.gradients(batches), model), batches, rng)
             return observe(defense.apply(update, rng)[0], model, batches)
@@ -86,12 +88,14 @@ def _raw(
     return _of(autograd_gradients(model, data, batches, seed=own, full=wide), model)
 
 
-def _table(model: WhiteBox, data: LabelledData, defense: Part) -> HeadTable | None:
-    """Build the head table as training-time defenses change it, or None where they cannot."""
+def _table(
+    model: WhiteBox, data: LabelledData, defense: Part, table: HeadTable | None
+) -> HeadTable | None:
+    """Give the head table as training-time defenses change it, or None where they cannot."""
     changes = [part for part in defense.parts if isinstance(part, TrainingChange)]
     if len(changes) > 1:
         return None
-    table = HeadTable.build(model, data)
+    table = table or HeadTable.build(model, data)
     for change in changes:
         altered = change.alter_table(model, data, table.inputs, table.errors)
         if altered is None:
