@@ -20,8 +20,9 @@ from labelleak.seeding import stream
 
 CallNext = Callable[[Message, Context], Message]
 LabelsOf = Callable[[Message, Context], ArrayLike]
-# Half of what was left to learn. The largest advantage of a dozen attacks on one update that
-# tells nothing stays well below it for batches of 8 and more.
+# Half of what was left to learn. Updates of pure noise exceed it by chance, since it is held
+# against the largest of a dozen advantages: of 150 with evenly drawn labels of ten classes 30 %
+# did for one label, 17 % for 4, 3 % for 8, and at most 1.3 % for 16, 32 and 64.
 LIMIT = 0.5
 # Flower's code for a mod that could not let a message pass.
 WITHHELD = 6
@@ -215,7 +216,8 @@ def audit_mod(
     come from `report_labels` in the client's training, or from ``labels``; they stay here.
 
     The largest advantage of any attack that reads the update is held against the limit. It is
-    one update's figure and has no interval, so for very small batches chance alone may exceed it.
+    one update's figure and has no interval: updates of pure noise exceeded 0.5 in 3 % of batches
+    of 8 labels, and in every third of one label.
 
     Policies: ``record`` writes and lets pass, also when the audit fails. ``warn`` notes an event
     too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
