@@ -63,11 +63,11 @@ def refuse_beside(message: Message) -> None:
             than anybody reports of a round.
     """
     numbers = text = 0
-    for record in (
-        *message.content.metric_records.values(),
-        *message.content.config_records.values(),
-    ):
-        for name, value in record.items():
+    content = message.content
+    reported = [record.items() for record in content.metric_records.values()]
+    configured = [record.items() for record in content.config_records.values()]
+    for values in (*reported, *configured):
+        for name, value in values:
             if isinstance(value, (list, bytes)):
                 raise BadInput(f"{name!r} in the reply is a {type(value).__name__}, not one value")
             numbers += 1
