@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test bench check lint types tests wheel slow test-slow clean
 
 demo: .venv/core
-	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 \
+	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
 		--out demo --overwrite
 	@echo "Open demo/report.html in a browser."
 

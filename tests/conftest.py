@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+# Doctests that need an extra; they are skipped in an environment that has the core only.
+NEEDS_DATASETS = {
+    "labelleak.simulation.dataset_columns.import_datasets",
+    "labelleak.simulation.dataset_columns.parts_from_rows",
+    "labelleak.simulation.dataset_local.read_image_folder",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_spec("datasets") is None:
+        for item in items:
+            if item.name in NEEDS_DATASETS:
+                item.add_marker(pytest.mark.skip(reason="needs labelleak[data]"))
 
 
 @pytest.fixture(scope="session")

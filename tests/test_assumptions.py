@@ -13,11 +13,20 @@ from contract import scenarios
 from labelleak.assumptions import check_model, check_update
 from labelleak.attacks import ATTACKS
 from labelleak.battery import Battery
+from labelleak.errors import BadInput
 from labelleak.flags import FLAGS
-from labelleak.interfaces import Estimate, Knowledge, LabelledData, Need
+from labelleak.interfaces import (
+    Estimate,
+    Knowledge,
+    LabelledData,
+    LocalTraining,
+    Need,
+    prepare,
+)
 from labelleak.observation import Observation
-from labelleak.priors import free_guess
+from labelleak.priors import UniformPrior, free_guess
 from labelleak.score import Truth
+from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import WhiteBox
 
@@ -113,6 +122,15 @@ def blind(scenario):
     return {"observation": few.observation, "known": Knowledge()}
 
 
+def weights_seen(lr):
+    """Observe a client's weights before and after, its learning rate known or not."""
+    model, data = scenarios.network(), scenarios.blobs(5)
+    how = LocalTraining(lr=0.01, batch_size=8)
+    update, _ = run_client(model, data, np.arange(8)[None], how)
+    seen = Observation.from_update(update.before, update.after, head="2", lr=lr, batch_size=8)
+    return {"observation": seen}
+
+
 TRAINING = RELU.known.training
 CASES = {
     "no_bias": ({"observation": changed(bias=lambda b: None)}, {}),
@@ -127,6 +145,19 @@ CASES = {
         {"known": known(training=replace(TRAINING, optimiser="adam"))},
         {"known": known(training=TRAINING)},
     ),
+    "gradient_clipping": (
+        {"known": known(training=replace(TRAINING, clip_norm=1.0))},
+        {"known": known(training=TRAINING)},
+    ),
+    "label_smoothing": (
+        {"known": known(training=replace(TRAINING, label_smoothing=0.1))},
+        {"known": known(training=TRAINING)},
+    ),
+    "class_weights": (
+        {"known": known(training=replace(TRAINING, class_weights=(1.0, 1.0, 1.0, 1.0, 2.0)))},
+        {"known": known(training=replace(TRAINING, class_weights=(2.0,) * 5))},
+    ),
+    "learning_rate_unknown": (weights_seen(None), weights_seen(0.01)),
     "several_local_steps": ({"observation": changed(local_steps=2)}, {}),
     "soft_labels": (one_sample(0.2), one_sample(0.0)),
     "not_cross_entropy": (
@@ -170,6 +201,38 @@ def test_a_flag_is_raised_where_it_should_be_and_not_close_by(name):
 def test_head_inputs_below_zero_are_seen_in_the_gradient_alone():
     assert raised(**blind(TANH))["negative_head_inputs"] > 0.8
     assert raised(**blind(RELU))["negative_head_inputs"] < 0.2
+
+
+def test_attacks_that_an_unknown_learning_rate_leaves_alone_read_no_size():
+    meaning = FLAGS["learning_rate_unknown"]
+    seen = replace(RELU.observation, rest=None)
+    for name, attack in ATTACKS.items():
+        if meaning.touches(name) or Need.FULL_GRADIENT in attack.needs:
+            continue
+        answers = []
+        for factor in (1.0, 1 / 32, 64.0):  # powers of 2, which round nothing
+            scaled = replace(seen, weight=seen.weight * factor, bias=seen.bias * factor)
+            ready = prepare(attack(), RELU.known, 5, np.random.default_rng(0))
+            answers.append(ready(scaled).counts)
+        assert (answers[0] == answers[1]).all(), name
+        assert (answers[0] == answers[2]).all(), name
+
+
+def test_without_a_learning_rate_weight_decay_is_not_undone():
+    update = {"w": torch.zeros(2, 3)}
+    with pytest.raises(BadInput, match="give --lr"):
+        Observation.from_update(update, update, head="", lr=None, weight_decay=0.1)
+
+
+def test_a_battery_for_new_batches_speaks_of_their_training():
+    battery = Battery.prepare([ATTACKS["llg"]()], replace(RELU.known, training=None), 5)
+    told = battery.with_batches(UniformPrior(), replace(TRAINING, optimiser="adam", clip_norm=1.0))
+    (outcome,) = told.run(RELU.observation, RELU.truth)
+    names = {flag.name for flag in outcome.flags}
+    assert "adaptive_optimiser" in names
+    assert "gradient_clipping" not in names  # LLG reads no size
+    (outcome,) = told.with_batches(UniformPrior(), TRAINING).run(RELU.observation, RELU.truth)
+    assert "adaptive_optimiser" not in {flag.name for flag in outcome.flags}
 
 
 def test_every_flag_has_its_case_a_meaning_and_known_attacks():

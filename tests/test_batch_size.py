@@ -9,7 +9,6 @@ from torch import nn
 
 from labelleak.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.experiments.unknown_batch_size import measure_cost, overlap
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.simulation.client import run_client
@@ -152,13 +151,3 @@ def test_noise_of_a_mean_posterior_grows_with_the_candidate():
     posterior = MeanPosterior(np.full(2, 0.5), np.eye(2), np.full(2, 0.1), 100, 0.0, "")
     noise = posterior.noise(np.array([1.0, 100.0]))[:, 0]
     assert noise == pytest.approx([0.1 * np.sqrt(1.01), 0.1 * np.sqrt(200)], rel=1e-4)
-
-
-def test_the_cost_of_not_knowing_n_is_small_untrained_and_bounded_by_the_overlap():
-    found = list(measure_cost(batch_sizes=[8, 32], trials=12))
-    assert [one.attack for one in found] == ["llg", "llbg", "llg_plus"] * 2
-    for one in found:
-        assert one.right > 0.8
-        assert one.asr_known - one.asr_estimated < 0.1
-        assert 0 < one.asr_free < 1
-    assert overlap(np.array([3, 0]), np.array([3, 0])) == 1.0

@@ -14,7 +14,7 @@ from labelleak.battery import STANDARD
 from labelleak.record import read_records
 
 QUICK = ["--batch-sizes=1,4", "--schemes=iid", "--trials=4"]
-QUICK += ["--initialisations=2", "--training-steps=0"]
+QUICK += ["--initialisations=2", "--training-steps=0", "--shadow-batches=20"]
 
 
 def run(*words, cwd=None, env=None):
@@ -130,6 +130,7 @@ def test_help_names_every_command_and_option():
 def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(tmp_path):
     words = ["audit", "--out", str(tmp_path), "--schemes", "iid", "--batch-sizes", "1,2"]
     words += ["--trials", "400", "--initialisations", "400", "--training-steps", "0"]
+    words += ["--shadow-batches", "20"]
     started = subprocess.Popen(
         [sys.executable, "-m", "labelleak", *words], stderr=subprocess.PIPE, text=True
     )

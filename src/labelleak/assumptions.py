@@ -58,7 +58,7 @@ def check_model(known: Knowledge) -> list[Flag]:
     Args:
         known: what is granted; what is not granted is not checked.
     """
-    flags = list(_training(known))
+    flags = check_training(known)
     if known.model is not None:
         flags += _architecture(known.model)
         seen = _look(known)
@@ -85,6 +85,7 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
     """
     return [
         _one("no_bias", observation.bias is None, float(observation.bias is None)),
+        _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
         _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
         *_samples(observation),
         *_sums(observation),
@@ -98,11 +99,27 @@ def _one(name: str, raised: bool, figure: float) -> Flag:
     return Flag(name, np.asarray(raised), np.asarray(figure))
 
 
-def _training(known: Knowledge) -> Iterator[Flag]:
-    if known.training is not None:
-        yield _one("momentum", known.training.momentum > 0, known.training.momentum)
-        adam = known.training.optimiser == "adam"
-        yield _one("adaptive_optimiser", adam, float(adam))
+def check_training(known: Knowledge) -> list[Flag]:
+    """Check what is known of the client's training; nothing where nothing is.
+
+    >>> from labelleak.interfaces import LocalTraining
+    >>> flags = check_training(Knowledge(training=LocalTraining(lr=0.1, clip_norm=1.0)))
+    >>> [flag.name for flag in flags if flag.raised]
+    ['gradient_clipping']
+    """
+    how = known.training
+    if how is None:
+        return []
+    adam, clipped = how.optimiser == "adam", how.clip_norm is not None
+    weights = how.class_weights or (1.0,)
+    spread = max(weights) / min(weights)
+    return [
+        _one("momentum", how.momentum > 0, how.momentum),
+        _one("adaptive_optimiser", adam, float(adam)),
+        _one("gradient_clipping", clipped, how.clip_norm or 0.0),
+        _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
+        _one("class_weights", spread > 1, spread),
+    ]
 
 
 def _architecture(model: WhiteBox) -> Iterator[Flag]:

@@ -107,6 +107,7 @@ def estimate_batch_size(
     largest: int = 1024,
     reduction: Literal["mean", "sum"] = "mean",
     assume_uniform: bool = False,
+    posterior: MeanPosterior | None = None,
 ) -> BatchSize:
     """Estimate N from the bias gradient b of one update.
 
@@ -136,6 +137,7 @@ def estimate_batch_size(
         largest: largest N that is tried.
         reduction: how the client reduces its loss over the batch.
         assume_uniform: take p = 1/K instead of the model's, an assumption of its own.
+        posterior: p, if it was made before; then the model is not run again for every update.
 
     Raises:
         NotApplicable: if the bias gradient or every source of p is missing.
@@ -152,19 +154,19 @@ def estimate_batch_size(
         raise NotApplicable("the batch size is read from the bias gradient, which is not known")
     if observation.trials:
         raise BadInput("the batch size is estimated for one update at a time")
-    posterior = _posterior(observation, known, assume_uniform)
+    held = posterior or _posterior(observation, known, assume_uniform)
     steps, gradient = observation.local_steps, observation.bias_gradient
     candidates = np.arange(steps, largest + 1, steps, dtype=np.float64)
     if not candidates.size:
         raise BadInput(f"with {steps} local steps there is no batch size up to {largest} to try")
     scale = candidates[:, None] if reduction == "mean" else 1.0
-    counts = candidates[:, None] * posterior.mean - scale * (posterior.solve @ gradient)
-    fits = _fit_to_whole(counts, posterior.noise(candidates))
+    counts = candidates[:, None] * held.mean - scale * (held.solve @ gradient)
+    fits = _fit_to_whole(counts, held.noise(candidates))
     if reduction == "sum":  # a count's density given N, not given the share that it makes of N
         fits -= np.log1p(candidates)[:, None]
     # The last count follows from the others, so one class's worth of the fit tells nothing.
     logs = fits.sum(axis=1) * (1 - 1 / observation.num_classes)
-    return _rank(candidates, logs, posterior.assumes)
+    return _rank(candidates, logs, held.assumes)
 
 
 def least_batch_size(bias: Floats) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from labelleak.assumptions import Flag, check_model, check_update
+from labelleak.assumptions import Flag, check_model, check_training, check_update
 from labelleak.errors import NotApplicable
 from labelleak.flags import FLAGS
 from labelleak.interfaces import (
@@ -32,10 +32,10 @@ from labelleak.seeding import stream
 
 # A weaker attack's lead in ASR that is worth a flag.
 WEAKER_LEAD = 0.02
-# The standard battery is fixed, so that audits of different hands can be compared: every attack
-# on label counts that answers in well under a millisecond for ten classes. Left to be named: rlg
-# (linear programs), dlg and client_simulation (training), soft_label (one sample).
-STANDARD = (
+# Every attack on label counts that answers in well under a millisecond for ten classes and needs
+# no fitting. Left to be named: rlg (linear programs), dlg and client_simulation (training),
+# soft_label (one sample), and those that need several local steps.
+RULES = (
     "random",
     "free",
     "llg",
@@ -52,9 +52,12 @@ STANDARD = (
     "rlu",
     "gradient_regression",
 )
+# The standard battery is fixed, so that audits of different hands can be compared: the rules, and
+# the strongest attack known, which learns from batches of the attacker's own.
+STANDARD = (*RULES, "shadow")
 
 # These solve a system of K classes for every trial; above so many classes they must be named.
-COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression"})
+COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression", "shadow"})
 MANY_CLASSES = 256
 
 
@@ -158,9 +161,19 @@ class Battery:
         users = [attack for attack in self.attacks if attack.needs & changed]
         ready, refused = _prepare(users, known, self.num_classes, self.seed)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
+        of_training = check_training(known)
+        again = {flag.name for flag in of_training}
         return replace(
-            self, ready={**self.ready, **ready}, refused={**kept, **refused}, known=known
+            self,
+            ready={**self.ready, **ready},
+            refused={**kept, **refused},
+            known=known,
+            flags=(*(f for f in self.flags if f.name not in again), *of_training),
         )
+
+    def without(self, names: Collection[str]) -> Battery:
+        """Leave some attacks out."""
+        return replace(self, attacks=tuple(a for a in self.attacks if a.name not in names))
 
     def not_applicable(self, observation: Observation) -> dict[str, str]:
         """Say of each attack that cannot answer this observation why."""

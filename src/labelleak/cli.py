@@ -15,6 +15,7 @@ from labelleak.commands.capture import capture
 from labelleak.commands.gate import gate
 from labelleak.commands.paper import paper
 from labelleak.commands.run import run
+from labelleak.commands.tune import tune
 from labelleak.commands.watch import watch
 from labelleak.errors import LabelleakError
 
@@ -69,6 +70,7 @@ app.command()(attack)
 app.command()(capture)
 app.command()(run)
 app.command()(paper)
+app.command()(tune)
 app.command()(gate)
 app.command()(watch)
 

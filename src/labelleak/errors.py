@@ -14,12 +14,12 @@ class BadInput(LabelleakError, ValueError):
     """What was handed in cannot be used; the sentence says why and what to do (exit status 2)."""
 
 
-class MissingExtra(BadInput, ImportError):
-    """An optional library is not installed; the sentence names the extra that brings it."""
-
-
 class Diverged(BadInput):
     """Training led to weights that are NaN or infinite."""
+
+
+class MissingExtra(BadInput, ImportError):
+    """An optional library is not installed; the sentence names the extra that brings it."""
 
 
 class NotApplicable(LabelleakError):

@@ -16,6 +16,15 @@ CALIBRATED = frozenset(
     {"llg_star", "llg_plus", "zlg", "pplr", "rlu", "gradient_regression", "llbg_measured"}
 )
 IMITATORS = frozenset({"llg_star_adaptive", "llg_plus_adaptive", "gradient_regression_adaptive"})
+SHADOWS = frozenset({"shadow", "shadow_adaptive"})
+# These read labels from sizes; the others from signs, or from the ratios of rows.
+SIZES = (
+    CALIBRATED
+    | TRAJECTORIES
+    | IMITATORS
+    | SHADOWS
+    | frozenset({"llg_repaired", "llbg", "ilrg", "soft_label", "dlg", "client_simulation"})
+)
 STATIC = IMITATORS | CALIBRATED | SIGNS | frozenset({"ebi", "llbg", "ilrg", "soft_label", "dlg"})
 
 
@@ -68,6 +77,26 @@ FLAGS: dict[str, Meaning] = {
         "the client's optimiser scales each coordinate (Adam), so sizes say little",
         STATIC | TRAJECTORIES,
         "use client_simulation, which trains as the client does",
+    ),
+    "gradient_clipping": Meaning(
+        "the client clips its gradient, which may be shorter than the labels made it",
+        SIZES - {"client_simulation"},
+        "use client_simulation, which clips as the client does, or llg, which reads no size",
+    ),
+    "label_smoothing": Meaning(
+        "the client smooths its labels: every class has a share of every label",
+        (STATIC | TRAJECTORIES | SHADOWS | PRESENCE) - {"soft_label"},
+        "use client_simulation, which smooths as the client does",
+    ),
+    "class_weights": Meaning(
+        "the client's loss weighs classes, so counts come out times their weights",
+        STATIC | TRAJECTORIES | SHADOWS,
+        "use client_simulation, which weighs as the client does",
+    ),
+    "learning_rate_unknown": Meaning(
+        "the learning rate is not known, so the gradient is known up to a factor only",
+        SIZES,
+        "give the learning rate, or use llg, which reads no size",
     ),
     "several_local_steps": Meaning(
         "the update sums several local steps, along which the model moved",

@@ -28,6 +28,8 @@ class Observation:
         local_steps: optimiser steps behind the update; 1 is FedSGD.
         rest: gradients of the other parameters by name, ``*R x ...``, for the attacks that
             need the whole gradient; None when they were not kept.
+        lr_known: False where the learning rate was not known, so that the gradients stand up to
+            one positive factor; signs and ratios hold, sizes do not.
 
     Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
     """
@@ -37,6 +39,7 @@ class Observation:
     num_samples: int | None = None
     local_steps: int = 1
     rest: Mapping[str, Tensor] | None = None
+    lr_known: bool = True
 
     def __post_init__(self) -> None:
         if self.weight is None and self.bias is None:
@@ -104,7 +107,7 @@ class Observation:
         after: Mapping[str, Tensor],
         *,
         head: str,
-        lr: float,
+        lr: float | None,
         local_steps: int = 1,
         batch_size: int | None = None,
         momentum: float = 0.0,
@@ -126,7 +129,8 @@ class Observation:
             before: state dict that the server sent (leading dimensions ``*R`` allowed).
             after: state dict that the client returned.
             head: module name of the head; ``""`` when the model is the head itself.
-            lr: learning rate of the client's SGD.
+            lr: learning rate of the client's SGD; None where it is not known. The gradients then
+                come out times it, `lr_known` is False, and a flag is raised.
             local_steps: optimiser steps that the client took.
             batch_size: labels per step; None when unknown.
             momentum: SGD momentum, buffer empty at the start, as in ``torch.optim.SGD``.
@@ -140,7 +144,8 @@ class Observation:
 
         Raises:
             BadInput: if the head's weight or a name of the rest is not in both dicts, shapes
-                differ, or lr is not above 0; and as `from_gradient`.
+                differ, lr is not above 0, or weight decay or a proximal term is to be undone
+                without it; and as `from_gradient`.
 
         >>> before = {"fc.weight": torch.zeros(2, 3)}
         >>> after = {"fc.weight": torch.tensor([[0.2, 0.2, 0.2], [-0.2, -0.2, -0.2]])}
@@ -148,7 +153,12 @@ class Observation:
         >>> seen.row_sums.round(6).tolist(), seen.num_samples
         ([-6.0, 6.0], 4)
         """
-        if not lr > 0:
+        if lr is None and (weight_decay or proximal):
+            raise BadInput(
+                "weight decay and a proximal term are undone with the learning rate only; give --lr"
+            )
+        rate = 1.0 if lr is None else lr
+        if not rate > 0:
             raise BadInput(f"the learning rate must be above 0, not {lr}")
         if local_steps < 1:
             raise BadInput(f"local_steps must be at least 1, not {local_steps}")
@@ -162,7 +172,7 @@ class Observation:
         def mean_gradient(name: str) -> Tensor:
             start, end = _pair(before, after, name)
             moved = end - start
-            gradient = -moved / (lr * total)
+            gradient = -moved / (rate * total)
             gradient -= weight_decay * (start + progress * moved)
             gradient -= proximal * progress * moved
             return gradient
@@ -175,6 +185,7 @@ class Observation:
             None if batch_size is None else batch_size * local_steps,
             local_steps,
             None if others is None else {name: mean_gradient(name) for name in others},
+            lr is not None,
         )
 
     @property

@@ -13,12 +13,21 @@ import numpy as np
 import torch
 
 FILES = {}
+REASONS = {}
 
 
-def bad(make):
-    """Put a maker into the corpus; it returns bytes to write, or writes the path itself."""
-    FILES[make.__name__] = make
-    return make
+def bad(reason):
+    """Put a maker into the corpus, with words of the sentence that refuses its file.
+
+    A maker returns bytes to write, or writes the path itself.
+    """
+
+    def put(make):
+        FILES[make.__name__] = make
+        REASONS[make.__name__] = reason
+        return make
+
+    return put
 
 
 def header(entries, data=b"", length=None, raw=None):
@@ -90,52 +99,52 @@ def patched(content, entry, offset, value):
 # --- no file at all -------------------------------------------------------------------------------
 
 
-@bad
+@bad("a folder")
 def folder(path):
     path.mkdir()
 
 
-@bad
+@bad("a pipe")
 def pipe(path):
     os.mkfifo(path)
 
 
-@bad
+@bad("levels of symbolic")
 def symlink_loop(path):
     path.symlink_to(path)
 
 
-@bad
+@bad("No such file")
 def dangling_symlink(path):
     path.symlink_to(path.with_name("nowhere"))
 
 
-@bad
+@bad("a device")
 def endless_device(path):
     path.symlink_to("/dev/zero")
 
 
-@bad
+@bad("is empty")
 def empty(path):
     return b""
 
 
-@bad
+@bad("no whole")
 def one_byte(path):
     return b"P"
 
 
-@bad
+@bad("no whole")
 def plain_text(path):
     return b"weights, as promised\n" * 40
 
 
-@bad
+@bad("never unpickled")
 def bare_pickle(path):
     return pickle.dumps({"fc.weight": [1.0]})
 
 
-@bad
+@bad("never unpickled")
 def hostile_bare_pickle(path):
     return pickle.dumps(Calls(os.system, f"touch {path}.ran"))
 
@@ -143,139 +152,144 @@ def hostile_bare_pickle(path):
 # --- safetensors ----------------------------------------------------------------------------------
 
 
-@bad
+@bad("no whole")
 def header_longer_than_file(path):
     return header({}, length=10**6)
 
 
-@bad
+@bad("no whole")
 def header_length_overflows(path):
     return header({}, length=2**64 - 1)
 
 
-@bad
+@bad("has a header of")
 def huge_header(path):
     return header(None, raw=b'{"a":"' + b"x" * (3 * 2**20) + b'"}')
 
 
-@bad
+@bad("is no safetensors")
 def header_no_json(path):
     return header(None, raw=b"{weights}")
 
 
-@bad
+@bad("no JSON object")
 def header_no_object(path):
     return header(["fc.weight"])
 
 
-@bad
+@bad("is no safetensors")
 def header_nested(path):
     return header(None, raw=b"[" * 10**5)
 
 
-@bad
+@bad("is no safetensors")
 def header_huge_number(path):
     return header(None, raw=b'{"a":' + b"9" * 10**5 + b"}")
 
 
-@bad
+@bad("is no safetensors")
 def header_not_unicode(path):
     return header(None, raw=b'{"\xff\xfe": 1}')
 
 
-@bad
+@bad("holds no tensors")
 def no_tensors(path):
     return header({})
 
 
-@bad
+@bad("names 'w' twice")
 def repeated_name(path):
     one = json.dumps(tensor([1], [0, 4]))
     return header(None, raw=f'{{"w": {one}, "w": {one}}}'.encode(), data=bytes(4))
 
 
-@bad
+@bad("absurd name")
 def absurd_name(path):
     return header({"x" * 10**4: tensor([1], [0, 4])}, bytes(4))
 
 
-@bad
+@bad("absurd name")
 def control_characters(path):
     return header({"fc\n\x1b[2J.weight": tensor([1], [0, 4])}, bytes(4))
 
 
-@bad
+@bad("invalid shape")
 def shape_lies(path):
     return header({"w": tensor([1000, 1000], [0, 4])}, bytes(4))
 
 
-@bad
+@bad("overflow")
 def shape_overflows(path):
     return header({"w": tensor([2**33, 2**33], [0, 4])}, bytes(4))
 
 
-@bad
+@bad("an impossible shape")
 def shape_negative(path):
     return header({"w": tensor([-1, 4], [0, 4])}, bytes(4))
 
 
-@bad
+@bad("an impossible shape")
 def shape_of_many_sides(path):
     return header({"w": tensor([1] * 1000, [0, 4])}, bytes(4))
 
 
-@bad
+@bad("an impossible shape")
+def shape_nested(path):
+    return header(None, raw=b'{"w":{"dtype":"F32","shape":[' + b"[" * 900 + b"]" * 900 + b"]}}")
+
+
+@bad("not described")
 def shape_no_list(path):
     return header({"w": tensor("all", [0, 4])}, bytes(4))
 
 
-@bad
+@bad("invalid offset")
 def offsets_overlap(path):
     return header({"v": tensor([2], [0, 8]), "w": tensor([2], [4, 12])}, bytes(12))
 
 
-@bad
+@bad("invalid offset")
 def offsets_backwards(path):
     return header({"w": tensor([1], [4, 0])}, bytes(4))
 
 
-@bad
+@bad("invalid offset")
 def offsets_with_gap(path):
     return header({"w": tensor([1], [8, 12])}, bytes(12))
 
 
-@bad
+@bad("incomplete metadata")
 def data_cut_short(path):
     return header({"w": tensor([4], [0, 16])}, bytes(15))
 
 
-@bad
+@bad("incomplete metadata")
 def data_left_over(path):
     return header({"w": tensor([1], [0, 4])}, bytes(40))
 
 
-@bad
+@bad("complex numbers")
 def complex_numbers(path):
     return header({"w": tensor([1], [0, 8], "C64")}, bytes(8))
 
 
-@bad
+@bad("F8_E4M3")
 def eight_bit_floats(path):
     return header({"w": tensor([4], [0, 4], "F8_E4M3")}, bytes(4))
 
 
-@bad
+@bad("F4000")
 def unknown_numbers(path):
     return header({"w": tensor([4], [0, 4], "F4000")}, bytes(4))
 
 
-@bad
+@bad("NaN or infinite")
 def nan_numbers(path):
     data = np.array([[0, np.nan], [1, 2]], dtype="<f4").tobytes()
     return header({"fc.weight": tensor([2, 2], [0, 16])}, data)
 
 
-@bad
+@bad("NaN or infinite")
 def infinite_numbers(path):
     data = np.array([[0, 1], [-np.inf, 2]], dtype="<f4").tobytes()
     return header({"fc.weight": tensor([2, 2], [0, 16])}, data)
@@ -284,17 +298,18 @@ def infinite_numbers(path):
 # --- npz ------------------------------------------------------------------------------------------
 
 
-@bad
+@bad("not a whole zip")
 def npz_cut_short(path):
     return archive([("w.npy", npy())])[:-30]
 
 
-@bad
+@bad("nothing in it")
 def npz_nothing_in_it(path):
-    return b"PK\x03\x04" + archive([])
+    content = b"PK\x03\x04" + archive([])
+    return content[:-6] + struct.pack("<I", 4) + content[-2:]
 
 
-@bad
+@bad("Python objects")
 def npz_objects(path):
     array = np.array([Calls(os.system, f"touch {path}.ran")], dtype=object)
     buffer = io.BytesIO()
@@ -302,107 +317,107 @@ def npz_objects(path):
     return buffer.getvalue()
 
 
-@bad
+@bad("no .npy array")
 def npz_no_array(path):
     return archive([("readme.txt", b"hello")])
 
 
-@bad
+@bad("absurd name")
 def npz_escaping_name(path):
     return archive([("../../\nescape.npy", npy())])
 
 
-@bad
+@bad("declares shape")
 def npz_shape_lies(path):
     return archive([("w.npy", npy("(1000, 1000)"))])
 
 
-@bad
+@bad("declares shape")
 def npz_shape_overflows(path):
     return archive([("w.npy", npy(f"({2**63}, {2**63})"))])
 
 
-@bad
+@bad("impossible shape")
 def npz_shape_negative(path):
     return archive([("w.npy", npy("(-2, -2)"))])
 
 
-@bad
+@bad("malformed node")
 def npz_header_runs_code(path):
     return archive([("w.npy", npy("__import__('os').getcwd()"))])
 
 
-@bad
+@bad("format that is not read")
 def npz_unknown_format(path):
     return archive([("w.npy", npy(magic=b"\x93NUMPY\x09\x00"))])
 
 
-@bad
+@bad("<U2")
 def npz_text(path):
     return archive([("w.npy", npy("(2,)", "'<U2'"))])
 
 
-@bad
+@bad("not read")
 def npz_records(path):
     return archive([("w.npy", npy("(2,)", "[('a', '<f4'), ('b', '<f4')]"))])
 
 
-@bad
+@bad("complex numbers")
 def npz_complex(path):
     return archive([("w.npy", npy("(2,)", "'<c8'"))])
 
 
-@bad
+@bad(">f4")
 def npz_foreign_byte_order(path):
     return archive([("w.npy", npy(descr="'>f4'"))])
 
 
-@bad
+@bad("NaN or infinite")
 def npz_nan(path):
     data = np.array([[0, np.nan], [1, 2]], dtype="<f4").tobytes()
     return archive([("fc.weight.npy", npy(data=data))])
 
 
-@bad
+@bad("twice")
 def npz_twice(path):
     one = archive([("v.npy", npy()), ("w.npy", npy())])
     return one.replace(b"w.npy", b"v.npy")
 
 
-@bad
+@bad("would unpack to")
 def npz_bomb(path):
     shape, data = f"({2**25},)", bytes(2**27)
     return archive([("w.npy", npy(shape, data=data))], zipfile.ZIP_DEFLATED)
 
 
-@bad
+@bad("declares a size")
 def npz_directory_lies_about_size(path):
     return patched(archive([("w.npy", npy())]), 0, 24, struct.pack("<I", 2**31))
 
 
-@bad
+@bad("too long a directory")
 def npz_directory_too_long(path):
     content = archive([("w.npy", npy())])
     place = content.rindex(b"PK\x05\x06") + 12
     return content[:place] + struct.pack("<I", 2**30) + content[place + 4 :]
 
 
-@bad
+@bad("Bad CRC")
 def npz_wrong_checksum(path):
     return patched(archive([("w.npy", npy())]), 0, 16, struct.pack("<I", zlib.crc32(b"other")))
 
 
-@bad
+@bad("is encrypted")
 def npz_encrypted(path):
     return patched(archive([("w.npy", npy())]), 0, 8, struct.pack("<H", 1))
 
 
-@bad
+@bad("by a method")
 def npz_lzma(path):
     return archive([("w.npy", npy())], zipfile.ZIP_LZMA)
 
 
-@bad
+@bad("overlap")
 def npz_overlapping(path):
     content = archive([("v.npy", npy(f"({2**12},)", data=bytes(2**14))), ("w.npy", npy())])
     size = struct.unpack_from("<I", content, content.index(b"PK\x01\x02") + 20)[0]
@@ -413,135 +428,214 @@ def npz_overlapping(path):
 # --- PyTorch --------------------------------------------------------------------------------------
 
 
-@bad
+@bad("posix.system")
 def torch_runs_code(path):
     return saved(Calls(os.system, f"touch {path}.ran"))
 
 
-@bad
+@bad("posix.system")
 def torch_runs_code_newer_pickle(path):
     return with_pickle(pickle.dumps(Calls(os.system, f"touch {path}.ran"), protocol=4))
 
 
-@bad
+@bad("eval")
 def torch_evaluates(path):
     return saved({"w": torch.zeros(2), "x": Calls(eval, "1 + 1")})
 
 
-@bad
+@bad("bytearray")
 def torch_byte_array_bomb(path):
     return with_pickle(pickle.dumps(Calls(bytearray, 2**38), protocol=2))
 
 
-@bad
+@bad("linear.Linear")
 def torch_whole_model(path):
     return saved(torch.nn.Linear(2, 2))
 
 
-@bad
+@bad("_reconstruct")
 def torch_numpy(path):
     return saved({"w": np.zeros(3)})
 
 
-@bad
+@bad("before 1.6")
 def torch_old_format(path):
     return saved({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False)
 
 
-@bad
+@bad("is a view")
 def torch_expanded_view(path):
     return saved({"fc.weight": torch.zeros(1).expand(10**6, 10**6)})
 
 
-@bad
+@bad("sparse")
 def torch_sparse(path):
     return saved({"fc.weight": torch.eye(3).to_sparse()})
 
 
-@bad
+@bad("complex")
 def torch_complex(path):
     return saved({"fc.weight": torch.zeros(3, 2, dtype=torch.complex64)})
 
 
-@bad
+@bad("meta tensors")
 def torch_meta(path):
     return saved({"fc.weight": torch.zeros(10**5, 10**5, device="meta")})
 
 
-@bad
+@bad("a type that is not read")
 def torch_eight_bit_floats(path):
     return saved({"fc.weight": torch.zeros(3, 2).to(torch.float8_e5m2)})
 
 
-@bad
+@bad("NaN or infinite")
 def torch_nan(path):
     return saved({"fc.weight": torch.full((3, 2), torch.nan)})
 
 
-@bad
+@bad("NaN or infinite")
 def torch_infinite(path):
     return saved({"fc.weight": torch.full((3, 2), torch.inf, dtype=torch.bfloat16)})
 
 
-@bad
+@bad("no tensors")
 def torch_no_tensors(path):
     return saved(OrderedDict())
 
 
-@bad
+@bad("no tensor but int")
 def torch_number(path):
     return saved({"fc.weight": torch.zeros(3, 2), "epoch": 7})
 
 
-@bad
+@bad("absurd name")
 def torch_numbered_names(path):
     return saved({7: torch.zeros(3, 2)})
 
 
-@bad
+@bad("not a whole zip")
 def torch_cut_short(path):
     return saved({"fc.weight": torch.zeros(300, 2)})[:-400]
 
 
-@bad
+@bad("data/0")
 def torch_storage_missing(path):
     with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(2)}))) as file:
         entries = [(n, file.read(n)) for n in file.namelist() if not n.endswith("data/0")]
     return archive(entries)
 
 
-@bad
+@bad("resize storage")
 def torch_shape_lies(path):
     # 137 and 11 are single-byte numbers in the pickle: K<byte>.
     return forged({"fc.weight": torch.zeros(137, 11)}, b"K\x89K\x0b", b"K\xffK\xff")
 
 
-@bad
+@bad("resize storage")
 def torch_storage_lies(path):
     big = forged({"fc.weight": torch.zeros(137)}, b"K\x89", b"J\xff\xff\xff\x7f")
     return big
 
 
-@bad
+@bad("builds something")
 def torch_stray_opcodes(path):
     return with_pickle(b"\x80\x02)))))))R.")
 
 
-@bad
+@bad("IndexError")
 def torch_pickle_nested(path):
     return with_pickle(b"\x80\x02" + b"(" * 10**5 + b".")
 
 
-@bad
+@bad("something else than text")
+def torch_tuples_in_tuples(path):
+    # Hashing the key would take the interpreter's whole stack.
+    return with_pickle(b"\x80\x02})" + b"\x85" * 3 * 10**5 + b"Ns.")
+
+
+@bad("something else than text")
+def torch_tuples_twice_in_tuples(path):
+    # Hashing the key would take 2^60 steps.
+    return with_pickle(b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"Ns.")
+
+
+@bad("names a storage")
+def torch_tuples_in_storage_name(path):
+    text = b"X\x07\x00\x00\x00storage"
+    deep = b")" + b"\x85" * 3 * 10**5
+    return with_pickle(b"\x80\x02}N(" + text + b"ctorch\nFloatStorage\n" + deep + b"NK\x01tQs.")
+
+
+@bad("builds something")
+def torch_ordered_pairs(path):
+    deep = b")" + b"\x85" * 3 * 10**5
+    return with_pickle(b"\x80\x02ccollections\nOrderedDict\n]](" + deep + b"Nea\x85R.")
+
+
+@bad("sets attributes")
+def torch_poisons_a_class(path):
+    # Would give torch's own FloatStorage an attribute, for all files to come.
+    return with_pickle(b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00aNsb.")
+
+
+@bad("twice")
+def torch_two_pickles(path):
+    # PyTorch's reader does not tell A from a, Python's does.
+    bomb = pickle.dumps(Calls(bytearray, 2**38), protocol=2)
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(2)}))) as file:
+        entries = [(f"a/{n.partition('/')[2]}", file.read(n)) for n in file.namelist()]
+    return archive([("a/DATA.PKL", bomb), *entries])
+
+
+@bad("out of place")
+def torch_two_directories(path):
+    # Python's reader takes the directory that stands last, PyTorch's the one that is pointed at.
+    bomb = with_pickle(pickle.dumps(Calls(bytearray, 2**38), protocol=2))
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(2)}))) as file:
+        good = archive([(f"a/{n.partition('/')[2]}", file.read(n)) for n in file.namelist()])
+    end = bomb.rindex(b"PK\x05\x06")
+    return bomb + good[:-6] + bomb[end + 16 : end + 20] + good[-2:]
+
+
+@bad("comment")
+def torch_comment(path):
+    content = saved({"w": torch.zeros(2)})
+    return content[:-2] + struct.pack("<H", 30) + b"PK\x05\x06" + bytes(26)
+
+
+@bad("is packed")
 def torch_packed(path):
     with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(2)}))) as file:
         entries = [(name, file.read(name)) for name in file.namelist()]
     return archive(entries, zipfile.ZIP_DEFLATED)
 
 
-@bad
+@bad("no pickle of tensors alone")
 def torch_huge_pickle(path):
     return with_pickle(b"\x80\x02" + b"N0" * (2 * 2**20) + b"N.")
+
+
+# --- as large as may be ---------------------------------------------------------------------------
+
+
+@bad("not described")
+def header_of_many_lists(path):
+    return header(None, raw=b'{"w":[' + b"[]," * (2**21 // 3 - 10) + b"[]]}")
+
+
+@bad("magic string")
+def npz_of_many_entries(path):
+    return archive([(f"{place}.npy", b"") for place in range(35_000)])
+
+
+@bad("is no tensor but")
+def torch_pickle_of_many_nones(path):
+    return with_pickle(b"\x80\x02(" + b"N" * (2**21 - 10) + b"t.")
+
+
+@bad("far more objects")
+def torch_pickle_of_many_lists(path):
+    return with_pickle(b"\x80\x02](" + b"]" * (2**21 - 10) + b"e.")
 
 
 def write(name, path):

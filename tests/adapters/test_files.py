@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from adapters import hostile
+from labelleak.adapters import files
 from labelleak.adapters.files import read_tensors
+from labelleak.cli import main
 from labelleak.errors import BadInput
 
 GOOD = {"fc.weight": torch.rand(3, 4), "fc.bias": torch.rand(3), "seen": torch.tensor(7)}
@@ -47,34 +50,67 @@ def test_the_corpus_is_large():
 
 
 @pytest.mark.parametrize("name", hostile.FILES)
-def test_a_bad_file_is_refused_in_one_line(tmp_path, name):
+def test_a_bad_file_ends_the_command_in_one_line_and_status_2(tmp_path, name, monkeypatch, capsys):
     path = tmp_path / "bad"
     hostile.write(name, path)
-    with pytest.raises(BadInput) as caught:
-        read_tensors(path)
-    sentence = str(caught.value)
-    assert sentence.isprintable()
-    assert len(sentence) < 700
-    assert not path.with_name("bad.ran").exists(), "the file ran code"
+    command = ["labelleak", "attack", "--gradient", str(path), "--batch-size", "2"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("Error: ")
+    assert line.isprintable()
+    assert len(line) < 700
+    assert hostile.REASONS[name] in line
+    assert [p.name for p in tmp_path.iterdir()] == ["bad"], "the file ran code"
 
 
-CLI = """
-import resource, sys
-from labelleak.cli import main
-sys.argv = ["labelleak", "attack", "--gradient", sys.argv[1], "--batch-size", "2"]
-main()
-"""
-
-
-@pytest.mark.parametrize("name", ["npz_bomb", "torch_runs_code", "control_characters", "pipe"])
-def test_the_command_refuses_with_one_line_and_status_2(tmp_path, name):
+def test_a_bad_file_ends_a_process_in_one_line_and_status_2(tmp_path):
     path = tmp_path / "bad"
-    hostile.write(name, path)
-    done = subprocess.run(
-        [sys.executable, "-c", CLI, path], capture_output=True, text=True, timeout=60
-    )
+    hostile.write("torch_runs_code", path)
+    command = [sys.executable, "-m", "labelleak", "attack", "--gradient", path, "--batch-size", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
     assert len(done.stderr.splitlines()) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["bad"]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "pt"])
+def test_a_file_replaced_between_check_and_read_is_refused(tmp_path, kind, monkeypatch):
+    path = tmp_path / "good"
+    write_good(kind, path)
+    check = files._check_tensors
+
+    def replace(*given):
+        other = tmp_path / "other"
+        write_good(kind, other)
+        other.replace(path)
+        check(*given)
+
+    monkeypatch.setattr(files, "_check_tensors", replace)
+    with pytest.raises(BadInput, match="changed while it was read"):
+        read_tensors(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no paths of open files here")
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_the_library_maps_the_file_that_was_checked(tmp_path, kind, monkeypatch):
+    path = tmp_path / "good"
+    write_good(kind, path)
+    name = "read_torch" if kind == "pt" else "read_safetensors"
+    reader, seen = getattr(files, name), {}
+
+    def replace(*given):
+        hostile.write("torch_byte_array_bomb", tmp_path / "other")
+        (tmp_path / "other").replace(path)
+        found = reader(*given)
+        seen.update(found if kind == "pt" else found[0])
+        return found
+
+    monkeypatch.setattr(files, name, replace)
+    with pytest.raises(BadInput, match="changed while it was read"):
+        read_tensors(path)
+    assert torch.equal(seen["fc.bias"], GOOD["fc.bias"])

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.attacks.client_training import DIVERGED, ClientSimulation
+from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
 from labelleak.attacks.regression import GradientRegression
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
 from labelleak.observation import Observation
 from labelleak.score import Truth, score
+from labelleak.simulation.client import run_client
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
@@ -99,6 +100,77 @@ def test_many_steps_are_matched_better_than_by_static_means(
     simulated = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
     assert simulated > static + margin
     assert simulated > least
+
+
+WEIGHTS = tuple(np.linspace(0.3, 3, 10).tolist())
+
+
+@pytest.mark.parametrize(
+    ("more", "margin", "least"),
+    [
+        ({"momentum": 0.9, "nesterov": True, "lr": 0.02}, -0.02, 0.95),
+        ({"momentum": 0.9, "dampening": 0.5, "lr": 0.02}, -0.02, 0.93),
+        ({"proximal": 1.0}, 0.01, 0.97),
+        ({"clip_norm": 0.5}, 0.0, 0.92),
+        ({"label_smoothing": 0.3}, 0.1, 0.97),
+        ({"class_weights": WEIGHTS}, 0.1, 0.9),
+        ({"class_weights": WEIGHTS, "label_smoothing": 0.2, "clip_norm": 0.5}, 0.15, 0.93),
+    ],
+    ids=lambda more: "+".join(more) if isinstance(more, dict) else "",
+)
+@pytest.mark.parametrize(("steps", "size"), [(10, 8), (1, 32)])
+def test_what_bends_the_clients_steps_is_simulated(digits, more, margin, least, steps, size):
+    how = LocalTraining(**{"lr": 0.05, "local_steps": steps, "batch_size": size, **more})
+    model = model_of("relu", "default")
+    seen = clients_of_the_simulator(model, digits.victims, how)
+    static = asr(GradientRegression(), model, digits.auxiliary, how, *seen)
+    simulated = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
+    assert simulated >= static + (margin if steps > 1 else min(margin, 0.0))
+    assert simulated >= least
+
+
+def clients_of_the_simulator(model, data, how):
+    """Let clients of two main classes train in the simulator, and observe them."""
+    rng = np.random.default_rng(1)
+    members = [np.flatnonzero(data.labels.numpy() == c) for c in range(10)]
+    seen, counts = [], []
+    for _ in range(TRIALS):
+        labels = rng.integers(10, size=(how.local_steps, how.batch_size))
+        labels[:, : how.batch_size // 2] = rng.integers(10)
+        labels[:, how.batch_size // 2 : 3 * how.batch_size // 4] = rng.integers(10)
+        steps = np.array([[rng.choice(members[c]) for c in row] for row in labels])
+        update, _ = run_client(model, data, steps, how)
+        seen.append(update.observe("head", how, num_samples=labels.size))
+        counts.append(np.bincount(labels.ravel(), minlength=10))
+    together = Observation(
+        torch.stack([one.weight for one in seen]),
+        torch.stack([one.bias for one in seen]),
+        seen[0].num_samples,
+        how.local_steps,
+    )
+    return together, Truth(np.stack(counts))
+
+
+def test_shares_of_the_loss_become_shares_of_the_labels():
+    """The naive twin: simulate a batch of these very labels by torch's own weighted mean."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    data = LabelledData(torch.rand(3, 3), torch.arange(3))
+    how = LocalTraining(0.1, class_weights=(1.0, 2.0, 5.0), label_smoothing=0.1)
+    known = Knowledge(WhiteBox(model, "2"), (3,), data, training=how)
+    client = _Client.of(known, 3, 1, np.random.default_rng(0))
+    labels = torch.tensor([0, 0, 1, 2])
+    loss = F.cross_entropy(
+        model(data.inputs[labels]),
+        labels,
+        weight=torch.tensor(how.class_weights),
+        label_smoothing=0.1,
+    )
+    wanted = torch.autograd.grad(loss, [model[2].weight])[0]
+    loss_shares = np.array([2.0, 2.0, 5.0]) / 9
+    assert client.label_shares(loss_shares) == pytest.approx([0.5, 0.25, 0.25])
+    found = client.movement(loss_shares)
+    assert torch.allclose(found.weight.float(), wanted, atol=1e-5)
 
 
 def test_correcting_by_the_residual_helps(digits):

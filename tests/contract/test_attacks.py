@@ -36,6 +36,8 @@ CHEAP = {
     "dlg": {"iterations": 5},
     "client_simulation": {"samples_per_class": 2},
     **{name: {"batches": 20} for name in ADAPTIVE},
+    "shadow": {"batches": 100, "epochs": 2},
+    "shadow_adaptive": {"batches": 100, "epochs": 2},
 }
 
 

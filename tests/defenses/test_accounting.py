@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -9,6 +11,8 @@ from scipy.stats import norm
 from labelleak.defenses import parse_defense
 from labelleak.defenses.accounting import account, gaussian_epsilon, sampled_epsilon
 from labelleak.errors import BadInput
+
+with_opacus = pytest.mark.skipif(find_spec("opacus") is None, reason="needs labelleak[dp]")
 
 
 @pytest.mark.parametrize("multiplier", [0.3, 1.0, 4.0, 30.0])
@@ -23,6 +27,7 @@ def test_the_closed_form_by_integration(multiplier, rounds):
     assert delta == pytest.approx(1e-5, rel=0.01) or (epsilon == 0 and delta <= 1e-5)
 
 
+@with_opacus
 @pytest.mark.parametrize(
     ("rate", "multiplier", "steps", "prv", "rdp"),
     [(1.0, 1.0, 1, 4.387, 4.729), (0.01, 1.0, 1000, 1.838, 2.101), (0.05, 0.6, 50, 8.92, 10.50)],
@@ -35,12 +40,14 @@ def test_sampled_epsilon_agrees_with_known_figures(rate, multiplier, steps, prv,
     assert epsilon <= check
 
 
+@with_opacus
 def test_opacus_and_the_closed_form_agree_without_sampling():
     for multiplier, steps in ((1.0, 1), (2.0, 20), (5.0, 100)):
         exact = gaussian_epsilon(multiplier, 1e-5, steps)
         assert sampled_epsilon(multiplier, 1.0, steps, 1e-5)[0] == pytest.approx(exact, rel=0.01)
 
 
+@with_opacus
 def test_where_prv_fails_the_method_says_so():
     epsilon, check, method = sampled_epsilon(0.097, 1.0, 20, 1e-5)
     assert np.isfinite(epsilon)
@@ -58,6 +65,7 @@ def test_a_chain_is_accounted_by_its_noise_and_its_clipping():
     assert many.protects == "update"
 
 
+@with_opacus
 def test_dp_sgd_is_accounted_by_its_sampling():
     whole = account(parse_defense("dpsgd:1:2"), rounds=5, local_steps=4)
     assert whole.epsilon == pytest.approx(gaussian_epsilon(2.0, 1e-5, 20))

@@ -1,7 +1,7 @@
 """The attacks' table names every attack that was run, with the free guess beside them."""
 
 import labelleak
-from labelleak.battery import STANDARD
+from labelleak.battery import RULES
 from labelleak.experiments.attack_table import ATTACKS, SIZES, make_table, plan_table
 from labelleak.report.wording import name_attack
 
@@ -20,7 +20,7 @@ def test_the_table_holds_every_attack_and_the_strongest():
     )
     text = make_table(found.records)
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    assert {name_attack(attack) for attack in STANDARD} <= set(rows)
+    assert {name_attack(attack) for attack in RULES} <= set(rows)
     assert "advantage of the strongest" in rows
     llg = [r for r in found.records if r.attack == "llg" and r.batch_size == 8]
     mean = sum(r.asr for r in llg) / len(llg)

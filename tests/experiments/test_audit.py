@@ -25,6 +25,7 @@ SMALL = {
     "trials": 6,
     "initialisations": 2,
     "training_steps": (0, 3),
+    "shadow_batches": 20,
 }
 
 

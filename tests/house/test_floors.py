@@ -17,7 +17,7 @@ FLOORS = [
     {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},
-    {"assumptions", "batch_size", "pooling"},
+    {"assumptions", "batch_size", "head_table", "local_steps", "pooling"},
     {"attacks", "defenses"},
     {"battery"},
     {"simulation", "adapters"},

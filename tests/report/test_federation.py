@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from labelleak.cli import app
 from labelleak.intervals import bootstrap_mean
 from labelleak.record import append_records
 from labelleak.report import render
+from labelleak.report.actions import follow_actions
 from labelleak.report.federation import follow_rounds
 from labelleak.report.follow import Follower
 
@@ -139,3 +141,53 @@ def test_watch_follows_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     out, err = started.communicate(timeout=20)
     assert (started.returncode, err) == (0, "")
     assert "stopped watching" in out
+
+
+def audited_by_clients() -> list[Any]:
+    """Records as four clients' mods write them: one update of each fate in round 2."""
+
+    def one(number: int, client: int, action: str, policy: str, defense: str = "none") -> Any:
+        said = {"round": number, "client": str(client), "action": action, "policy": policy}
+        return make_record(defense=defense, trial=10 * number + client, extra=said)
+
+    return [
+        *(one(1, client, "sent", "record") for client in range(4)),
+        one(2, 0, "sent", "block"),
+        one(2, 1, "blocked", "block"),
+        one(2, 2, "warned", "warn"),
+        one(2, 3, "defended", "defend"),
+        one(2, 3, "sent", "defend", "gaussian:1"),
+        make_record(extra={"round": 2, "client": "0", "action": "observed"}),
+    ]
+
+
+def test_each_update_has_one_fate() -> None:
+    together, first, second = follow_actions(audited_by_clients())
+    assert first.counts == {"sent": 4}
+    assert second.counts == {"sent": 1, "blocked": 1, "warned": 1, "defended": 1}
+    assert (first.policies, second.policies) == (("record",), ("block", "defend", "warn"))
+    assert sum(together.counts.values()) == 8
+    assert follow_actions(federated_records()) == []
+
+
+def test_page_and_watch_say_what_became_of_updates(tmp_path: Path) -> None:
+    rows = audited_by_clients()
+    said = "8 updates audited by their clients: 5 sent, 1 warned, 1 defended, 1 blocked"
+    html = render(rows, source="records.jsonl")
+    assert said in html
+    assert '<th scope="row">2</th><td>block, defend, warn</td>' in html
+    assert "What became of the updates" not in render(federated_records(), source="records.jsonl")
+    append_records(tmp_path / "records.jsonl", rows)
+    done = CliRunner().invoke(app, ["watch", str(tmp_path / "records.jsonl"), "--once"])
+    assert "1 warned, 1 defended, 1 blocked" in " ".join(done.output.split())
+
+
+def test_only_the_latest_rounds_are_listed_and_all_are_counted() -> None:
+    rows = [
+        make_record(trial=t, extra={"round": t, "client": "0", "action": "sent", "policy": "warn"})
+        for t in range(1, 31)
+    ]
+    html = render(rows, source="records.jsonl")
+    assert "10 earlier rounds are counted above" in html
+    assert '<th scope="row">30</th><td>warn</td>' in html
+    assert '<th scope="row">10</th><td>warn</td>' not in html

@@ -11,8 +11,9 @@ from torch import nn
 
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.local_steps import make_optimiser
 from labelleak.observation import Observation
-from labelleak.simulation.client import draw_steps, make_optimiser, run_client, train_locally
+from labelleak.simulation.client import draw_steps, run_client, train_locally
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import WhiteBox
 

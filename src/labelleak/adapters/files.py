@@ -42,8 +42,10 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
 
     The format is told from the content, not from the name. Nothing is ever unpickled that
     could run code. What a file declares (shapes, sizes, names) is checked against what it holds
-    before memory is taken for it, so that reading takes at most twice the file's size and some
-    megabytes. safetensors and PyTorch files are mapped into memory, not copied.
+    before memory is taken for it, so that reading takes at most twice the file's size and
+    64 MiB. safetensors and PyTorch files are mapped into memory, not copied: a file that
+    another process shortens while it is mapped ends this one (SIGBUS), so read files that
+    others may write to as a copy. One that is changed or replaced is otherwise refused.
 
     Args:
         path: a regular file.
@@ -60,6 +62,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
     """
     where = shown_path(path)
     with open_regular(path, where) as file:
+        found = _state(os.fstat(file.fileno()))
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise BadInput(f"{where} is empty")
@@ -73,8 +76,8 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
         file.seek(0)
         if start == b"PK\x03\x04":
             archive = check_archive(file, size, where)
-            if any(name.endswith("data.pkl") for name in archive.namelist()):
-                tensors = read_torch(path, archive, size, where)
+            if any(name.lower().endswith("data.pkl") for name in archive.namelist()):
+                tensors = read_torch(_same(file, path), archive, size, where)
             else:
                 tensors = read_arrays(archive, size, where)
         elif start[:1] == b"\x80":
@@ -83,8 +86,10 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
                 "code and is never unpickled; save it anew with torch.save or as safetensors"
             )
         else:
-            tensors, metadata = read_safetensors(path, file, size, where)
-    _check_tensors(tensors, size, where)
+            tensors, metadata = read_safetensors(_same(file, path), file, size, where)
+        _check_tensors(tensors, size, where)
+        if _state(os.fstat(file.fileno())) != found or _state(os.stat(path)) != found:
+            raise BadInput(f"{where} changed while it was read; read a copy that nobody writes to")
     return TensorFile(Path(path), tensors, metadata)
 
 
@@ -105,6 +110,17 @@ def open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"cannot read {where}: {reason(error)}") from error
+
+
+def _same(file: BinaryIO, path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Give a path that leads a library to this very file, not to what has taken its place."""
+    own = f"/proc/self/fd/{file.fileno()}"
+    return own if os.path.exists(own) else path
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """Tell one state of a file from another."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _kind(mode: int) -> str:

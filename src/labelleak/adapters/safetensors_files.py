@@ -87,10 +87,12 @@ def _check_entry(name: str, entry: Any, where: str) -> None:
         raise BadInput(f"{where} holds a tensor with an absurd name: {shown(name)}")
     if not isinstance(entry, dict) or not isinstance(entry.get("shape"), list):
         raise BadInput(f"{what} is not described as safetensors describes a tensor")
-    dtype = str(entry.get("dtype"))
+    dtype, shape = entry.get("dtype"), entry["shape"]
+    if not isinstance(dtype, str):
+        raise BadInput(f"{what} is not described as safetensors describes a tensor")
     if dtype.startswith("C"):
         raise BadInput(f"{what} holds complex numbers, which no label-leaking head has")
     if dtype not in _READ:
         raise BadInput(f"{what} holds {shown(dtype)}, which is not read; save it as float32")
-    if len(entry["shape"]) > MOST_SIDES:
-        raise BadInput(f"{what} declares the impossible shape {shown(entry['shape'])}")
+    if len(shape) > MOST_SIDES or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise BadInput(f"{what} declares an impossible shape")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelleak.adapters.file_checks import HEADER_LIMIT, LONGEST_NAME, reason, shown
+from labelleak.adapters.file_checks import HEADER_LIMIT, LONGEST_NAME, first_repeat, reason, shown
+from labelleak.adapters.pickle_checks import check_structure, names_called
 from labelleak.errors import BadInput
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -72,18 +72,25 @@ def _check_entries(archive: zipfile.ZipFile, where: str) -> None:
     packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise BadInput(f"{where} is packed, which torch.save never does; save it anew")
-    if any(name.endswith("constants.pkl") for name in archive.namelist()):
+    # PyTorch's reader does not tell A from a, so neither may the check.
+    names = [name.lower() for name in archive.namelist()]
+    twice = first_repeat(names)
+    if twice is not None:
+        raise BadInput(f"{where} holds {shown(twice)} twice")
+    if any(name.endswith("constants.pkl") for name in names):
         raise BadInput(f"{where} is a TorchScript program; save the model's state_dict() instead")
-    pickles = [e for e in archive.infolist() if e.filename.endswith("data.pkl")]
+    pickles = [e for e in archive.infolist() if e.filename.lower().endswith("data.pkl")]
     if len(pickles) != 1 or pickles[0].file_size > HEADER_LIMIT:
         raise BadInput(f"{where} has no pickle of tensors alone, as torch.save writes it")
     try:
         content = archive.read(pickles[0])
-        names = list(_names_called(content))
+        for name in names_called(content):
+            _check_name(name, where)
+        check_structure(content, where)
+    except BadInput:
+        raise
     except Exception as error:  # forged entries and opcodes raise almost anything
         raise BadInput(f"{where} is not a whole PyTorch file ({reason(error)})") from error
-    for name in names:
-        _check_name(name, where)
 
 
 def _check_name(name: str, where: str) -> None:
@@ -96,20 +103,6 @@ def _check_name(name: str, where: str) -> None:
         f"{where} names {shown(name.replace(' ', '.'))}, which would have to be run to read it; "
         "save tensors alone (torch.save(model.state_dict(), ...))"
     )
-
-
-def _names_called(content: bytes) -> Iterator[str]:
-    """List every global that a pickle names, by disassembling it."""
-    strings: list[str] = []
-    for code, argument, _ in pickletools.genops(content):
-        if code.name in ("GLOBAL", "INST"):
-            yield str(argument)
-        elif code.name == "STACK_GLOBAL":
-            yield " ".join(strings[-2:])
-        elif code.name.startswith("EXT"):
-            yield f"copyreg extension {argument}"
-        elif isinstance(argument, str):
-            strings = [*strings[-1:], argument]
 
 
 def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -122,5 +121,6 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    whole_or_float = isinstance(value, int | float) and not isinstance(value, bool)
-    return whole_or_float and math.isfinite(float(value))  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= LARGEST_NUMBER  # false for NaN too, and safe for ints of any length

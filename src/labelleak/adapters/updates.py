@@ -98,10 +98,12 @@ def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
     """Turn an update into what the attacker sees at the head.
 
     The gradients of the other parameters come along where the model is known and one
-    step of SGD, or a shared gradient, tells them.
+    step of SGD, or a shared gradient, tells them. Weights without a learning rate give the
+    gradient up to a factor, which a flag says.
 
     Raises:
-        BadInput: if the learning rate is needed and not known; and as `Observation`.
+        BadInput: if weight decay or a proximal term is to be undone without the learning rate; and
+            as `Observation`.
     """
     made = update.made
     steps = made.local_steps or 1
@@ -113,10 +115,6 @@ def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
         return replace(seen, rest=_rest(update.gradient, prefix, model))
     assert update.before is not None
     assert update.after is not None
-    if not made.lr:
-        raise BadInput(
-            "the client's learning rate is needed to read weights before and after; give --lr"
-        )
     return Observation.from_update(
         update.before,
         update.after,

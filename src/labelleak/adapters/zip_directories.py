@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zipfile
 from typing import BinaryIO
@@ -20,14 +19,14 @@ from labelleak.errors import BadInput
 _END = b"PK\x05\x06"
 _END64 = b"PK\x06\x06"
 _LOCATOR64 = b"PK\x06\x07"
-_TAIL = 22 + 20 + 2**16
 _ENCRYPTED = 0x1
 
 
 def check_archive(file: BinaryIO, size: int, where: str) -> zipfile.ZipFile:
     """Open an archive whose directory keeps what it promises.
 
-    The directory itself must be small, since zipfile reads all of it at once. No entry may be
+    The directory itself must be small, since zipfile reads all of it at once, and stand where
+    every reader finds it. No entry may be
     encrypted, stored by a costly method, listed twice, or larger than the file allows; together
     entries must not take up more than the file has, nor unpack to more than twice its size
     and 16 MiB.
@@ -40,8 +39,7 @@ def check_archive(file: BinaryIO, size: int, where: str) -> zipfile.ZipFile:
     Raises:
         BadInput: if the archive is broken or promises what it should not.
     """
-    if _directory_size(file, size) > HEADER_LIMIT:
-        raise BadInput(f"{where} is a zip archive with too long a directory to be an update")
+    _check_directory(file, size, where)
     try:
         file.seek(0)
         archive = zipfile.ZipFile(file)
@@ -70,6 +68,8 @@ def _check_entry(entry: zipfile.ZipInfo, size: int, where: str) -> None:
     name = shown(entry.filename)
     if len(entry.filename) > LONGEST_NAME or not entry.filename.isprintable():
         raise BadInput(f"{where} holds an entry with an absurd name: {name}")
+    if entry.filename != entry.orig_filename:
+        raise BadInput(f"{where} holds an entry with two names, {name} and another")
     if entry.flag_bits & _ENCRYPTED:
         raise BadInput(f"{name} in {where} is encrypted; save it without a password")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -79,20 +79,27 @@ def _check_entry(entry: zipfile.ZipInfo, size: int, where: str) -> None:
         raise BadInput(f"{name} in {where} declares a size that the file does not have")
 
 
-def _directory_size(file: BinaryIO, size: int) -> int:
-    """Read the directory's declared size from the archive's last record, 0 if there is none."""
-    file.seek(max(0, size - _TAIL))
-    tail = file.read(_TAIL)
-    end = tail.rfind(_END)
-    if end < 0 or len(tail) < end + 22:
-        return 0
-    (declared,) = struct.unpack_from("<I", tail, end + 12)
-    locator = end - 20
-    if locator >= 0 and tail[locator : locator + 4] == _LOCATOR64:
-        (place,) = struct.unpack_from("<Q", tail, locator + 8)
-        if place <= size - 56:
-            file.seek(place, os.SEEK_SET)
-            record = file.read(56)
-            if record[:4] == _END64:
-                return max(int(struct.unpack_from("<Q", record, 40)[0]), 0)
-    return int(declared)
+def _check_directory(file: BinaryIO, size: int, where: str) -> None:
+    """Check that the directory is short, and stands where every reader would look for it.
+
+    Python's zipfile takes it from right before the last records, PyTorch's reader from where those
+    say. Where the two differ, or a comment follows, one file could be two: checked as one,
+    loaded as the other.
+    """
+    end = size - 22
+    file.seek(max(0, end - 20))
+    tail = file.read(42)
+    if tail[-22:-18] != _END or tail[-2:] != b"\0\0":
+        raise BadInput(f"{where} is not a whole zip archive, or has a comment after its end")
+    length, place = struct.unpack_from("<II", tail, len(tail) - 10)
+    if tail[:4] == _LOCATOR64 and len(tail) == 42:
+        (end,) = struct.unpack_from("<Q", tail, 8)
+        file.seek(min(end, size))
+        record = file.read(56)
+        if end != size - 22 - 20 - 56 or record[:4] != _END64:
+            raise BadInput(f"{where} is a zip archive with its last records out of place")
+        length, place = struct.unpack_from("<QQ", record, 40)
+    if length > HEADER_LIMIT:
+        raise BadInput(f"{where} is a zip archive with too long a directory to be an update")
+    if place + length != end:
+        raise BadInput(f"{where} is a zip archive with its directory out of place")

@@ -19,6 +19,7 @@ from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
+from labelleak.attacks.shadow import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
 from labelleak.errors import unknown_name
@@ -50,6 +51,8 @@ ATTACKS: dict[str, type[Attack]] = {
         GradientRegression,
         SoftLabelShares,
         ClientSimulation,
+        Shadow,
+        AdaptiveShadow,
     )
 } | ADAPTIVE
 
@@ -84,6 +87,7 @@ __all__ = [
     "AdaptiveLLGPlus",
     "AdaptiveLLGStar",
     "AdaptiveRegression",
+    "AdaptiveShadow",
     "ClientSimulation",
     "Dummies",
     "FreeGuess",
@@ -96,6 +100,7 @@ __all__ = [
     "RLUEpochs",
     "RandomGuess",
     "RowMinimum",
+    "Shadow",
     "SoftLabel",
     "SoftLabelShares",
     "dummies_for",

@@ -18,8 +18,8 @@ from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, Need
 from labelleak.observation import Observation
 from labelleak.updates import Sees
 
-# Imitated batches: enough that the fit's own error is small beside what N labels leave open; twice
-# as many changed no ASR of ten classes by more than 0.003.
+# Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
+# ten classes twice as many change no ASR by more than 0.003).
 BATCHES = 300
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
@@ -22,6 +21,13 @@ from labelleak.interfaces import (
     Need,
     Prepared,
     samples,
+)
+from labelleak.local_steps import (
+    bend_gradients,
+    class_weights_of,
+    make_loss,
+    make_optimiser,
+    observe_training,
 )
 from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
@@ -36,12 +42,13 @@ class ClientSimulation:
 
     Ramakrishna & Dán (AISec 2022) run the client's local training from the model it was sent on
     auxiliary data of class c alone, which moves the head by a_c, and find shares x >= 0, sum x = 1,
-    whose ``sum_c x_c a_c`` is nearest to the observed movement g. Any optimiser can be
-    simulated: SGD, momentum and weight decay, Adam. Two changes: all K (D + 1) entries of head
-    weight and bias are matched instead of the K of the bias, and the residual is fed back.
-    Training is not linear in the data, so with M(x) the movement simulated with label shares x,
-    the next shares fit ``g - M(x) + sum_c x_c a_c``; of all shares tried, those of the
-    smallest ``|g - M(x)|`` are the answer.
+    whose ``sum_c x_c a_c`` is nearest to the observed movement g. All of
+    `LocalTraining` is simulated: momentum of any kind, weight decay, Adam, FedProx, clipping, label
+    smoothing and class weights. Two changes: all K (D + 1) entries of head weight and bias are
+    matched instead of the K of the bias, and the residual is fed back. Training is not linear in
+    the data, so with M(x) the movement simulated with label shares x, the next shares fit
+    ``g - M(x) + sum_c x_c a_c``; of all shares tried, those of the smallest ``|g - M(x)|`` are the
+    answer. Under clipping a_c is simulated without it and ``g - M(x)`` lengthened as M(x) was cut.
 
     Movements are compared in the observation's own unit, the mean gradient: the simulated weights
     go through `Observation.from_update` with the client's step weights. For Adam that is the raw
@@ -49,7 +56,8 @@ class ClientSimulation:
 
     Assumes auxiliary data like the client's, and the client's learning rate, steps, optimiser
     and, nearly, batches that are alike: a simulated step averages over label shares instead of
-    drawing labels, so it has no label noise. With momentum early steps weigh more than late ones,
+    drawing labels, so it has no label noise. A single step that was clipped has lost its length,
+    and with it how uneven its labels were. With momentum early steps weigh more than late ones,
     so labels that are not spread evenly over the steps cannot be counted exactly. Adam keeps
     little more than signs; expect the large classes and not the small ones. In train mode, batch
     normalisation sees simulated batches of another size than the client's.
@@ -80,7 +88,10 @@ class ClientSimulation:
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Train once on each class alone."""
         client = _Client.of(known, num_classes, self.samples_per_class, rng)
-        alone = [client.movement(shares) for shares in np.eye(num_classes)]
+        # A class alone has a larger gradient than any mixture and would be clipped where the client
+        # was not; what is clipped is left to the simulated mixtures.
+        free = replace(client, training=replace(client.training, clip_norm=None))
+        alone = [free.movement(shares) for shares in np.eye(num_classes)]
         has_bias = client.model.head_module.bias is not None
         kept = [_entries(one, has_bias) for one in alone if one is not None]
         pure = np.stack(kept) if len(kept) == num_classes else None
@@ -116,9 +127,9 @@ class ClientSimulation:
                 distance = float(np.linalg.norm(residual))
                 if distance < nearest[trial]:
                     best[trial], nearest[trial] = shares[trial], distance
-                target[trial] += residual
+                target[trial] += residual * _shrunk(client, shares[trial], found, with_bias)
             shares = _fit(gram, pure, target)
-        return best
+        return client.label_shares(best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,47 +164,58 @@ class _Client:
         seed = int(rng.integers(2**31))
         return cls(known.model, known.auxiliary, known.training, picks, seed)
 
+    def label_shares(self, shares: Floats) -> Floats:
+        """Turn shares that classes have in the loss, ``.. x K``, into shares of the labels.
+
+        With class weights v a step's gradient is ``sum_c x_c v_c g_c / sum_c x_c v_c``: a mixture
+        of the classes' own gradients whose shares are z_c = x_c v_c, scaled to sum to 1.
+        """
+        if self.training.class_weights is None:
+            return shares
+        labels = shares / np.asarray(self.training.class_weights)
+        return np.asarray(labels / labels.sum(axis=-1, keepdims=True))
+
     def movement(self, shares: Floats) -> Observation | None:
-        """Train on label shares and observe the head; None if training diverged."""
+        """Train on shares of the loss and observe the head; None if training diverged."""
         module = copy.deepcopy(self.model.module)
         before = {name: value.clone() for name, value in module.state_dict().items()}
         with torch_seeded(self.seed), torch.enable_grad():
-            self._train(module, shares)
+            self._train(module, self.label_shares(shares))
         after = module.state_dict()
         if not all(bool(torch.isfinite(value).all()) for value in after.values()):
             return None
-        how, sgd = self.training, self.training.optimiser == "sgd"
-        return Observation.from_update(
-            before,
-            after,
-            head=self.model.head,
-            lr=how.lr,
-            local_steps=how.local_steps,
-            momentum=how.momentum if sgd else 0.0,
-            weight_decay=how.weight_decay if sgd else 0.0,
-        )
+        return observe_training(before, after, self.model.head, self.training)
 
     def _train(self, module: nn.Module, shares: Floats) -> None:
-        optimiser = self._optimiser(module)
+        how = self.training
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        start = [one.detach().clone() for one in trained] if how.proximal else []
+        optimiser, criterion = make_optimiser(trained, how), make_loss(how, "none")
+        criterion.to(trained[0].dtype)
         used = np.flatnonzero(shares > 0)
         per_class = self.picks.shape[2]
         labels = torch.from_numpy(np.repeat(used, per_class))
-        weights = torch.from_numpy(np.repeat(shares[used] / per_class, per_class))
+        parts = torch.from_numpy(np.repeat(shares[used] / per_class, per_class))
+        parts = parts.to(trained[0].dtype)
+        # As torch's mean over a batch of these shares: over the sum of the labels' weights.
+        total = (parts * class_weights_of(labels, how, trained[0])).sum()
         for step in self.picks[:, used]:
             logits: Tensor = module(self.data.inputs[torch.from_numpy(step.ravel())])
-            losses = F.cross_entropy(logits, labels, reduction="none")
             optimiser.zero_grad()
-            torch.autograd.backward((losses * weights.to(losses.dtype)).sum())
+            torch.autograd.backward((criterion(logits, labels) * parts).sum() / total)
+            bend_gradients(trained, start, how)
             optimiser.step()
 
-    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        how = self.training
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if how.optimiser == "adam":
-            return torch.optim.Adam(trained, lr=how.lr, weight_decay=how.weight_decay)
-        return torch.optim.SGD(
-            trained, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay
-        )
+
+def _shrunk(client: _Client, shares: Floats, found: Observation, with_bias: bool) -> float:
+    """Say how many times longer a simulated movement would be without clipping."""
+    if client.training.clip_norm is None:
+        return 1.0
+    free = replace(client, training=replace(client.training, clip_norm=None)).movement(shares)
+    length = float(np.linalg.norm(_entries(found, with_bias)))
+    if free is None or length == 0:
+        return 1.0
+    return float(np.linalg.norm(_entries(free, with_bias))) / length
 
 
 def _entries(observation: Observation, with_bias: bool) -> Floats:

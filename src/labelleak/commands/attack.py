@@ -69,6 +69,9 @@ def attack(
     attacks: Annotated[
         str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
     ] = "standard",
+    scheme: Annotated[
+        str, typer.Option(help="How batches are drawn, for the guess without the update.")
+    ] = "iid",
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     max_bytes: Annotated[
         int, typer.Option(help="Largest file that is read; 2 GiB unless said.", min=1)
@@ -121,6 +124,7 @@ def attack(
         auxiliary=auxiliary,
         truth=truth,
         attacks=[name.strip() for name in attacks.split(",") if name.strip()],
+        scheme=scheme,
         seed=seed,
         max_bytes=max_bytes,
     )
@@ -165,7 +169,7 @@ def _show(report: UpdateReport, save: Path | None) -> None:
     if report.asr_free is not None:
         print(
             f"A guess without the update names {report.asr_free:.1%} of the labels on average "
-            "(uniform prior); only what is above it was leaked."
+            f"(batches drawn {report.scheme}); only what is above it was leaked."
         )
     print("Confidence: the attack's own score scaled to 0..1 within this update; no probability.")
     _show_scope(report)

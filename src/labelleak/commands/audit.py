@@ -62,6 +62,9 @@ def audit(
     attacks: Annotated[
         str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
     ] = "standard",
+    shadow_batches: Annotated[
+        int, typer.Option(help="Batches that the shadow attack learns from, for each model and N.")
+    ] = 1000,
     dummies: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +132,7 @@ def audit(
         clients=_numbers("clients", clients),
         defenses=_names(defenses),
         attacks=_names(attacks),
+        shadow_batches=shadow_batches,
         dummies=dummies,
         trials=trials,
         initialisations=initialisations,

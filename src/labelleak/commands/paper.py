@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
 
 # Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = ("signals", "attacks", "verdicts", "home", "defenses", "compression_rounds")
+OTHERS = (
+    *("signals", "attacks", "verdicts", "home", "defenses", "compression_rounds"),
+    *("unknown_size", "rounds", "shadow", "shadow_studies"),
+)
 
 
 def paper(
@@ -69,10 +72,18 @@ def paper(
         _verdicts(data, out, seed)
     elif name == "home":
         _home(data, out, seed)
+    elif name == "unknown_size":
+        _unknown_size(data, out, quick=quick, seed=seed, overwrite=overwrite)
+    elif name == "rounds":
+        _rounds(data, out, quick=quick, seed=seed, overwrite=overwrite)
+    elif name == "shadow":
+        _shadow(data, model, out, seed)
+    elif name == "shadow_studies":
+        _shadow_studies(data, model, out, seed)
     elif name == "defenses":
         _defenses(data, out, seed)
     elif name == "compression_rounds":
-        _rounds(data, out, seed, quick=quick)
+        _compression_rounds(data, out, seed, quick=quick)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
 
@@ -167,6 +178,60 @@ def _home(data: str, out: Path, seed: int) -> None:
         print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
 
 
+def _unknown_size(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
+    from labelleak.experiments.unknown_batch_size import run_unknown_size
+
+    with interruptible(out / "records.jsonl"), progress_bar("unknown size", "models") as advance:
+        table = run_unknown_size(
+            data,
+            out,
+            seed=seed,
+            quick=quick,
+            command=command_line(),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
+
+
+def _shadow(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.shadow_table import plan_shadow, run_shadow
+
+    plan = plan_shadow(data, model, seed=seed, command=command_line())
+    with interruptible(out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
+        table = run_shadow(plan, out, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
+
+
+def _rounds(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
+    from labelleak.experiments.rounds import run_rounds_experiment
+
+    with interruptible(out / "records.jsonl"), progress_bar("rounds", "federations") as advance:
+        table = run_rounds_experiment(
+            data,
+            out,
+            seed=seed,
+            quick=quick,
+            command=command_line(),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\nfigure   {out / 'curves.svg'}\ntable    {table}")
+
+
+def _shadow_studies(data: str, model: str, out: Path, seed: int) -> None:
+    from labelleak.experiments.shadow_studies import plan_studies, run_studies
+
+    name, _, other = data.partition(",")
+    plan = plan_studies(name, model, seed=seed, command=command_line())
+    with progress_bar("studies", "studies") as advance:
+        target = run_studies(plan, out, other=other or None, progress=advance)
+    print(f"{target.read_text(encoding='utf-8')}\nwrote {target}")
+
+
 def _summary(out: Path) -> Path:
     """Write the tables of the compression finding from its records."""
     from labelleak.experiments.compression_tables import make_finding_tables
@@ -206,7 +271,7 @@ def _defenses(data: str, out: Path, seed: int) -> None:
     print(f"{table}\nrecords  {out / 'records.jsonl'}\ntable    {out / 'defenses.md'}")
 
 
-def _rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
+def _compression_rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
     from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
     from labelleak.experiments.compression_tables import (
         draw_rounds,

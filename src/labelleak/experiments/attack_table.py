@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labelleak.battery import STANDARD
+from labelleak.battery import RULES
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.record import Record
@@ -15,7 +15,7 @@ from labelleak.simulation.roles import divide
 
 SIZES = (1, 8, 24, 64, 256, 1024)
 TRIALS, MODELS = 50, 5
-ATTACKS = (*STANDARD, "rlg")
+ATTACKS = (*RULES, "rlg")
 
 
 def plan_table(data: str, model: str, *, seed: int, command: str) -> Plan:

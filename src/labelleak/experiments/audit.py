@@ -104,21 +104,24 @@ def audit_model(
     trials = plan.trials_of(initialisation)
     clients = Clients(plan, model, initialisation, len(trials))
     test = LabelledData(plan.data.x_test, plan.data.y_test)
-    common, extra = _provenance(plan, module, initialisation, stage)
+    common, extra = provenance(plan, module, initialisation, stage)
     common["model_accuracy"] = round(accuracy(module, test), 6)
-    plain = Gradients()
-    batteries: dict[str, Battery] = {}
+    gradients = Gradients()
+    batteries: dict[tuple[str, bool], Battery] = {}
     for cell in plan.cells:
         shared = clients.share(cell)
-        last = batteries.get(cell.defense.label, battery)
-        # An adaptive attacker imitates one shared gradient; without a defense there is none.
-        imitable = cell.defense.links and cell.shares_gradient
-        defense = last.known.defense or KnownDefense(cell.defense, plain) if imitable else None
+        # One plain gradient leaves an adaptive attacker nothing to adapt to.
+        plain = cell.shares_gradient and not cell.defense.links
+        place = (cell.defense.label, cell.shares_gradient)
+        last = batteries.get(place, battery)
+        defense = None if plain else last.known.defense or KnownDefense(cell.defense, gradients)
         known = last.with_batches(shared.prior, shared.training, defense)
-        batteries[cell.defense.label] = known
+        batteries[place] = known
+        if not cell.shares_gradient:
+            known = known.without(ADAPTIVE)  # these imitate one shared gradient
         missing = {**plan.left_out, **known.not_applicable(shared.observation)}
-        if not cell.defense.links:
-            missing = {name: why for name, why in missing.items() if name not in ADAPTIVE}
+        if plain:
+            missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
         more = {"not_applicable": missing} if missing else {}
         yield [
             record
@@ -135,7 +138,7 @@ def audit_model(
         ]
 
 
-def _provenance(
+def provenance(
     plan: Plan, module: nn.Module, initialisation: int, stage: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give the keys that say where records come from: the contract's, and ours beside them."""
@@ -165,6 +168,7 @@ def _provenance(
         "train_lr": options.train_lr,
         "train_batch_size": options.train_batch_size,
         "dummies": str(dummies_of(options).value),
+        "shadow_batches": options.shadow_batches,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }

@@ -14,9 +14,9 @@ from labelleak.adapters.capture import capture
 from labelleak.adapters.head import find_head
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.local_steps import make_optimiser
 from labelleak.seeding import stream, torch_seeded, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.client import make_optimiser
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.roles import divide

@@ -136,8 +136,8 @@ def _costs(costs: Sequence[dict[str, Any]], place: tuple[str, str, int]) -> str:
     here = [row for row in costs if (row["data"], row["activation"]) == place[:2]]
     seeds = len({row["seed"] for row in here})
     lines = [
-        f"**{data}, cnn, {activation}, {rounds} rounds of ten clients** (mean and range over "
-        f"{seeds} federations)",
+        f"**{data}, cnn, {activation}, {rounds} rounds of ten clients** "
+        f"(mean and range over {seeds} federations)",
         "",
         "| defense | accuracy | least to most | bytes an update |",
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Every defense beside every other: what it leaves to attackers, and what it costs."""
+"""Every defense beside every other: what it leaves the attacks, and what it costs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _NOISE = [f"{sigma:.3g}" for sigma in _decades(-3, 1)]
 _KEPT = [f"{keep:.3g}" for keep in reversed(_decades(-4, 0)[:-1])]
 _PRUNED = [f"{1 - float(keep):.6g}" for keep in _KEPT]
 
-LADDERS: dict[str, tuple[str, ...]] = {
+_LADDERS: dict[str, tuple[str, ...]] = {
     "gaussian": tuple(f"gaussian:{s}" for s in _NOISE),
     "laplace": tuple(f"laplace:{s}" for s in _NOISE),
     "head_noise": tuple(f"head_noise:{s}" for s in _NOISE),
@@ -40,6 +40,10 @@ LADDERS: dict[str, tuple[str, ...]] = {
     "mixup": tuple(f"mixup:{alpha}" for alpha in (0.1, 0.2, 0.4, 1.0, 2.0, 4.0)),
     "head_dropout": tuple(f"head_dropout:{rate / 10:g}" for rate in range(1, 10)),
     "randomised_response": tuple(f"randomised_response:{e}" for e in (8, 4, 2, 1, 0.5, 0.25, 0.1)),
+}
+# Labels as records write them, with fields at their default left out.
+LADDERS = {
+    name: tuple(parse_defense(label).label for label in labels) for name, labels in _LADDERS.items()
 }
 STANDARD_FAMILIES = (
     "gaussian",

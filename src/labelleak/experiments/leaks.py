@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from labelleak.attacks import ADAPTIVE, make_attack
+from labelleak.battery import STANDARD
 from labelleak.defenses import Chain
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import audit_model
@@ -16,8 +18,9 @@ from labelleak.experiments.journal import PART, Journal
 from labelleak.experiments.options import AuditOptions
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.stages import reach_stages
+from labelleak.interfaces import threat_model
 from labelleak.intervals import Interval
-from labelleak.record import Record, read_records
+from labelleak.record import THREAT_MODELS, Record, read_records
 from labelleak.report.selection import worst_cases
 from labelleak.report.wording import name_attacker
 from labelleak.simulation.datasets import Dataset
@@ -61,15 +64,15 @@ class Leak:
         }
 
 
-def strongest_leak(records: Iterable[Record], threat_model: str) -> Leak:
+def strongest_leak(records: Iterable[Record], attacker: str) -> Leak:
     """Give the leak to the strongest attacker of a threat model, at the worst stage.
 
     Raises:
         BadInput: if nothing is left to learn there, or no attack of the threat model applies.
     """
-    cells = [cell for cell in worst_cases(records) if cell.threat_model == threat_model]
+    cells = [cell for cell in worst_cases(records) if cell.threat_model == attacker]
     if not cells:
-        raise BadInput(f"no attack of the threat model {threat_model!r} applies to these updates")
+        raise BadInput(f"no attack of the threat model {attacker!r} applies to these updates")
     found = []
     for cell in cells:
         if cell.advantage is None:
@@ -96,8 +99,12 @@ class LeakMeter:
     The models of a seed are trained once. A unit (model and stage) that the journal holds is not
     run again.
 
+    On the search's own seed attackers who know the defense are left out, since each of them
+    imitates hundreds of batches; on fresh seeds they take part.
+
     Attributes:
-        options: the audit, whose defenses and seed are replaced.
+        options: the audit, whose attacks, defenses and seed are replaced.
+        attacker: the threat model whose attacks are run, with those that need less.
         data: the data set.
         journal: where records go.
         command: the command, for the records.
@@ -105,6 +112,7 @@ class LeakMeter:
     """
 
     options: AuditOptions
+    attacker: str
     data: Dataset
     journal: Journal
     command: str
@@ -149,7 +157,8 @@ class LeakMeter:
 
     def _plan(self, seed: int) -> Plan:
         if seed not in self._plans:
-            options = replace(self.options, seed=seed)
+            adaptive = seed != self.options.seed
+            options = replace(self.options, seed=seed, attacks=_attacks(self.attacker, adaptive))
             self._plans[seed] = plan_audit(options, data=self.data, command=self.command)
         return self._plans[seed]
 
@@ -162,6 +171,13 @@ class LeakMeter:
             self._models = {k: models for k, models in self._models.items() if k[0] in needed}
             self._models[key] = dict(_stages(plan, initialisation, sorted(options.training_steps)))
         return self._models[key]
+
+
+def _attacks(attacker: str, adaptive: bool) -> tuple[str, ...]:
+    """Name the standard attacks that need no more than an attacker holds."""
+    held = THREAT_MODELS[: THREAT_MODELS.index(attacker) + 1]
+    names = (*STANDARD, *(ADAPTIVE if adaptive else ()))
+    return tuple(name for name in names if threat_model(make_attack(name)) in held)
 
 
 def _stages(

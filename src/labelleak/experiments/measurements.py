@@ -15,7 +15,7 @@ from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cost, measure_cost
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
-from labelleak.experiments.plan import build
+from labelleak.experiments.plan import build, plan_audit
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.interfaces import LabelledData
 from labelleak.seeding import stream, whole_number
@@ -90,6 +90,7 @@ class Measurements:
         data = load_dataset(options.data)
         audit = options.audit
         _try_defenses(options, data)
+        plan_audit(audit, data=data)
         asked = {
             **asdict(options),
             "data_fingerprint": data.fingerprint,
@@ -97,7 +98,8 @@ class Measurements:
         }
         del asked["grid"]  # a grid may be added to a search that is done
         journal = Journal.open(out, asked, overwrite=overwrite)
-        found = cls(options, data, journal, LeakMeter(audit, data, journal, command), progress)
+        meter = LeakMeter(audit, options.attacker, data, journal, command)
+        found = cls(options, data, journal, meter, progress)
         found.meter.tick = found.tell
         found.tell()
         return found

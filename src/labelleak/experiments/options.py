@@ -43,6 +43,8 @@ class AuditOptions:
         defenses: what clients do to hide their labels, each audited; ``none`` is no defense, and
             ``|`` joins several (``clip:1|gaussian:0.1``).
         attacks: names of attacks, or ``standard``.
+        shadow_batches: batches of its own that the shadow attack learns from, for each model and
+            number of labels; more make it stronger and slower.
         dummies: what LLG* feeds the model; None for the paper's choice by data set.
         trials: batches per cell, spread over the initialisations.
         initialisations: independently initialised models.
@@ -76,6 +78,7 @@ class AuditOptions:
     clients: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     defenses: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard",)
+    shadow_batches: Count = 1000
     dummies: Literal["zeros", "ones", "uniform", "gaussian"] | None = None
     trials: Count = 100
     initialisations: Count | None = None

@@ -13,7 +13,15 @@ import numpy as np
 from torch import nn
 
 from labelleak.adapters.head import find_head
-from labelleak.attacks import ADAPTIVE, Dummies, LLGStar, dummies_for, make_attack
+from labelleak.attacks import (
+    ADAPTIVE,
+    AdaptiveShadow,
+    Dummies,
+    LLGStar,
+    Shadow,
+    dummies_for,
+    make_attack,
+)
 from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
@@ -206,12 +214,25 @@ def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
     names: list[str] = []
     for name in options.attacks:
         names.extend(STANDARD if name == "standard" else (name,))
-        if name == "standard" and set(options.defenses) != {"none"}:
-            names.extend(ADAPTIVE)
+        if name == "standard":
+            names.extend(_adaptive(options))
     kind = dummies_of(options)
     for name in dict.fromkeys(names):
         attack = make_attack(name)
-        yield replace(attack, dummies=kind) if isinstance(attack, LLGStar) else attack
+        if isinstance(attack, LLGStar):
+            attack = replace(attack, dummies=kind)
+        elif isinstance(attack, Shadow):
+            attack = replace(attack, batches=options.shadow_batches)
+        yield attack
+
+
+def _adaptive(options: AuditOptions) -> Iterator[str]:
+    """Name the attackers who know what the client does, where it does anything to know."""
+    defended = set(options.defenses) != {"none"}
+    if defended:
+        yield from ADAPTIVE
+    if defended or max(options.local_steps) > 1 or options.optimiser != "sgd":
+        yield AdaptiveShadow.name
 
 
 def _left_out(options: AuditOptions, num_classes: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ the next weaker) rung of its family takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labelleak.defenses import parse_defense
@@ -49,13 +49,15 @@ class Confirmed:
 
     Attributes:
         point: as the search measured it.
-        leak: on seeds that the search never saw.
-        cost: likewise.
+        leak: on seeds that the search never saw, to attackers who know the defense too.
+        without: the leak without a defense, on the same seeds.
+        cost: on seeds that the search never saw.
         seed: seed of that audit.
     """
 
     point: Point
     leak: Leak
+    without: Leak
     cost: MeanCost
     seed: int
 
@@ -124,7 +126,9 @@ class Search:
         baseline = self._trained(self._point(NONE, NONE))
         refuse_unlearnt(_cost(baseline).accuracy, self.measured.data, options.rounds)
         if self._enough(baseline.leak):
-            return Answer(baseline, (), self._confirm(baseline, 1))
+            unneeded = self._confirm(baseline, 1)
+            if self._enough(unneeded.leak):
+                return Answer(baseline, (), unneeded)
         families = [_readable(family) for family in options.ladders]
         families = [family for family in families if family.labels]
         self._expect(families)
@@ -135,9 +139,7 @@ class Search:
         grid = self._grid(families) if options.grid else None
         points = tuple(p for p in self.points.values() if p.label != NONE)
         closest = None if chosen else self._closest(points)
-        return Answer(
-            baseline, points, chosen, tuple(self.missed), closest, grid, options.grid
-        )
+        return Answer(baseline, points, chosen, tuple(self.missed), closest, grid, options.grid)
 
     def _expect(self, families: Sequence[Family]) -> None:
         questions = sum(len(family.labels).bit_length() for family in families)
@@ -155,6 +157,9 @@ class Search:
         budget = self.measured.options.accuracy_budget
         return budget is not None and cost.loss <= budget
 
+    def _holds(self, leak: Leak, cost: MeanCost) -> bool:
+        return self._enough(leak) or self._affordable(cost)
+
     def _best_of(self, family: Family) -> list[Point]:
         """Search a family; at most one point comes of it, trained with."""
         labels = family.labels
@@ -170,16 +175,14 @@ class Search:
         """Confirm the best point on fresh seeds; one that misses gives way to the next rung."""
         candidates = list(found)
         ladders = {family.name: family.labels for family in families}
-        to_target = self.measured.options.target_advantage is not None
-        step = 1 if to_target else -1
+        step = -1 if self.measured.options.target_advantage is None else 1
         fresh = 0
         while candidates:
             best = min(candidates, key=self._order)
             candidates.remove(best)
             fresh += 1
             confirmed = self._confirm(best, fresh)
-            held = self._enough(confirmed.leak) if to_target else self._affordable(confirmed.cost)
-            if held:
+            if self._holds(confirmed.leak, confirmed.cost):
                 return confirmed
             self.missed.append(confirmed)
             rung = ladders[best.family].index(best.label) + step
@@ -197,8 +200,13 @@ class Search:
 
     def _confirm(self, point: Point, fresh: int) -> Confirmed:
         measured = self.measured
-        leak, cost = measured.leak(point.label, fresh), measured.cost(point.label, fresh=True)
-        return Confirmed(point, leak, cost, measured.leak_seed(fresh))
+        return Confirmed(
+            point,
+            measured.leak(point.label, fresh),
+            measured.leak(NONE, fresh),
+            measured.cost(point.label, fresh=True),
+            measured.leak_seed(fresh),
+        )
 
     def _closest(self, points: Sequence[Point]) -> Point | None:
         """The point that leaks least, trained with."""
@@ -212,13 +220,10 @@ class Search:
         laid = spread(families, self.measured.options.grid)
         self.measured.expect(len(laid), len(laid))
         points = [self._trained(self._point(f.labels[rung], f.name)) for f, rung in laid]
-        holds: Callable[[Leak, MeanCost], bool] = lambda leak, cost: (
-            self._enough(leak) or self._affordable(cost)
-        )
-        usable = [p for p in points if holds(p.leak, _cost(p))]
+        usable = [p for p in points if self._holds(p.leak, _cost(p))]
         for fresh, point in enumerate(sorted(usable, key=self._order), start=1):
             confirmed = self._confirm(point, fresh)
-            if holds(confirmed.leak, confirmed.cost):
+            if self._holds(confirmed.leak, confirmed.cost):
                 return confirmed
         return None
 

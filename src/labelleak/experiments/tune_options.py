@@ -39,7 +39,7 @@ class TuneOptions:
     """
 
     data: str = "digits"
-    model: str = "cnn"
+    model: str = "mlp"
     activation: str | None = None
     init: str | None = None
     attacker: str = "auxiliary"

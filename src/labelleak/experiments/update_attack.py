@@ -8,61 +8,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from labelleak.adapters.capture import CapturedUpdate
 from labelleak.adapters.file_checks import LIMIT
-from labelleak.adapters.files import read_tensors
-from labelleak.adapters.head import find_head
-from labelleak.adapters.heads_by_shape import locate_head
 from labelleak.adapters.update_files import HowMade
 from labelleak.adapters.updates import Source, Update, gather_update, observe
 from labelleak.assumptions import Flag, check_update
 from labelleak.attacks import make_attack
+from labelleak.batch_size import BatchSize, estimate_batch_size
 from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, NotApplicable
 from labelleak.experiments.truth_files import read_truth
+from labelleak.experiments.update_model import ModelOptions, view_update
 from labelleak.experiments.update_report import AttackResult, UpdateReport, scale_scores
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
-from labelleak.priors import UniformPrior, free_guess
+from labelleak.priors import Prior, free_guess
 from labelleak.score import Truth
-from labelleak.seeding import torch_seeded, whole_number
+from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
-from labelleak.simulation.models import build_model, own_init
-from labelleak.simulation.user_models import call_factory
 from labelleak.white_box import WhiteBox
-
-AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The model that an attacker holds, by name.
-
-    Attributes:
-        name: a name of ``labelleak list models``, or ``package.module:factory``; None for none.
-        init: how a named model is initialised; None for what goes with it.
-        activation: activation of a named model; None for its own.
-        weights: file of trained weights, in any format of `read_tensors`.
-        mode: train (as clients run it) or eval.
-        input_shape: of one input, where no auxiliary data tell it.
-    """
-
-    name: str | None = None
-    init: str | None = None
-    activation: str | None = None
-    weights: str | None = None
-    mode: str = "train"
-    input_shape: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("train", "eval"):
-            raise BadInput(f"the mode must be train or eval, not {self.mode!r}")
-        for name in ("init", "activation", "weights"):
-            if self.name is None and getattr(self, name) is not None:
-                raise BadInput(f"--{name} needs --model")
 
 
 def attack_update(
@@ -78,6 +44,7 @@ def attack_update(
     auxiliary: str | Dataset | LabelledData | None = None,
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
     attacks: Sequence[str] = ("standard",),
+    scheme: str = "iid",
     seed: int = 0,
     max_bytes: int = LIMIT,
 ) -> UpdateReport:
@@ -100,12 +67,15 @@ def attack_update(
         auxiliary: labelled data of the attacker's own, or a data set's name.
         truth: true labels or counts, to score the answers; see `read_truth`.
         attacks: names, or ``standard``.
+        scheme: how batches are drawn, for the guess without the update: a name of
+            ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
         seed: seed of the attacks' randomness.
         max_bytes: largest file that is read.
 
     Raises:
         BadInput: for anything that cannot be, and where no attack at all can answer.
 
+    >>> import torch
     >>> weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
     >>> report = attack_update(gradient={"fc.weight": weight}, made=HowMade(batch_size=1),
     ...                        truth=[0], attacks=["llg"])
@@ -116,9 +86,18 @@ def attack_update(
     found = _gather(captured, before, after, gradient, update, made, max_bytes)
     data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
     options = ModelOptions(name=model) if isinstance(model, str) else model
-    view, place, notes = _view(found, head or found.made.head, options, data, seed, max_bytes)
+    named = head or found.made.head
+    view, place, notes = view_update(found, named, options, data, seed, max_bytes)
     seen = observe(found, place, None if view is None else view.module)
     known = _knowledge(found.made, view, options, data)
+    size, why = _estimate_size(seen, known)
+    if size is not None:
+        steps = seen.local_steps
+        seen = replace(seen, num_samples=size.num_samples)
+        made = replace(found.made, batch_size=size.num_samples // steps)
+        found = replace(found, made=made)
+        known = _knowledge(made, view, options, data)
+    known = replace(known, prior=_prior(scheme, known.auxiliary, seen.num_classes))
     left_out = _left_out(names, attacks, seen.num_classes)
     battery = Battery.prepare(
         [make_attack(name) for name in names if name not in left_out],
@@ -126,10 +105,107 @@ def attack_update(
         seen.num_classes,
         seed=seed,
     )
+    if found.gradient is None:
+        # The momentum was taken out of the weights' change; see Observation.from_update.
+        battery = replace(battery, flags=tuple(f for f in battery.flags if f.name != "momentum"))
     missing = {**left_out, **battery.not_applicable(seen)}
     if len(missing) == len(names):
-        raise BadInput(_nothing_applies(missing, seen))
-    return _report(battery, seen, found, view, options, place, notes, missing, truth, seed)
+        raise BadInput(_nothing_applies(missing, seen, why))
+    case = _Case(
+        update=found,
+        seen=seen,
+        head=place,
+        model=_name_of(options),
+        scheme=scheme,
+        missing=missing,
+        notes=(*notes, *why, *_momentum_note(found)),
+        size=size,
+        seed=seed,
+    )
+    return case.report(battery, None if truth is None else _truth(truth, seen, size))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Case:
+    """One update under attack, and what its report says beside the answers."""
+
+    update: Update
+    seen: Observation
+    head: str
+    model: str
+    scheme: str
+    missing: Mapping[str, str]
+    notes: tuple[str, ...]
+    size: BatchSize | None
+    seed: int
+
+    def report(self, battery: Battery, truth: Truth | None) -> UpdateReport:
+        """Let every attack answer, and score the answers where the truth is known."""
+        seen, guess, asr_free = self.seen, None, None
+        if seen.num_samples is not None:
+            counts, asr_free = free_guess(battery.known.prior, seen.num_samples, seen.num_classes)
+            guess = tuple(int(n) for n in counts)
+        one = _as_trial(seen)
+        outcomes = () if truth is None else tuple(battery.run(one, Truth(truth.counts[None])))
+        answers: Sequence[Answer | Outcome] = outcomes or tuple(battery.answer(one))
+        return UpdateReport(
+            results=tuple(_result(answer) for answer in answers),
+            head=self.head,
+            num_classes=seen.num_classes,
+            num_samples=seen.num_samples,
+            made=self.update.made,
+            free_guess=guess,
+            asr_free=asr_free,
+            checked=dict(_checked((*battery.flags, *check_update(seen, battery.known)))),
+            not_applicable=dict(self.missing),
+            notes=self.notes,
+            source=self.update.source,
+            model=self.model,
+            seed=self.seed,
+            scheme=self.scheme,
+            estimated=self.size,
+            truth=truth,
+            outcomes=outcomes,
+        )
+
+
+def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | None, tuple[str, ...]]:
+    """Read the number of labels off the update where nobody told it; say how sure, or why not."""
+    if seen.num_samples is not None:
+        return None, ()
+    try:
+        size = estimate_batch_size(seen, known)
+    except NotApplicable as reason:
+        return None, (str(reason),)
+    ties = ", ".join(str(n) for n, _ in size.ties[1:])
+    also = f"; nearly as likely: {ties}" if ties else ""
+    return size, (
+        f"{size.num_samples} labels were read off the bias gradient, with confidence "
+        f"{size.confidence:.2f}{also} (assumed: {size.assumes}); give --batch-size if it is known",
+    )
+
+
+def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
+    drawn = parse_scheme(scheme)
+    if drawn.label == "natural" and own is None:
+        raise BadInput("the scheme natural needs a pool of labels; give --auxiliary")
+    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
+    return drawn.prior(pool, num_classes)
+
+
+def _momentum_note(update: Update) -> tuple[str, ...]:
+    if update.gradient is not None or not update.made.momentum:
+        return ()
+    return (
+        f"momentum {update.made.momentum:g} was taken out of the update, its buffer taken to have "
+        "been empty at the start",
+    )
+
+
+def _name_of(model: nn.Module | ModelOptions | None) -> str:
+    if isinstance(model, nn.Module):
+        return type(model).__name__
+    return (model and model.name) or "unknown"
 
 
 def _gather(
@@ -169,88 +245,6 @@ def _left_out(names: Sequence[str], asked: Sequence[str], num_classes: int) -> d
     return {name: f"{name} {why}" for name in sorted(slow)}
 
 
-def _view(
-    update: Update,
-    head: str | None,
-    model: nn.Module | ModelOptions | None,
-    data: Dataset | LabelledData | None,
-    seed: int,
-    max_bytes: int,
-) -> tuple[WhiteBox | None, str, tuple[str, ...]]:
-    """Find the head, and build the attacker's model where one is granted."""
-    if model is None or (isinstance(model, ModelOptions) and model.name is None):
-        return None, locate_head(update.tensors, head), ()
-    example = _example(model, data)
-    if isinstance(model, nn.Module):
-        place = find_head(model, name=head, example=example)
-        locate_head(update.tensors, place)
-        return WhiteBox(model, place), place, ()
-    classes = data.num_classes if isinstance(data, Dataset) else _classes(update, head)
-    module, notes = _build(model, update, classes, example, seed, max_bytes)
-    place = find_head(module, name=head, example=example, num_classes=classes)
-    locate_head(update.tensors, place)
-    return WhiteBox(module.train(model.mode == "train"), place), place, notes
-
-
-def _classes(update: Update, head: str | None) -> int:
-    place = locate_head(update.tensors, head)
-    prefix = f"{place}." if place else ""
-    return len(
-        next(update.tensors[n] for n in (f"{prefix}weight", f"{prefix}bias") if n in update.tensors)
-    )
-
-
-def _example(
-    model: nn.Module | ModelOptions, data: Dataset | LabelledData | None
-) -> torch.Tensor | None:
-    if data is not None:
-        return (data.x_train if isinstance(data, Dataset) else data.inputs)[:2]
-    shape = model.input_shape if isinstance(model, ModelOptions) else None
-    return None if shape is None else torch.zeros(2, *shape)
-
-
-def _build(
-    options: ModelOptions,
-    update: Update,
-    num_classes: int,
-    example: torch.Tensor | None,
-    seed: int,
-    max_bytes: int,
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build a named model with the weights that the client was sent, as far as they are known."""
-    assert options.name is not None
-    number = whole_number(seed, "model", 0)
-    if example is not None:
-        module = build_model(
-            options.name,
-            input_shape=tuple(example.shape[1:]),
-            num_classes=num_classes,
-            activation=options.activation,
-            init=options.init or own_init(options.name, options.activation),
-            seed=number,
-        )
-    elif ":" in options.name:
-        with torch_seeded(number):
-            module = call_factory(options.name, seed=number, num_classes=num_classes)
-    else:
-        raise BadInput(
-            f"the model {options.name} needs the shape of an input; give --auxiliary data, or "
-            "--input-shape, as in --input-shape 1,28,28"
-        )
-    if options.weights is not None:
-        weights = read_tensors(options.weights, max_bytes=max_bytes).tensors
-    elif update.before is not None:
-        weights = update.before
-    else:
-        return module, (AS_BUILT,)
-    try:
-        module.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip()
-        raise BadInput(f"the weights do not fit the model {options.name}: {why}") from error
-    return module, ()
-
-
 def _knowledge(
     made: HowMade,
     view: WhiteBox | None,
@@ -274,56 +268,21 @@ def _knowledge(
     return Knowledge(view, shape, own, training=training)
 
 
-def _nothing_applies(missing: Mapping[str, str], seen: Observation) -> str:
+def _nothing_applies(missing: Mapping[str, str], seen: Observation, why: Sequence[str]) -> str:
     if seen.num_samples is None:
-        return "every attack asked for needs the number of labels; give --batch-size"
+        return f"give --batch-size: {'; '.join(why)}"
     return f"no attack asked for can answer: {next(iter(missing.values()))}"
 
 
-def _report(
-    battery: Battery,
-    seen: Observation,
-    update: Update,
-    view: WhiteBox | None,
-    model: nn.Module | ModelOptions | None,
-    head: str,
-    notes: tuple[str, ...],
-    missing: Mapping[str, str],
-    told: Any,
-    seed: int,
-) -> UpdateReport:
-    truth = None if told is None else _truth(told, seen)
-    guess, asr_free = None, None
-    if seen.num_samples is not None:
-        counts, asr_free = free_guess(UniformPrior(), seen.num_samples, seen.num_classes)
-        guess = tuple(int(n) for n in counts)
-    one = _as_trial(seen)
-    outcomes = () if truth is None else tuple(battery.run(one, Truth(truth.counts[None])))
-    answers: Sequence[Answer | Outcome] = outcomes or tuple(battery.answer(one))
-    name = type(model).__name__ if isinstance(model, nn.Module) else (model and model.name)
-    return UpdateReport(
-        tuple(_result(answer) for answer in answers),
-        head,
-        seen.num_classes,
-        seen.num_samples,
-        update.made,
-        guess,
-        asr_free,
-        dict(_checked((*battery.flags, *check_update(seen, battery.known)))),
-        dict(missing),
-        notes,
-        update.source,
-        name or "unknown",
-        seed,
-        truth,
-        outcomes,
-    )
-
-
-def _truth(told: Any, seen: Observation) -> Truth:
+def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
     if seen.num_samples is None:
         raise BadInput("scoring against the truth needs --batch-size")
-    return read_truth(told, seen.num_classes, seen.num_samples)
+    try:
+        return read_truth(told, seen.num_classes, seen.num_samples)
+    except BadInput as error:
+        if size is None:
+            raise
+        raise BadInput(f"{error}; its size was only estimated, give --batch-size") from error
 
 
 def _as_trial(seen: Observation) -> Observation:

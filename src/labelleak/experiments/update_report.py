@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 import labelleak
 from labelleak.adapters.update_files import HowMade
+from labelleak.batch_size import BatchSize
 from labelleak.battery import Outcome, make_records
 from labelleak.counts import Floats
 from labelleak.errors import BadInput
@@ -58,13 +59,15 @@ class UpdateReport:
         num_classes: K.
         num_samples: N, or None.
         made: how the update was made, as far as it was told.
-        free_guess: the best counts without the update, for a uniform prior; None without N.
+        free_guess: the best counts without the update, for the scheme's prior; None without N.
         asr_free: the ASR which that guess scores on average.
         checked: each assumption that was checked: whether it failed, and the figure.
         not_applicable: attacks that could not answer, with the reason.
         notes: what else the reader should know.
         source: name of the file.
         model: name of the model, or ``unknown``.
+        scheme: how batches are taken to be drawn, for the guess without the update.
+        estimated: N as it was read off the update, where nobody told it.
         truth: what was really there, where it was told.
         outcomes: the scored answers, where the truth was told.
     """
@@ -82,6 +85,8 @@ class UpdateReport:
     source: str
     model: str
     seed: int
+    scheme: str = "iid"
+    estimated: BatchSize | None = None
     truth: Truth | None = None
     outcomes: tuple[Outcome, ...] = ()
 
@@ -97,6 +102,8 @@ class UpdateReport:
             "update": {k: v for k, v in asdict(self.made).items() if v is not None},
             "free_guess": None if self.free_guess is None else list(self.free_guess),
             "asr_free": self.asr_free,
+            "scheme": self.scheme,
+            "estimated": None if self.estimated is None else asdict(self.estimated),
             "true_counts": None if self.truth is None else self.truth.counts.tolist(),
             "confidence_means": CONFIDENCE,
             "results": [asdict(result) for result in self.results],
@@ -166,8 +173,3 @@ def scale_scores(scores: Floats) -> tuple[float, ...]:
     if not high > low:
         return (0.5,) * len(finite)
     return tuple(round(float(x), 6) for x in (finite / 2 - low) / (high - low))
-
-
-def explain_confidence(results: Sequence[AttackResult]) -> str:
-    """Say in one line what the confidence is, where there is an answer at all."""
-    return f"Confidence: {CONFIDENCE}." if results else ""

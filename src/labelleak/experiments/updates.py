@@ -266,6 +266,7 @@ def average_clients(observation: Observation, clients: int) -> Observation:
         None if observation.num_samples is None else observation.num_samples * clients,
         observation.local_steps,
         None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
+        observation.lr_known,
     )
 
 

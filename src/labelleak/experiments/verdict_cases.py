@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelleak.battery import STANDARD
+from labelleak.battery import RULES
 from labelleak.interfaces import LocalTraining
 
 STEPS, BATCH = 10, 8
 
 
-ONE_STEP = (*STANDARD, "rlg", "llbg_measured")
+ONE_STEP = (*RULES, "rlg", "llbg_measured")
 
 
 SEVERAL_STEPS = (
-    *STANDARD,
+    *RULES,
     "interpolation",
     "llbg_measured",
     "rlu_epochs",
@@ -73,7 +73,7 @@ class Case:
             return self.named
         if self.training is None:
             return ONE_STEP
-        return STANDARD if self.plain else SEVERAL_STEPS
+        return RULES if self.plain else SEVERAL_STEPS
 
     @property
     def optimizer(self) -> str:

@@ -23,6 +23,7 @@ _NAMES = {
     "lr": "learning rate of the local steps",
     "clients": "clients averaged into one update",
     "model_accuracy": "accuracy of the model",
+    "rounds": "rounds pooled",
     "lr_h2": "lr·(‖h‖²+1)",
 }
 

@@ -151,6 +151,9 @@ def _advantage(cell: Cell) -> str:
 
 
 def _labels(cell: Cell) -> str:
+    # Labels of several clients together come in an average of their updates.
+    clients = cell.num_samples // (cell.batch_size * cell.local_steps)
+    owners = f" of {clients} clients" if clients > 1 else ""
     if cell.local_steps == 1:
-        return f"{cell.num_samples} labels in a batch"
-    return f"{cell.num_samples} labels in {cell.local_steps} local steps"
+        return f"{cell.num_samples} labels in {'the batches' if owners else 'a batch'}{owners}"
+    return f"{cell.num_samples} labels in {cell.local_steps} local steps{owners}"

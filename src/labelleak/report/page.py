@@ -12,6 +12,8 @@ from labelleak.errors import BadInput
 from labelleak.intervals import Interval
 from labelleak.record import Record, read_records
 from labelleak.report import headlines, scope, wording
+from labelleak.report.actions import ACTIONS, follow_actions, say_fates
+from labelleak.report.defenses import compare_defenses
 from labelleak.report.federation import follow_rounds
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
 from labelleak.report.federation_words import findings, most_informed
@@ -23,6 +25,7 @@ from labelleak.whole_files import write_whole
 
 _MOST_LINES = 8
 _MOST_CLIENTS = 5
+_MOST_ROUNDS = 20
 
 
 class Drawing(NamedTuple):
@@ -97,6 +100,7 @@ def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
         "commands": scope.commands(records),
         "flags": scope.flags(records),
         "federation": _federation(records),
+        "defenses": compare_defenses(records),
         "one_initialisation": all(cell.initialisations == 1 for cell in cells),
         "say": wording,
         "track": _track,
@@ -110,7 +114,12 @@ def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
     courses = follow_rounds(records)
     if not courses:
         return None
+    fates = follow_actions(records)
     return {
+        "fates": fates[:1] + fates[1:][-_MOST_ROUNDS:],
+        "earlier": max(0, len(fates) - 1 - _MOST_ROUNDS),
+        "fate": say_fates(fates[0]) if fates else "",
+        "actions": ACTIONS[::-1],
         "findings": findings(courses),
         "rounds": Markup(draw_rounds(courses, prefix="rounds")),
         "clients": Markup(draw_clients(courses, prefix="clients")),

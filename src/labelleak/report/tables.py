@@ -46,9 +46,15 @@ _CONDITIONS = (
     "per_round",
     "round_steps",
     "dummies",
+    "shadow_batches",
     "weights",
     "head",
     "defended",
+    "batch_size_source",
+    "federation",
+    "against",
+    "rounds",
+    "phase",
 )
 
 Condition = tuple[tuple[str, str], ...]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from labelleak.record import Record
 from labelleak.report import wording
+from labelleak.report.actions import follow_actions, say_fates
 from labelleak.report.federation import Course, client_of, follow_rounds, is_federated
 from labelleak.report.headlines import headline_cells
 from labelleak.report.repeats import count_once
@@ -42,6 +43,7 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         federated = [row for row in rows if is_federated(row)]
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
+        said += [say_fates(fates) for fates in follow_actions(rows)[:1]]
         _fill_courses(table, courses)
     else:
         _fill_cells(table, rows)

@@ -35,6 +35,7 @@ ATTACKS = {
     "llg_star_adaptive": "LLG*, adaptive",
     "llg_plus_adaptive": "LLG+, adaptive",
     "gradient_regression_adaptive": "gradient regression, adaptive",
+    "shadow_adaptive": "shadow models, adaptive",
 }
 SERVERS = {
     "none": "someone who sees no update",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from labelleak.counts import Ints
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
+from labelleak.local_steps import bend_gradients, make_loss, make_optimiser, observe_training
 from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
 
@@ -52,20 +53,7 @@ class Update:
                 last batch they are fewer than batch size times steps.
             rest: names of further parameters to keep, as in `Observation.from_update`.
         """
-        sgd = training.optimiser == "sgd"
-        seen = Observation.from_update(
-            self.before,
-            self.after,
-            head=head,
-            lr=training.lr,
-            local_steps=training.local_steps,
-            momentum=training.momentum if sgd else 0.0,
-            dampening=training.dampening if sgd else 0.0,
-            nesterov=training.nesterov and sgd,
-            weight_decay=training.weight_decay if sgd else 0.0,
-            proximal=training.proximal if sgd else 0.0,
-            rest=rest,
-        )
+        seen = observe_training(self.before, self.after, head, training, rest=rest)
         return replace(seen, num_samples=num_samples)
 
 
@@ -143,45 +131,9 @@ def train_locally(
             loss = criterion(module(data.inputs[batch]), data.labels[batch])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
-            _bend_gradients(trained, start, training)
+            bend_gradients(trained, start, training)
             optimiser.step()
     return {name: value.detach() for name, value in module.state_dict().items()}
-
-
-def _bend_gradients(
-    trained: Sequence[nn.Parameter], start: Sequence[Tensor], training: LocalTraining
-) -> None:
-    """Add FedProx's pull to the gradients, then clip them."""
-    for parameter, origin in zip(trained, start, strict=bool(start)):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - origin, alpha=training.proximal)
-    if training.clip_norm is not None:
-        nn.utils.clip_grad_norm_(trained, training.clip_norm)
-
-
-def make_loss(training: LocalTraining) -> nn.CrossEntropyLoss:
-    """Make the loss of a local training, mean reduction."""
-    weights = training.class_weights
-    return nn.CrossEntropyLoss(
-        weight=None if weights is None else torch.tensor(weights),
-        label_smoothing=training.label_smoothing,
-    )
-
-
-def make_optimiser(
-    parameters: Iterable[nn.Parameter], training: LocalTraining
-) -> torch.optim.Optimizer:
-    """Make the optimiser of a local training, its state empty as at the start of a round."""
-    if training.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=training.lr,
-        momentum=training.momentum,
-        dampening=training.dampening,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-    )
 
 
 def draw_steps(
@@ -253,8 +205,6 @@ __all__ = [
     "Update",
     "consumed_labels",
     "draw_steps",
-    "make_loss",
-    "make_optimiser",
     "run_client",
     "train_locally",
 ]

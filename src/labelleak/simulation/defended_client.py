@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.local_steps import make_optimiser
 from labelleak.seeding import stream
-from labelleak.simulation.client import make_optimiser
 from labelleak.white_box import WhiteBox
 
 

@@ -1,20 +1,15 @@
-"""The true shared head gradient of batches, by autograd or, where exact, from a head table."""
+"""The true shared head gradient of batches by autograd: what the head table is held to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+from labelleak.head_table import HeadTable
 from labelleak.interfaces import LabelledData
 from labelleak.observation import Observation
-from labelleak.white_box import HeadPass, WhiteBox
-
-# Bytes of head inputs and gradients that one slice of trials may take up.
-_SLICE_BYTES = 256 * 2**20
+from labelleak.white_box import WhiteBox
 
 
 def autograd_gradients(
@@ -52,56 +47,4 @@ def autograd_gradients(
     return Observation(weight, bias, batches.shape[1], rest=found if full else None)
 
 
-@dataclass(frozen=True, eq=False)
-class HeadTable:
-    """Head inputs and posteriors of every sample of a data set, kept from one pass.
-
-    With cross-entropy, mean reduction and a forward pass that treats each sample alone, the
-    head gradient of a batch is ``mean_k (p_k - e_{y_k}) h_k^T`` and its bias gradient
-    ``mean_k (p_k - e_{y_k})``: rows of this table, so no batch needs a pass of its own.
-
-    Attributes:
-        inputs: h, ``n x D``.
-        errors: p - e_y, ``n x K``.
-        has_bias: whether the head has a bias.
-    """
-
-    inputs: Tensor
-    errors: Tensor
-    has_bias: bool
-
-    @classmethod
-    def build(cls, model: WhiteBox, data: LabelledData) -> HeadTable:
-        """Pass the data through the model once."""
-        bias = model.head_module.bias
-        shared = bias is not None and bias.requires_grad
-        return cls.of_pass(model.run_all(data.inputs), data.labels, shared)
-
-    @classmethod
-    def of_pass(cls, seen: HeadPass, labels: Tensor, has_bias: bool) -> HeadTable:
-        """Keep a pass that was already made."""
-        errors = seen.probabilities.clone()
-        errors[torch.arange(len(labels)), labels] -= 1.0
-        return cls(seen.inputs, errors, has_bias)
-
-    def gradients(self, batches: np.ndarray) -> Observation:
-        """Give the head gradients of ``T x B`` batches, all at once.
-
-        >>> model = torch.nn.Linear(3, 2)
-        >>> data = LabelledData(torch.rand(5, 3), torch.tensor([0, 1, 0, 1, 1]))
-        >>> batches = np.array([[0, 1], [2, 4]])
-        >>> fast = HeadTable.build(WhiteBox(model, ""), data).gradients(batches)
-        >>> slow = autograd_gradients(WhiteBox(model, ""), data, batches)
-        >>> np.allclose(fast.row_sums, slow.row_sums, atol=1e-6)
-        True
-        """
-        picks = torch.from_numpy(batches)
-        size = batches.shape[1]
-        per_trial = 4 * (self.inputs.shape[1] * (size + self.errors.shape[1]) + size)
-        weights, biases = [], []
-        for part in torch.split(picks, max(1, _SLICE_BYTES // per_trial)):
-            errors = self.errors[part]
-            weights.append(errors.transpose(1, 2) @ self.inputs[part] / size)
-            biases.append(errors.mean(dim=1))
-        bias = torch.cat(biases) if self.has_bias else None
-        return Observation.from_gradient(torch.cat(weights), bias, num_samples=size)
+__all__ = ["HeadTable", "autograd_gradients"]

@@ -10,7 +10,8 @@ pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
 from adapters.flower import federation  # isort: skip
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 
 from labelleak.defenses import parse_defense
@@ -291,6 +292,81 @@ def test_evaluation_passes_unless_it_carries_arrays_under_block(tmp_path):
     assert not evaluated("block", 1).has_error()
     assert evaluated("block", 2).has_error()
     assert not evaluated("record", 2).has_error()
+
+
+def update_arrays(model_reply):
+    """Give every array of the update, and the weights, as bytes and as numbers."""
+    return [np.asarray(array, dtype=np.float32) for array in arrays_of(model_reply).values()]
+
+
+def in_arrays(reply, update):
+    reply.content["copy"] = ArrayRecord([value.copy() for value in update])
+
+
+def in_metrics(reply, update):
+    reply.content["copy"] = MetricRecord({"w": [float(v) for v in update[0].ravel()[:10]]})
+
+
+def in_single_metrics(reply, update):
+    values = {f"w{i}": float(v) for i, v in enumerate(update[0].ravel()[:100])}
+    reply.content["copy"] = MetricRecord(values)
+
+
+def in_config_bytes(reply, update):
+    reply.content["copy"] = ConfigRecord({"w": update[0].tobytes()})
+
+
+def in_config_lists(reply, update):
+    reply.content["copy"] = ConfigRecord({"w": [float(v) for v in update[0].ravel()]})
+
+
+def in_config_text(reply, update):
+    reply.content["copy"] = ConfigRecord({"w": update[0].tobytes().hex()})
+
+
+COPIES = [
+    in_arrays,
+    in_metrics,
+    in_single_metrics,
+    in_config_bytes,
+    in_config_lists,
+    in_config_text,
+]
+KINDS = ["train", "train.again", "evaluate", "query", "query.more"]
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_block_lets_no_array_leave_in_any_record_of_any_reply(tmp_path, kind, copy):
+    """The arrays of a training reply are harmless here; the copy beside them is what must stay."""
+
+    def answer(message, context):
+        reply = federation.train(message, context)
+        update = update_arrays(reply)
+        if not kind.startswith("train"):
+            context.state.clear()
+            del reply.content["arrays"]
+        else:
+            state = federation.make_model().state_dict()
+            noise = hide({name: value[None].float() for name, value in state.items()})
+            reply.content["arrays"] = ArrayRecord(
+                {k: v + noise[k][0] if v.is_floating_point() else v for k, v in state.items()}
+            )
+        if with_copy:
+            copy(reply, update)
+        return reply
+
+    verb, _, action = kind.partition(".")
+    for with_copy in (False, True):
+        app = ClientApp(mods=[make_mod(tmp_path, "block")])
+        (getattr(app, verb)(action) if action else getattr(app, verb)())(answer)
+        message = federation.train_message(kind=kind)
+        (reply,) = flower.InProcessGrid(app, 1).send_and_receive([message])
+        assert reply.has_error() == with_copy, rows(tmp_path, "events")
+        assert reply.has_content() != with_copy
+    event = rows(tmp_path, "events")[-1]
+    assert event["event"] == ("audit_failed" if verb == "train" else "arrays_withheld")
+    assert event["reason"] not in reply.error.reason
 
 
 def test_a_defense_changes_parameters_only(bare):

@@ -1,12 +1,15 @@
 """Nothing phones home, and nothing of Flower is loaded unless asked for."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 TESTS = Path(__file__).parents[2]
+ENVIRONMENT = TESTS.parent / "src" / "labelleak" / "adapters" / "flower" / "environment.py"
 WATCHED = """
 import os, socket, sys
 for name in list(os.environ):
@@ -62,6 +65,31 @@ def test_the_watch_would_see_a_name_looked_up():
         "print(asked)"
     )
     assert "telemetry.invalid" in python(code).stdout
+
+
+@pytest.mark.parametrize(
+    ("read", "now", "warned"),
+    [
+        ("1", None, True),
+        ("1", "0", True),
+        ("1", "1", False),
+        ("0", None, False),
+        (None, "0", False),
+    ],
+)
+def test_flower_imported_first_is_warned_of(read, now, warned, monkeypatch, caplog):
+    """What Flower read at its import decides, not what the variable says by now."""
+    telemetry = "flwr.supercore.telemetry"
+    assert pytest.importorskip(telemetry).FLWR_TELEMETRY_ENABLED in ("0", "1")
+    monkeypatch.delitem(sys.modules, telemetry)
+    if read is not None:
+        module = SimpleNamespace(FLWR_TELEMETRY_ENABLED=read)
+        monkeypatch.setitem(sys.modules, telemetry, module)
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
+    if now is not None:
+        monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", now)
+    runpy.run_path(str(ENVIRONMENT))
+    assert ("telemetry is on" in caplog.text) == warned
 
 
 def test_without_flower_one_sentence_names_the_extra():

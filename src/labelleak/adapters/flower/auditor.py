@@ -18,7 +18,7 @@ import labelleak
 from labelleak.adapters.flower.journal import ESTIMATES, note, write_records, write_rows
 from labelleak.adapters.flower.naming import head_of, with_names
 from labelleak.attacks import make_attack
-from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD, Battery, Outcome, make_records
+from labelleak.battery import COSTLY, MANY_CLASSES, RULES, Battery, Outcome, make_records
 from labelleak.errors import BadInput
 from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, LocalTraining
 from labelleak.interfaces import threat_model as threat_model_of
@@ -317,7 +317,7 @@ class Auditor:
         asked = self.attacks
         if asked is None:
             left_out = COSTLY if num_classes > MANY_CLASSES else frozenset()
-            asked = [name for name in STANDARD if name not in left_out]
+            asked = [name for name in RULES if name not in left_out]
         return [make_attack(one) if isinstance(one, str) else one for one in asked]
 
     def _common(self, finding: Finding, defense: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from importlib.util import find_spec
 
 from labelleak.errors import MissingExtra
@@ -15,6 +17,18 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+# Where Flower keeps what it read; there only if it was imported before this module.
+_telemetry = sys.modules.get("flwr.supercore.telemetry")
+if (
+    "1"
+    == getattr(_telemetry, "FLWR_TELEMETRY_ENABLED", "0")
+    != os.environ.get("FLWR_TELEMETRY_ENABLED")
+):
+    logging.getLogger("labelleak.flower").warning(
+        "flwr was imported before labelleak.flower, so Flower's telemetry is on in this process; "
+        "import labelleak.flower first, or set FLWR_TELEMETRY_ENABLED=0 outside"
+    )
 
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)

@@ -1,0 +1,222 @@
+"""The shadow attack: learn what updates look like from batches of one's own, then guess at best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
+from labelleak.attacks.shadow_clients import ShadowClient
+from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
+from labelleak.attacks.shadow_posterior import CountPosterior
+from labelleak.counts import Floats, best_counts
+from labelleak.errors import BadInput
+from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.observation import Observation
+from labelleak.seeding import stream
+from labelleak.white_box import HeadPass
+
+# Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
+_ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
+# Shadows that are trained one by one are fewer by this.
+_SLOWER = 8
+_SLICE_ENTRIES = 2**23
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """Learn P(c_i >= k | update) on shadow batches and give the counts that maximise expected ASR.
+
+    The attacker draws batches from its auxiliary data under a mixture of priors
+    (`draw_counts`), makes the head gradient of each by the closed form ``(p - e_y) h^T``
+    over one pass through the model, measures each class of each batch (`ClassFeatures`) and
+    fits one network for all classes to the counts (`CountPosterior`). For an update it
+    then takes the N largest ``P(c_i >= k)`` (`counts.best_counts`), which maximises expected ASR
+    under the mixture. Where the update says nothing that is the free guess without a scheme.
+
+    It is told no prior: whatever the scheme, the mixture stands. Assumes auxiliary data like the
+    client's, one step, and an update that no defense has touched.
+
+    Edge cases: a class without auxiliary data is modelled by all of them under its label. A
+    head without a bias is read by its rows alone. An update unlike every shadow is held at the edge
+    of what was learnt. In train mode batch norm sees auxiliary batches.
+
+    Cost: one pass over the auxiliary data; at the first update of each N it fits, some
+    seconds at the default budget, and keeps what it learnt; then ``K D + K N`` a trial.
+
+    Attributes:
+        batches: shadow batches, the budget; fewer are drawn above 20 classes or 250 labels.
+        epochs: passes over them.
+        groups: groups of features that are used; see `ClassFeatures`.
+    """
+
+    batches: int = 4000
+    epochs: int = 20
+    groups: tuple[str, ...] = GROUPS
+
+    name: ClassVar[str] = "shadow"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
+    )
+    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches)"
+
+    def __post_init__(self) -> None:
+        if self.batches < 1 or self.epochs < 1:
+            raise BadInput("the shadow attack needs at least one batch and one epoch")
+        unknown = set(self.groups) - set(GROUPS)
+        if unknown or not self.groups:
+            raise BadInput(f"groups of features are chosen from {', '.join(GROUPS)}")
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once; fitting waits for the first update of each N."""
+        return ShadowPosterior.of(self, known, num_classes, rng)
+
+
+@dataclass(frozen=True)
+class AdaptiveShadow(Shadow):
+    """The shadow attack, its shadows passed through the client's local training and defense.
+
+    As `Shadow`, by an attacker that knows how the client trains and what it does to its
+    update (`ShadowClient`). Noise, pruning and signs at one step cost little more. Where every
+    shadow has to be trained or differentiated by itself (several local steps, defenses
+    that change the training or look at the whole update), an eighth of the budget is drawn.
+
+    Assumes what `Shadow` does but the one step and the lack of a defense. A class without
+    auxiliary data then lends samples under their true label.
+    """
+
+    name: ClassVar[str] = "shadow_adaptive"
+    needs: ClassVar[frozenset[Need]] = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
+    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients)"
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """As `Shadow`, with what the client does in between."""
+        ready = ShadowPosterior.of(self, known, num_classes, rng)
+        assert known.model is not None
+        assert known.auxiliary is not None
+        assert known.training is not None
+        assert known.defense is not None
+        client = ShadowClient(
+            known.model, known.auxiliary, known.training, known.defense, ready.order, ready.bank
+        )
+        return replace(ready, source=client)
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowPosterior:
+    """The attack prepared for one model: ask it for counts, or for the posterior behind them.
+
+    Attributes:
+        attack: its options.
+        order: the classes in the order that they are worked on: as they first come in
+            the auxiliary data, so that class names do not matter.
+        features: how an update is measured.
+        bank: what shadows are drawn from.
+        seed: of everything drawn for a fit.
+        source: what passes shadows through training and defense; None for one plain step.
+        fitted: what was learnt so far, by N and by whether a bias is seen.
+    """
+
+    attack: Shadow
+    order: Tensor
+    features: ClassFeatures
+    bank: Bank
+    seed: int
+    source: ShadowClient | None = None
+    fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, attack: Shadow, known: Knowledge, num_classes: int, rng: np.random.Generator
+    ) -> ShadowPosterior:
+        """Pass the auxiliary data, class by class in order of appearance."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        found, first = np.unique(known.auxiliary.labels.numpy(), return_index=True)
+        absent = np.setdiff1d(np.arange(num_classes), found)
+        order = torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
+        own_labels = torch.argsort(order)[known.auxiliary.labels]
+        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+        picks, labels = lend(own_labels, num_classes, rng)
+        inputs = seen.inputs.detach().cpu()[picks]
+        logits = seen.logits.detach().cpu()[picks][:, order]
+        shown = HeadPass(inputs, logits, logits)
+        bank = Bank.of(shown, labels, Head.of(known.model, order), rng)
+        features = ClassFeatures.measure(shown, labels, attack.groups)
+        return cls(attack, order, features, bank, int(rng.integers(2**31)))
+
+    def __call__(self, observation: Observation) -> Estimate:
+        """Give the counts of the largest expected ASR; scores are P(c_i >= 1)."""
+        measured, posterior = self._measure(observation), self._posterior(observation)
+        size = max(1, _SLICE_ENTRIES // (measured.shape[1] * posterior.total))
+        counts, present = [], []
+        for part in torch.split(measured, size):
+            tails = posterior.tails(part)[:, torch.argsort(self.order).numpy()]
+            counts.append(best_counts(tails, posterior.total))
+            present.append(tails[..., 0])
+        shape = (*observation.trials, measured.shape[1])
+        return Estimate(
+            np.concatenate(counts).reshape(shape), np.concatenate(present).reshape(shape)
+        )
+
+    def tails(self, observation: Observation) -> Floats:
+        """Give P(c_i >= k | update) for k = 1 .. N, ``*R x K x N``."""
+        tails = self._posterior(observation).tails(self._measure(observation))
+        named = tails[:, torch.argsort(self.order).numpy()]
+        return np.asarray(named.reshape(*observation.trials, *named.shape[1:]))
+
+    def _measure(self, observation: Observation) -> Tensor:
+        assert observation.weight is not None
+        bias = None if observation.bias is None else observation.bias[..., self.order]
+        weight = observation.weight[..., self.order, :]
+        flat = Observation(
+            weight.reshape(-1, *weight.shape[-2:]),
+            None if bias is None else bias.reshape(-1, bias.shape[-1]),
+        )
+        return self.features(flat, samples(observation))
+
+    def _posterior(self, observation: Observation) -> CountPosterior:
+        key = samples(observation), observation.bias is not None
+        if key not in self.fitted:
+            self.fitted[key] = self._fit(*key)
+        return self.fitted[key]
+
+    def _fit(self, total: int, has_bias: bool) -> CountPosterior:
+        rng = stream(self.seed, "shadow", total, has_bias)
+        source = self.source or self.bank
+        is_slow = self.source is not None and self.source.is_slow
+        classes = len(self.order)
+        budget = -(-self.attack.batches // (_SLOWER if is_slow else 1))
+        most = min(_ROWS_EACH * budget // classes, _SAMPLES_EACH * budget // total, budget)
+        counts = draw_counts(max(most, min(_FEWEST, budget)), total, classes, rng)
+        # Slices keep the gradients of some thousand shadows from being held at once.
+        size = max(1, _SLICE_ENTRIES // (classes * self.bank.table.inputs.shape[1]))
+        parts = []
+        for slice_ in np.split(counts, range(size, len(counts), size)):
+            seen = source.observe(slice_, rng)
+            bias = seen.bias if has_bias else None
+            parts.append(self.features(Observation(seen.weight, bias), total))
+        return CountPosterior.fit(
+            torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
+        )
+
+
+def expected_success(tails: Floats, counts: np.ndarray) -> Floats:
+    """Give the ASR that a posterior expects of guessed counts: ``sum_i sum_{k<=g_i} P / N``.
+
+    Args:
+        tails: P(c_i >= k) for k = 1 .. N, ``*R x K x N``.
+        counts: the guess g, ``*R x K``.
+
+    >>> expected_success(np.array([[0.9, 0.5], [0.5, 0.1]]), np.array([2, 0])).item()
+    0.7
+    """
+    taken = np.arange(tails.shape[-1]) < counts[..., None]
+    return np.asarray(np.where(taken, tails, 0.0).sum(axis=(-2, -1)) / tails.shape[-1])
+
+
+__all__ = ["AdaptiveShadow", "Shadow", "ShadowPosterior", "expected_success"]

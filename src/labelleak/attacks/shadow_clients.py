@@ -1,0 +1,149 @@
+"""Shadow updates as a client would share them: through its local training and its defense."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labelleak.attacks.shadow_batches import Bank
+from labelleak.counts import Ints
+from labelleak.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.observation import Observation
+from labelleak.seeding import torch_seeded
+from labelleak.updates import Sees, Update
+from labelleak.white_box import WhiteBox
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowClient:
+    """A client whose labels the attacker picks, with the training and defense that it faces.
+
+    Of one step under a defense that needs no more than the head, the gradient comes from the
+    bank; else each shadow is trained or differentiated by itself, which is far slower.
+
+    Attributes:
+        model: the model that the client was sent.
+        data: the attacker's own data.
+        training: how the client trains.
+        defense: what it does to its update.
+        order: the classes in the bank's order.
+        bank: samples as they show at the head.
+    """
+
+    model: WhiteBox
+    data: LabelledData
+    training: LocalTraining
+    defense: Defense
+    order: Tensor
+    bank: Bank
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether each shadow has to be made by itself."""
+        return self.training.local_steps > 1 or self.defense.changes_training or self._wide
+
+    def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
+        """Give the head's part of what is shared of batches with given label counts.
+
+        Args:
+            counts: ``shadows x K`` in the bank's order of classes, in which the answer is too.
+            rng: source of samples, noise and the like.
+        """
+        if not self.is_slow:
+            seen = self.bank.observe(counts, rng)
+            named = Update({}, self.model.head)
+            tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
+            there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+            return self._read(self.defense.apply(Update(there, self.model.head), rng)[0])
+        picks = self._pick(counts, rng)
+        if self.training.local_steps > 1:
+            seen = self._train(picks, rng)
+        else:
+            rows = torch.from_numpy(picks)
+            batches = [LabelledData(self.data.inputs[row], self.data.labels[row]) for row in rows]
+            update = self.defense.gradients(self.model, batches, rng, full=self._wide)
+            seen = self._read(self.defense.apply(update, rng)[0])
+        assert seen.weight is not None
+        bias = None if seen.bias is None else seen.bias[:, self.order]
+        return Observation(seen.weight[:, self.order], bias)
+
+    @property
+    def _wide(self) -> bool:
+        return self.defense.sees is Sees.UPDATE
+
+    def _read(self, update: Update) -> Observation:
+        weight = update.tensors.get(update.head_weight)
+        if weight is None:  # withheld: nothing can be learnt of it
+            weight = torch.zeros(update.trials, *self.model.head_module.weight.shape)
+        return Observation(weight, update.tensors.get(update.head_bias))
+
+    def _pick(self, counts: Ints, rng: np.random.Generator) -> Ints:
+        """Draw the attacker's own samples, any of them for a class without data."""
+        labels = self.data.labels.numpy()
+        everything = np.arange(len(labels))
+        pools = [np.flatnonzero(labels == label) for label in self.order.tolist()]
+        return np.stack(
+            [
+                np.concatenate(
+                    [
+                        rng.choice(pool if pool.size else everything, number)
+                        for pool, number in zip(pools, row, strict=True)
+                    ]
+                )
+                for row in counts
+            ]
+        )
+
+    def _train(self, picks: Ints, rng: np.random.Generator) -> Observation:
+        """Let each shadow train from the model, and share how its weights moved."""
+        module = self.model.module
+        before = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        named = Update({}, self.model.head)
+        kept = {named.head_weight, named.head_bias} & set(before)
+        if self._wide:
+            kept |= {name for name, _ in module.named_parameters()}
+        moved: dict[str, list[Tensor]] = {name: [] for name in sorted(kept)}
+        for row in picks:
+            after = self._take_steps(rng.permutation(row), int(rng.integers(2**31)))
+            for name, values in moved.items():
+                values.append(torch.nan_to_num(after[name] - before[name]))
+        update = Update({name: torch.stack(m) for name, m in moved.items()}, self.model.head)
+        sent, _ = self.defense.apply(update, rng)
+        how, sgd = self.training, self.training.optimiser == "sgd"
+        return Observation.from_update(
+            before,
+            {**before, **{name: before[name] + step for name, step in sent.tensors.items()}},
+            head=self.model.head,
+            lr=how.lr,
+            local_steps=how.local_steps,
+            momentum=how.momentum if sgd else 0.0,
+            weight_decay=how.weight_decay if sgd else 0.0,
+        )
+
+    def _take_steps(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
+        module = copy.deepcopy(self.model.module)
+        optimiser = _optimiser(module, self.training)
+        with torch_seeded(seed), torch.enable_grad():
+            for step in np.array_split(row, self.training.local_steps):
+                picks = torch.from_numpy(step)
+                if len(picks):
+                    loss = F.cross_entropy(module(self.data.inputs[picks]), self.data.labels[picks])
+                    optimiser.zero_grad()
+                    torch.autograd.backward(loss)
+                    optimiser.step()
+        return {name: value.detach() for name, value in module.state_dict().items()}
+
+
+def _optimiser(module: nn.Module, how: LocalTraining) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if how.optimiser == "adam":
+        return torch.optim.Adam(trained, lr=how.lr, weight_decay=how.weight_decay)
+    return torch.optim.SGD(trained, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+
+
+__all__ = ["ShadowClient"]

@@ -1,0 +1,210 @@
+"""What an update says of each class, measured alike for all of them, so that they share a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from labelleak.observation import Observation
+from labelleak.white_box import HeadPass
+
+GROUPS = ("bias", "rows", "signs", "classes", "solutions", "ranks", "constants")
+
+# Beside the trial's largest entry, less than this is rounding and has no sign.
+_ROUNDING = 1e-8
+# What is added to covariances: shares of their mean variance.
+_STEADY, _STEADY_GRAM = 0.1, 1e-4
+_SLICE_BYTES = 256 * 2**20
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFeatures:
+    """Measures an update class by class, in units learnt from labelled samples.
+
+    With ``N dW_i = sum_k (p_k - e_k)_i h_k`` and ``N b_i`` likewise, the groups are:
+
+    * bias: ``N b_i``, at two scales and beside the largest.
+    * rows: row sums, at two scales; and the part of a row that its own class does not explain.
+    * signs: least and greatest entry of a row, share and length of its negative and positive part.
+    * classes: the row projected on the class's direction in a basis dual to the class means
+      (within-class covariance as metric). It takes the errors of samples of class j at output i
+      apart: at i = j it is minus the sum of ``1 - p_i`` over the batch's samples of class i.
+      Also the cosine with the class mean, and the discriminant direction.
+    * solutions: real counts after RLU (plain least squares) and PPLR, and the dual projection
+      over its mean.
+    * ranks: of three of these among the classes.
+    * constants: how sure the model is of the class when right and wrong: mean of ``1 - p``
+      over its samples, of p over all others, mean and spread of ``log(1 - p)``.
+
+    Sizes spread over orders of magnitude on trained models, so they enter as signed logarithms.
+
+    Attributes:
+        groups: which are given.
+        means: class means of head inputs, ``K x D``, of length 1.
+        dual: the dual basis, ``K x D``.
+        directions: discriminant directions of length 1, ``K x D``.
+        confusion: mean ``p - e_c`` over the samples of class c, ``K x K``.
+        inverse: pseudo-inverse of the centred confusion.
+        constants: ``K x 4``.
+        units: mean size of a sum of head inputs, of their length, and of an entry.
+    """
+
+    groups: tuple[str, ...]
+    means: Tensor
+    dual: Tensor
+    directions: Tensor
+    confusion: Tensor
+    inverse: Tensor
+    constants: Tensor
+    units: tuple[float, float, float]
+
+    @classmethod
+    def measure(
+        cls, seen: HeadPass, labels: Tensor, groups: tuple[str, ...] = GROUPS
+    ) -> ClassFeatures:
+        """Learn units, directions and constants from labelled samples, every class with some."""
+        inputs, posteriors = seen.inputs.double(), seen.logits.double().softmax(dim=-1)
+        classes = posteriors.shape[1]
+        members = one_hot(labels, classes).double()
+        share = members / members.sum(dim=0)
+        means = share.T @ inputs
+        covariance = _steadied((inputs - means[labels]).T @ (inputs - means[labels]), _STEADY)
+        metric = torch.linalg.solve(covariance, means.T).T
+        centred = torch.linalg.solve(covariance, (means - means.mean(dim=0)).T).T
+        confusion = share.T @ posteriors - torch.eye(classes).double()
+        return cls(
+            groups,
+            means / (means.norm(dim=1, keepdim=True) + _TINY),
+            torch.linalg.solve(_steadied(metric @ means.T, _STEADY_GRAM), metric),
+            centred / (centred.norm(dim=1, keepdim=True) + _TINY),
+            confusion,
+            torch.linalg.pinv(confusion - confusion.mean(dim=0), rtol=1e-3),
+            _constants(posteriors, labels, members),
+            (
+                float(inputs.sum(dim=1).abs().mean()) + _TINY,
+                float(inputs.norm(dim=1).mean()) + _TINY,
+                float(inputs.abs().mean()) + _TINY,
+            ),
+        )
+
+    def __call__(self, observation: Observation, total: int) -> Tensor:
+        """Measure updates, ``T x K x F`` float64; T counts all leading dimensions."""
+        assert observation.weight is not None
+        weight = observation.weight.detach().cpu().flatten(0, -3)
+        bias = None
+        if observation.bias is not None:
+            bias = torch.from_numpy(observation.bias_gradient).reshape(-1, weight.shape[1])
+        size = max(1, _SLICE_BYTES // (32 * weight.shape[1] * weight.shape[2]))
+        return torch.cat(
+            [
+                self._measure(
+                    part.double() * total,
+                    None if bias is None else bias[size * n : size * (n + 1)] * total,
+                    total,
+                )
+                for n, part in enumerate(torch.split(weight, size))
+            ]
+        )
+
+    def _measure(self, weight: Tensor, bias: Tensor | None, total: int) -> Tensor:
+        sums = weight.sum(dim=-1) / self.units[0]
+        errors = sums if bias is None else bias
+        own = (weight * self.dual).sum(dim=-1)
+        lowest = weight.amin(dim=-1) / self.units[2]
+        make: dict[str, Callable[[], list[Tensor]]] = {
+            "bias": lambda: [_log(errors), _log(errors, 1e-2), _beside_largest(errors)],
+            "rows": lambda: [
+                _log(sums),
+                _log(sums, 1e-2),
+                _log(weight @ self.dual.sum(dim=0) - own, 1e-2),
+            ],
+            "signs": lambda: [_log(lowest), *self._signs(weight)],
+            "classes": lambda: [
+                _log(own),
+                _log(own, 1e-2),
+                _beside_largest(own),
+                *self._directions(weight),
+            ],
+            "solutions": lambda: self._solutions(errors, own, total),
+            "ranks": lambda: [_ranks(errors), _ranks(lowest), _ranks(own)],
+            "constants": lambda: [
+                column.expand(errors.shape) for column in self.constants.unbind(dim=1)
+            ],
+        }
+        return torch.stack([one for group in self.groups for one in make[group]()], dim=-1)
+
+    def _signs(self, weight: Tensor) -> list[Tensor]:
+        rounding = _ROUNDING * weight.abs().amax(dim=(-2, -1), keepdim=True)
+        parts = (-weight).clamp(min=0), weight.clamp(min=0)
+        return [
+            _log(weight.amax(dim=-1) / self.units[2]),
+            *((part > rounding).double().mean(dim=-1) for part in parts),
+            *(_log(part.norm(dim=-1) / self.units[1]) for part in parts),
+        ]
+
+    def _directions(self, weight: Tensor) -> list[Tensor]:
+        length = weight.norm(dim=-1) + _TINY
+        along = (weight * self.means).sum(dim=-1)
+        apart = (weight * self.directions).sum(dim=-1)
+        return [
+            _log(along / self.units[1], 1e-2),
+            along / length,
+            _log(apart, 1e-2),
+            apart / length,
+        ]
+
+    def _solutions(self, errors: Tensor, own: Tensor, total: int) -> list[Tensor]:
+        shares = (errors / total - self.confusion.mean(dim=0)) @ self.inverse
+        shares = shares - shares.mean(dim=-1, keepdim=True) + 1 / shares.shape[-1]
+        sure = -torch.diagonal(self.confusion)  # 1 - p of a class on its own samples
+        other = (self.confusion.sum(dim=0) + sure) / (len(sure) - 1)
+        alone = (other - errors / total) / (sure + other).clamp(min=1e-6)
+        return [
+            *(_root(total * guess.clamp(-3, 3)) for guess in (shares, alone)),
+            _log(-own / sure.clamp(min=1e-4)),
+        ]
+
+
+def _constants(posteriors: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+    share = members / members.sum(dim=0)
+    others = 1 - members
+    unsure = 1 - posteriors.gather(1, labels[:, None])[:, 0]
+    logs = torch.log10(unsure.clamp(min=1e-9))
+    mean = share.T @ logs
+    spread = (share.T @ logs.square() - mean.square()).clamp(min=1e-9).sqrt()
+    wrong = (others * posteriors).sum(dim=0) / others.sum(dim=0).clamp(min=1)
+    return torch.stack(
+        [torch.log10(share.T @ unsure + 1e-9), torch.log10(wrong + 1e-9), mean, spread], dim=1
+    )
+
+
+def _steadied(matrix: Tensor, share: float) -> Tensor:
+    """Add a share of the mean diagonal to the diagonal, so that it can be inverted."""
+    amount = share * torch.diagonal(matrix).mean() + 1e-12
+    return matrix + amount * torch.eye(len(matrix)).to(matrix)
+
+
+def _log(values: Tensor, unit: float = 1e-6) -> Tensor:
+    return values.sign() * torch.log1p(values.abs() / unit) / 10
+
+
+def _root(values: Tensor) -> Tensor:
+    return values.sign() * values.abs().sqrt()
+
+
+def _beside_largest(values: Tensor) -> Tensor:
+    return values / (values.abs().amax(dim=-1, keepdim=True) + _TINY)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Share of the classes that lie lower; ties share a rank."""
+    lower = torch.searchsorted(values.sort(dim=-1).values, values.contiguous())
+    return lower.double() / values.shape[-1]
+
+
+__all__ = ["GROUPS", "ClassFeatures"]

@@ -1,0 +1,183 @@
+"""The shadow attack beside every other: untrained, early and late in training, by batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from labelleak.battery import STANDARD
+from labelleak.experiments.audit import Progress, open_journal, run_plan
+from labelleak.experiments.options import check_options
+from labelleak.experiments.plan import Plan, plan_audit
+from labelleak.record import Record, read_records
+from labelleak.report.wording import name_attack
+from labelleak.whole_files import write_whole
+
+STAGES, SIZES = (0, 60, 600), (1, 8, 32, 128)
+SCHEMES = ("iid", "unbalanced", "dirichlet:0.3")
+TRIALS, MODELS = 120, 3
+SHADOW = "shadow"
+ATTACKS = (*(name for name in STANDARD if name != SHADOW), SHADOW)
+# Shown by name beside the shadow attack and the best of all others.
+_NAMED = ("free", "llg", "llg_star", "llg_plus")
+
+_Cell = tuple[str, int]
+
+
+def plan_shadow(
+    data: str,
+    model: str,
+    *,
+    seed: int,
+    command: str,
+    activation: str | None = None,
+    stages: Sequence[int] = STAGES,
+    sizes: Sequence[int] = SIZES,
+    schemes: Sequence[str] = SCHEMES,
+    trials: int = TRIALS,
+    initialisations: int = MODELS,
+) -> Plan:
+    """Plan the audit behind the table.
+
+    Args:
+        data: name or path of a data set.
+        model: name of a model.
+        seed: seed of everything random.
+        command: the command, for the records.
+        activation: of the model; None for its own.
+        stages: training steps before the audit; the last is called late.
+        sizes: batch sizes.
+        schemes: how batches are drawn; no attack but the free guess is told.
+        trials: batches of each cell, over all models.
+        initialisations: models.
+
+    Raises:
+        BadInput: for names that are unknown, files that cannot be read, or batches larger than
+            the victims' data.
+    """
+    options = check_options(
+        data=data,
+        model=model,
+        activation=activation,
+        batch_sizes=tuple(sizes),
+        schemes=tuple(schemes),
+        attacks=ATTACKS,
+        trials=trials,
+        initialisations=initialisations,
+        training_steps=tuple(stages),
+        seed=seed,
+    )
+    return plan_audit(options, command=command)
+
+
+def run_shadow(plan: Plan, out: Path, *, progress: Progress = lambda done, total: None) -> Path:
+    """Run what is not yet in the folder's journal and write shadow.md beside the records.
+
+    Raises:
+        BadInput: if the folder cannot be written, or holds another audit.
+    """
+    with open_journal(plan, out) as journal:
+        run_plan(plan, journal=journal, progress=progress)
+    target = out / "shadow.md"
+    write_whole(target, make_shadow_table(read_records(journal.records)) + "\n")
+    return target
+
+
+def make_shadow_table(records: Iterable[Record]) -> str:
+    """Write records as Markdown: for each stage the contest, then all attacks.
+
+    ASR is a mean over trials. The free guess knows the scheme; under schemes that treat all
+    classes alike its counts are those of the free guess that does not.
+    """
+    rows = list(records)
+    parts = []
+    for stage in sorted({row.training_steps for row in rows}):
+        own = [row for row in rows if row.training_steps == stage]
+        parts += [_title(own), _contest(own), _everything(own)]
+    return "\n\n".join(parts)
+
+
+def margins(records: Iterable[Record]) -> dict[tuple[int, str, int], float]:
+    """Give the shadow attack's mean ASR less the best other's, by stage, scheme and N."""
+    rows = list(records)
+    found = {}
+    for stage in sorted({row.training_steps for row in rows}):
+        own = [row for row in rows if row.training_steps == stage]
+        for cell in _cells(own):
+            asr = _means(own, cell, lambda row: row.asr)
+            found[(stage, *cell)] = asr[SHADOW] - asr[_best_other(asr)]
+    return found
+
+
+def _title(rows: list[Record]) -> str:
+    first = rows[0]
+    accuracy = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
+    trials = len({row.trial for row in rows})
+    return (
+        f"**{first.data}, {first.model} ({first.extra['activation']}), {first.training_steps} "
+        f"training steps, accuracy {min(accuracy):.2f} to {max(accuracy):.2f}** "
+        f"(K = {first.num_classes}, {len(accuracy)} models, {trials} batches a cell)"
+    )
+
+
+def _contest(rows: list[Record]) -> str:
+    """Set the shadow attack beside LLG's family and the best other attack, a row a cell."""
+    names = " | ".join(map(name_attack, _NAMED))
+    lines = [
+        f"| batches | N | {names} | best other | shadow | margin | advantage |",
+        "|---|---|" + "---|" * (len(_NAMED) + 4),
+    ]
+    gaps = []
+    for scheme, size in _cells(rows):
+        asr = _means(rows, (scheme, size), lambda row: row.asr)
+        best = _best_other(asr)
+        gaps.append(asr[SHADOW] - asr[best])
+        named = " | ".join(f"{asr[name]:.2f}" for name in _NAMED)
+        gained = _means(rows, (scheme, size), lambda row: row.advantage or 0.0)[SHADOW]
+        lines.append(
+            f"| {scheme} | {size} | {named} | {asr[best]:.2f} {name_attack(best)} | "
+            f"**{asr[SHADOW]:.2f}** | {gaps[-1]:+.3f} | {gained:.2f} |"
+        )
+    lines.append(
+        f"\nMargin over the best other attack: mean {mean(gaps):+.3f}, least {min(gaps):+.3f}."
+    )
+    return "\n".join(lines)
+
+
+def _everything(rows: list[Record]) -> str:
+    """Write ASR and advantage of every attack in every cell."""
+    cells = _cells(rows)
+    lines = [
+        "| ASR (advantage) | " + " | ".join(f"{s}, {n}" for s, n in cells) + " |",
+        "|---|" + "---|" * len(cells),
+    ]
+    asr = [_means(rows, cell, lambda row: row.asr) for cell in cells]
+    gained = [_means(rows, cell, lambda row: row.advantage or 0.0) for cell in cells]
+    for name in sorted({row.attack for row in rows}, key=ATTACKS.index):
+        entries = (
+            f"{a[name]:.2f} ({g[name]:.2f})" if name in a else "-"
+            for a, g in zip(asr, gained, strict=True)
+        )
+        lines.append(f"| {name_attack(name)} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def _cells(rows: list[Record]) -> list[_Cell]:
+    return list(dict.fromkeys((row.scheme, row.batch_size) for row in rows))
+
+
+def _means(rows: list[Record], cell: _Cell, value: Callable[[Record], float]) -> dict[str, float]:
+    """Average a value over the trials of a cell, attack by attack."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if (row.scheme, row.batch_size) == cell:
+            found.setdefault(row.attack, []).append(value(row))
+    return {name: mean(values) for name, values in found.items()}
+
+
+def _best_other(asr: dict[str, float]) -> str:
+    return max((name for name in asr if name != SHADOW), key=lambda name: asr[name])
+
+
+__all__ = ["make_shadow_table", "margins", "plan_shadow", "run_shadow"]

@@ -1,0 +1,204 @@
+"""Write what a search for a defense found: for machines, for readers, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import labelleak
+from labelleak.defenses import parse_defense
+from labelleak.defenses.accounting import account
+from labelleak.experiments.measurements import NONE, Measurements
+from labelleak.experiments.tune import Answer, Confirmed, Point
+from labelleak.experiments.tune_options import TuneOptions
+from labelleak.experiments.tune_words import audit_command, caveats, say_answer, say_leak
+from labelleak.record import Record
+from labelleak.report import wording
+from labelleak.report.tradeoffs import Place, draw_tradeoffs
+from labelleak.whole_files import write_whole
+
+DELTA = 1e-5
+
+
+def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:
+    """Write tune.json, tune.md and tune.svg, and costs into the records.
+
+    Raises:
+        BadInput: if a file cannot be written.
+    """
+    options = measured.options
+    points = [answer.baseline, *answer.points]
+    measured.journal.amend(lambda row: _with_cost(row, points, options))
+    tree = describe_answer(answer, options, command=command)
+    write_whole(out / "tune.json", json.dumps(tree, indent=1, allow_nan=False) + "\n")
+    write_whole(out / "tune.svg", draw_answer(answer, options))
+    write_whole(out / "tune.md", "\n".join(_page(answer, options, command)) + "\n")
+
+
+def describe_answer(answer: Answer, options: TuneOptions, *, command: str) -> dict[str, Any]:
+    """Give all that was found as plain JSON."""
+    chosen, grid = answer.recommended, answer.grid
+    return {
+        "labelleak": labelleak.__version__,
+        "command": command,
+        "options": asdict(options),
+        "met": chosen is not None,
+        "sentence": say_answer(answer, options),
+        "recommended": _confirmed(chosen, options) if chosen else None,
+        "closest": _point(answer.closest, options) if answer.closest else None,
+        "missed": [_confirmed(one, options) for one in answer.missed],
+        "front": [point.label for point in answer.front],
+        "baseline": _point(answer.baseline, options),
+        "points": [_point(point, options) for point in answer.points],
+        "grid": {"points": answer.grid_points, "best": _confirmed(grid, options) if grid else None}
+        if answer.grid_points
+        else None,
+    }
+
+
+def _point(point: Point, options: TuneOptions) -> dict[str, Any]:
+    return {
+        "defense": point.label,
+        "family": point.family,
+        "leak": point.leak.to_json(),
+        "cost": point.cost.to_json() if point.cost else None,
+        "head_is_shared": point.readable,
+        **_privacy(point.label, options),
+    }
+
+
+def _confirmed(one: Confirmed, options: TuneOptions) -> dict[str, Any]:
+    return {
+        "defense": one.point.label,
+        "search": _point(one.point, options),
+        "fresh": {
+            "seed": one.seed,
+            "leak": one.leak.to_json(),
+            "without": one.without.to_json(),
+            "cost": one.cost.to_json(),
+        },
+        "command": audit_command(one.point.label, options, one.seed),
+        "caveats": caveats(one.point.label, options),
+    }
+
+
+def _privacy(label: str, options: TuneOptions) -> dict[str, Any]:
+    """Give epsilon over all rounds with its method, recomputed from the defense itself."""
+    if label == NONE:
+        return {"epsilon": None, "epsilon_method": "none"}
+    proved = account(parse_defense(label), rounds=options.rounds, delta=DELTA)
+    epsilon = None if proved.epsilon is None else float(f"{proved.epsilon:.6g}")
+    return {"epsilon": epsilon, "epsilon_method": proved.method}
+
+
+def _with_cost(row: Record, points: list[Point], options: TuneOptions) -> Record:
+    point = next((p for p in points if p.label == row.defense and p.cost), None)
+    if point is None or point.cost is None:
+        return row
+    more: dict[str, Any] = {
+        "accuracy_cost": round(point.cost.loss, 6),
+        "wire_bytes": round(point.cost.wire_bytes, 1),
+        "seconds_ratio": round(point.cost.seconds_ratio, 3),
+    }
+    if row.defense != NONE:
+        more |= _privacy(row.defense, options)
+    return replace(row, extra={**row.extra, **more})
+
+
+def draw_answer(answer: Answer, options: TuneOptions) -> str:
+    """Draw what was trained with, the front, and the recommended setting on fresh seeds."""
+    places = [_place(p) for p in (answer.baseline, *answer.points) if p.cost]
+    chosen = answer.recommended
+    circled = None
+    if chosen is not None:
+        moved = replace(chosen.point, leak=chosen.leak, cost=chosen.cost)
+        circled = _place(moved)
+    budget, plain = options.accuracy_budget, answer.baseline.cost
+    return draw_tradeoffs(
+        places,
+        front=[point.label for point in answer.front],
+        chosen=circled,
+        target=options.target_advantage,
+        least_accuracy=plain.accuracy - budget if plain and budget is not None else None,
+        title=f"{options.data}, {options.model}, {options.batch_size} labels "
+        f"({options.scheme}); attacker: {wording.SHORT_SERVERS[options.attacker]}",
+    )
+
+
+def _place(point: Point) -> Place:
+    assert point.cost is not None
+    gained = point.leak.advantage
+    family = "" if point.label == NONE else point.family
+    ends = (gained.mean, gained.low, gained.high)
+    return Place(point.label, family, ends, point.cost.accuracy, point.readable)
+
+
+def _page(answer: Answer, options: TuneOptions, command: str) -> Iterator[str]:
+    yield from ("# The cheapest defense that works", "", say_answer(answer, options), "")
+    chosen = answer.recommended
+    if chosen is not None:
+        audit = audit_command(chosen.point.label, options, chosen.seed)
+        yield from ("Measure it again:", "", "```", audit, "```", "")
+        said = caveats(chosen.point.label, options)
+        if said:
+            yield from ("What this does not cover:", "", *(f"- {one}" for one in said), "")
+    yield from ("![leakage against accuracy](tune.svg)", "")
+    yield from _table(answer, options)
+    for one in answer.missed:
+        yield f"- {one.point.label} held in the search and missed on fresh seeds: " + _fresh(
+            one, options
+        )
+    if answer.grid_points:
+        best = f"`{answer.grid.point.label}`: {_fresh(answer.grid, options)}" if answer.grid else ""
+        found = best or "none of them holds on fresh seeds"
+        yield from ("", f"Best of a plain grid of {answer.grid_points} points: {found}.", "")
+    yield from (
+        "",
+        "Accuracy and loss are means over federations of the same seeds with and without the "
+        "defense. Intervals of the search were looked at many times, and attackers who know the "
+        "defense took part on fresh seeds only: those figures speak of the recommended setting.",
+        "",
+        f"Made by `{command}`.",
+    )
+
+
+def _fresh(one: Confirmed, options: TuneOptions) -> str:
+    return (
+        f"advantage {say_leak(one.leak, options)}, accuracy {wording.share(one.cost.accuracy)}, "
+        f"loss {100 * one.cost.loss:.1f} points"
+    )
+
+
+def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:
+    front = {point.label for point in answer.front}
+    heads = [
+        "defense",
+        "advantage (95 % interval)",
+        "attacker",
+        "accuracy",
+        "loss",
+        "bytes",
+        "time",
+        "front",
+    ]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for point in (answer.baseline, *sorted(answer.points, key=lambda p: (p.family, p.leak.bound))):
+        cost = point.cost
+        cells = ["not trained with", "", "", ""]
+        if cost:
+            cells = [
+                wording.share(cost.accuracy),
+                f"{100 * cost.loss:.1f}",
+                f"{cost.wire_bytes:,.0f}",
+                f"{cost.seconds_ratio:.2f}",
+            ]
+        attacker = point.leak.attacker if point.readable else "nothing to read"
+        row = [f"`{point.label}`".replace("|", "\\|"), say_leak(point.leak, options), attacker]
+        yield f"| {' | '.join([*row, *cells, 'yes' if point.label in front else ''])} |"
+
+
+__all__ = ["describe_answer", "draw_answer", "write_answer"]

@@ -1,0 +1,124 @@
+"""Say in plain words what a search for a defense found, and what it does not cover."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from labelleak.defenses import parse_defense, remarks
+from labelleak.defenses.accounting import account
+from labelleak.experiments.leaks import Leak
+from labelleak.experiments.tune import Answer, Confirmed, is_readable
+from labelleak.experiments.tune_options import TuneOptions
+from labelleak.report import wording
+from labelleak.report.defense_words import uncovered
+
+# A loss of accuracy above which a setting should not be recommended without a warning.
+_HEAVY = 0.1
+
+
+def say_answer(answer: Answer, options: TuneOptions) -> str:
+    """Say the outcome in a few sentences."""
+    server = wording.SERVERS[options.attacker]
+    chosen = answer.recommended
+    if chosen is None:
+        without = say_leak(answer.baseline.leak, options)
+        return f"{_nothing(answer, options)} Without a defense {server} has advantage {without}."
+    if chosen.point.label == "none":
+        return f"No defense is needed: {server} has advantage {_both(chosen, options)} without one."
+    cost = chosen.cost
+    return (
+        f"{chosen.point.label} {_met(options)}: {server} has advantage {_both(chosen, options)}; "
+        f"without a defense {say_leak(chosen.without, options)}. Test accuracy after "
+        f"{options.rounds} rounds is {wording.share(cost.accuracy)}, {_change(cost.loss)} than "
+        f"without it on the same seeds ({wording.share(cost.accuracy + cost.loss)}); an update "
+        f"takes {cost.wire_bytes:,.0f} bytes, and a client's round {cost.seconds_ratio:.2f} times "
+        f"as long.{_warning(cost.loss)}"
+    )
+
+
+def _warning(loss: float) -> str:
+    if loss <= _HEAVY:
+        return ""
+    return (
+        " That is a heavy loss: with these families, rounds and this learning rate no setting "
+        "keeps both accuracy and labels."
+    )
+
+
+def _both(chosen: Confirmed, options: TuneOptions) -> str:
+    fresh, searched = say_leak(chosen.leak, options), say_leak(chosen.point.leak, options)
+    return f"{fresh} on seeds that the search never saw, where the search had {searched}"
+
+
+def _met(options: TuneOptions) -> str:
+    if options.target_advantage is not None:
+        return f"meets the target of {options.target_advantage:g}"
+    return f"leaks least within a loss of accuracy of {options.accuracy_budget:g}"
+
+
+def _change(loss: float) -> str:
+    """Say a loss of accuracy in points.
+
+    >>> _change(0.012), _change(-0.0051), _change(0.0)
+    ('1.2 points lower', '0.5 points higher', '0.0 points lower')
+    """
+    return f"{abs(100 * loss):.1f} points {'higher' if loss < 0 else 'lower'}"
+
+
+def _nothing(answer: Answer, options: TuneOptions) -> str:
+    if options.target_advantage is None:
+        return (
+            f"No setting of {', '.join(options.families)} stays within a loss of accuracy of "
+            f"{options.accuracy_budget:g}; raise --accuracy-budget or name other --families."
+        )
+    said = (
+        f"No setting of {', '.join(options.families)} brings the advantage to "
+        f"{options.target_advantage:g} or below"
+    )
+    best = answer.closest
+    if best is None or best.cost is None:
+        return f"{said}; name other --families."
+    return (
+        f"{said}; the closest is {best.label} with {say_leak(best.leak, options)} at an accuracy "
+        f"of {wording.share(best.cost.accuracy)}. "
+        "Raise --target-advantage or name other --families."
+    )
+
+
+def say_leak(leak: Leak, options: TuneOptions) -> str:
+    """Write an advantage with its interval."""
+    return wording.span(leak.advantage, options.trials)
+
+
+def caveats(label: str, options: TuneOptions) -> list[str]:
+    """Give a sentence for each thing that a measured leak does not speak of."""
+    return list(_caveats(label, options))
+
+
+def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
+    chain = parse_defense(label)
+    yield from (f"{said[:1].upper()}{said[1:]}." for said in remarks(chain))
+    if chain.links:
+        proved = account(chain, rounds=options.rounds)
+        epsilon = "" if proved.epsilon is None else f"epsilon {proved.epsilon:.3g} at delta 1e-5, "
+        yield f"Privacy ({epsilon}{proved.method}): {proved.sentence}."
+    yield from uncovered(label)
+    if not is_readable(label):
+        yield "An advantage of 0 only says that these attackers had nothing to read."
+
+
+def audit_command(label: str, options: TuneOptions, seed: int) -> str:
+    """Give the command that measures a setting, and no defense beside it, on a seed."""
+    words = ["labelleak", "audit", "--data", options.data, "--model", options.model]
+    for flag, value in (("--activation", options.activation), ("--init", options.init)):
+        words += [flag, value] if value else []
+    steps = ",".join(str(step) for step in options.training_steps)
+    words += ["--batch-sizes", str(options.batch_size), "--schemes", options.scheme]
+    words += ["--training-steps", steps, "--trials", str(options.trials)]
+    words += ["--initialisations", str(options.initialisations), "--seed", str(seed)]
+    defenses = "none" if label == "none" else f"none,{label}"
+    return shlex.join([*words, "--defenses", defenses])
+
+
+__all__ = ["audit_command", "caveats", "say_answer", "say_leak"]

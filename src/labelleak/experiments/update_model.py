@@ -1,0 +1,135 @@
+"""The model that an attacker of one update holds: built by name, or given as a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from labelleak.adapters.files import read_tensors
+from labelleak.adapters.head import find_head
+from labelleak.adapters.heads_by_shape import locate_head
+from labelleak.adapters.updates import Update
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData
+from labelleak.seeding import torch_seeded, whole_number
+from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.models import build_model, own_init
+from labelleak.simulation.user_models import call_factory
+from labelleak.white_box import WhiteBox
+
+AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model that an attacker holds, by name.
+
+    Attributes:
+        name: a name of ``labelleak list models``, or ``package.module:factory``; None for none.
+        init: how a named model is initialised; None for what goes with it.
+        activation: activation of a named model; None for its own.
+        weights: file of trained weights, in any format of `read_tensors`.
+        mode: train (as clients run it) or eval.
+        input_shape: of one input, where no auxiliary data tell it.
+    """
+
+    name: str | None = None
+    init: str | None = None
+    activation: str | None = None
+    weights: str | None = None
+    mode: str = "train"
+    input_shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("train", "eval"):
+            raise BadInput(f"the mode must be train or eval, not {self.mode!r}")
+        for name in ("init", "activation", "weights"):
+            if self.name is None and getattr(self, name) is not None:
+                raise BadInput(f"--{name} needs --model")
+
+
+def view_update(
+    update: Update,
+    head: str | None,
+    model: nn.Module | ModelOptions | None,
+    data: Dataset | LabelledData | None,
+    seed: int,
+    max_bytes: int,
+) -> tuple[WhiteBox | None, str, tuple[str, ...]]:
+    """Find the head, and build the attacker's model where one is granted."""
+    if model is None or (isinstance(model, ModelOptions) and model.name is None):
+        return None, locate_head(update.tensors, head), ()
+    example = _example(model, data)
+    if isinstance(model, nn.Module):
+        place = find_head(model, name=head, example=example)
+        locate_head(update.tensors, place)
+        return WhiteBox(model, place), place, ()
+    classes = data.num_classes if isinstance(data, Dataset) else _classes(update, head)
+    module, notes = _build(model, update, classes, example, seed, max_bytes)
+    place = find_head(module, name=head, example=example, num_classes=classes)
+    locate_head(update.tensors, place)
+    return WhiteBox(module.train(model.mode == "train"), place), place, notes
+
+
+def _classes(update: Update, head: str | None) -> int:
+    place = locate_head(update.tensors, head)
+    prefix = f"{place}." if place else ""
+    return len(
+        next(update.tensors[n] for n in (f"{prefix}weight", f"{prefix}bias") if n in update.tensors)
+    )
+
+
+def _example(
+    model: nn.Module | ModelOptions, data: Dataset | LabelledData | None
+) -> torch.Tensor | None:
+    if data is not None:
+        return (data.x_train if isinstance(data, Dataset) else data.inputs)[:2]
+    shape = model.input_shape if isinstance(model, ModelOptions) else None
+    return None if shape is None else torch.zeros(2, *shape)
+
+
+def _build(
+    options: ModelOptions,
+    update: Update,
+    num_classes: int,
+    example: torch.Tensor | None,
+    seed: int,
+    max_bytes: int,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build a named model with the weights that the client was sent, as far as they are known."""
+    assert options.name is not None
+    number = whole_number(seed, "model", 0)
+    if example is not None:
+        module = build_model(
+            options.name,
+            input_shape=tuple(example.shape[1:]),
+            num_classes=num_classes,
+            activation=options.activation,
+            init=options.init or own_init(options.name, options.activation),
+            seed=number,
+        )
+    elif ":" in options.name:
+        with torch_seeded(number):
+            module = call_factory(options.name, seed=number, num_classes=num_classes)
+    else:
+        raise BadInput(
+            f"the model {options.name} needs the shape of an input; give --auxiliary data, or "
+            "--input-shape, as in --input-shape 1,28,28"
+        )
+    if options.weights is not None:
+        weights = read_tensors(options.weights, max_bytes=max_bytes).tensors
+    elif update.before is not None:
+        weights = update.before
+    else:
+        return module, (AS_BUILT,)
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip()
+        raise BadInput(f"the weights do not fit the model {options.name}: {why}") from error
+    return module, ()
+
+
+__all__ = ["ModelOptions", "view_update"]

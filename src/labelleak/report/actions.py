@@ -1,0 +1,68 @@
+"""Count what became of the updates that clients audited themselves, round by round."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from labelleak.record import Record
+from labelleak.report import wording
+from labelleak.report.federation import client_of, is_federated
+
+# The first that a client's audit recorded of an update names its fate: a defended update is
+# recorded twice, as it was ("defended") and as it left ("sent").
+ACTIONS = ("blocked", "defended", "warned", "sent")
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What became of the updates of one round, or of all.
+
+    Attributes:
+        number: the round; None for all rounds together.
+        policies: the policies that decided.
+        counts: updates by action, each update once.
+    """
+
+    number: int | None
+    policies: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+def follow_actions(records: Iterable[Record]) -> list[Fates]:
+    """Count updates by action: all rounds first, then each; none without a client's audit.
+
+    >>> follow_actions([])
+    []
+    """
+    found: dict[tuple[int, str], set[str]] = defaultdict(set)
+    policies: dict[int, set[str]] = defaultdict(set)
+    for row in records:
+        if is_federated(row) and row.extra.get("action") in ACTIONS:
+            number = int(row.extra["round"])
+            found[number, client_of(row)].add(str(row.extra["action"]))
+            policies[number].add(str(row.extra.get("policy", "not named")))
+    rounds: dict[int, Counter[str]] = defaultdict(Counter)
+    for (number, _), actions in found.items():
+        rounds[number][next(action for action in ACTIONS if action in actions)] += 1
+    if not rounds:
+        return []
+    named = tuple(sorted(set().union(*policies.values())))
+    together = Fates(None, named, sum(rounds.values(), Counter()))
+    each = [Fates(t, tuple(sorted(policies[t])), rounds[t]) for t in sorted(rounds)]
+    return [together, *each]
+
+
+def say_fates(fates: Fates) -> str:
+    """Say the counts in words, in the order in which an update is stopped least.
+
+    >>> say_fates(Fates(None, ("block",), {"blocked": 3, "sent": 1}))
+    '4 updates audited by their clients: 1 sent, 3 blocked'
+    """
+    total = wording.count(sum(fates.counts.values()), "update")
+    parts = [f"{fates.counts[a]} {a}" for a in reversed(ACTIONS) if fates.counts.get(a)]
+    return f"{total} audited by their clients: {', '.join(parts)}"
+
+
+__all__ = ["ACTIONS", "Fates", "follow_actions", "say_fates"]

@@ -1,0 +1,149 @@
+"""Gather what records say of defenses: leakage without and with, cost, privacy, what is open."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labelleak.record import THREAT_MODELS, Record
+from labelleak.report.defense_words import uncovered
+from labelleak.report.headlines import nearest_batch_size
+from labelleak.report.selection import worst_cases
+from labelleak.report.tables import Cell
+
+NONE = "none"
+_COSTS = ("accuracy_cost", "wire_bytes", "epsilon", "epsilon_method")
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What one server gains under a defense, at the worst stage and scheme that were tested.
+
+    Attributes:
+        usual: the strongest of the attackers who do not know the defense.
+        adaptive: the strongest with those who know it; None where none of them was run.
+    """
+
+    usual: Cell | None
+    adaptive: Cell | None
+
+    @property
+    def strongest(self) -> Cell | None:
+        """The cell that counts: adaptive attackers included where they were run."""
+        return self.adaptive or self.usual
+
+    @property
+    def gained(self) -> bool:
+        """Whether knowing the defense changed which attacker is strongest."""
+        knows = self.adaptive is not None and any(adaptive for _, adaptive in self.adaptive.chosen)
+        return knows and self.usual is not None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One defense.
+
+    Attributes:
+        defense: its text form.
+        leakages: by threat model, those of the table's head.
+        costs: values of the extra keys that speak of cost and privacy, as far as records hold them.
+        words: what it does not cover.
+    """
+
+    defense: str
+    leakages: dict[str, Leakage]
+    costs: dict[str, Any]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The defenses of one data set, model and way to train.
+
+    Attributes:
+        first: any cell of it, for its name.
+        batch_size: labels of a batch, the size tested that is nearest to 32.
+        rows: no defense first.
+        servers: threat models that were tested.
+    """
+
+    first: Cell
+    batch_size: int
+    rows: tuple[Row, ...]
+    servers: tuple[str, ...]
+
+    def has(self, key: str) -> bool:
+        """Tell whether any row holds a cost key."""
+        return any(row.costs.get(key) is not None for row in self.rows)
+
+
+def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
+    """Compare the defenses wherever records hold more than one under the same conditions.
+
+    >>> compare_defenses([])
+    []
+    """
+    if len({record.defense for record in records}) < 2:
+        return []
+    groups: dict[Any, list[Cell]] = defaultdict(list)
+    for cell in worst_cases(records):
+        groups[_place(cell)].append(cell)
+    adaptive = {record.defense for record in records if record.adaptive}
+    usual: dict[Any, list[Cell]] = defaultdict(list)
+    for cell in worst_cases(r for r in records if not r.adaptive) if adaptive else ():
+        usual[_place(cell)].append(cell)
+    return [
+        _comparison(cells, usual.get(place, cells), adaptive, records)
+        for place, cells in groups.items()
+        if len({cell.defense for cell in cells}) > 1
+    ]
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    return cell.data, cell.model, cell.init, cell.local_steps, cell.condition
+
+
+def _comparison(
+    cells: Sequence[Cell], usual: Sequence[Cell], adaptive: set[str], records: Sequence[Record]
+) -> Comparison:
+    size = nearest_batch_size(cells)
+    held = {cell.threat_model for cell in cells}
+    servers = tuple(name for name in THREAT_MODELS if name in held)
+    defenses = sorted({cell.defense for cell in cells}, key=lambda name: (name != NONE, name))
+    rows = []
+    for defense in defenses:
+        leakages = {
+            server: Leakage(
+                _worst(usual, defense, server, size),
+                _worst(cells, defense, server, size) if defense in adaptive else None,
+            )
+            for server in servers
+        }
+        own = [record for record in records if record.defense == defense]
+        rows.append(Row(defense, leakages, _costs(own), uncovered(defense)))
+    return Comparison(cells[0], size, tuple(rows), servers)
+
+
+def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell | None:
+    """Give the cell that reaches highest, over stages and schemes."""
+    own = [
+        cell
+        for cell in cells
+        if (cell.defense, cell.threat_model, cell.batch_size) == (defense, server, size)
+        and cell.advantage is not None
+    ]
+    return max(own, key=lambda c: c.advantage.high if c.advantage else 0.0, default=None)
+
+
+def _costs(records: Sequence[Record]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for record in records:
+        for key in _COSTS:
+            if record.extra.get(key) is not None:
+                found.setdefault(key, record.extra[key])
+    return found
+
+
+__all__ = ["Comparison", "Leakage", "Row", "compare_defenses"]

@@ -1,0 +1,244 @@
+"""The shadow attack: what it draws, what it learns, and what it makes of an update."""
+
+import numpy as np
+import pytest
+import torch
+
+from contract import scenarios
+from labelleak.attacks import Shadow
+from labelleak.attacks.shadow import expected_success
+from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
+from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
+from labelleak.attacks.shadow_posterior import CountPosterior
+from labelleak.counts import best_counts
+from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData, prepare
+from labelleak.score import score
+from labelleak.simulation.gradients import autograd_gradients
+from labelleak.white_box import HeadPass, WhiteBox
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(("total", "classes"), [(1, 2), (3, 2), (8, 10), (128, 100)])
+def test_drawn_counts_sum_to_n_and_treat_classes_alike(total, classes):
+    counts = draw_counts(4000, total, classes, rng())
+    assert counts.shape == (4000, classes)
+    assert (counts >= 0).all()
+    assert (counts.sum(axis=1) == total).all()
+    error = counts.std(axis=0, ddof=1) / np.sqrt(len(counts))
+    assert (np.abs(counts.mean(axis=0) - total / classes) < 5 * error).all()
+
+
+def test_the_mixture_holds_even_and_very_uneven_batches():
+    largest = draw_counts(4000, 128, 10, rng()).max(axis=1)
+    assert (largest < 30).mean() > 0.4
+    assert (largest >= 64).mean() > 0.2
+    assert (largest >= 100).mean() > 0.02
+
+
+def bank_of(model, data, copies_seed=0):
+    box = WhiteBox(model, "2")
+    seen = box.run_all(data.inputs)
+    order = torch.arange(seen.logits.shape[1])
+    return box, Bank.of(seen, data.labels, Head.of(box, order), rng(copies_seed))
+
+
+def test_copies_stay_within_what_was_seen_and_the_head_answers_for_them():
+    data, model = scenarios.blobs(5), scenarios.network()
+    box, bank = bank_of(model, data)
+    seen = box.run_all(data.inputs)
+    assert len(bank.table.inputs) == 11 * len(data)
+    assert (bank.table.inputs.amin(dim=0) >= seen.inputs.amin(dim=0)).all()
+    assert (bank.table.inputs.amax(dim=0) <= seen.inputs.amax(dim=0)).all()
+    labels = np.repeat(np.arange(5), bank.sizes)
+    logits = model[2](bank.table.inputs).detach()
+    errors = logits.softmax(-1) - torch.eye(5)[torch.from_numpy(labels)]
+    assert torch.allclose(errors, bank.table.errors, atol=1e-6)
+
+
+def test_shadows_hold_the_labels_asked_for_and_share_autograd_s_gradient():
+    data, model = scenarios.blobs(5), scenarios.network()
+    _, bank = bank_of(model, data)
+    counts = draw_counts(6, 8, 5, rng(1))
+    picks = bank.draw(counts, rng(2))
+    labels = np.repeat(np.arange(5), bank.sizes)
+    drawn = np.stack([np.bincount(labels[row], minlength=5) for row in picks])
+    assert (drawn == counts).all()
+    head = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity(), model[2])
+    held = LabelledData(bank.table.inputs, torch.from_numpy(labels))
+    slow = autograd_gradients(WhiteBox(head, "2"), held, picks)
+    fast = bank.observe(counts, rng(2))
+    assert torch.allclose(fast.weight, slow.weight, atol=1e-6)
+    assert torch.allclose(fast.bias, slow.bias, atol=1e-6)
+
+
+def test_classes_without_data_are_lent_some():
+    labels = torch.tensor([0, 0, 3, 3, 3])
+    picks, lent = lend(labels, 5, rng())
+    assert (picks[:5] == torch.arange(5)).all()
+    assert (lent[:5] == labels).all()
+    sizes = np.bincount(lent.numpy(), minlength=5)
+    assert (sizes >= 2).all()
+    assert sizes[1] == sizes[2] == sizes[4]
+    assert (lend(torch.arange(5), 5, rng())[1] == torch.arange(5)).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "no_bias", "trained", "hundred_classes"])
+def test_features_follow_the_classes_and_are_alike_alone_or_together(name):
+    scenario = {s.name: s for s in scenarios.all_scenarios()}[name]
+    seen, data = scenario.observation, scenario.known.auxiliary
+    shown = scenario.known.model.run_all(data.inputs)
+    classes, total = scenario.truth.counts.shape[-1], seen.num_samples
+    found = ClassFeatures.measure(shown, data.labels)(seen, total)
+    assert torch.isfinite(found).all()
+    order = torch.from_numpy(rng().permutation(classes))
+    renamed = HeadPass(shown.inputs, shown.logits[:, order], shown.outputs[:, order])
+    again = ClassFeatures.measure(renamed, torch.argsort(order)[data.labels])(
+        scenarios.replace(
+            seen,
+            weight=seen.weight[:, order],
+            bias=None if seen.bias is None else seen.bias[:, order],
+        ),
+        total,
+    )
+    assert torch.allclose(again, found[:, order], atol=1e-4)
+
+
+def test_the_dual_projection_takes_the_classes_errors_apart():
+    # Two classes with features of their own: each row's part along its dual is its own errors.
+    inputs = torch.eye(3).repeat(20, 1) + 0.01 * torch.rand(60, 3)
+    labels = torch.arange(60) % 3
+    logits = torch.tensor([[2.0, 0.0, 1.0]]).expand(60, 3)
+    features = ClassFeatures.measure(HeadPass(inputs, logits, logits), labels)
+    errors = logits.softmax(-1) - torch.eye(3)[labels]
+    batch = torch.arange(0, 12)
+    weight = errors[batch].T @ inputs[batch]
+    own = (weight.double() * features.dual).sum(-1)
+    wanted = [float(errors[batch][labels[batch] == c, c].sum()) for c in range(3)]
+    assert np.allclose(own, wanted, rtol=0.05)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Give a posterior learnt from features that show counts under noise, and fresh examples."""
+
+    def examples(number, generator):
+        counts = draw_counts(number, 16, 4, generator)
+        shown = counts + 2.0 * generator.standard_normal(counts.shape)
+        return torch.from_numpy(shown)[..., None], counts
+
+    features, counts = examples(3000, rng(0))
+    posterior = CountPosterior.fit(features, counts, 16, epochs=12, rng=rng(1), width=32)
+    return posterior, *examples(3000, rng(2))
+
+
+def test_the_posterior_falls_with_k(noisy):
+    posterior, features, _ = noisy
+    tails = posterior.tails(features)
+    assert tails.shape == (3000, 4, 16)
+    assert (np.diff(tails, axis=-1) <= 1e-7).all()
+    assert tails.min() >= 0
+    assert tails.max() <= 1 + 1e-6
+
+
+def test_the_posterior_is_calibrated_on_fresh_examples(noisy):
+    posterior, features, counts = noisy
+    chances = posterior.tails(features).ravel()
+    came = (counts[..., None] >= np.arange(1, 17)).ravel()
+    bins = np.minimum((chances * 15).astype(int), 14)
+    gaps = [
+        abs(chances[bins == b].mean() - came[bins == b].mean()) * (bins == b).mean()
+        for b in range(15)
+        if (bins == b).any()
+    ]
+    assert sum(gaps) < 0.02
+
+
+def test_expected_success_is_what_comes(noisy):
+    posterior, features, counts = noisy
+    tails = posterior.tails(features)
+    guess = best_counts(tails, 16)
+    asr = np.minimum(guess, counts).sum(axis=1) / 16
+    assert abs(expected_success(tails, guess).mean() - asr.mean()) < 0.02
+    naive = sum(tails[0, i, k] for i in range(4) for k in range(guess[0, i])) / 16
+    assert np.isclose(expected_success(tails, guess)[0], naive)
+
+
+def test_features_that_say_nothing_give_the_free_guess():
+    counts = draw_counts(1500, 40, 4, rng(0))
+    noise = torch.from_numpy(rng(1).standard_normal((*counts.shape, 2)))
+    posterior = CountPosterior.fit(noise, counts, 40, epochs=6, rng=rng(2), width=16)
+    fresh = torch.from_numpy(rng(3).standard_normal((200, 4, 2)))
+    guess = best_counts(posterior.tails(fresh), 40)
+    assert np.abs(guess - 10).mean() < 1.0
+
+
+def fresh_batches(model, size, scheme_counts, seed):
+    victims = scenarios.blobs(5, rows=60, seed=2)
+    box = WhiteBox(model, "2")
+    labels = victims.labels.numpy()
+    picks = np.stack(
+        [
+            np.concatenate([rng(seed + t).choice(np.flatnonzero(labels == c), n) for c, n in row])
+            for t, row in enumerate(list(enumerate(one)) for one in scheme_counts)
+        ]
+    )
+    return autograd_gradients(box, victims, picks)
+
+
+def test_it_beats_the_free_guess_on_a_trained_model_and_says_how_sure_it_is():
+    model = scenarios.train(scenarios.network(), scenarios.blobs(5, rows=8, seed=7), 25)
+    counts = draw_counts(60, 24, 5, rng(5))
+    seen = fresh_batches(model, 24, counts, 100)
+    known = scenarios.all_scenarios()[0].known
+    known = scenarios.replace(known, model=WhiteBox(model, "2"))
+    ready = Shadow(batches=800, epochs=8).prepare(known, 5, rng())
+    found = ready(seen)
+    truth = scenarios.Truth(counts)
+    flat = np.broadcast_to(best_counts(np.full((5, 24), 0.5), 24), counts.shape)
+    asr, free = score(found.counts, truth).asr, score(flat, truth).asr
+    assert asr.mean() > free.mean() + 0.05
+    tails = ready.tails(seen)
+    assert np.allclose(tails[..., 0], found.scores)
+    assert (best_counts(tails, 24) == found.counts).all()
+    assert abs(expected_success(tails, found.counts).mean() - asr.mean()) < 0.06
+
+
+def test_what_was_learnt_for_n_is_kept():
+    scenario = scenarios.all_scenarios()[0]
+    ready = Shadow(batches=50, epochs=1).prepare(scenario.known, 5, rng())
+    ready(scenario.observation)
+    learnt = ready.fitted[8, True]
+    ready(scenario.observation)
+    assert ready.fitted == {(8, True): learnt}
+
+
+def test_the_scheme_is_not_told():
+    scenario = scenarios.all_scenarios()[0]
+    attack = Shadow(batches=50, epochs=1)
+    answers = [
+        prepare(attack, scenarios.replace(scenario.known, prior=prior), 5, rng())(
+            scenario.observation
+        ).counts
+        for prior in (scenario.known.prior, object())
+    ]
+    assert (answers[0] == answers[1]).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"batches": 0}, {"epochs": 0}, {"groups": ()}, {"groups": ("sums",)}]
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(BadInput):
+        Shadow(**options)
+
+
+def test_every_group_can_be_left_out():
+    scenario = scenarios.all_scenarios()[0]
+    for group in GROUPS:
+        attack = Shadow(batches=30, epochs=1, groups=tuple(g for g in GROUPS if g != group))
+        found = prepare(attack, scenario.known, 5, rng())(scenario.observation)
+        assert (found.counts.sum(axis=1) == 8).all()

@@ -1,0 +1,98 @@
+"""Shadow clients: what they share is what a client with these labels would share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contract import scenarios
+from labelleak.attacks import AdaptiveShadow, Shadow
+from labelleak.attacks.shadow_batches import draw_counts
+from labelleak.attacks.shadow_clients import ShadowClient
+from labelleak.defenses import Chain, Clipping, GaussianNoise, Pruning, TopK, Withholding
+from labelleak.interfaces import LocalTraining, prepare
+from labelleak.simulation.client import train_locally
+
+SCENARIO = scenarios.one_step("relu", scenarios.network())
+
+
+def client(defense=None, **training):
+    known = replace(
+        SCENARIO.known,
+        defense=defense or Chain(),
+        training=LocalTraining(**{"lr": 0.1, "batch_size": 8, **training}),
+    )
+    attack = AdaptiveShadow(batches=40, epochs=1)
+    return prepare(attack, known, 5, np.random.default_rng(0)), attack.prepare(
+        known, 5, np.random.default_rng(0)
+    )
+
+
+def source(defense=None, **training):
+    found = client(defense, **training)[1].source
+    assert isinstance(found, ShadowClient)
+    return found
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_without_a_defense_and_at_one_step_it_is_the_plain_attack():
+    counts = draw_counts(4, 8, 5, rng())
+    found = source()
+    assert not found.is_slow
+    plain = found.bank.observe(counts, rng(1))
+    assert torch.equal(found.observe(counts, rng(1)).weight, plain.weight)
+    answers = [
+        prepare(attack, SCENARIO.known, 5, rng())(SCENARIO.observation).counts
+        for attack in (Shadow(batches=40, epochs=1), AdaptiveShadow(batches=40, epochs=1))
+    ]
+    assert (answers[0] == answers[1]).all()
+
+
+def test_shadows_pass_through_the_defense():
+    counts = draw_counts(50, 8, 5, rng())
+    plain = source().observe(counts, rng(1))
+    noised = source(GaussianNoise(0.5)).observe(counts, rng(1))
+    assert abs(float((noised.weight - plain.weight).std()) - 0.5) < 0.05
+    pruned = source(Pruning(0.8)).observe(counts, rng(1))
+    assert float((pruned.weight == 0).double().mean()) >= 0.79
+    withheld = source(Withholding("weight")).observe(counts, rng(1))
+    assert not withheld.weight.any()
+
+
+@pytest.mark.parametrize("defense", [Clipping(0.01), TopK(0.2)])
+def test_defenses_of_the_whole_update_are_simulated_sample_by_sample(defense):
+    found = source(defense)
+    assert found.is_slow
+    seen = found.observe(draw_counts(6, 8, 5, rng()), rng(1))
+    assert seen.weight.shape == (6, 5, 16)
+    if isinstance(defense, Clipping):
+        assert float(seen.weight.flatten(1).norm(dim=1).max()) <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_local_steps_move_the_head_as_a_client_s_do(momentum):
+    found = source(local_steps=3, batch_size=4, momentum=momentum)
+    picks = found._pick(np.array([[4, 4, 4, 0, 0]]), rng())
+    order = rng(7).permutation(picks[0])
+    seen = found._train(picks, rng(7))
+    after = train_locally(
+        found.model.module, found.data, order.reshape(3, 4), found.training, seed=0
+    )
+    before = found.model.module.state_dict()
+    moved = before["2.weight"] - after["2.weight"]
+    weights = (1 - momentum ** np.arange(3, 0, -1)) / (1 - momentum) if momentum else np.ones(3)
+    assert torch.allclose(seen.weight[0], (moved / (0.1 * weights.sum())).double(), atol=1e-5)
+
+
+def test_slow_shadows_are_fewer_and_follow_the_bank_s_order():
+    found = source(local_steps=2, batch_size=4)
+    counts = np.zeros((3, 5), dtype=np.int64)
+    counts[np.arange(3), [0, 2, 4]] = 8
+    seen = found.observe(counts, rng())
+    assert (seen.bias.argmin(dim=1).numpy() == [0, 2, 4]).all()
+    posterior = client(local_steps=2, batch_size=4)[0](SCENARIO.observation)
+    assert (posterior.counts.sum(-1) == 8).all()

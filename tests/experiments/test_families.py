@@ -1,0 +1,67 @@
+"""Families of defenses: every rung is a defense, none is off, and grids cover the ladders."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from labelleak.commands.tune import tune
+from labelleak.defenses import parse_defense
+from labelleak.errors import BadInput
+from labelleak.experiments.families import (
+    LADDERS,
+    STANDARD_FAMILIES,
+    make_families,
+    make_family,
+    spread,
+)
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_every_rung_is_a_defense_of_its_own_and_is_on(name):
+    labels = LADDERS[name]
+    assert len(set(labels)) == len(labels)
+    for label in labels:
+        chain = parse_defense(label)
+        assert chain.label == label
+        assert not chain.is_off
+
+
+def test_strength_rises_along_a_ladder():
+    sigmas = [float(label.split(":")[1]) for label in LADDERS["gaussian"]]
+    kept = [float(label.split(":")[1]) for label in LADDERS["topk"]]
+    pruned = [float(label.split(":")[1]) for label in LADDERS["prune"]]
+    assert sigmas == sorted(sigmas)
+    assert kept == sorted(kept, reverse=True)
+    assert pruned == sorted(pruned)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["gausian"], "did you mean 'gaussian'"),
+        (["gaussian:0"], "is off"),
+        (["topk", "topk"], "more than once"),
+        ([], "is empty"),
+        (["clip:-1"], "above 0"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_sentence(texts, said):
+    with pytest.raises(BadInput, match=said) as refused:
+        make_families(texts)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("points", [1, 8, 30, 1000])
+def test_a_grid_lies_over_all_families_and_keeps_its_size(points):
+    families = [make_family(name) for name in STANDARD_FAMILIES]
+    laid = spread(families, points)
+    assert len(laid) == len({(f.name, r) for f, r in laid})
+    assert len(laid) == min(points, sum(len(f.labels) for f in families))
+    assert all(0 <= rung < len(family.labels) for family, rung in laid)
+
+
+def test_the_command_searches_the_standard_families():
+    default = inspect.signature(tune).parameters["families"].default
+    assert tuple(default.split(",")) == STANDARD_FAMILIES

@@ -1,0 +1,236 @@
+"""The search for a defense: what it finds, confirms, and says where nothing holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from labelleak.cli import app
+from labelleak.errors import BadInput
+from labelleak.experiments import measurements
+from labelleak.experiments.costs import measure_cost
+from labelleak.experiments.leaks import Leak
+from labelleak.experiments.measurements import MeanCost, Measurements
+from labelleak.experiments.tune import Point, Search, pareto_front
+from labelleak.experiments.tune_options import TuneOptions
+from labelleak.experiments.tune_words import audit_command, caveats, say_answer
+from labelleak.intervals import Interval
+from labelleak.record import read_records
+
+OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold"))
+
+
+def make_leak(mean):
+    interval = Interval(mean, mean - 0.05, mean + 0.05)
+    return Leak(advantage=interval, attacker="LLG", stage=0, asr=0.5, free=0.4)
+
+
+def make_cost(loss):
+    return MeanCost(accuracy=0.9 - loss, loss=loss, wire_bytes=100.0, seconds_ratio=1.2, diverged=0)
+
+
+@dataclass
+class Imagined:
+    """Measurements out of formulas: noise hides, pruning does not."""
+
+    options: TuneOptions
+    harder: float = 0.0
+    asked: list = field(default_factory=list)
+    data: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(y_test=torch.arange(100) % 10)
+    )
+
+    def leak(self, label, fresh=0):
+        self.asked.append((label, fresh))
+        more = self.harder if fresh else 0.0
+        if label.startswith("gaussian"):
+            sigma = float(label.split(":")[1])
+            return make_leak(1 / (1 + 4 * sigma) + more)
+        return make_leak({"none": 0.9, "withhold:bias": 0.9, "withhold:head": 0.0}.get(label, 0.95))
+
+    def cost(self, label, *, fresh=False):
+        if label.startswith("gaussian"):
+            return make_cost(min(0.8, float(label.split(":")[1]) / 20))
+        return make_cost(0.0 if label == "none" else 0.01)
+
+    def leak_seed(self, fresh):
+        return 1000 + fresh
+
+    def expect(self, leaks, costs):
+        assert leaks >= 0
+        assert costs >= 0
+
+
+def search(**changes):
+    harder = changes.pop("harder", 0.0)
+    options = replace(OPTIONS, **changes)
+    imagined = Imagined(options, harder)
+    return Search(imagined).run(), imagined, options
+
+
+def test_the_weakest_setting_that_meets_the_target_is_found_and_confirmed():
+    answer, imagined, options = search()
+    # 1 / (1 + 4 s) + 0.05 <= 0.3 from s = 0.75 on; the next rung of the ladder is 1.
+    assert answer.recommended.point.label == "gaussian:1"
+    assert answer.recommended.seed == 1001
+    assert ("gaussian:1", 1) in imagined.asked
+    assert ("none", 1) in imagined.asked
+    assert len({label for label, _ in imagined.asked if label.startswith("gaussian")}) <= 6
+    assert not answer.missed
+    said = say_answer(answer, options)
+    assert "gaussian:1 meets the target of 0.3" in said
+    assert "5.0 points lower" in said
+
+
+def test_a_setting_that_misses_on_fresh_seeds_gives_way_to_the_next_stronger():
+    answer, _, _ = search(harder=0.07)
+    assert [one.point.label for one in answer.missed] == ["gaussian:1"]
+    assert answer.recommended.point.label == "gaussian:1.78"
+    assert answer.recommended.seed == 1002
+
+
+def test_where_nothing_holds_the_answer_says_so_with_the_closest():
+    answer, _, options = search(families=("prune", "withhold"))
+    assert answer.recommended is None
+    assert answer.closest.label == "withhold:bias"
+    said = say_answer(answer, options)
+    assert said.startswith("No setting of prune, withhold brings the advantage to 0.3 or below")
+    assert "withhold:bias" in said
+
+
+def test_a_withheld_head_is_shown_and_never_recommended():
+    answer, _, options = search()
+    shown = next(p for p in answer.points if p.label == "withhold:head")
+    assert not shown.readable
+    assert shown.cost is not None
+    assert shown not in answer.front
+    assert any("nothing to read" in said for said in caveats("withhold:head", options))
+
+
+def test_a_budget_finds_the_strongest_setting_that_it_pays_for():
+    answer, _, options = search(target_advantage=None, accuracy_budget=0.1)
+    assert answer.recommended.point.label == "gaussian:1.78"
+    assert "leaks least within a loss of accuracy of 0.1" in say_answer(answer, options)
+
+
+def test_a_target_that_is_met_without_a_defense_needs_none():
+    answer, _, options = search(target_advantage=0.96)
+    assert answer.recommended.point.label == "none"
+    assert say_answer(answer, options).startswith("No defense is needed")
+
+
+def test_a_grid_is_confirmed_likewise_and_never_beats_the_search_here():
+    answer, _, _ = search(grid=12)
+    assert answer.grid.point.label.startswith("gaussian")
+    assert answer.recommended.cost.accuracy >= answer.grid.cost.accuracy
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    points = [
+        Point(str(i), "f", make_leak(leak), make_cost(loss))
+        for i, (leak, loss) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.5, 0.1), (0.9, 0.0)])
+    ]
+    naive = [
+        p.label
+        for p in points
+        if not any(
+            q.leak.bound <= p.leak.bound and q.cost.accuracy > p.cost.accuracy for q in points
+        )
+    ]
+    assert [p.label for p in pareto_front(points)] == naive == ["0", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"accuracy_budget": 0.1}, "either --target-advantage or --accuracy-budget"),
+        ({"target_advantage": None}, "either --target-advantage or --accuracy-budget"),
+        ({"target_advantage": 1.5}, "--target-advantage must lie from 0"),
+        ({"attacker": "auxilary"}, "did you mean 'auxiliary'"),
+        ({"rounds": 0}, "--rounds must be at least 1"),
+        ({"lr": -1.0}, "--lr must be above 0"),
+        ({"grid": -1}, "--grid"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(changes, said):
+    with pytest.raises(BadInput, match=said):
+        replace(OPTIONS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"families": ("dpsgd",), "model": "resnet20"}, "batch norm"),
+        ({"families": ("gaussian:0",)}, "is off"),
+        ({"families": ("gausian",)}, "did you mean"),
+        ({"scheme": "iib"}, "did you mean"),
+    ],
+)
+def test_impossible_asks_are_refused_before_the_folder_is_touched(tmp_path, options, said):
+    out = tmp_path / "out"
+    asked = TuneOptions(target_advantage=0.2, **options)
+    with pytest.raises(BadInput, match=said):
+        Search(Measurements.open(asked, out)).run()
+    assert not (out / "run.json").exists()
+
+
+def test_the_command_to_repeat_it_is_quoted():
+    command = audit_command("clip:1|gaussian:0.1", replace(OPTIONS, activation="tanh"), 7)
+    assert "--defenses 'none,clip:1|gaussian:0.1'" in command
+    assert "--activation tanh" in command
+    assert "--seed 7" in command
+
+
+SMALL = [
+    *("tune", "--target-advantage", "0.5", "--families", "gaussian:3,sign", "--trials", "8"),
+    *("--initialisations", "2", "--training-steps", "0,5", "--users", "3", "--rounds", "25"),
+    *("--repeats", "1", "--attacker", "update", "--out"),
+]
+
+
+def count_costs(monkeypatch, fail_after=None):
+    made = []
+
+    def counted(*args, **options):
+        if fail_after is not None and len(made) >= fail_after:
+            raise KeyboardInterrupt
+        made.append(args[2].label)
+        return measure_cost(*args, **options)
+
+    monkeypatch.setattr(measurements, "measure_cost", counted)
+    return made
+
+
+def test_a_search_ends_in_files_and_an_interrupted_one_does_nothing_twice(tmp_path, monkeypatch):
+    run = CliRunner()
+    made = count_costs(monkeypatch, fail_after=1)
+    broken = run.invoke(app, [*SMALL, str(tmp_path)])
+    assert broken.exit_code == 130
+    assert made == ["none"]
+    before = read_records(tmp_path / "records.jsonl")
+    made = count_costs(monkeypatch)
+    done = run.invoke(app, [*SMALL, str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert made == ["gaussian:3", "gaussian:3", "none"]  # the last two on fresh seeds
+    rows = read_records(tmp_path / "records.jsonl")
+    assert [r.asr for r in rows[: len(before)]] == [r.asr for r in before]
+    assert {r.extra["phase"] for r in rows} == {"search", "fresh"}
+    assert all("accuracy_cost" in r.extra for r in rows if r.defense == "gaussian:3")
+    answer = json.loads((tmp_path / "tune.json").read_text())
+    assert answer["recommended"]["defense"] == "gaussian:3"
+    assert answer["recommended"]["fresh"]["leak"]["high"] <= 0.5
+    assert answer["sentence"] in done.output
+    assert (tmp_path / "tune.svg").read_text().lstrip().startswith("<?xml")
+    assert "gaussian:3" in (tmp_path / "tune.md").read_text()
+    made = count_costs(monkeypatch)
+    text = (tmp_path / "records.jsonl").read_bytes()
+    again = run.invoke(app, [*SMALL, str(tmp_path)])
+    assert again.exit_code == 0
+    assert made == []
+    assert (tmp_path / "records.jsonl").read_bytes() == text
+    assert json.loads((tmp_path / "tune.json").read_text()) == answer

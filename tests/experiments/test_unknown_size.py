@@ -1,0 +1,91 @@
+"""What an unknown batch size costs, and that known and estimated are kept apart in records."""
+
+import numpy as np
+import pytest
+
+from labelleak.experiments import unknown_batch_size
+from labelleak.experiments.unknown_batch_size import overlap, run_unknown_size
+from labelleak.experiments.unknown_size_table import SOURCE
+from labelleak.record import read_records
+from labelleak.report import tabulate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("unknown")
+    run_unknown_size("digits", out, seed=3, quick=True, command="labelleak paper unknown_size")
+    return out
+
+
+def test_untrained_the_loss_is_small_and_trained_the_estimate_says_that_it_is_unsure(folder):
+    rows = read_records(folder / "records.jsonl")
+    guessed = [row for row in rows if row.extra[SOURCE] == "estimated"]
+    known = {
+        (
+            row.extra["part"],
+            row.training_steps,
+            row.scheme,
+            row.batch_size,
+            row.trial,
+            row.attack,
+        ): row
+        for row in rows
+        if row.extra[SOURCE] == "known"
+    }
+    right = {0: [], 300: []}
+    for row in guessed:
+        key = (row.extra["part"], row.training_steps, row.scheme, row.batch_size, row.trial)
+        twin = known[(*key, row.attack)]
+        found = row.extra["estimated_samples"] == row.num_samples
+        right[row.training_steps].append(found)
+        if found:
+            assert row.asr == twin.asr
+        else:
+            ratio = row.extra["estimated_samples"] / row.num_samples
+            assert row.asr <= min(ratio, 1 / ratio) + 1e-6
+        assert row.asr_free == twin.asr_free
+    assert np.mean(right[0]) > 0.9
+    assert np.mean(right[300]) < 0.5
+    large = [row for row in guessed if row.training_steps and row.batch_size >= 32]
+    assert np.mean([row.extra["estimate_confidence"] for row in large]) < 0.5
+
+
+def test_known_and_estimated_are_conditions_of_their_own(folder):
+    cells = tabulate(read_records(folder / "records.jsonl"))
+    llg = [cell for cell in cells if cell.attack == "llg" and cell.batch_size == 8]
+    assert len(llg) == 2 * 2 * 2 * 2  # source, activation, stage, scheme
+    assert {dict(cell.condition)[SOURCE] for cell in llg} == {"known", "estimated"}
+    text = (folder / "unknown_size.md").read_text()
+    assert text.count("**digits, ") == 4
+    assert "| iid | 8 | 0.57 |" in text
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(folder, tmp_path, monkeypatch):
+    kept, steps = unknown_batch_size.reach_stages, []
+
+    def cut(*args):
+        for stage in kept(*args):
+            steps.append(stage)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+            yield stage
+
+    monkeypatch.setattr(unknown_batch_size, "reach_stages", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_unknown_size("digits", tmp_path, seed=3, quick=True)
+    assert len(read_records(tmp_path / "records.jsonl")) > 0
+    monkeypatch.setattr(unknown_batch_size, "reach_stages", kept)
+    run_unknown_size("digits", tmp_path, seed=3, quick=True)
+
+    def numbers(where):
+        rows = read_records(where / "records.jsonl")
+        return [(row.attack, row.trial, row.asr, row.extra[SOURCE]) for row in rows]
+
+    assert numbers(tmp_path) == numbers(folder)
+
+
+def test_guesses_of_another_total_are_scored_by_their_overlap():
+    assert overlap(np.array([3, 0]), np.array([3, 0])) == 1.0
+    assert overlap(np.array([6, 0]), np.array([3, 0])) == 0.5
+    assert overlap(np.array([1, 0]), np.array([2, 2])) == 0.25

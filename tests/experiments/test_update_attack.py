@@ -1,0 +1,240 @@
+"""One update under attack, in both forms, by Python and by the command."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labelleak.adapters.heads_by_shape import locate_head, name_tensors
+from labelleak.cli import main
+from labelleak.errors import BadInput
+from labelleak.experiments.truth_files import read_truth
+from labelleak.experiments.update_attack import HowMade, attack_update
+from labelleak.interfaces import LabelledData
+from labelleak.record import read_records
+
+LABELS = [0, 0, 0, 2, 2, 3, 3]
+COUNTS = (3, 0, 2, 2)
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 4))
+
+
+def gradient_of(model, labels=LABELS):
+    x = torch.rand(len(labels), 6, generator=torch.Generator().manual_seed(3))
+    loss = F.cross_entropy(model(x), torch.tensor(labels))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+def auxiliary():
+    rng = torch.Generator().manual_seed(4)
+    return LabelledData(torch.rand(80, 6, generator=rng), torch.arange(80) % 4)
+
+
+def stepped(model, lr=0.1):
+    before = model.state_dict()
+    return before, {n: before[n] - lr * g for n, g in gradient_of(model).items()}
+
+
+def test_both_forms_give_the_same_answers():
+    model = build()
+    before, after = stepped(model)
+    told = {"truth": LABELS, "attacks": ["llg", "row_min", "llbg"]}
+    one = attack_update(gradient=gradient_of(model), made=HowMade(batch_size=7), **told)
+    two = attack_update(before=before, after=after, made=HowMade(batch_size=7, lr=0.1), **told)
+    assert [r.counts for r in one.results] == [r.counts for r in two.results]
+    assert all(sum(r.counts) == 7 for r in one.results)
+    assert one.head == two.head == "2"
+    assert one.truth.counts.tolist() == list(COUNTS)
+
+
+def test_labels_and_counts_score_alike():
+    given = {"gradient": gradient_of(build()), "made": HowMade(batch_size=7), "attacks": ["llg"]}
+    scores = [
+        attack_update(**given, truth=truth).results[0].asr
+        for truth in (LABELS, {"counts": COUNTS}, {"labels": LABELS}, list(COUNTS))
+    ]
+    assert len(set(scores)) == 1
+    assert scores[0] > 0.5
+
+
+def test_a_white_box_attacker_with_data_finds_the_counts():
+    model = build()
+    report = attack_update(
+        gradient=gradient_of(model),
+        made=HowMade(batch_size=7),
+        model=model,
+        auxiliary=auxiliary(),
+        truth=LABELS,
+        attacks=["ilrg", "llg_plus"],
+    )
+    assert {r.threat_model for r in report.results} <= {"model", "auxiliary"}
+    assert max(r.asr for r in report.results) > report.asr_free
+    assert report.model == "Sequential"
+
+
+def test_an_unknown_size_is_read_off_the_update_where_the_model_is_held():
+    model = build()
+    report = attack_update(
+        gradient=gradient_of(model), model=model, auxiliary=auxiliary(), attacks=["llbg"]
+    )
+    assert report.estimated.num_samples == report.num_samples == 7
+    assert "7 labels were read off the bias gradient, with confidence" in report.notes[0]
+    assert report.to_json()["estimated"]["num_samples"] == 7
+    assert sum(report.results[0].counts) == 7
+
+
+def test_without_the_model_an_unknown_size_cannot_be_told_and_it_is_said_why():
+    with pytest.raises(BadInput, match=r"give --batch-size: .* cannot be told without the model"):
+        attack_update(gradient=gradient_of(build()), attacks=["row_min", "llg"])
+
+
+def test_momentum_that_was_taken_out_is_a_note_and_no_flag():
+    before, after = stepped(build())
+    made = HowMade(batch_size=7, lr=0.1, momentum=0.9)
+    report = attack_update(before=before, after=after, made=made, attacks=["llg"])
+    assert "momentum" not in report.checked
+    assert "momentum 0.9 was taken out" in report.notes[-1]
+    raw = attack_update(gradient=gradient_of(build()), made=made, attacks=["llg"])
+    assert raw.checked["momentum"]["failed"]
+
+
+def test_the_scheme_sets_the_guess_without_the_update():
+    given = {"gradient": gradient_of(build()), "made": HowMade(batch_size=8), "attacks": ["llg"]}
+    plain = attack_update(**given)
+    skewed = attack_update(**given, scheme="unbalanced")
+    assert plain.asr_free != skewed.asr_free
+    with pytest.raises(BadInput, match="needs a pool"):
+        attack_update(**given, scheme="natural")
+
+
+def test_dlg_takes_the_whole_gradient():
+    model = build()
+    report = attack_update(
+        gradient=gradient_of(model, [2]),
+        made=HowMade(batch_size=1),
+        model=model,
+        auxiliary=auxiliary(),
+        truth=[2],
+        attacks=["dlg"],
+    )
+    assert report.results[0].counts == (0, 0, 1, 0)
+
+
+def test_without_a_bias_the_attacks_on_it_say_so():
+    weight = {"weight": gradient_of(build())["2.weight"]}
+    report = attack_update(gradient=weight, made=HowMade(batch_size=7), attacks=["llg", "llbg"])
+    assert [r.attack for r in report.results] == ["llg"]
+    assert "bias" in report.not_applicable["llbg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "in one form"),
+        ({"before": {}}, "in one form"),
+        ({"gradient": {"w": torch.zeros(3)}}, "no tensor looks like a linear layer"),
+        ({"gradient": {"weight": torch.ones(3, 2)}, "attacks": ["llbg"]}, "give --batch-size"),
+        ({"gradient": {"weight": torch.ones(3, 2)}, "truth": [1]}, "give --batch-size"),
+        ({"gradient": {"weight": torch.ones(3, 2)}, "attacks": []}, "at least one attack"),
+    ],
+)
+def test_what_cannot_be_is_said(given, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        attack_update(**given)
+
+
+def test_huge_numbers_in_what_is_known_are_refused():
+    with pytest.raises(BadInput, match="lr must be a number"):
+        HowMade(lr=10**400)
+
+
+@pytest.mark.parametrize(
+    ("truth", "sentence"),
+    [
+        ([1, 1], "could be labels or counts"),
+        ({"labels": [1], "counts": [1]}, "either"),
+        ("text", "cannot read"),
+        ([0.5, 1], "whole numbers"),
+        ({"counts": [3, -1]}, "at least 0"),
+        ({"labels": [0]}, "the update 2"),
+    ],
+)
+def test_a_truth_that_is_none_is_said(truth, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        read_truth(truth, num_classes=2, num_samples=2)
+
+
+def test_a_head_is_found_by_shape_or_asked_for():
+    layers = {"a.weight": torch.zeros(8, 4), "b.weight": torch.zeros(3, 8)}
+    assert locate_head(layers) == "b"
+    assert locate_head(layers, "a") == "a"
+    two = {**layers, "c.weight": torch.zeros(5, 8)}
+    with pytest.raises(BadInput, match="several layers could be the head"):
+        locate_head(two)
+    assert set(name_tensors({"0": torch.zeros(3, 2), "1": torch.zeros(3)})) == {
+        "0.weight",
+        "0.bias",
+    }
+
+
+def command(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["labelleak", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    assert ended.value.code in (0, None), shown.err
+    return shown.out
+
+
+@pytest.mark.parametrize("kind", ["npz", "pt"])
+def test_the_command_reads_other_formats(tmp_path, monkeypatch, capsys, kind):
+    path, held = tmp_path / f"g.{kind}", gradient_of(build())
+    if kind == "npz":
+        np.savez(path, **{n: t.numpy() for n, t in held.items()})
+    else:
+        torch.save(held, path)
+    out = command(
+        monkeypatch,
+        capsys,
+        "attack",
+        "--gradient",
+        path,
+        "--batch-size",
+        7,
+        "--attacks",
+        "llg",
+        "--json",
+    )
+    direct = attack_update(gradient=held, made=HowMade(batch_size=7), attacks=["llg"])
+    assert json.loads(out)["results"][0]["counts"] == list(direct.results[0].counts)
+
+
+def test_capture_then_attack(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "caught"
+    said = command(
+        monkeypatch, capsys, "capture", "--out", out, "--model", "mlp", "--batch-size", 8
+    )
+    assert "labelleak attack" in said
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        *("before.safetensors", "after.safetensors", "gradient.safetensors"),
+        *("update.safetensors", "labels.json"),
+    }
+    saved = tmp_path / "records.jsonl"
+    update = ("--update", out / "update.safetensors", "--truth", out / "labels.json")
+    said = command(
+        monkeypatch, capsys, "attack", *update, "--scheme", "unbalanced", "--save", saved
+    )
+    assert "batches drawn unbalanced" in said
+    records = read_records(saved)
+    assert {r.scheme for r in records} == {"captured"}
+    best = max(r.asr for r in records if r.threat_model == "update")
+    assert best > records[0].asr_free
