@@ -40,6 +40,7 @@ def test_a_row_holds_advantages_accuracy_bytes_and_epsilon():
     assert table[4].endswith("| 0.50 | 1,000 | - |")
     assert table[5].endswith("| - |")
     assert table[6].endswith("(update) |")
+    assert table[6].startswith("| clip:1\\|gaussian:1 |")
 
 
 def test_costs_compare_on_the_same_federation():

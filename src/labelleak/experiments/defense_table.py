@@ -122,7 +122,8 @@ def _stage(
         columns = [[r for r in here if r.attack == name and r.defense == key] for name in PAPERS]
         columns += [[r for r in column if r.defense == key] for column in (deaf, told)]
         entries = [_entry(column, named=place > 2) for place, column in enumerate(columns)]
-        lines.append(f"| {key} | {' | '.join(entries)} | {_cost(key, costs, sample_rate)} |")
+        said = key.replace("|", "\\|")  # a bare one would end the table's cell
+        lines.append(f"| {said} | {' | '.join(entries)} | {_cost(key, costs, sample_rate)} |")
     return "\n".join(lines)
 
 
