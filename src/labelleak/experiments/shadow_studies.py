@@ -27,7 +27,7 @@ from labelleak.seeding import stream
 from labelleak.simulation.datasets import load_dataset
 from labelleak.whole_files import write_whole
 
-SIZES, TRIALS = (8, 128), 150
+STAGES, SIZES, TRIALS = (0, 60, 600), (8, 128), 150
 BUDGETS = (250, 1000, 4000, 16000)
 FEW = (50, 100, 200)
 SIGMAS = tuple(10.0**power for power in np.arange(-5, 1.01, 0.25))
@@ -68,7 +68,14 @@ class _Model:
 def plan_studies(data: str, model: str, *, seed: int, command: str) -> Plan:
     """Plan the table's models, but one of each stage, with all batches on it."""
     return plan_shadow(
-        data, model, seed=seed, command=command, sizes=SIZES, trials=TRIALS, initialisations=1
+        data,
+        model,
+        seed=seed,
+        command=command,
+        stages=STAGES,
+        sizes=SIZES,
+        trials=TRIALS,
+        initialisations=1,
     )
 
 

@@ -14,7 +14,8 @@ from labelleak.record import Record, read_records
 from labelleak.report.wording import name_attack
 from labelleak.whole_files import write_whole
 
-STAGES, SIZES = (0, 60, 600), (1, 8, 32, 128)
+# Untrained, early, late; and overfit, for data that are hardly learnt by then.
+STAGES, SIZES = (0, 60, 600, 3000), (1, 8, 32, 128)
 SCHEMES = ("iid", "unbalanced", "dirichlet:0.3")
 TRIALS, MODELS = 120, 3
 SHADOW = "shadow"
@@ -49,7 +50,7 @@ def plan_shadow(
         seed: seed of everything random.
         command: the command, for the records.
         activation: of the model; None for its own.
-        stages: training steps before the audit; the last is called late.
+        stages: training steps before the audit; 600 is called late.
         sizes: batch sizes.
         schemes: how batches are drawn; no attack but the free guess is told.
         trials: batches of each cell, over all models.
