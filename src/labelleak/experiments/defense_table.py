@@ -53,7 +53,7 @@ DEFENSES = (
     "historical_dp:1:0.1",
 )
 PAPERS = ("llg", "llg_star", "llg_plus")
-ADAPTIVE = ("llg_plus_adaptive", "gradient_regression_adaptive")
+ADAPTIVE = ("llg_plus_adaptive", "gradient_regression_adaptive", "shadow_adaptive")
 BATCH, SCHEME = 32, "unbalanced"
 TRIALS, MODELS, STAGES = 50, 5, (0, 200)
 ROUNDS, DELTA = 150, 1e-5
