@@ -28,19 +28,10 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         yield from MODELS.items()
     elif what == "paper":
         from labelleak.experiments.presets import describe_presets
+        from labelleak.experiments.studies import STUDIES
 
         yield from describe_presets()
-        yield "signals", "What LLG rests on: row sums of present and absent classes (P1, P2)"
-        yield "attacks", "Table: every attack, untrained and trained, N from 1 to 1,024"
-        yield "verdicts", "Tables: which attack is strongest where"
-        yield "unknown_size", "Table: what it costs in ASR that N is read from the update"
-        yield "rounds", "Figure: answers about the same clients pooled over rounds"
-        yield "shadow", "Table: the shadow attack beside every other, early and late in training"
-        yield (
-            "shadow_studies",
-            "Its parts, calibration, data, defenses; --data A,B: B's data too",
-        )
-        yield "home", "Table: LLBG and RLU on the clients of their own papers"
+        yield from ((name, study.line) for name, study in STUDIES.items())
     else:
         from labelleak.simulation.batches import SCHEMES
 

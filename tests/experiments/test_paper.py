@@ -9,7 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from labelleak.commands.studies import RUNS, Asked, run_study
+from labelleak.errors import BadInput
 from labelleak.experiments.presets import PRESETS
+from labelleak.experiments.studies import STUDIES
 from labelleak.record import read_records
 
 PAPER = [sys.executable, "-m", "labelleak", "paper"]
@@ -53,3 +56,18 @@ def test_three_kills_at_random_moments_leave_the_same_records(tmp_path):
     page = (tmp_path / "killed" / "paper.html").read_text()
     assert page.count("<img ") == len(PRESETS) + 1
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def test_every_study_has_a_function_and_a_line():
+    assert set(RUNS) == set(STUDIES)
+    assert all(study.takes <= {"model", "quick", "overwrite"} for study in STUDIES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("home", {"quick": True}), ("verdicts", {"model": "cnn"}), ("rounds", {"model": "cnn"})],
+)
+def test_an_option_that_means_nothing_to_a_study_is_refused(tmp_path, name, option):
+    with pytest.raises(BadInput, match=f"'{name}' takes no --{next(iter(option))}"):
+        run_study(name, Asked(data="digits", out=tmp_path, seed=0, **option))
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,18 +15,13 @@ from labelleak.commands.run import (
     WorkersOption,
     run_into,
 )
-from labelleak.commands.terminal import command_line, interruptible, progress_bar
-from labelleak.errors import BadInput, unknown_name
+from labelleak.commands.studies import Asked, run_study, show_signals
+from labelleak.errors import unknown_name
+from labelleak.experiments.studies import STUDIES
 
 if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor
     from labelleak.report.gallery import Exhibit
-
-# Experiments that are no grids; all but the first take long and are run by name only.
-OTHERS = (
-    *("signals", "attacks", "verdicts", "home", "defenses", "compression_rounds"),
-    *("unknown_size", "rounds", "shadow", "shadow_studies"),
-)
 
 
 def paper(
@@ -42,7 +35,10 @@ def paper(
     quick: Annotated[
         bool, typer.Option("--quick", help="A coarse version, all in a few minutes.")
     ] = False,
-    model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model of attacks, shadow, shadow_studies; lenet if left out."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     executor: ExecutorOption = "serial",
     workers: WorkersOption = None,
@@ -64,28 +60,13 @@ def paper(
         print(f"\nfigure   {out / 'curves.svg'}\ntable    {out / 'curves.md'}")
         if name == "compression_finding":
             print(f"summary  {_summary(out)}")
-    elif name == "signals":
-        _signals(out, data, seed)
-    elif name == "attacks":
-        _attacks(data, model, out, seed)
-    elif name == "verdicts":
-        _verdicts(data, out, seed)
-    elif name == "home":
-        _home(data, out, seed)
-    elif name == "unknown_size":
-        _unknown_size(data, out, quick=quick, seed=seed, overwrite=overwrite)
-    elif name == "rounds":
-        _rounds(data, out, quick=quick, seed=seed, overwrite=overwrite)
-    elif name == "shadow":
-        _shadow(data, model, out, seed)
-    elif name == "shadow_studies":
-        _shadow_studies(data, model, out, seed)
-    elif name == "defenses":
-        _defenses(data, out, seed)
-    elif name == "compression_rounds":
-        _compression_rounds(data, out, seed, quick=quick)
+    elif name in STUDIES:
+        run_study(
+            name,
+            Asked(data=data, out=out, seed=seed, model=model, quick=quick, overwrite=overwrite),
+        )
     else:
-        raise unknown_name("experiment", name, [*PRESETS, *OTHERS])
+        raise unknown_name("experiment", name, [*PRESETS, *STUDIES])
 
 
 def _all(
@@ -99,7 +80,7 @@ def _all(
         _preset(name, out / name, data, executor, quick=quick, seed=seed, overwrite=overwrite)
         for name in PRESETS
     ]
-    exhibits.insert(1, _signals(out / "signals", data, seed))
+    exhibits.insert(1, show_signals(out / "signals", data, seed))
     write_gallery(exhibits, out / "paper.html")
     print(f"\npage     {out / 'paper.html'}")
 
@@ -127,111 +108,6 @@ def _preset(
     return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command), found)
 
 
-def _signals(out: Path, data: str, seed: int) -> Exhibit:
-    from labelleak.experiments.signals import draw_signals
-    from labelleak.report.gallery import Exhibit
-
-    paths = draw_signals(data, out, seed=seed)
-    for path in paths:
-        print(f"wrote {path}")
-    return Exhibit(
-        "signals",
-        "Signals: what the sign and the size of a row sum tell",
-        "A negative row sum says that a class is in the batch (P1), and its size how often (P2).",
-        out.name,
-        next(p for p in paths if p.suffix == ".svg").read_text(encoding="utf-8"),
-        shlex.join(["labelleak", "paper", "signals", "--data", data, "--seed", str(seed)]),
-    )
-
-
-def _attacks(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.attack_table import make_table, plan_table
-    from labelleak.experiments.audit import open_journal, run_plan
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
-
-    plan = plan_table(data, model, seed=seed, command=command_line())
-    with (
-        open_journal(plan, out) as journal,
-        interruptible(journal.records),
-        progress_bar("attacks", "cells") as advance,
-    ):
-        run_plan(plan, journal=journal, progress=advance)
-    table = make_table(read_records(out / "records.jsonl"))
-    write_whole(out / "attacks.md", table)
-    print(table)
-    print(f"\nrecords  {out / 'records.jsonl'}\ntable    {out / 'attacks.md'}")
-
-
-def _verdicts(data: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.verdicts import run_verdicts
-
-    with progress_bar("verdicts", "cells") as advance:
-        table = run_verdicts(data, out, seed=seed, progress=advance)
-    print(f"wrote {table}")
-
-
-def _home(data: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.home import run_home
-
-    with progress_bar("home", "cells") as advance:
-        print(f"wrote {run_home(data, out, seed=seed, progress=advance)}")
-
-
-def _unknown_size(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
-    from labelleak.experiments.unknown_batch_size import run_unknown_size
-
-    with interruptible(out / "records.jsonl"), progress_bar("unknown size", "models") as advance:
-        table = run_unknown_size(
-            data,
-            out,
-            seed=seed,
-            quick=quick,
-            command=command_line(),
-            overwrite=overwrite,
-            progress=advance,
-        )
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
-
-
-def _shadow(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.shadow_table import plan_shadow, run_shadow
-
-    plan = plan_shadow(data, model, seed=seed, command=command_line())
-    with interruptible(out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
-        table = run_shadow(plan, out, progress=advance)
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
-
-
-def _rounds(data: str, out: Path, *, quick: bool, seed: int, overwrite: bool) -> None:
-    from labelleak.experiments.rounds import run_rounds_experiment
-
-    with interruptible(out / "records.jsonl"), progress_bar("rounds", "federations") as advance:
-        table = run_rounds_experiment(
-            data,
-            out,
-            seed=seed,
-            quick=quick,
-            command=command_line(),
-            overwrite=overwrite,
-            progress=advance,
-        )
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {out / 'records.jsonl'}\nfigure   {out / 'curves.svg'}\ntable    {table}")
-
-
-def _shadow_studies(data: str, model: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.shadow_studies import plan_studies, run_studies
-
-    name, _, other = data.partition(",")
-    plan = plan_studies(name, model, seed=seed, command=command_line())
-    with progress_bar("studies", "studies") as advance:
-        target = run_studies(plan, out, other=other or None, progress=advance)
-    print(f"{target.read_text(encoding='utf-8')}\nwrote {target}")
-
-
 def _summary(out: Path) -> Path:
     """Write the tables of the compression finding from its records."""
     from labelleak.experiments.compression_tables import make_finding_tables
@@ -241,78 +117,6 @@ def _summary(out: Path) -> Path:
     path = out / "summary.md"
     write_whole(path, make_finding_tables(read_records(out / "records.jsonl")))
     return path
-
-
-def _defenses(data: str, out: Path, seed: int) -> None:
-    from labelleak.experiments.audit import open_journal, run_plan
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.experiments.defense_table import (
-        DEFENSES,
-        make_defense_table,
-        plan_defenses,
-    )
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
-
-    plan = plan_defenses(data, seed=seed, command=command_line())
-    with (
-        open_journal(plan, out) as journal,
-        interruptible(journal.records),
-        progress_bar("leakage", "cells") as advance,
-    ):
-        run_plan(plan, journal=journal, progress=advance)
-    cohort = cohort_of()
-    with progress_bar("cost", "federations") as advance:
-        costs = measure_costs(plan.data, cohort, DEFENSES, (seed,), progress=advance)
-    rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
-    table = make_defense_table(read_records(out / "records.jsonl"), costs, rate)
-    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(out / "defenses.md", table)
-    print(f"{table}\nrecords  {out / 'records.jsonl'}\ntable    {out / 'defenses.md'}")
-
-
-def _compression_rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
-    from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
-    from labelleak.experiments.compression_tables import (
-        draw_rounds,
-        make_cost_table,
-        make_round_tables,
-    )
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.simulation.datasets import load_dataset
-    from labelleak.whole_files import write_whole
-
-    dataset = load_dataset(data)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    options = RoundsOptions(seed=seed)
-    if quick:
-        options = replace(options, rounds=2, clients=5, initialisations=1)
-    with progress_bar("rounds", "rounds") as advance:
-        rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
-    write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
-    write_whole(out / "rounds.md", make_round_tables(rows))
-    draw_rounds(rows, out)
-    print(f"figure   {out / 'curves.svg'}\ntable    {out / 'rounds.md'}")
-    if quick:
-        return
-    with progress_bar("cost", "federations") as advance:
-        costs = [
-            row
-            for activation in options.activations
-            for row in measure_costs(
-                dataset,
-                cohort_of(activation),
-                DEFENSES,
-                (seed, seed + 1),
-                progress=advance,
-            )
-        ]
-    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(out / "costs.md", make_cost_table(costs))
-    print(f"costs    {out / 'costs.md'}")
 
 
 __all__ = ["paper"]

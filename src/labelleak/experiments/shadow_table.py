@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from labelleak.battery import STANDARD
 from labelleak.experiments.audit import Progress, open_journal, run_plan
@@ -25,6 +26,14 @@ _SLOWER = ("rlg", "soft_label", "llbg_measured", "client_simulation")
 ATTACKS = (*(name for name in STANDARD if name != SHADOW), *_SLOWER, SHADOW)
 # Shown by name beside the shadow attack and the best of all others.
 _NAMED = ("free", "llg", "llg_star", "llg_plus")
+
+# Options of a coarse table, a minute or two on digits.
+QUICK: dict[str, Any] = {
+    "stages": (0, 600),
+    "sizes": (8, 32),
+    "trials": 30,
+    "initialisations": 1,
+}
 
 _Cell = tuple[str, int]
 
@@ -76,13 +85,19 @@ def plan_shadow(
     return plan_audit(options, command=command)
 
 
-def run_shadow(plan: Plan, out: Path, *, progress: Progress = lambda done, total: None) -> Path:
+def run_shadow(
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Path:
     """Run what is not yet in the folder's journal and write shadow.md beside the records.
 
     Raises:
         BadInput: if the folder cannot be written, or holds another audit.
     """
-    with open_journal(plan, out) as journal:
+    with open_journal(plan, out, overwrite=overwrite) as journal:
         run_plan(plan, journal=journal, progress=progress)
     target = out / "shadow.md"
     write_whole(target, make_shadow_table(read_records(journal.records)) + "\n")
@@ -185,4 +200,4 @@ def _best_other(asr: dict[str, float]) -> str:
     return max((name for name in asr if name != SHADOW), key=lambda name: asr[name])
 
 
-__all__ = ["make_shadow_table", "margins", "plan_shadow", "run_shadow"]
+__all__ = ["QUICK", "make_shadow_table", "margins", "plan_shadow", "run_shadow"]

@@ -1,0 +1,262 @@
+"""The experiments of `labelleak paper` that are no grid of audits, one function each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.errors import BadInput
+from labelleak.experiments.studies import STUDIES
+
+if TYPE_CHECKING:
+    from labelleak.report.gallery import Exhibit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asked of a study.
+
+    Attributes:
+        data: name or path of the data set.
+        out: folder of what it writes.
+        seed: seed of everything random.
+        model: name of the model, or None for the study's own.
+        quick: whether the coarse version is wanted.
+        overwrite: whether another run in the folder may be dropped.
+    """
+
+    data: str
+    out: Path
+    seed: int
+    model: str | None = None
+    quick: bool = False
+    overwrite: bool = False
+
+    @property
+    def network(self) -> str:
+        """The model that was asked for, or LeNet."""
+        return self.model or "lenet"
+
+
+def run_study(name: str, asked: Asked) -> None:
+    """Run a study by name.
+
+    Raises:
+        BadInput: for an option that means nothing to it, and whatever the study refuses.
+    """
+    given = {"model": asked.model, "quick": asked.quick, "overwrite": asked.overwrite}
+    for option, value in given.items():
+        if value and option not in STUDIES[name].takes:
+            raise BadInput(f"the experiment {name!r} takes no --{option}; leave it out")
+    RUNS[name](asked)
+
+
+def _signals(asked: Asked) -> None:
+    show_signals(asked.out, asked.data, asked.seed)
+
+
+def show_signals(out: Path, data: str, seed: int) -> Exhibit:
+    """Draw what LLG rests on, and give it as an exhibit of the page of all figures."""
+    from labelleak.experiments.signals import draw_signals
+    from labelleak.report.gallery import Exhibit
+
+    paths = draw_signals(data, out, seed=seed)
+    for path in paths:
+        print(f"wrote {path}")
+    return Exhibit(
+        "signals",
+        "Signals: what the sign and the size of a row sum tell",
+        "A negative row sum says that a class is in the batch (P1), and its size how often (P2).",
+        out.name,
+        next(p for p in paths if p.suffix == ".svg").read_text(encoding="utf-8"),
+        shlex.join(["labelleak", "paper", "signals", "--data", data, "--seed", str(seed)]),
+    )
+
+
+def _attacks(asked: Asked) -> None:
+    from labelleak.experiments.attack_table import make_table, plan_table
+    from labelleak.experiments.audit import open_journal, run_plan
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    plan = plan_table(asked.data, asked.network, seed=asked.seed, command=command_line())
+    with (
+        open_journal(plan, asked.out, overwrite=asked.overwrite) as journal,
+        interruptible(journal.records),
+        progress_bar("attacks", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
+    table = make_table(read_records(asked.out / "records.jsonl"))
+    write_whole(asked.out / "attacks.md", table)
+    print(table)
+    print(f"\nrecords  {asked.out / 'records.jsonl'}\ntable    {asked.out / 'attacks.md'}")
+
+
+def _verdicts(asked: Asked) -> None:
+    from labelleak.experiments.verdicts import run_verdicts
+
+    with progress_bar("verdicts", "cells") as advance:
+        table = run_verdicts(asked.data, asked.out, seed=asked.seed, progress=advance)
+    print(f"wrote {table}")
+
+
+def _home(asked: Asked) -> None:
+    from labelleak.experiments.home import run_home
+
+    with progress_bar("home", "cells") as advance:
+        print(f"wrote {run_home(asked.data, asked.out, seed=asked.seed, progress=advance)}")
+
+
+def _unknown_size(asked: Asked) -> None:
+    from labelleak.experiments.unknown_batch_size import run_unknown_size
+
+    with (
+        interruptible(asked.out / "records.jsonl"),
+        progress_bar("unknown size", "models") as advance,
+    ):
+        table = run_unknown_size(
+            asked.data,
+            asked.out,
+            seed=asked.seed,
+            quick=asked.quick,
+            command=command_line(),
+            overwrite=asked.overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
+
+
+def _shadow(asked: Asked) -> None:
+    from labelleak.experiments.shadow_table import QUICK, plan_shadow, run_shadow
+
+    coarse = QUICK if asked.quick else {}
+    plan = plan_shadow(asked.data, asked.network, seed=asked.seed, command=command_line(), **coarse)
+    with interruptible(asked.out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
+        table = run_shadow(plan, asked.out, overwrite=asked.overwrite, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
+
+
+def _rounds(asked: Asked) -> None:
+    from labelleak.experiments.rounds import run_rounds_experiment
+
+    with (
+        interruptible(asked.out / "records.jsonl"),
+        progress_bar("rounds", "federations") as advance,
+    ):
+        table = run_rounds_experiment(
+            asked.data,
+            asked.out,
+            seed=asked.seed,
+            quick=asked.quick,
+            command=command_line(),
+            overwrite=asked.overwrite,
+            progress=advance,
+        )
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {asked.out / 'records.jsonl'}")
+    print(f"figure   {asked.out / 'curves.svg'}\ntable    {table}")
+
+
+def _shadow_studies(asked: Asked) -> None:
+    from labelleak.experiments.shadow_studies import plan_studies, run_studies
+
+    name, _, other = asked.data.partition(",")
+    plan = plan_studies(name, asked.network, seed=asked.seed, command=command_line())
+    with progress_bar("studies", "studies") as advance:
+        target = run_studies(plan, asked.out, other=other or None, progress=advance)
+    print(f"{target.read_text(encoding='utf-8')}\nwrote {target}")
+
+
+def _defenses(asked: Asked) -> None:
+    from labelleak.experiments.audit import open_journal, run_plan
+    from labelleak.experiments.defense_costs import cohort_of, measure_costs
+    from labelleak.experiments.defense_table import (
+        DEFENSES,
+        make_defense_table,
+        plan_defenses,
+    )
+    from labelleak.record import read_records
+    from labelleak.whole_files import write_whole
+
+    plan = plan_defenses(asked.data, seed=asked.seed, command=command_line())
+    with (
+        open_journal(plan, asked.out, overwrite=asked.overwrite) as journal,
+        interruptible(journal.records),
+        progress_bar("leakage", "cells") as advance,
+    ):
+        run_plan(plan, journal=journal, progress=advance)
+    cohort = cohort_of()
+    with progress_bar("cost", "federations") as advance:
+        costs = measure_costs(plan.data, cohort, DEFENSES, (asked.seed,), progress=advance)
+    rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
+    table = make_defense_table(read_records(asked.out / "records.jsonl"), costs, rate)
+    write_whole(asked.out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
+    write_whole(asked.out / "defenses.md", table)
+    print(f"{table}\nrecords  {asked.out / 'records.jsonl'}\ntable    {asked.out / 'defenses.md'}")
+
+
+def _compression_rounds(asked: Asked) -> None:
+    from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
+    from labelleak.experiments.compression_tables import (
+        draw_rounds,
+        make_cost_table,
+        make_round_tables,
+    )
+    from labelleak.experiments.defense_costs import cohort_of, measure_costs
+    from labelleak.simulation.datasets import load_dataset
+    from labelleak.whole_files import write_whole
+
+    dataset = load_dataset(asked.data)
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {asked.out}: {error.strerror or error}") from error
+    options = RoundsOptions(seed=asked.seed)
+    if asked.quick:
+        options = replace(options, rounds=2, clients=5, initialisations=1)
+    with progress_bar("rounds", "rounds") as advance:
+        rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
+    write_whole(asked.out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
+    write_whole(asked.out / "rounds.md", make_round_tables(rows))
+    draw_rounds(rows, asked.out)
+    print(f"figure   {asked.out / 'curves.svg'}\ntable    {asked.out / 'rounds.md'}")
+    if asked.quick:
+        return
+    with progress_bar("cost", "federations") as advance:
+        costs = [
+            row
+            for activation in options.activations
+            for row in measure_costs(
+                dataset,
+                cohort_of(activation),
+                DEFENSES,
+                (asked.seed, asked.seed + 1),
+                progress=advance,
+            )
+        ]
+    write_whole(asked.out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
+    write_whole(asked.out / "costs.md", make_cost_table(costs))
+    print(f"costs    {asked.out / 'costs.md'}")
+
+
+RUNS: dict[str, Callable[[Asked], None]] = {
+    "signals": _signals,
+    "attacks": _attacks,
+    "verdicts": _verdicts,
+    "home": _home,
+    "unknown_size": _unknown_size,
+    "shadow": _shadow,
+    "rounds": _rounds,
+    "shadow_studies": _shadow_studies,
+    "defenses": _defenses,
+    "compression_rounds": _compression_rounds,
+}
+
+__all__ = ["RUNS", "Asked", "run_study", "show_signals"]
