@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -91,6 +92,26 @@ class ClassFeatures:
                 float(inputs.abs().mean()) + _TINY,
             ),
         )
+
+    @classmethod
+    def measure_half(
+        cls, seen: HeadPass, labels: Tensor, groups: tuple[str, ...], rng: np.random.Generator
+    ) -> ClassFeatures:
+        """Learn as `measure` from a random half of each class (rounded at random, at least one).
+
+        What a half says of all samples errs by as much as all say of the population (half-sample
+        replication, McCarthy 1969): shadows drawn from all are to this measure what a
+        client's batches are to the one of all.
+        """
+        own = labels.numpy()
+        sizes = np.bincount(own)
+        order = np.argsort(own + rng.random(len(own)), kind="stable")
+        place = np.empty(len(own), dtype=np.int64)
+        place[order] = np.arange(len(own)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        taken = place < np.maximum(np.floor(sizes / 2 + rng.random()), 1)[own]
+        rows = torch.from_numpy(np.flatnonzero(taken))
+        logits = seen.logits[rows]
+        return cls.measure(HeadPass(seen.inputs[rows], logits, logits), labels[rows], groups)
 
     def __call__(self, observation: Observation, total: int) -> Tensor:
         """Measure updates, ``T x K x F`` float64; T counts all leading dimensions."""
