@@ -18,8 +18,8 @@ UNIFORM, HALF_QUARTER = 0.5, 0.15
 LARGEST_ALPHA = 10.0
 # How far a sample is moved along the line to another one of its class, and copies made of it so.
 _REACH = 0.6
-_MOST_COPIES, _ENOUGH = 60, 6000
-# A class of n samples borrows from other classes for this / (this + n) of its copies.
+_MOST_COPIES, _ENOUGH, _FEW = 10, 6000, 3000
+# A class of n samples borrows from other classes for b^2 / (b^2 + n^2) of its copies.
 _BORROWED = 5.0
 # Samples lent to classes that have none, in all and a class.
 _LENT, _LENT_EACH = 5000, 50
@@ -101,11 +101,12 @@ class Bank:
         """Keep a pass, with smoothed copies of its samples.
 
         Few samples would be known by heart, and an attack that knows them overrates itself on
-        a client's. So each gets up to 60 copies, its head input moved along the line to
-        another of its class by a uniform share in -0.6 .. 0.6 of the way. Of a class known by n
-        samples, 5 / (5 + n) of the copies are its mean moved as a sample of any class differs
-        from the mean of its own: a few samples do not show how a class varies, all of them do.
-        Copies are held within the range that each feature was seen in; the head answers for them.
+        a client's. So each gets up to 10 copies (of few samples, 3,000 in all), its head input
+        moved along the line to another of its class by a uniform share in -0.6 .. 0.6 of the
+        way. Of a class known by n samples, 25 / (25 + n^2) of the copies are its mean moved as a
+        sample of any class differs from the mean of its own: a few samples do not show how
+        a class varies, all of them do. Copies are held within the range that each feature was
+        seen in; the head answers for them.
 
         Args:
             seen: pass of the samples, each class with at least one; logits in the bank's order
@@ -115,7 +116,8 @@ class Bank:
             rng: source of the copies.
         """
         inputs, known = seen.inputs.detach(), labels.numpy()
-        copies = int(np.clip(_ENOUGH // len(known), 1, _MOST_COPIES))
+        most = max(_MOST_COPIES, _FEW // len(known))
+        copies = int(np.clip(_ENOUGH // len(known), 1, most))
         low, high = inputs.amin(dim=0), inputs.amax(dim=0)
         moved = [inputs]
         for _ in range(copies):
@@ -186,7 +188,9 @@ def _borrow(copies: Tensor, inputs: Tensor, labels: Tensor, rng: np.random.Gener
     own, theirs = sizes[labels], sizes[labels[lender]]
     # Around a mean of n samples they spread by (n - 1) / n too little.
     apart = (theirs / (theirs - 1)).sqrt()[:, None] * (inputs[lender] - means[labels[lender]])
-    taken = torch.from_numpy(rng.random(len(labels))).to(inputs) < _BORROWED / (_BORROWED + own)
+    taken = torch.from_numpy(rng.random(len(labels))).to(inputs) < _BORROWED**2 / (
+        _BORROWED**2 + own**2
+    )
     return torch.where(taken[:, None], means[labels] + apart, copies)
 
 
