@@ -13,6 +13,7 @@ from labelleak.attacks.shadow_posterior import CountPosterior
 from labelleak.counts import best_counts
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, prepare
+from labelleak.intervals import bootstrap_mean
 from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import HeadPass, WhiteBox
@@ -248,6 +249,26 @@ def test_it_beats_the_free_guess_on_a_trained_model_and_says_how_sure_it_is():
     assert np.allclose(tails[..., 0], found.scores)
     assert (best_counts(tails, 24) == found.counts).all()
     assert abs(expected_success(tails, found.counts).mean() - asr.mean()) < 0.06
+
+
+@pytest.mark.parametrize("rows", [8, 40])
+def test_on_fresh_batches_the_expected_asr_lies_within_the_interval_of_what_comes(rows):
+    model = scenarios.train(scenarios.network(), scenarios.blobs(5, rows=8, seed=7), 25)
+    known = scenarios.replace(scenarios.all_scenarios()[0].known, model=WhiteBox(model, "2"))
+    told, came = [], []
+    for seed in range(11, 16):  # attackers, each with few or many samples of its own
+        own = scenarios.replace(known, auxiliary=scenarios.blobs(5, rows=rows, seed=seed))
+        ready = prepare(Shadow(batches=800, epochs=10), own, 5, rng(seed))
+        counts = draw_counts(120, 16, 5, rng(seed))
+        found = ready(fresh_batches(model, 16, counts, 100 * seed))
+        told.append(found.expected_asr)
+        came.append(score(found.counts, scenarios.Truth(counts)).asr)
+    attackers = np.repeat(np.arange(5), 120)
+    assert np.mean(told) in bootstrap_mean(np.concatenate(came), attackers)
+    # It says which answers to trust, not only how good they are on average.
+    sure = np.concatenate(told) > np.median(told)
+    asr = np.concatenate(came)
+    assert asr[sure].mean() > asr[~sure].mean() + 0.02
 
 
 def test_what_was_learnt_for_n_is_kept():

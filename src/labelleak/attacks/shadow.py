@@ -156,17 +156,20 @@ class ShadowPosterior:
         return cls(attack, order, features, bank, shown, labels, int(rng.integers(2**31)))
 
     def __call__(self, observation: Observation) -> Estimate:
-        """Give the counts of the largest expected ASR; scores are P(c_i >= 1)."""
+        """Give the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
         measured, posterior = self._measure(observation), self._posterior(observation)
         size = max(1, _SLICE_ENTRIES // (measured.shape[1] * posterior.total))
-        counts, present = [], []
+        counts, present, told = [], [], []
         for part in torch.split(measured, size):
             tails = posterior.tails(part)[:, torch.argsort(self.order).numpy()]
             counts.append(best_counts(tails, posterior.total))
             present.append(tails[..., 0])
+            told.append(expected_success(tails, counts[-1]))
         shape = (*observation.trials, measured.shape[1])
         return Estimate(
-            np.concatenate(counts).reshape(shape), np.concatenate(present).reshape(shape)
+            np.concatenate(counts).reshape(shape),
+            np.concatenate(present).reshape(shape),
+            expected_asr=np.concatenate(told).reshape(observation.trials),
         )
 
     def tails(self, observation: Observation) -> Floats:

@@ -20,6 +20,8 @@ _ROUNDING = 1e-8
 # What is added to covariances: shares of their mean variance.
 _STEADY, _STEADY_GRAM = 0.1, 1e-4
 _SLICE_BYTES = 256 * 2**20
+# Above so many classes a ridge stands in for singular values, which take seconds.
+_MANY, _RIDGE = 256, 1e-3
 _TINY = 1e-30
 
 
@@ -84,7 +86,7 @@ class ClassFeatures:
             torch.linalg.solve(_steadied(metric @ means.T, _STEADY_GRAM), metric),
             centred / (centred.norm(dim=1, keepdim=True) + _TINY),
             confusion,
-            torch.linalg.pinv(confusion - confusion.mean(dim=0), rtol=1e-3),
+            _invert(confusion - confusion.mean(dim=0)),
             _constants(posteriors, labels, members),
             (
                 float(inputs.sum(dim=1).abs().mean()) + _TINY,
@@ -189,6 +191,16 @@ class ClassFeatures:
             *(_root(total * guess.clamp(-3, 3)) for guess in (shares, alone)),
             _log(-own / sure.clamp(min=1e-4)),
         ]
+
+
+def _invert(confusion: Tensor) -> Tensor:
+    """Pseudo-invert, small singular values left out; held small by a ridge where K is large."""
+    if len(confusion) <= _MANY:
+        return torch.as_tensor(torch.linalg.pinv(confusion, rtol=1e-3))
+    gram = confusion.T @ confusion
+    most = torch.diagonal(gram).max() + _TINY
+    steadied = gram + _RIDGE**2 * most * torch.eye(len(gram)).to(gram)
+    return torch.as_tensor(torch.linalg.solve(steadied, confusion.T))
 
 
 def _constants(posteriors: Tensor, labels: Tensor, members: Tensor) -> Tensor:
