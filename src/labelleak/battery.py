@@ -282,7 +282,8 @@ def make_records(
         trials: number of each trial, as recorded.
         common: the record's keys that all trials share (data, model, scheme, ...).
         extra: further keys that all trials share.
-        keep_counts: write guessed and true counts too; they are private.
+        keep_counts: write guessed and true counts too, and where the attack gives it the
+            probability that each class is there; they are private.
         more: further keys of each trial.
     """
     result = outcome.score
@@ -293,12 +294,16 @@ def make_records(
         keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
         keys["exact"] = bool(result.exact[row])
         keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
+        if outcome.estimate.expected_asr is not None:
+            keys["expected_asr"] = round(float(outcome.estimate.expected_asr[row]), 6)
         raised = {f.name: _figure(f, row) for f in outcome.flags if _at(f.raised, row)}
         if raised:
             keys["flag_figures"] = raised
         if keep_counts:
             keys["counts"] = outcome.estimate.counts[row].tolist()
             keys["true_counts"] = truth.counts[row].tolist()
+            if outcome.estimate.expected_asr is not None:
+                keys["presence_chances"] = np.round(outcome.estimate.scores[row], 6).tolist()
         gained = None if outcome.advantage is None else round(float(outcome.advantage[row]), 6)
         records.append(
             Record(

@@ -198,11 +198,14 @@ class Estimate:
         counts: guessed label counts, ``*R x K`` whole numbers, each row summing to N.
         scores: how strongly each class is thought present, ``*R x K``; larger is likelier.
         notes: what the attack wants said about its answer.
+        expected_asr: ``*R``, the ASR that the attack expects of its counts; its scores are then
+            probabilities, P(c_i >= 1 | update). None where scores only rank the classes.
     """
 
     counts: Ints
     scores: Floats
     notes: tuple[str, ...] = ()
+    expected_asr: Floats | None = None
 
 
 Prepared = Callable[[Observation], Estimate]

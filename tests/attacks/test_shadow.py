@@ -13,6 +13,7 @@ from labelleak.attacks.shadow_posterior import CountPosterior
 from labelleak.counts import best_counts
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, prepare
+from labelleak.intervals import bootstrap_mean
 from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import HeadPass, WhiteBox
@@ -50,13 +51,56 @@ def test_copies_stay_within_what_was_seen_and_the_head_answers_for_them():
     data, model = scenarios.blobs(5), scenarios.network()
     box, bank = bank_of(model, data)
     seen = box.run_all(data.inputs)
-    assert len(bank.table.inputs) == 11 * len(data)
+    assert len(bank.table.inputs) == 16 * len(data)
     assert (bank.table.inputs.amin(dim=0) >= seen.inputs.amin(dim=0)).all()
     assert (bank.table.inputs.amax(dim=0) <= seen.inputs.amax(dim=0)).all()
     labels = np.repeat(np.arange(5), bank.sizes)
     logits = model[2](bank.table.inputs).detach()
     errors = logits.softmax(-1) - torch.eye(5)[torch.from_numpy(labels)]
     assert torch.allclose(errors, bank.table.errors, atol=1e-6)
+
+
+def test_a_class_of_few_samples_borrows_how_others_vary():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(202, 3, generator=generator)
+    inputs[:2] = torch.tensor([0.5, 0.5, 0.5])  # a class whose two samples are one and the same
+    labels = torch.tensor([0, 0] + [1, 2] * 100)
+    head = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Linear(3, 3))
+    _, bank = bank_of(head, LabelledData(inputs, labels))
+    own = bank.table.inputs[bank.starts[0] : bank.starts[0] + bank.sizes[0]]
+    moved = (own != 0.5).any(dim=1).double().mean()
+    copies = 1 - 1 / (bank.sizes[0] / bank.own[0])
+    assert abs(float(moved) - copies * 25 / 29) < 0.12
+    assert np.allclose(own[(own != 0.5).any(dim=1)].mean(dim=0), 0.5, atol=0.15)
+
+
+def test_a_half_of_each_class_is_what_shadows_are_measured_by():
+    data, model = scenarios.blobs(5), scenarios.network()
+    shown = WhiteBox(model, "2").run_all(data.inputs)
+    whole = ClassFeatures.measure(shown, data.labels).means
+    halves = [
+        ClassFeatures.measure_half(shown, data.labels, GROUPS, rng(seed)).means
+        for seed in range(20)
+    ]
+    # As far from the whole, in the mean square, as 40 samples' mean is from the population's.
+    off = torch.stack([(half - whole).square().sum() for half in halves]).mean()
+    lengths = torch.stack([shown.inputs[data.labels == c].mean(dim=0).norm() for c in range(5)])
+    own = [shown.inputs[data.labels == c].double() / lengths[c] for c in range(5)]
+    along = [
+        (rows - (rows @ mean)[:, None] * mean).var(dim=0).sum() / 40
+        for rows, mean in zip(own, whole, strict=True)
+    ]
+    assert 0.7 < float(off / torch.stack(along).sum()) < 1.4
+    one_each = HeadPass(shown.inputs[:5], shown.logits[:5], shown.logits[:5])
+    again = ClassFeatures.measure_half(one_each, data.labels[:5], GROUPS, rng())
+    assert torch.allclose(again.means, ClassFeatures.measure(one_each, data.labels[:5]).means)
+
+
+def test_what_no_example_reached_is_held_at_the_edge(noisy):
+    posterior, _, _ = noisy
+    far = torch.tensor([[[1000.0], [-1000.0], [0.0], [0.0]]]).double()
+    edge = torch.stack([posterior.highest, posterior.lowest, far[0, 2], far[0, 3]])[None]
+    assert np.array_equal(posterior.tails(far), posterior.tails(edge))
 
 
 def test_shadows_hold_the_labels_asked_for_and_share_autograd_s_gradient():
@@ -205,6 +249,26 @@ def test_it_beats_the_free_guess_on_a_trained_model_and_says_how_sure_it_is():
     assert np.allclose(tails[..., 0], found.scores)
     assert (best_counts(tails, 24) == found.counts).all()
     assert abs(expected_success(tails, found.counts).mean() - asr.mean()) < 0.06
+
+
+@pytest.mark.parametrize("rows", [8, 40])
+def test_on_fresh_batches_the_expected_asr_lies_within_the_interval_of_what_comes(rows):
+    model = scenarios.train(scenarios.network(), scenarios.blobs(5, rows=8, seed=7), 25)
+    known = scenarios.replace(scenarios.all_scenarios()[0].known, model=WhiteBox(model, "2"))
+    told, came = [], []
+    for seed in range(11, 16):  # attackers, each with few or many samples of its own
+        own = scenarios.replace(known, auxiliary=scenarios.blobs(5, rows=rows, seed=seed))
+        ready = prepare(Shadow(batches=800, epochs=10), own, 5, rng(seed))
+        counts = draw_counts(120, 16, 5, rng(seed))
+        found = ready(fresh_batches(model, 16, counts, 100 * seed))
+        told.append(found.expected_asr)
+        came.append(score(found.counts, scenarios.Truth(counts)).asr)
+    attackers = np.repeat(np.arange(5), 120)
+    assert np.mean(told) in bootstrap_mean(np.concatenate(came), attackers)
+    # It says which answers to trust, not only how good they are on average.
+    sure = np.concatenate(told) > np.median(told)
+    asr = np.concatenate(came)
+    assert asr[sure].mean() > asr[~sure].mean() + 0.02
 
 
 def test_what_was_learnt_for_n_is_kept():

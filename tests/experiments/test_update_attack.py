@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from labelleak.adapters.heads_by_shape import locate_head, name_tensors
 from labelleak.cli import main
+from labelleak.commands.attack import _show
 from labelleak.errors import BadInput
 from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_attack import HowMade, attack_update
@@ -78,6 +79,31 @@ def test_a_white_box_attacker_with_data_finds_the_counts():
     assert {r.threat_model for r in report.results} <= {"model", "auxiliary"}
     assert max(r.asr for r in report.results) > report.asr_free
     assert report.model == "Sequential"
+
+
+def test_an_attack_that_gives_probabilities_says_what_it_expects(capsys):
+    data = auxiliary()
+    noisy = {
+        n: g + 0.1 * torch.randn(g.shape, generator=torch.Generator().manual_seed(1))
+        for n, g in gradient_of(build()).items()
+    }
+    given = {"gradient": noisy, "made": HowMade(batch_size=7), "model": build()}
+    attacks = ["shadow", "llg"]
+    report = attack_update(**given, auxiliary=data, truth=LABELS, attacks=attacks)
+    shadow, llg = report.results
+    assert 0 < shadow.expected_asr <= 1
+    assert all(0 <= chance <= 1 for chance in shadow.confidence)
+    assert min(shadow.confidence) > 0  # not scaled to this update's range
+    assert llg.expected_asr is None
+    known, blind = report.records(keep_counts=True), report.records()
+    assert known[0].extra["expected_asr"] == blind[0].extra["expected_asr"] == shadow.expected_asr
+    assert known[0].extra["presence_chances"] == list(shadow.confidence)
+    assert "presence_chances" not in blind[0].extra
+    assert "expected_asr" not in known[1].extra
+    _show(report, None)
+    said = capsys.readouterr().out
+    assert "expected" in said
+    assert f"{shadow.expected_asr:.1%}" in said
 
 
 def test_an_unknown_size_is_read_off_the_update_where_the_model_is_held():

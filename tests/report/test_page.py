@@ -165,6 +165,18 @@ def test_says_what_is_missing() -> None:
     assert "Several local steps before" not in said
 
 
+def test_what_an_attack_expects_stands_beside_what_came() -> None:
+    rows = [
+        make_record(attack="shadow", trial=t, asr=0.5, extra={"expected_asr": 0.625})
+        for t in range(3)
+    ]
+    said = Reader(render([*rows, make_record(attack="llg")], source="r.jsonl")).said()
+    assert "Expected" in said
+    assert "62.5" in said
+    assert "Expected asr" not in said
+    assert "Expected" not in Reader(render([make_record()], source="r.jsonl")).said()
+
+
 def test_flags_are_listed_with_counts() -> None:
     rows = [make_record(trial=t, flags=("features go below zero",)) for t in range(3)]
     said = Reader(render([*rows, make_record(trial=3)], source="x")).said()

@@ -24,6 +24,8 @@ from labelleak.white_box import HeadPass
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Shadows that are trained one by one are fewer by this.
 _SLOWER = 8
+# Halves of the auxiliary data that shadows are measured by, each for its share of them.
+_HALVES = 6
 _SLICE_ENTRIES = 2**23
 
 
@@ -116,6 +118,8 @@ class ShadowPosterior:
             the auxiliary data, so that class names do not matter.
         features: how an update is measured.
         bank: what shadows are drawn from.
+        shown: the samples at the head.
+        labels: their classes in that order.
         seed: of everything drawn for a fit.
         source: what passes shadows through training and defense; None for one plain step.
         fitted: what was learnt so far, by N and by whether a bias is seen.
@@ -125,6 +129,8 @@ class ShadowPosterior:
     order: Tensor
     features: ClassFeatures
     bank: Bank
+    shown: HeadPass
+    labels: Tensor
     seed: int
     source: ShadowClient | None = None
     fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
@@ -147,20 +153,23 @@ class ShadowPosterior:
         shown = HeadPass(inputs, logits, logits)
         bank = Bank.of(shown, labels, Head.of(known.model, order), rng)
         features = ClassFeatures.measure(shown, labels, attack.groups)
-        return cls(attack, order, features, bank, int(rng.integers(2**31)))
+        return cls(attack, order, features, bank, shown, labels, int(rng.integers(2**31)))
 
     def __call__(self, observation: Observation) -> Estimate:
-        """Give the counts of the largest expected ASR; scores are P(c_i >= 1)."""
+        """Give the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
         measured, posterior = self._measure(observation), self._posterior(observation)
         size = max(1, _SLICE_ENTRIES // (measured.shape[1] * posterior.total))
-        counts, present = [], []
+        counts, present, told = [], [], []
         for part in torch.split(measured, size):
             tails = posterior.tails(part)[:, torch.argsort(self.order).numpy()]
             counts.append(best_counts(tails, posterior.total))
             present.append(tails[..., 0])
+            told.append(expected_success(tails, counts[-1]))
         shape = (*observation.trials, measured.shape[1])
         return Estimate(
-            np.concatenate(counts).reshape(shape), np.concatenate(present).reshape(shape)
+            np.concatenate(counts).reshape(shape),
+            np.concatenate(present).reshape(shape),
+            expected_asr=np.concatenate(told).reshape(observation.trials),
         )
 
     def tails(self, observation: Observation) -> Floats:
@@ -196,10 +205,12 @@ class ShadowPosterior:
         # Slices keep the gradients of some thousand shadows from being held at once.
         size = max(1, _SLICE_ENTRIES // (classes * self.bank.table.inputs.shape[1]))
         parts = []
-        for slice_ in np.split(counts, range(size, len(counts), size)):
-            seen = source.observe(slice_, rng)
-            bias = seen.bias if has_bias else None
-            parts.append(self.features(Observation(seen.weight, bias), total))
+        for own in np.array_split(counts, min(_HALVES, len(counts))):
+            features = ClassFeatures.measure_half(self.shown, self.labels, self.attack.groups, rng)
+            for slice_ in np.split(own, range(size, len(own), size)):
+                seen = source.observe(slice_, rng)
+                bias = seen.bias if has_bias else None
+                parts.append(features(Observation(seen.weight, bias), total))
         return CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )

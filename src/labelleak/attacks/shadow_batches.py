@@ -18,7 +18,9 @@ UNIFORM, HALF_QUARTER = 0.5, 0.15
 LARGEST_ALPHA = 10.0
 # How far a sample is moved along the line to another one of its class, and copies made of it so.
 _REACH = 0.6
-_MOST_COPIES, _ENOUGH = 10, 6000
+_MOST_COPIES, _ENOUGH, _FEW = 10, 6000, 3000
+# A class of n samples borrows from other classes for b^2 / (b^2 + n^2) of its copies.
+_BORROWED = 5.0
 # Samples lent to classes that have none, in all and a class.
 _LENT, _LENT_EACH = 5000, 50
 
@@ -99,9 +101,12 @@ class Bank:
         """Keep a pass, with smoothed copies of its samples.
 
         Few samples would be known by heart, and an attack that knows them overrates itself on
-        a client's. So each gets up to 10 copies, its head input moved along the line to
-        another of its class by a uniform share in -0.6 .. 0.6 of the way and held within the
-        range that each feature was seen in; the head then answers for the copy.
+        a client's. So each gets up to 10 copies (of few samples, 3,000 in all), its head input
+        moved along the line to another of its class by a uniform share in -0.6 .. 0.6 of the
+        way. Of a class known by n samples, 25 / (25 + n^2) of the copies are its mean moved as a
+        sample of any class differs from the mean of its own: a few samples do not show how
+        a class varies, all of them do. Copies are held within the range that each feature was
+        seen in; the head answers for them.
 
         Args:
             seen: pass of the samples, each class with at least one; logits in the bank's order
@@ -111,13 +116,15 @@ class Bank:
             rng: source of the copies.
         """
         inputs, known = seen.inputs.detach(), labels.numpy()
-        copies = int(np.clip(_ENOUGH // len(known), 1, _MOST_COPIES))
+        most = max(_MOST_COPIES, _FEW // len(known))
+        copies = int(np.clip(_ENOUGH // len(known), 1, most))
         low, high = inputs.amin(dim=0), inputs.amax(dim=0)
         moved = [inputs]
         for _ in range(copies):
             step = torch.from_numpy(rng.uniform(-_REACH, _REACH, (len(known), 1)))
             other = inputs[torch.from_numpy(_partners(known, rng))]
-            moved.append(torch.clamp(inputs + step.to(inputs) * (other - inputs), low, high))
+            copy = inputs + step.to(inputs) * (other - inputs)
+            moved.append(torch.clamp(_borrow(copy, inputs, labels, rng), low, high))
         logits = torch.cat([seen.logits.detach(), head.logits(torch.cat(moved[1:]))])
         repeated = np.tile(known, copies + 1)
         order = torch.from_numpy(np.argsort(repeated, kind="stable"))
@@ -167,6 +174,24 @@ def lend(labels: Tensor, num_classes: int, rng: np.random.Generator) -> tuple[Te
     picks = np.tile(rng.integers(len(labels), size=each), absent.size)
     lent = torch.from_numpy(np.repeat(absent, each))
     return torch.cat([own, torch.from_numpy(picks)]), torch.cat([labels, lent])
+
+
+def _borrow(copies: Tensor, inputs: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Put in place of some copies their class's mean, moved as any class's samples differ."""
+    sizes = torch.bincount(labels).to(inputs)
+    means = inputs.new_zeros(len(sizes), inputs.shape[1]).index_add_(0, labels, inputs)
+    means /= sizes.clamp(min=1)[:, None]
+    pool = torch.nonzero(sizes[labels] > 1)[:, 0]
+    if not len(pool):
+        return copies
+    lender = pool[torch.from_numpy(rng.integers(len(pool), size=len(labels)))]
+    own, theirs = sizes[labels], sizes[labels[lender]]
+    # Around a mean of n samples they spread by (n - 1) / n too little.
+    apart = (theirs / (theirs - 1)).sqrt()[:, None] * (inputs[lender] - means[labels[lender]])
+    taken = torch.from_numpy(rng.random(len(labels))).to(inputs) < _BORROWED**2 / (
+        _BORROWED**2 + own**2
+    )
+    return torch.where(taken[:, None], means[labels] + apart, copies)
 
 
 def _partners(labels: np.ndarray, rng: np.random.Generator) -> Ints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -19,6 +20,8 @@ _ROUNDING = 1e-8
 # What is added to covariances: shares of their mean variance.
 _STEADY, _STEADY_GRAM = 0.1, 1e-4
 _SLICE_BYTES = 256 * 2**20
+# Above so many classes a ridge stands in for singular values, which take seconds.
+_MANY, _RIDGE = 256, 1e-3
 _TINY = 1e-30
 
 
@@ -83,7 +86,7 @@ class ClassFeatures:
             torch.linalg.solve(_steadied(metric @ means.T, _STEADY_GRAM), metric),
             centred / (centred.norm(dim=1, keepdim=True) + _TINY),
             confusion,
-            torch.linalg.pinv(confusion - confusion.mean(dim=0), rtol=1e-3),
+            _invert(confusion - confusion.mean(dim=0)),
             _constants(posteriors, labels, members),
             (
                 float(inputs.sum(dim=1).abs().mean()) + _TINY,
@@ -91,6 +94,26 @@ class ClassFeatures:
                 float(inputs.abs().mean()) + _TINY,
             ),
         )
+
+    @classmethod
+    def measure_half(
+        cls, seen: HeadPass, labels: Tensor, groups: tuple[str, ...], rng: np.random.Generator
+    ) -> ClassFeatures:
+        """Learn as `measure` from a random half of each class (rounded at random, at least one).
+
+        What a half says of all samples errs by as much as all say of the population (half-sample
+        replication, McCarthy 1969): shadows drawn from all are to this measure what a
+        client's batches are to the one of all.
+        """
+        own = labels.numpy()
+        sizes = np.bincount(own)
+        order = np.argsort(own + rng.random(len(own)), kind="stable")
+        place = np.empty(len(own), dtype=np.int64)
+        place[order] = np.arange(len(own)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        taken = place < np.maximum(np.floor(sizes / 2 + rng.random()), 1)[own]
+        rows = torch.from_numpy(np.flatnonzero(taken))
+        logits = seen.logits[rows]
+        return cls.measure(HeadPass(seen.inputs[rows], logits, logits), labels[rows], groups)
 
     def __call__(self, observation: Observation, total: int) -> Tensor:
         """Measure updates, ``T x K x F`` float64; T counts all leading dimensions."""
@@ -168,6 +191,16 @@ class ClassFeatures:
             *(_root(total * guess.clamp(-3, 3)) for guess in (shares, alone)),
             _log(-own / sure.clamp(min=1e-4)),
         ]
+
+
+def _invert(confusion: Tensor) -> Tensor:
+    """Pseudo-invert, small singular values left out; held small by a ridge where K is large."""
+    if len(confusion) <= _MANY:
+        return torch.as_tensor(torch.linalg.pinv(confusion, rtol=1e-3))
+    gram = confusion.T @ confusion
+    most = torch.diagonal(gram).max() + _TINY
+    steadied = gram + _RIDGE**2 * most * torch.eye(len(gram)).to(gram)
+    return torch.as_tensor(torch.linalg.solve(steadied, confusion.T))
 
 
 def _constants(posteriors: Tensor, labels: Tensor, members: Tensor) -> Tensor:

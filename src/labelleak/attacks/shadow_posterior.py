@@ -15,7 +15,6 @@ from labelleak.seeding import torch_seeded
 PARTS = 3
 # Rows (classes of batches) in one step of training, within these numbers of batches.
 _ROWS, _FEWEST, _MOST = 640, 4, 64
-_CLIP = 5.0
 _LR, _DECAY, _STEEPEST = 3e-3, 1e-4, 1.0
 
 
@@ -63,12 +62,16 @@ class CountPosterior:
         net: what was learnt.
         middle: mean of each feature over the examples.
         size: their standard deviation.
+        lowest: the least of each feature that an example had.
+        highest: the greatest.
         total: N.
     """
 
     net: CountNet
     middle: Tensor
     size: Tensor
+    lowest: Tensor
+    highest: Tensor
     total: int
 
     @classmethod
@@ -94,10 +97,11 @@ class CountPosterior:
         """
         middle = features.mean(dim=(0, 1))
         size = features.std(dim=(0, 1)) + 1e-6
+        lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
         spread = math.sqrt(max(total / counts.shape[1], 1.0))
         with torch_seeded(int(rng.integers(2**31))):
             net = CountNet(features.shape[-1], width, spread)
-        posterior = cls(net, middle, size, total)
+        posterior = cls(net, middle, size, lowest, highest, total)
         _train(net, posterior._scaled(features), torch.from_numpy(counts), total, epochs, rng)
         return posterior
 
@@ -113,8 +117,9 @@ class CountPosterior:
         return np.asarray(chances.double().numpy())
 
     def _scaled(self, features: Tensor) -> Tensor:
-        # What no example came near is held at the edge, so that it cannot run away.
-        return ((features - self.middle) / self.size).clamp(-_CLIP, _CLIP).float()
+        # What no example reached is held at the edge, so that it cannot run away.
+        held = torch.minimum(torch.maximum(features, self.lowest), self.highest)
+        return ((held - self.middle) / self.size).float()
 
 
 def _train(

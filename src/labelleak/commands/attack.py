@@ -158,11 +158,17 @@ def _show(report: UpdateReport, save: Path | None) -> None:
     )
     scored = report.truth is not None
     table = Table("attack", "attacker holds", "labels guessed (class: count, confidence)")
+    tells = any(result.expected_asr is not None for result in report.results)
+    if tells:
+        table.add_column("expected right", justify="right")
     if scored:
         table.add_column("right", justify="right")
         table.add_column("advantage", justify="right")
     for result in report.results:
-        table.add_row(result.attack, result.threat_model, _guessed(result), *_score(result, scored))
+        told = [] if not tells else [_expected(result)]
+        table.add_row(
+            result.attack, result.threat_model, _guessed(result), *told, *_score(result, scored)
+        )
     console.print(table, markup=False)
     if report.truth is not None:
         print(f"True counts: {report.truth.counts.tolist()}")
@@ -172,6 +178,8 @@ def _show(report: UpdateReport, save: Path | None) -> None:
             f"(batches drawn {report.scheme}); only what is above it was leaked."
         )
     print("Confidence: the attack's own score scaled to 0..1 within this update; no probability.")
+    if tells:
+        print("Where the attack says what share it expects right: the probability of the class.")
     _show_scope(report)
     if save is not None:
         print(f"records  {save}")
@@ -186,6 +194,10 @@ def _guessed(result: AttackResult) -> str:
     ]
     more = [f"{len(there) - _MANY} more"] if len(there) > _MANY else []
     return ", ".join([*words, *more])
+
+
+def _expected(result: AttackResult) -> str:
+    return "" if result.expected_asr is None else f"{result.expected_asr:.1%}"
 
 
 def _score(result: AttackResult, scored: bool) -> list[str]:

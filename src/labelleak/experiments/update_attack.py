@@ -302,15 +302,18 @@ def _as_trial(seen: Observation) -> Observation:
 def _result(answer: Answer | Outcome) -> AttackResult:
     scored = answer if isinstance(answer, Outcome) else None
     gained = None if scored is None or scored.advantage is None else float(scored.advantage[0])
+    told = answer.estimate.expected_asr
+    scores = answer.estimate.scores[0]
     return AttackResult(
         answer.attack,
         answer.threat_model,
         tuple(int(n) for n in answer.estimate.counts[0]),
-        scale_scores(answer.estimate.scores[0]),
+        scale_scores(scores) if told is None else tuple(round(float(p), 6) for p in scores),
         tuple(sorted({f.name for f in answer.flags if f.raised.any()})),
         answer.seconds,
         None if scored is None else float(scored.score.asr[0]),
         gained,
+        None if told is None else round(float(told[0]), 6),
     )
 
 

@@ -19,8 +19,9 @@ from labelleak.record import Record
 from labelleak.score import Truth
 
 CONFIDENCE = (
-    "the attack's own score for each class, scaled to 0 (least of this update's classes) to 1 "
-    "(most); it ranks the classes and is no probability"
+    "where expected_asr is given, the probability that the class is in the batch, P(c_i >= 1 | "
+    "update); else the attack's own score for each class, scaled to 0 (least of this update's "
+    "classes) to 1 (most), which ranks the classes and is no probability"
 )
 
 
@@ -32,11 +33,12 @@ class AttackResult:
         attack: its name.
         threat_model: what the attacker holds: none, update, model or auxiliary.
         counts: guessed label counts, K numbers that sum to N.
-        confidence: its score for each class, scaled to 0..1; see `CONFIDENCE`.
+        confidence: of each class, in 0..1; see `CONFIDENCE`.
         flags: assumptions that did not hold.
         seconds: time to answer.
         asr: attack success rate, where the truth was given.
         advantage: over the best guess without the update, where the truth was given.
+        expected_asr: the ASR that the attack expects of its counts, where it can say.
     """
 
     attack: str
@@ -47,6 +49,7 @@ class AttackResult:
     seconds: float
     asr: float | None = None
     advantage: float | None = None
+    expected_asr: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,6 +101,7 @@ def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
         "flags": scope.flags(records),
         "federation": _federation(records),
         "defenses": compare_defenses(records),
+        "expectations": any(cell.expected_asr is not None for cell in cells),
         "one_initialisation": all(cell.initialisations == 1 for cell in cells),
         "say": wording,
         "track": _track,

@@ -34,6 +34,8 @@ _FOUND = {
     "exact",
     "jensen_shannon",
     "flag_figures",
+    "expected_asr",
+    "presence_chances",
     "not_applicable",
     "action",
     "numpy",

@@ -14,8 +14,15 @@ from labelleak.report import wording
 _SHOWN_VALUES = 6
 _NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of the model"}
 _OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
-_SCORES = {"presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "flag_figures"}
-_PRIVATE = {"counts", "true_counts"}
+_SCORES = {
+    "presence_accuracy",
+    "count_accuracy",
+    "exact",
+    "jensen_shannon",
+    "flag_figures",
+    "expected_asr",
+}
+_PRIVATE = {"counts", "true_counts", "presence_chances"}
 _ELSEWHERE = {"not_applicable"}
 
 

@@ -79,6 +79,7 @@ class Cell:
     None where that guess is always right. ``condition`` holds the extra keys that differ
     within the file. ``flags`` pairs each flag with the number of trials that raised it.
     ``chosen`` names the attacks that a strongest attacker's cell is made of, most trials first.
+    ``expected_asr`` is the mean ASR that the attack said to expect, None where it does not say.
     """
 
     data: str
@@ -107,6 +108,7 @@ class Cell:
     presence_accuracy: float | None = None
     count_accuracy: float | None = None
     chosen: tuple[tuple[str, bool], ...] = ()
+    expected_asr: float | None = None
 
     @property
     def setting(self) -> Setting:
@@ -234,6 +236,7 @@ def _cell(
         presence_accuracy=_mean_extra(members, "presence_accuracy"),
         count_accuracy=_mean_extra(members, "count_accuracy"),
         chosen=_chosen(members),
+        expected_asr=_mean_extra(members, "expected_asr"),
     )
 
 
