@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from labelleak.attacks import FreeGuess
+from labelleak.errors import BadInput
 from labelleak.interfaces import Need
 from labelleak.record import read_records
 
@@ -248,3 +249,64 @@ def test_the_old_strategy_sees_the_same(tmp_path):
     found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
     assert len(found) == federation.CLIENTS
     assert np.mean([r.presence_recall for r in found]) > 0.95
+
+
+def test_clients_that_are_alike_are_attacked_in_one_call(tmp_path, monkeypatch):
+    from labelleak.battery import Battery
+
+    sizes, run = [], Battery.run
+
+    def counting(self, observation, truth):
+        sizes.append(observation.trials)
+        return run(self, observation, truth)
+
+    monkeypatch.setattr(Battery, "run", counting)
+    auditor = federation.make_auditor(tmp_path, attacks=["free", "llg", "ebi", "llbg"])
+    federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, auditor))
+    assert sizes == [(federation.CLIENTS,)] * 2
+    together = read_records(tmp_path / "records.jsonl")
+    alone = federation.make_auditor(tmp_path / "alone", attacks=["free", "llg", "ebi", "llbg"])
+    monkeypatch.setattr("labelleak.adapters.flower.arrivals._together", lambda *_: None)
+    federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, alone))
+    assert sizes[2:] == [(1,)] * 2 * federation.CLIENTS
+    assert answers(together) == answers(read_records(tmp_path / "alone" / "records.jsonl"))
+
+
+def test_a_broken_update_spoils_no_other_of_its_round(tmp_path):
+    def train(message, context):
+        reply = federation.train(message, context)
+        if context.node_config["partition-id"] == 1:
+            state = reply.content["arrays"].to_torch_state_dict()
+            state["3.weight"][0, 0] = float("nan")
+            reply.content["arrays"] = ArrayRecord(state)
+        return reply
+
+    auditor = federation.make_auditor(tmp_path)
+    app = federation.make_app(function=train)
+    federation.run(app, rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
+    (event,) = rows(tmp_path / "events.jsonl")
+    assert (event["event"], event["client"]) == ("audit_failed", "1")
+    found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
+    assert {r.extra["client"] for r in found} == {"0", "2", "3"}
+
+
+def test_clients_with_other_numbers_of_samples_are_audited_with_the_same_model(tmp_path):
+    def labels(client, server_round):
+        return federation.labels_of(client, server_round)[: 16 - int(client)]
+
+    probe = Probe()
+    auditor = federation.make_auditor(
+        tmp_path, model=federation.make_model(), attacks=[probe, "llg"], truth=labels
+    )
+    federation.run(federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
+    sizes = {r.extra["client"]: r.num_samples for r in read_records(tmp_path / "records.jsonl")}
+    assert sizes == {"0": 16, "1": 15, "2": 14, "3": 13}
+    assert len(probe.heads) == 1
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path):
+    before = federation.make_model().state_dict()
+    after = {**before, "3.weight": torch.zeros(2, 10, 32)}
+    sender = flower.auditor.Sender(1, "0", labels=(1,))
+    with pytest.raises(BadInput, match=r"3.weight has shape \(10, 32\) before and \(2, 10, 32\)"):
+        federation.make_auditor(tmp_path).audit(before, after, sender)
