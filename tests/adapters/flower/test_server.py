@@ -11,6 +11,7 @@ from labelleak import flower  # first: it keeps Flower from phoning home
 
 from adapters.flower import federation  # isort: skip
 from flwr.app import ArrayRecord
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from labelleak.attacks import FreeGuess
@@ -211,9 +212,9 @@ def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
     assert torch.equal(named["head.bias"], state["3.bias"])
 
 
-def test_the_old_strategy_sees_the_same(tmp_path):
+def run_old(auditor, *, mods=(), workflow=None):
+    """Run a round of Flower's old interface under an auditor; SecAgg+ knows no other."""
     from flwr.client import NumPyClient
-    from flwr.clientapp import ClientApp
     from flwr.common import ndarrays_to_parameters
     from flwr.server import LegacyContext, ServerConfig
     from flwr.server.strategy import FedAvg as OldFedAvg
@@ -223,32 +224,68 @@ def test_the_old_strategy_sees_the_same(tmp_path):
         return [value.numpy().copy() for value in model.state_dict().values()]
 
     class Client(NumPyClient):
-        def __init__(self, partition):
-            self.partition = partition
+        def __init__(self, context):
+            self.context, self.partition = context, context.node_config["partition-id"]
 
         def fit(self, parameters, config):
             model = federation.make_model()
             names = model.state_dict()
             loaded = {k: torch.tensor(p) for k, p in zip(names, parameters, strict=True)}
             model.load_state_dict(loaded)
-            federation.train_step(model, self.partition, 1)
+            y = federation.train_step(model, self.partition, 1)
+            flower.report_labels(self.context, y)
             return arrays_of(model), federation.BATCH, {"partition-id": self.partition}
 
-    app = ClientApp(client_fn=lambda c: Client(c.node_config["partition-id"]).to_client())
+    app = ClientApp(client_fn=lambda c: Client(c).to_client(), mods=list(mods))
     old = OldFedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=federation.CLIENTS,
         min_available_clients=federation.CLIENTS,
         initial_parameters=ndarrays_to_parameters(arrays_of(federation.make_model())),
     )
-    strategy = flower.AuditedLegacyStrategy(old, federation.make_auditor(tmp_path))
     legacy = LegacyContext(
-        context=federation.empty_context(), config=ServerConfig(num_rounds=1), strategy=strategy
+        context=federation.empty_context(),
+        config=ServerConfig(num_rounds=1),
+        strategy=flower.AuditedLegacyStrategy(old, auditor),
     )
-    DefaultWorkflow()(flower.InProcessGrid(app, federation.CLIENTS), legacy)
+    DefaultWorkflow(fit_workflow=workflow)(flower.InProcessGrid(app, federation.CLIENTS), legacy)
+
+
+def test_the_old_strategy_sees_the_same(tmp_path):
+    run_old(federation.make_auditor(tmp_path))
     found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
     assert len(found) == federation.CLIENTS
     assert np.mean([r.presence_recall for r in found]) > 0.95
+    assert not (tmp_path / "aggregates.jsonl").exists()
+
+
+@pytest.mark.parametrize("policy", ["record", "block"])
+def test_secure_aggregation_leaves_the_average_alone(tmp_path, policy):
+    from flwr.client.mod import secaggplus_mod
+    from flwr.server.workflow import SecAggPlusWorkflow
+
+    client = federation.make_auditor(tmp_path / "client", attacks=["free", "llbg"], truth=None)
+    server = federation.make_auditor(tmp_path / "server", attacks=["free", "llbg"])
+    run_old(
+        server,
+        mods=[secaggplus_mod, flower.audit_mod(client, policy)],
+        workflow=SecAggPlusWorkflow(
+            num_shares=3, reconstruction_threshold=2, max_weight=1000, clipping_range=4.0
+        ),
+    )
+    masked = by_attack(read_records(tmp_path / "client" / "records.jsonl"), "llbg")
+    assert [r.asr for r in masked] == [1.0] * federation.CLIENTS  # what goes under the masks
+    if policy == "block":
+        assert {r.extra["action"] for r in masked} == {"blocked"}
+        assert not list((tmp_path / "server").glob("*s.jsonl"))
+        return
+    single = by_attack(read_records(tmp_path / "server" / "records.jsonl"), "llbg")
+    assert len(single) == federation.CLIENTS
+    assert max(r.asr for r in single) < 0.6
+    (average,) = by_attack(read_records(tmp_path / "server" / "aggregates.jsonl"), "llbg")
+    assert (average.extra["client"], average.extra["clients"]) == ("all", federation.CLIENTS)
+    assert average.num_samples == federation.CLIENTS * federation.BATCH
+    assert average.asr > 0.9 > average.asr_free
 
 
 def test_clients_that_are_alike_are_attacked_in_one_call(tmp_path, monkeypatch):
