@@ -1,6 +1,6 @@
 # What both scripts share: quiet variables, a home of our own, a free port, and a clean end.
 folder=$(realpath -m "${1:?usage: $0 AUDIT_FOLDER [more --run-config settings]}")
-home=$(mktemp -d)
+home=$(mktemp -d -p /tmp) # short, since Ray keeps its sockets in it
 export FLWR_HOME=$home FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 OMP_NUM_THREADS=1
 export RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0

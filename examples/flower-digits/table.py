@@ -21,7 +21,7 @@ def mean(records, attack, key):
 
 def main(folder):
     """Print a row for each file of records."""
-    print("| run | updates | guess | LLG | LLBG |\n|---|---|---|---|---|")
+    print("| run | updates | guess | LLG | LLBG | iLRG |\n|---|---|---|---|---|---|")
     for script in ("simulate", "deploy"):
         runs = sorted((folder / script).iterdir(), key=lambda run: run.stat().st_ctime)
         for run in runs:
@@ -32,7 +32,7 @@ def main(folder):
                     count = sum(record.attack == "llg" for record in records)
                     cells = [f"{script} {run.name}{seen}", str(count)]
                     cells.append(f"{mean(records, 'free', 'asr'):.3f}")
-                    for attack in ("llg", "llbg"):
+                    for attack in ("llg", "llbg", "ilrg"):
                         asr, recall, precision = (mean(records, attack, key) for key in KEYS)
                         cells.append(f"{asr:.3f} ({recall:.3f} / {precision:.3f})")
                     print("| " + " | ".join(cells) + " |")
