@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-import labelleak
 from labelleak.adapters.flower.findings import Finding, Sender
 from labelleak.adapters.flower.journal import ESTIMATES, RECORDS, note, write_records, write_rows
-from labelleak.adapters.flower.naming import head_of, with_names
+from labelleak.adapters.flower.lines import common_keys, keys_of, unscored_rows
+from labelleak.adapters.flower.naming import head_of, stack, with_names
 from labelleak.attacks import make_attack
 from labelleak.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
-from labelleak.interfaces import threat_model as threat_model_of
 from labelleak.observation import Observation
 from labelleak.priors import Prior, UniformPrior
 from labelleak.score import Truth
@@ -168,11 +165,19 @@ class Auditor:
         if self.home is None:
             return
         if finding.truth is None:
-            write_rows(self.home, ESTIMATES, self._rows(finding, extra))
+            attacks = self._attacks(finding.observation.num_classes)
+            write_rows(self.home, ESTIMATES, unscored_rows(finding, attacks, extra))
             return
         if finding.not_applicable:
             extra["not_applicable"] = dict(finding.not_applicable)
-        common = self._common(finding, str(extra.pop("defense", self.defense)))
+        module = self._module
+        common = {
+            **common_keys(finding, self.batch_size),
+            "seed": self.seed,
+            "data": self.data,
+            "model": self.model_name or (type(module).__name__ if module else "unknown"),
+            "defense": str(extra.pop("defense", self.defense)),
+        }
         senders = finding.senders
         trials = [whole_number(self.seed, "trial", one.round, one.client) for one in senders]
         # Every update began at the same weights, so training_steps is the same for all of them.
@@ -186,7 +191,7 @@ class Auditor:
                 common=common,
                 extra=extra,
                 keep_counts=self.keep_counts,
-                more=[_keys(sender) for sender in senders],
+                more=[keys_of(sender) for sender in senders],
             )
         ]
         write_records(self.home, records, file)
@@ -237,7 +242,7 @@ class Auditor:
         steps = sender.local_steps or self.local_steps
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
         start = {name: before[name] for name in names if name in before}
-        end = {name: _stack(name, start.get(name), afters) for name in names if name in afters[0]}
+        end = {name: stack(name, start.get(name), afters) for name in names if name in afters[0]}
         seen = Observation.from_update(
             start,
             end,
@@ -295,67 +300,6 @@ class Auditor:
             left_out = COSTLY if num_classes > MANY_CLASSES else frozenset()
             asked = [name for name in RULES if name not in left_out]
         return [make_attack(one) if isinstance(one, str) else one for one in asked]
-
-    def _common(self, finding: Finding, defense: str) -> dict[str, Any]:
-        seen = finding.observation
-        total = int(finding.truth.counts[0].sum()) if finding.truth is not None else 0
-        module = self._module
-        return {
-            "seed": self.seed,
-            "data": self.data,
-            "model": self.model_name or (type(module).__name__ if module else "unknown"),
-            "initialisation": 0,
-            # Every client has taken this many steps, round by round, before the weights were sent.
-            "training_steps": max(0, finding.sender.round - 1) * seen.local_steps,
-            "model_accuracy": None,
-            "scheme": "federation",
-            "num_classes": seen.num_classes,
-            "batch_size": (self.batch_size or 0) * finding.sender.clients
-            or max(1, total // seen.local_steps),
-            "local_steps": seen.local_steps,
-            "num_samples": total,
-            "defense": defense,
-            "labelleak": labelleak.__version__,
-            "torch": str(torch.__version__),
-            "command": "labelleak.flower",
-        }
-
-    def _rows(self, finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Turn answers without a score into flat rows."""
-        attacks = self._attacks(finding.observation.num_classes)
-        models = {attack.name: threat_model_of(attack) for attack in attacks}
-        return [
-            {
-                **_keys(sender),
-                **keys,
-                "time": round(time.time(), 3),
-                "attack": name,
-                "threat_model": models[name],
-                "num_samples": finding.observation.num_samples,
-                "counts": np.asarray(estimate.counts)[row].tolist(),
-                "notes": list(estimate.notes),
-            }
-            for row, sender in enumerate(finding.senders)
-            for name, estimate in finding.estimates.items()
-        ]
-
-
-def _keys(sender: Sender) -> dict[str, Any]:
-    """Give what a line says of whose update it was."""
-    keys: dict[str, Any] = {"round": sender.round, "client": sender.client}
-    return keys if sender.clients == 1 else {**keys, "clients": sender.clients}
-
-
-def _stack(name: str, start: Tensor | None, afters: Sequence[Arrays]) -> Tensor:
-    """Put one array of several updates into one, trials first."""
-    tensors = [after[name] for after in afters]
-    for tensor in tensors:
-        if start is not None and tensor.shape != start.shape:
-            raise BadInput(
-                f"{name} has shape {tuple(start.shape)} before and {tuple(tensor.shape)} after "
-                "the update"
-            )
-    return torch.stack(tensors)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]
