@@ -4,7 +4,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel slow test-slow clean
+.PHONY: demo test bench check lint types tests wheel slow test-slow test-core \
+	test-flower-versions clean
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
@@ -35,6 +36,19 @@ bench: .venv/core
 
 slow test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
+
+# The fast suite without any extra: no Flower, Ray, Opacus or datasets.
+test-core: build/core/ready
+	PYTHONPATH=src build/core/bin/python -m pytest
+
+# The Flower tests with every release that is supported, e.g. FLOWER="1.36 1.41".
+test-flower-versions: .venv/dev
+	$(BIN)/python tests/adapters/flower/check_versions.py $(FLOWER)
+
+build/core/ready: .venv/pip pyproject.toml constraints.txt
+	.venv/bin/python -m venv --clear build/core
+	build/core/bin/python -m pip install --quiet -e . pytest hypothesis -c constraints.txt
+	@touch $@
 
 .venv/pip:
 	@test -n "$(PYTHON)" || { echo "labelleak needs Python 3.11 or newer; none was found." >&2; exit 2; }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,8 @@ class Battery:
 
     def answer(self, observation: Observation) -> Iterator[Answer]:
         """Let every attack answer that the observation serves."""
-        flags = (*self.flags, *check_update(observation, self.known))
+        checked = (*self.flags, *check_update(observation, self.known))
+        flags = [flag for flag in checked if flag.raised.any()]
         missing = self.not_applicable(observation)
         for attack in self.attacks:
             if attack.name in missing:
@@ -206,23 +207,32 @@ class Battery:
         """
         size = int(truth.counts.sum(axis=-1).flat[0])
         _, asr_free = free_guess(self.known.prior, size, self.num_classes)
-        outcomes = []
-        for answer in self.answer(observation):
-            result = score(answer.estimate.counts, truth)
-            outcomes.append(
-                Outcome(
-                    answer.attack,
-                    answer.threat_model,
-                    answer.estimate,
-                    result,
-                    asr_free,
-                    advantage(result.asr, asr_free),
-                    answer.seconds,
-                    answer.flags,
-                    answer.adaptive,
-                )
+        answers = list(self.answer(observation))
+        outcomes = [
+            Outcome(
+                answer.attack,
+                answer.threat_model,
+                answer.estimate,
+                result,
+                asr_free,
+                advantage(result.asr, asr_free),
+                answer.seconds,
+                answer.flags,
+                answer.adaptive,
             )
+            for answer, result in zip(answers, _scores(answers, truth), strict=True)
+        ]
         return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
+
+
+def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[Score]:
+    """Score all answers in one call, which for a single trial is most of the cost."""
+    if not answers:
+        return
+    counts = np.stack([answer.estimate.counts for answer in answers])
+    found = score(counts, Truth(np.broadcast_to(truth.counts, counts.shape)))
+    for place in range(len(answers)):
+        yield Score(**{part.name: getattr(found, part.name)[place] for part in fields(Score)})
 
 
 def _prepare(
@@ -241,9 +251,9 @@ def _prepare(
 
 
 def _about(attack: Attack, flags: Iterable[Flag]) -> Iterator[Flag]:
-    """Keep the raised flags that concern an attack; a guess without the update assumes nothing."""
+    """Keep the flags that concern an attack; a guess without the update assumes nothing."""
     if threat_model(attack) != "none":
-        yield from (f for f in flags if f.raised.any() and f.concerns(attack.name))
+        yield from (flag for flag in flags if flag.concerns(attack.name))
 
 
 def _noted(estimate: Estimate) -> Iterator[Flag]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import stats
@@ -165,15 +166,30 @@ def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, 
     >>> int(counts.sum()), round(asr, 3)
     (1, 0.1)
     """
+    key: Any = prior
+    try:
+        hash(key)
+    except TypeError:  # somebody's own prior, which holds an array, say
+        return _free_guess.__wrapped__(prior, num_samples, num_classes)
+    counts, asr = _free_guess(key, num_samples, num_classes)
+    return counts.copy(), asr
+
+
+# Audits of single updates ask for the same few guesses again and again.
+@lru_cache(maxsize=64)
+def _free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     tails = prior.tails(num_samples, num_classes)
     counts = best_counts(tails, num_samples)
     taken = np.arange(tails.shape[-1]) < counts[..., None]
     return counts, float(np.where(taken, tails, 0.0).sum() / num_samples)
 
 
+@lru_cache(maxsize=64)
 def _binomial(up_to: int, draws: int, chance: float) -> Floats:
     """P(Binomial(draws, chance) >= k) for k = 1 .. up_to."""
-    return np.asarray(stats.binom.sf(np.arange(up_to), draws, chance))
+    found = np.asarray(stats.binom.sf(np.arange(up_to), draws, chance))
+    found.setflags(write=False)
+    return found
 
 
 def _upper(chances: Floats) -> Floats:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from labelleak.record import append_records
 from labelleak.report import render
 from labelleak.report.actions import follow_actions
 from labelleak.report.federation import follow_rounds
+from labelleak.report.federation_words import findings
 from labelleak.report.follow import Follower
 
 from .conftest import make_record
@@ -191,3 +193,12 @@ def test_only_the_latest_rounds_are_listed_and_all_are_counted() -> None:
     assert "10 earlier rounds are counted above" in html
     assert '<th scope="row">30</th><td>warn</td>' in html
     assert '<th scope="row">10</th><td>warn</td>' not in html
+
+
+def test_no_client_and_no_round_is_named_worst_where_all_are_alike() -> None:
+    same = [replace(row, advantage=1.0, asr=1.0) for row in federated_records(rounds=2)]
+    (said, *_) = findings(follow_rounds(same))
+    assert "highest" not in said
+    assert "gives away most" not in said
+    (said, *_) = findings(follow_rounds(federated_records(rounds=2)))
+    assert "gives away most" in said

@@ -5,6 +5,7 @@ from labelleak import flower  # isort: skip  # first: it keeps Flower from phoni
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
+from flwr.client.mod import LocalDpMod as OldLocalDpMod
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
@@ -21,15 +22,19 @@ def audit(message, context, call_next):
     return mod(message, context, call_next)
 
 
-def local_dp(message, context, call_next):
-    """Clip and add noise on the client if the run asks for it."""
-    epsilon = float(context.run_config["local-dp-epsilon"])
-    if not epsilon:
-        return call_next(message, context)
-    return LocalDpMod(CLIP, CLIP, epsilon, 1e-5)(message, context, call_next)
+def local_dp(kind):
+    """Make a mod that clips and adds noise on the client if the run asks for it."""
+
+    def mod(message, context, call_next):
+        epsilon = float(context.run_config["local-dp-epsilon"])
+        if not epsilon:
+            return call_next(message, context)
+        return kind(CLIP, CLIP, epsilon, 1e-5)(message, context, call_next)
+
+    return mod
 
 
-plain = ClientApp(mods=[audit, local_dp])
+plain = ClientApp(mods=[audit, local_dp(LocalDpMod)])
 
 
 @plain.train()
@@ -51,8 +56,8 @@ class Client(NumPyClient):
     """A client of Flower's old interface, which SecAgg+ still needs."""
 
     def __init__(self, context):
+        self.context = context
         self.client = int(context.node_config["partition-id"])
-        self.options = context.run_config
 
     def fit(self, parameters, config):
         """Train from a plain list of arrays."""
@@ -60,12 +65,22 @@ class Client(NumPyClient):
         names = model.state_dict()
         state = {k: torch.tensor(v) for k, v in zip(names, parameters, strict=True)}
         model.load_state_dict(state)
-        _, examples = train(model, self.client, int(config["server-round"]), self.options)
+        _, examples = train(
+            model,
+            self.client,
+            int(config["server-round"]),
+            self.context.run_config,
+            lambda y: flower.report_labels(self.context, y),
+        )
         arrays = [value.numpy() for value in model.state_dict().values()]
         return arrays, examples, {"partition-id": self.client}
 
 
-secure = ClientApp(client_fn=lambda context: Client(context).to_client(), mods=[secaggplus_mod])
+# Masks come last, so the audit stands behind them: it sees what is put under the masks.
+secure = ClientApp(
+    client_fn=lambda context: Client(context).to_client(),
+    mods=[secaggplus_mod, audit, local_dp(OldLocalDpMod)],
+)
 
 
 class EitherApp(ClientApp):

@@ -69,17 +69,23 @@ def run_securely(grid, context, auditor):
 
 
 def print_audit(options):
-    """Print a line for each attack that the server and the clients tried."""
+    """Print a line for each attack on what the server and the clients saw leave."""
     print(f"AUDIT defense: {describe_defense(options)}, policy: {options['policy']}")
     print(
-        f"AUDIT {'side':7}{'attack':20}{'updates':>8}{'ASR':>7}{'free':>7}{'advantage':>11}"
+        f"AUDIT {'seen by':8}{'attack':20}{'updates':>8}{'ASR':>7}{'free':>7}{'advantage':>11}"
         f"{'recall':>8}{'precision':>11}"
     )
-    for side in ("server", "client"):
-        path = Path(str(options["audit-folder"])) / side / "records.jsonl"
-        records = read_records(path) if path.exists() else []
+    folder = Path(str(options["audit-folder"]))
+    for side, path in (
+        ("server", "server/records.jsonl"),
+        ("average", "server/aggregates.jsonl"),
+        ("client", "client/records.jsonl"),
+    ):
+        records = read_records(folder / path) if (folder / path).exists() else []
         for name in dict.fromkeys(record.attack for record in records):
             print_attack(side, name, [record for record in records if record.attack == name])
+        if side == "server":
+            print_presence([record for record in records if record.attack == "llg"])
 
 
 def print_attack(side, name, records):
@@ -89,6 +95,16 @@ def print_attack(side, name, records):
         np.mean([getattr(record, key) for record in records]) for key in keys
     )
     print(
-        f"AUDIT {side:7}{name:20}{len(records):8d}{asr:7.3f}{free:7.3f}{advantage:11.3f}"
+        f"AUDIT {side:8}{name:20}{len(records):8d}{asr:7.3f}{free:7.3f}{advantage:11.3f}"
         f"{recall:8.3f}{precision:11.3f}"
     )
+
+
+def print_presence(records):
+    """Print how many of the classes that a batch holds LLG names, by how often they are in it."""
+    true, guess = (
+        np.array([record.extra[key] for record in records]) for key in ("true_counts", "counts")
+    )
+    parts = [("once", true == 1), ("twice", true == 2), ("more often", true > 2)]
+    named = [f"{np.sum(held & (guess > 0))} of {held.sum()} held {word}" for word, held in parts]
+    print("AUDIT llg names, of the classes in a batch,", ", ".join(named))

@@ -30,10 +30,11 @@ def _finding(course: Course, courses: Sequence[Course]) -> str:
         f"{wording.count(len(course.rounds), 'round')} and "
         f"{wording.count(len(course.clients), 'client')}: it names "
         f"{wording.share(course.asr)} of the labels, the best guess without the update "
-        f"{wording.share(course.free)}. It is highest in round {peak.number} "
-        f"({wording.number(peak.advantage.mean)})."
+        f"{wording.share(course.free)}."
     )
-    if len(course.clients) > 1:
+    if peak.advantage.mean > min(r.advantage.mean for r in course.rounds):
+        said += f" It is highest in round {peak.number} ({wording.number(peak.advantage.mean)})."
+    if worst.advantage.mean > course.clients[-1].advantage.mean:
         said += (
             f" Client {worst.name} gives away most: {wording.number(worst.advantage.mean)} over "
             f"{wording.count(worst.rounds, 'round')}; client {course.clients[-1].name} least: "

@@ -10,7 +10,7 @@ pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
 from adapters.flower import federation  # isort: skip
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 
@@ -324,6 +324,18 @@ def in_config_text(reply, update):
     reply.content["copy"] = ConfigRecord({"w": update[0].tobytes().hex()})
 
 
+def in_names_of_values(reply, update):
+    reply.content["copy"] = MetricRecord({update[0].tobytes().hex(): 1.0})
+
+
+def in_names_of_records(reply, update):
+    reply.content[update[0].tobytes().hex()] = MetricRecord({})
+
+
+def in_one_long_number(reply, update):
+    reply.content["copy"] = MetricRecord({"w": int.from_bytes(update[0].tobytes(), "big")})
+
+
 COPIES = [
     in_arrays,
     in_metrics,
@@ -331,6 +343,9 @@ COPIES = [
     in_config_bytes,
     in_config_lists,
     in_config_text,
+    in_names_of_values,
+    in_names_of_records,
+    in_one_long_number,
 ]
 KINDS = ["train", "train.again", "evaluate", "query", "query.more"]
 
@@ -367,6 +382,98 @@ def test_block_lets_no_array_leave_in_any_record_of_any_reply(tmp_path, kind, co
     event = rows(tmp_path, "events")[-1]
     assert event["event"] == ("audit_failed" if verb == "train" else "arrays_withheld")
     assert event["reason"] not in reply.error.reason
+
+
+def harmless(message, context):
+    """Train, and answer with weights that tell nothing of the training."""
+    reply = federation.train(message, context)
+    state = federation.make_model().state_dict()
+    noise = hide({name: value[None].float() for name, value in state.items()})
+    arrays = {k: v + noise[k][0] if v.is_floating_point() else v for k, v in state.items()}
+    secret = reply.content["arrays"]["3.weight"].numpy().tobytes()
+    reply.content["arrays"] = ArrayRecord(arrays)
+    return reply, secret
+
+
+def behind_the_array(reply, secret):
+    reply.content["arrays"]["0.bias"].data += secret
+
+
+def in_the_description(reply, secret):
+    reply.content["arrays"]["0.bias"].dtype += secret.hex()
+
+
+def in_the_group(reply, secret):
+    reply.metadata.group_id = secret.hex()
+
+
+def later(reply, secret):
+    later.kept = reply.content["arrays"]
+
+
+@pytest.mark.parametrize("place", [behind_the_array, in_the_description, in_the_group, later])
+def test_block_packs_what_leaves_anew(tmp_path, place):
+    def answer(message, context):
+        reply, answer.secret = harmless(message, context)
+        place(reply, answer.secret)
+        return reply
+
+    def whole(reply):
+        arrays = reply.content["arrays"].values()
+        told = "".join([*(a.dtype + a.stype for a in arrays), reply.metadata.group_id])
+        return b"".join(a.data for a in arrays) + told.encode()
+
+    sent, _ = call([make_mod(tmp_path / "record", "record")], function=answer)
+    kept, _ = call([make_mod(tmp_path, "block")], function=answer)
+    hidden = (answer.secret, answer.secret.hex().encode())
+    assert any(one in whole(sent) for one in hidden) == (place is not later)
+    if place is later:
+        later.kept["3.weight"].data = answer.secret
+    assert not any(one in whole(kept) for one in hidden)
+    assert arrays_of(kept).keys() == arrays_of(sent).keys()
+
+
+def with_a_larger_array(reply, secret):
+    state = reply.content["arrays"].to_torch_state_dict()
+    reply.content["arrays"] = ArrayRecord({**state, "0.bias": torch.zeros(500)})
+
+
+def with_a_wider_array(reply, secret):
+    state = reply.content["arrays"].to_torch_state_dict()
+    reply.content["arrays"] = ArrayRecord({**state, "0.bias": state["0.bias"].double()})
+
+
+@pytest.mark.parametrize("change", [with_a_larger_array, with_a_wider_array])
+def test_block_lets_no_array_grow(tmp_path, change):
+    def answer(message, context):
+        reply, secret = harmless(message, context)
+        change(reply, secret)
+        return reply
+
+    reply, _ = call([make_mod(tmp_path, "block")], function=answer)
+    assert not reply.has_content()
+    assert "0.bias has not the shape and type" in rows(tmp_path, "events")[0]["reason"]
+
+
+def raises(message, context):
+    federation.train(message, context)
+    raise ValueError("labels were [3, 3, 1]")
+
+
+def answers_with_an_error(message, context):
+    federation.train(message, context)
+    return Message(Error(code=2, reason="labels were [3, 3, 1]"), reply_to=message)
+
+
+@pytest.mark.parametrize("function", [raises, answers_with_an_error])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_block_sends_no_text_of_an_error(tmp_path, policy, function):
+    reply, context = call([make_mod(tmp_path, policy)], function=function)
+    assert reply.has_error()
+    assert ("labels were" in reply.error.reason) == (policy != "block")
+    assert not context.state
+    if policy == "block":
+        assert "labels were [3, 3, 1]" in rows(tmp_path, "events")[0]["reason"]
 
 
 def test_a_defense_changes_parameters_only(bare):

@@ -11,9 +11,11 @@ from labelleak import flower  # first: it keeps Flower from phoning home
 
 from adapters.flower import federation  # isort: skip
 from flwr.app import ArrayRecord
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from labelleak.attacks import FreeGuess
+from labelleak.errors import BadInput
 from labelleak.interfaces import Need
 from labelleak.record import read_records
 
@@ -210,9 +212,9 @@ def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
     assert torch.equal(named["head.bias"], state["3.bias"])
 
 
-def test_the_old_strategy_sees_the_same(tmp_path):
+def run_old(auditor, *, mods=(), workflow=None):
+    """Run a round of Flower's old interface under an auditor; SecAgg+ knows no other."""
     from flwr.client import NumPyClient
-    from flwr.clientapp import ClientApp
     from flwr.common import ndarrays_to_parameters
     from flwr.server import LegacyContext, ServerConfig
     from flwr.server.strategy import FedAvg as OldFedAvg
@@ -222,29 +224,126 @@ def test_the_old_strategy_sees_the_same(tmp_path):
         return [value.numpy().copy() for value in model.state_dict().values()]
 
     class Client(NumPyClient):
-        def __init__(self, partition):
-            self.partition = partition
+        def __init__(self, context):
+            self.context, self.partition = context, context.node_config["partition-id"]
 
         def fit(self, parameters, config):
             model = federation.make_model()
             names = model.state_dict()
             loaded = {k: torch.tensor(p) for k, p in zip(names, parameters, strict=True)}
             model.load_state_dict(loaded)
-            federation.train_step(model, self.partition, 1)
+            y = federation.train_step(model, self.partition, 1)
+            flower.report_labels(self.context, y)
             return arrays_of(model), federation.BATCH, {"partition-id": self.partition}
 
-    app = ClientApp(client_fn=lambda c: Client(c.node_config["partition-id"]).to_client())
+    app = ClientApp(client_fn=lambda c: Client(c).to_client(), mods=list(mods))
     old = OldFedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=federation.CLIENTS,
         min_available_clients=federation.CLIENTS,
         initial_parameters=ndarrays_to_parameters(arrays_of(federation.make_model())),
     )
-    strategy = flower.AuditedLegacyStrategy(old, federation.make_auditor(tmp_path))
     legacy = LegacyContext(
-        context=federation.empty_context(), config=ServerConfig(num_rounds=1), strategy=strategy
+        context=federation.empty_context(),
+        config=ServerConfig(num_rounds=1),
+        strategy=flower.AuditedLegacyStrategy(old, auditor),
     )
-    DefaultWorkflow()(flower.InProcessGrid(app, federation.CLIENTS), legacy)
+    DefaultWorkflow(fit_workflow=workflow)(flower.InProcessGrid(app, federation.CLIENTS), legacy)
+
+
+def test_the_old_strategy_sees_the_same(tmp_path):
+    run_old(federation.make_auditor(tmp_path))
     found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
     assert len(found) == federation.CLIENTS
     assert np.mean([r.presence_recall for r in found]) > 0.95
+    assert not (tmp_path / "aggregates.jsonl").exists()
+
+
+@pytest.mark.parametrize("policy", ["record", "block"])
+def test_secure_aggregation_leaves_the_average_alone(tmp_path, policy):
+    from flwr.client.mod import secaggplus_mod
+    from flwr.server.workflow import SecAggPlusWorkflow
+
+    client = federation.make_auditor(tmp_path / "client", attacks=["free", "llbg"], truth=None)
+    server = federation.make_auditor(tmp_path / "server", attacks=["free", "llbg"])
+    run_old(
+        server,
+        mods=[secaggplus_mod, flower.audit_mod(client, policy)],
+        workflow=SecAggPlusWorkflow(
+            num_shares=3, reconstruction_threshold=2, max_weight=1000, clipping_range=4.0
+        ),
+    )
+    masked = by_attack(read_records(tmp_path / "client" / "records.jsonl"), "llbg")
+    assert [r.asr for r in masked] == [1.0] * federation.CLIENTS  # what goes under the masks
+    if policy == "block":
+        assert {r.extra["action"] for r in masked} == {"blocked"}
+        assert not list((tmp_path / "server").glob("*s.jsonl"))
+        return
+    single = by_attack(read_records(tmp_path / "server" / "records.jsonl"), "llbg")
+    assert len(single) == federation.CLIENTS
+    assert max(r.asr for r in single) < 0.6
+    (average,) = by_attack(read_records(tmp_path / "server" / "aggregates.jsonl"), "llbg")
+    assert (average.extra["client"], average.extra["clients"]) == ("all", federation.CLIENTS)
+    assert average.num_samples == federation.CLIENTS * federation.BATCH
+    assert average.asr > 0.9 > average.asr_free
+
+
+def test_clients_that_are_alike_are_attacked_in_one_call(tmp_path, monkeypatch):
+    from labelleak.battery import Battery
+
+    sizes, run = [], Battery.run
+
+    def counting(self, observation, truth):
+        sizes.append(observation.trials)
+        return run(self, observation, truth)
+
+    monkeypatch.setattr(Battery, "run", counting)
+    auditor = federation.make_auditor(tmp_path, attacks=["free", "llg", "ebi", "llbg"])
+    federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, auditor))
+    assert sizes == [(federation.CLIENTS,)] * 2
+    together = read_records(tmp_path / "records.jsonl")
+    alone = federation.make_auditor(tmp_path / "alone", attacks=["free", "llg", "ebi", "llbg"])
+    monkeypatch.setattr("labelleak.adapters.flower.arrivals._together", lambda *_: None)
+    federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, alone))
+    assert sizes[2:] == [(1,)] * 2 * federation.CLIENTS
+    assert answers(together) == answers(read_records(tmp_path / "alone" / "records.jsonl"))
+
+
+def test_a_broken_update_spoils_no_other_of_its_round(tmp_path):
+    def train(message, context):
+        reply = federation.train(message, context)
+        if context.node_config["partition-id"] == 1:
+            state = reply.content["arrays"].to_torch_state_dict()
+            state["3.weight"][0, 0] = float("nan")
+            reply.content["arrays"] = ArrayRecord(state)
+        return reply
+
+    auditor = federation.make_auditor(tmp_path)
+    app = federation.make_app(function=train)
+    federation.run(app, rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
+    (event,) = rows(tmp_path / "events.jsonl")
+    assert (event["event"], event["client"]) == ("audit_failed", "1")
+    found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
+    assert {r.extra["client"] for r in found} == {"0", "2", "3"}
+
+
+def test_clients_with_other_numbers_of_samples_are_audited_with_the_same_model(tmp_path):
+    def labels(client, server_round):
+        return federation.labels_of(client, server_round)[: 16 - int(client)]
+
+    probe = Probe()
+    auditor = federation.make_auditor(
+        tmp_path, model=federation.make_model(), attacks=[probe, "llg"], truth=labels
+    )
+    federation.run(federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
+    sizes = {r.extra["client"]: r.num_samples for r in read_records(tmp_path / "records.jsonl")}
+    assert sizes == {"0": 16, "1": 15, "2": 14, "3": 13}
+    assert len(probe.heads) == 1
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path):
+    before = federation.make_model().state_dict()
+    after = {**before, "3.weight": torch.zeros(2, 10, 32)}
+    sender = flower.auditor.Sender(1, "0", labels=(1,))
+    with pytest.raises(BadInput, match=r"3.weight has shape \(10, 32\) before and \(2, 10, 32\)"):
+        federation.make_auditor(tmp_path).audit(before, after, sender)

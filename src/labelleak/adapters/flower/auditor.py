@@ -1,27 +1,25 @@
-"""Audit one client's update: weights before and after become records, or estimates."""
+"""Audit clients' updates: weights before and after become records, or estimates."""
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-import labelleak
-from labelleak.adapters.flower.journal import ESTIMATES, note, write_records, write_rows
-from labelleak.adapters.flower.naming import head_of, with_names
+from labelleak.adapters.flower.findings import Finding, Sender
+from labelleak.adapters.flower.journal import ESTIMATES, RECORDS, note, write_records, write_rows
+from labelleak.adapters.flower.lines import common_keys, keys_of, unscored_rows
+from labelleak.adapters.flower.naming import head_of, stack, with_names
 from labelleak.attacks import make_attack
-from labelleak.battery import COSTLY, MANY_CLASSES, RULES, Battery, Outcome, make_records
+from labelleak.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
 from labelleak.errors import BadInput
-from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, LocalTraining
-from labelleak.interfaces import threat_model as threat_model_of
+from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.priors import Prior, UniformPrior
 from labelleak.score import Truth
@@ -30,62 +28,6 @@ from labelleak.white_box import WhiteBox
 
 Arrays = Mapping[str, Tensor]
 _UNIFORM = UniformPrior()
-
-
-@dataclass(frozen=True)
-class Sender:
-    """Whose update it is, and how it was made, as far as is known where it is audited.
-
-    Attributes:
-        round: the server's round.
-        client: the client's name.
-        num_samples: labels behind the update in all.
-        local_steps: optimiser steps behind it; None takes the auditor's.
-        labels: the labels themselves, where the truth is at hand.
-    """
-
-    round: int
-    client: str
-    num_samples: int | None = None
-    local_steps: int | None = None
-    labels: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What the attacks got out of one update.
-
-    Attributes:
-        sender: whose update it was.
-        observation: the update as the attacks saw it, one trial.
-        outcomes: scored answers; empty without the truth.
-        estimates: answers without a score, by attack; empty with the truth.
-        truth: what was really there, or None.
-        not_applicable: attacks that could not answer, and why.
-    """
-
-    sender: Sender
-    observation: Observation
-    outcomes: tuple[Outcome, ...] = ()
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)
-    truth: Truth | None = None
-    not_applicable: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def worst(self) -> float:
-        """The largest advantage of an attack that reads the update.
-
-        It is one update's figure, so it has no interval; being the largest of many, it is not
-        zero on average even where nothing leaks. Where the guess without the update is always
-        right there is nothing left to learn, and it is 0.
-
-        Raises:
-            BadInput: if no attack that reads the update could be scored.
-        """
-        found = [one for one in self.outcomes if one.threat_model != "none"]
-        if not found:
-            raise BadInput("no attack could be scored on this update, so nothing is known of it")
-        return max(0.0 if one.advantage is None else float(one.advantage[0]) for one in found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,54 +115,86 @@ class Auditor:
         Raises:
             BadInput: if the update cannot be read: no head, other shapes, NaN, labels out of range.
         """
-        before, after = (with_names(arrays, self._module) for arrays in (before, after))
+        return self.audit_together(before, [after], [sender])
+
+    def audit_together(
+        self, before: Arrays, afters: Sequence[Arrays], senders: Sequence[Sender]
+    ) -> Finding:
+        """Attack updates that began at the same weights in one call, which costs little more.
+
+        Args:
+            before: weights that the server sent to all of them.
+            afters: weights that the clients returned.
+            senders: whose they are; N, local steps and whether labels are known must be alike.
+
+        Raises:
+            BadInput: as `audit`, or if the senders are not alike.
+        """
+        if len({self._kind(sender) for sender in senders}) != 1:
+            raise BadInput("updates audited together need the same N and local steps")
+        before, *returned = (with_names(arrays, self._module) for arrays in (before, *afters))
         head = self._head(before)
-        observation = self._observe(before, after, head, sender)
-        battery = self._battery(before, head, observation, sender)
+        observation = self._observe(before, returned, head, senders[0])
+        battery = self._battery(before, head, observation, senders[0])
         missing = battery.not_applicable(observation)
-        if sender.labels is None:
+        if senders[0].labels is None:
             answers = {
                 name: answer(observation)
                 for name, answer in battery.ready.items()
                 if name not in missing
             }
-            return Finding(sender, observation, estimates=answers, not_applicable=missing)
-        if not sender.labels:
-            raise BadInput(f"client {sender.client} names no label behind its update")
-        truth = Truth.from_labels(np.asarray([sender.labels]), observation.num_classes)
+            return Finding(tuple(senders), observation, (), answers, None, missing)
+        if not senders[0].labels:
+            raise BadInput(f"client {senders[0].client} names no label behind its update")
+        labels = np.asarray([sender.labels for sender in senders])
+        truth = Truth.from_labels(labels, observation.num_classes)
         outcomes = battery.run(observation, truth)
-        return Finding(sender, observation, tuple(outcomes), {}, truth, missing)
+        return Finding(tuple(senders), observation, tuple(outcomes), {}, truth, missing)
 
-    def write(self, finding: Finding, **extra: Any) -> None:
+    def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
         """Write a finding to the folder, with further keys (``policy``, ``action``, ...).
+
+        Args:
+            finding: what was found.
+            file: name of the records' file; answers without a score go to ``estimates.jsonl``.
+            extra: further keys of every line.
 
         Raises:
             BadInput: if the file cannot be written.
         """
         if self.home is None:
             return
-        sender = finding.sender
-        keys = {"round": sender.round, "client": sender.client, **extra}
         if finding.truth is None:
-            write_rows(self.home, ESTIMATES, self._rows(finding, keys))
+            attacks = self._attacks(finding.observation.num_classes)
+            write_rows(self.home, ESTIMATES, unscored_rows(finding, attacks, extra))
             return
         if finding.not_applicable:
-            keys["not_applicable"] = dict(finding.not_applicable)
-        common = self._common(finding, str(keys.pop("defense", self.defense)))
-        trial = whole_number(self.seed, "trial", sender.round, sender.client)
+            extra["not_applicable"] = dict(finding.not_applicable)
+        module = self._module
+        common = {
+            **common_keys(finding, self.batch_size),
+            "seed": self.seed,
+            "data": self.data,
+            "model": self.model_name or (type(module).__name__ if module else "unknown"),
+            "defense": str(extra.pop("defense", self.defense)),
+        }
+        senders = finding.senders
+        trials = [whole_number(self.seed, "trial", one.round, one.client) for one in senders]
+        # Every update began at the same weights, so training_steps is the same for all of them.
         records = [
             record
             for outcome in finding.outcomes
             for record in make_records(
                 outcome,
                 finding.truth,
-                trials=[trial],
+                trials=trials,
                 common=common,
-                extra=keys,
+                extra=extra,
                 keep_counts=self.keep_counts,
+                more=[keys_of(sender) for sender in senders],
             )
         ]
-        write_records(self.home, records)
+        write_records(self.home, records, file)
 
     def note(self, event: str, **what: Any) -> None:
         """Note what went wrong among the events."""
@@ -255,21 +229,27 @@ class Auditor:
             self._kept["head"] = head_of(before, self._module)
         return str(self._kept["head"])
 
-    def _observe(self, before: Arrays, after: Arrays, head: str, sender: Sender) -> Observation:
-        """Read the head's part of the update, as one trial."""
+    def _kind(self, sender: Sender) -> tuple[object, ...]:
+        """Give what senders must share to be audited in one call."""
+        known = sender.labels is not None
+        total = len(sender.labels) if sender.labels is not None else sender.num_samples
+        return (total, sender.local_steps, known, sender.clients, sender.round)
+
+    def _observe(
+        self, before: Arrays, afters: Sequence[Arrays], head: str, sender: Sender
+    ) -> Observation:
+        """Read the head's part of the updates, one trial each."""
         steps = sender.local_steps or self.local_steps
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
-        start, end = (
-            {name: arrays[name][None] for name in names if name in arrays}
-            for arrays in (before, after)
-        )
+        start = {name: before[name] for name in names if name in before}
+        end = {name: stack(name, start.get(name), afters) for name in names if name in afters[0]}
         seen = Observation.from_update(
             start,
             end,
             head=head,
             lr=self.lr,
             local_steps=steps,
-            batch_size=self.batch_size,
+            batch_size=None if self.batch_size is None else self.batch_size * sender.clients,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             proximal=self.proximal,
@@ -282,26 +262,27 @@ class Auditor:
     ) -> Battery:
         """Prepare the attacks for the weights that were sent; once a round at the server."""
         steps, total = observation.local_steps, observation.num_samples
+        size = None if self.batch_size is None else self.batch_size * sender.clients
         training = LocalTraining(
             self.lr,
             steps,
-            self.batch_size or max(1, (total or 1) // steps),
+            size or max(1, (total or 1) // steps),
             self.momentum,
             self.weight_decay,
             self.optimiser,
         )
         source = None if self._module is None else getattr(before, "_arrays", before)
         kept = self._kept.get("battery")
-        if kept and kept[0] is source and kept[1:3] == (training, observation.num_classes):
-            ready: Battery = kept[3]
-            return ready
-        known = Knowledge(
-            self._white_box(before, head), self.input_shape, self.auxiliary, self.prior, training
-        )
-        battery = Battery.prepare(
-            self._attacks(observation.num_classes), known, observation.num_classes, seed=self.seed
-        )
-        self._kept["battery"] = (source, training, observation.num_classes, battery)
+        if kept and kept[0] is source and kept[1].num_classes == observation.num_classes:
+            battery: Battery = kept[1]
+            if battery.known.training != training:  # clients differ in N; the model is the same
+                battery = battery.with_batches(self.prior, training)
+        else:
+            white_box = self._white_box(before, head)
+            known = Knowledge(white_box, self.input_shape, self.auxiliary, self.prior, training)
+            attacks = self._attacks(observation.num_classes)
+            battery = Battery.prepare(attacks, known, observation.num_classes, seed=self.seed)
+        self._kept["battery"] = (source, battery)
         return battery
 
     def _white_box(self, before: Arrays, head: str) -> WhiteBox | None:
@@ -319,48 +300,6 @@ class Auditor:
             left_out = COSTLY if num_classes > MANY_CLASSES else frozenset()
             asked = [name for name in RULES if name not in left_out]
         return [make_attack(one) if isinstance(one, str) else one for one in asked]
-
-    def _common(self, finding: Finding, defense: str) -> dict[str, Any]:
-        seen = finding.observation
-        total = int(finding.truth.counts.sum()) if finding.truth is not None else 0
-        module = self._module
-        return {
-            "seed": self.seed,
-            "data": self.data,
-            "model": self.model_name or (type(module).__name__ if module else "unknown"),
-            "initialisation": 0,
-            # Every client has taken this many steps, round by round, before the weights were sent.
-            "training_steps": max(0, finding.sender.round - 1) * seen.local_steps,
-            "model_accuracy": None,
-            "scheme": "federation",
-            "num_classes": seen.num_classes,
-            "batch_size": self.batch_size or max(1, total // seen.local_steps),
-            "local_steps": seen.local_steps,
-            "num_samples": total,
-            "defense": defense,
-            "labelleak": labelleak.__version__,
-            "torch": str(torch.__version__),
-            "command": "labelleak.flower",
-        }
-
-    def _rows(self, finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Turn answers without a score into flat rows."""
-        models = {
-            attack.name: threat_model_of(attack)
-            for attack in self._attacks(finding.observation.num_classes)
-        }
-        return [
-            {
-                **keys,
-                "time": round(time.time(), 3),
-                "attack": name,
-                "threat_model": models[name],
-                "num_samples": finding.observation.num_samples,
-                "counts": np.asarray(estimate.counts)[0].tolist(),
-                "notes": list(estimate.notes),
-            }
-            for name, estimate in finding.estimates.items()
-        ]
 
 
 __all__ = ["Auditor", "Finding", "Sender"]

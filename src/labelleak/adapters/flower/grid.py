@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
-from torch import Tensor
 
-from labelleak.adapters.flower.auditor import Auditor, Sender
-from labelleak.adapters.flower.journal import LOG
-from labelleak.adapters.flower.messages import (
-    Arrays,
-    is_train,
-    metrics_of,
-    num_examples,
-    only_record,
-    round_of,
-)
+from labelleak.adapters.flower.arrivals import Arrival, audit_at_server
+from labelleak.adapters.flower.auditor import Auditor
+from labelleak.adapters.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
 
 PARTITION = "partition-id"
 
@@ -45,65 +37,27 @@ class Watch:
 
     def returned(self, replies: Iterable[Message]) -> None:
         """Audit the replies to training messages."""
-        for reply in replies:
-            if is_train(reply):
-                self._look(reply)
+        found = [self._pair(reply) for reply in replies if is_train(reply)]
+        audit_at_server(self.auditor, [one for one in found if one is not None])
 
-    def _look(self, reply: Message) -> None:
+    def _pair(self, reply: Message) -> Arrival | None:
         node = reply.metadata.src_node_id
         server_round, before = self._sent.pop(node, (round_of(reply), None))
         if reply.has_error():
             reason = str(reply.error.reason)[:500]
             self.auditor.note("reply_error", round=server_round, client=str(node), reason=reason)
-            return
+            return None
         metrics = metrics_of(reply)
         client = str(metrics.get(PARTITION, node))
         if before is None or not reply.content.array_records:
             self.auditor.note("no_update", round=server_round, client=client)
-            return
-        audit_at_server(
-            self.auditor,
-            before,
-            lambda: reply_arrays(reply),
-            metrics,
-            server_round=server_round,
-            client=client,
-        )
+            return None
+        return Arrival(before, lambda: reply_arrays(reply), metrics, server_round, client)
 
 
 def reply_arrays(reply: Message) -> Arrays:
     """Take the arrays of a reply."""
     return Arrays(only_record(reply)[1])
-
-
-def audit_at_server(
-    auditor: Auditor,
-    before: Mapping[str, Tensor],
-    after: Any,
-    metrics: Mapping[str, Any],
-    *,
-    server_round: int,
-    client: str,
-) -> None:
-    """Audit one update; whatever goes wrong becomes an event, and the round goes on.
-
-    Args:
-        auditor: what audits.
-        before: the weights that were sent.
-        after: gives the weights that came back.
-        metrics: what the client said of its training.
-        server_round: the round.
-        client: who sent it.
-    """
-    try:
-        labels = auditor.labels_of(client, server_round, metrics)
-        sender = Sender(server_round, client, num_examples(metrics), None, labels)
-        auditor.write(auditor.audit(before, after(), sender), observer="server", action="observed")
-    except Exception as error:  # noqa: BLE001
-        # Attacks, the user's model and truth run here: none of it may end the federation.
-        LOG.exception("the audit of client %s failed; the round goes on", client)
-        reason = f"{type(error).__name__}: {error}"
-        auditor.note("audit_failed", round=server_round, client=client, reason=reason)
 
 
 class ObservingGrid(Grid):
@@ -180,4 +134,4 @@ def observe(grid: Grid, auditor: Auditor) -> ObservingGrid:
     return ObservingGrid(grid, auditor)
 
 
-__all__ = ["ObservingGrid", "Watch", "audit_at_server", "observe", "reply_arrays"]
+__all__ = ["PARTITION", "ObservingGrid", "Watch", "observe"]

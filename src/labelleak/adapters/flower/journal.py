@@ -14,9 +14,11 @@ from labelleak.record import Record
 
 LOG = logging.getLogger("labelleak.flower")
 RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
+# Records of updates that were averaged over clients before the server saw them.
+AGGREGATES = "aggregates.jsonl"
 
 
-def write_records(folder: Path, records: Iterable[Record]) -> None:
+def write_records(folder: Path, records: Iterable[Record], name: str = RECORDS) -> None:
     """Append records; clients in other processes may be appending to the same file.
 
     Raises:
@@ -24,7 +26,7 @@ def write_records(folder: Path, records: Iterable[Record]) -> None:
     """
     # Not forced to the disk: that alone can take as long as a tenth of a client's training, and
     # only a crash of the machine would lose the last lines.
-    _append(folder, RECORDS, "".join(record.to_json() + "\n" for record in records))
+    _append(folder, name, "".join(record.to_json() + "\n" for record in records))
 
 
 def write_rows(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -68,4 +70,13 @@ def _alone(folder: Path) -> Iterator[None]:
         raise BadInput(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
-__all__ = ["ESTIMATES", "EVENTS", "LOG", "RECORDS", "note", "write_records", "write_rows"]
+__all__ = [
+    "AGGREGATES",
+    "ESTIMATES",
+    "EVENTS",
+    "LOG",
+    "RECORDS",
+    "note",
+    "write_records",
+    "write_rows",
+]

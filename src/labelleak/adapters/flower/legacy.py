@@ -10,8 +10,9 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from torch import Tensor
 
+from labelleak.adapters.flower.arrivals import Arrival, audit_at_server, audit_average
 from labelleak.adapters.flower.auditor import Auditor
-from labelleak.adapters.flower.grid import PARTITION, audit_at_server
+from labelleak.adapters.flower.grid import PARTITION
 from labelleak.adapters.flower.messages import num_examples
 
 
@@ -19,8 +20,9 @@ class AuditedLegacyStrategy(Strategy):
     """An old strategy that audits each client's answer, then does what the one inside does.
 
     The old interface sends arrays without names, so give the auditor the model, or let it take
-    the last matrix for the head. Under SecAgg+ every answer holds the sum over the clients: what
-    is audited then is what the server really sees of each client, which is the same for all.
+    the last matrix for the head. Under SecAgg+ every answer holds the clients' average: what is
+    audited then is what the server really sees of each client, which is the same for all, and
+    beside it the average against the labels of all clients together (``aggregates.jsonl``).
 
     Args:
         strategy: the strategy to run.
@@ -61,23 +63,24 @@ class AuditedLegacyStrategy(Strategy):
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> Any:
         """Audit the answers, then let the strategy inside aggregate them."""
-        for proxy, answer in results:
-            metrics = dict(answer.metrics or {})
-            metrics.setdefault("num_examples", answer.num_examples)
-            client = str(metrics.get(PARTITION, proxy.cid))
-            before = self._sent.pop(proxy.cid, None)
-            if before is None:
-                self._auditor.note("no_update", round=server_round, client=client)
-                continue
-            audit_at_server(
-                self._auditor,
-                before,
-                lambda answer=answer: _unpack(answer.parameters),
-                {**metrics, "num-examples": num_examples(metrics)},
-                server_round=server_round,
-                client=client,
-            )
+        arrivals = [self._pair(server_round, *one) for one in results]
+        found = [one for one in arrivals if one is not None]
+        audit_at_server(self._auditor, found)
+        sent = [answer.parameters.tensors for _, answer in results]
+        if all(tensors == sent[0] for tensors in sent):
+            audit_average(self._auditor, found)
         return self._strategy.aggregate_fit(server_round, results, failures)
+
+    def _pair(self, server_round: int, proxy: ClientProxy, answer: FitRes) -> Arrival | None:
+        metrics = dict(answer.metrics or {})
+        metrics.setdefault("num_examples", answer.num_examples)
+        client = str(metrics.get(PARTITION, proxy.cid))
+        before = self._sent.pop(proxy.cid, None)
+        if before is None:
+            self._auditor.note("no_update", round=server_round, client=client)
+            return None
+        known = {**metrics, "num-examples": num_examples(metrics)}
+        return Arrival(before, lambda: _unpack(answer.parameters), known, server_round, client)
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: Any

@@ -13,8 +13,6 @@ from labelleak.errors import BadInput
 
 # Flower's old interface packs a list of arrays under numbers, and marks an empty one so.
 EMPTY = "_empty"
-# What a reply may report beside its arrays where nothing else may leave.
-MOST_VALUES, MOST_TEXT = 64, 512
 NUM_EXAMPLES = ("num-examples", "num_examples")
 
 
@@ -33,6 +31,9 @@ class Arrays(Mapping[str, Tensor]):
         if name not in self._decoded:
             self._decoded[name] = torch.from_numpy(self._packed[name].numpy())
         return self._decoded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._packed)
@@ -53,30 +54,6 @@ def only_record(message: Message) -> tuple[str, ArrayRecord]:
             f"the message holds {len(records)} array records; a model travels in exactly one"
         )
     return records[0]
-
-
-def refuse_beside(message: Message) -> None:
-    """Refuse a message that could carry an array elsewhere than in its array records.
-
-    Raises:
-        BadInput: if metrics or configuration hold a list, bytes, more single values or more text
-            than anybody reports of a round.
-    """
-    numbers = text = 0
-    content = message.content
-    reported = [record.items() for record in content.metric_records.values()]
-    configured = [record.items() for record in content.config_records.values()]
-    for values in (*reported, *configured):
-        for name, value in values:
-            if isinstance(value, (list, bytes)):
-                raise BadInput(f"{name!r} in the reply is a {type(value).__name__}, not one value")
-            numbers += 1
-            text += len(name) + len(value) if isinstance(value, str) else 0
-    if numbers > MOST_VALUES or text > MOST_TEXT:
-        raise BadInput(
-            f"the reply reports {numbers} values and {text} characters beside its arrays; at most "
-            f"{MOST_VALUES} and {MOST_TEXT} pass here"
-        )
 
 
 def is_train(message: Message) -> bool:
@@ -126,6 +103,5 @@ __all__ = [
     "metrics_of",
     "num_examples",
     "only_record",
-    "refuse_beside",
     "round_of",
 ]

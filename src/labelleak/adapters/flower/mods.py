@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
 from labelleak.adapters.flower.auditor import Auditor, Finding, Sender
@@ -20,9 +20,9 @@ from labelleak.adapters.flower.messages import (
     client_of,
     is_train,
     only_record,
-    refuse_beside,
     round_of,
 )
+from labelleak.adapters.flower.sealing import seal, withhold
 from labelleak.errors import BadInput, unknown_name
 from labelleak.seeding import stream
 
@@ -32,8 +32,6 @@ LabelsOf = Callable[[Message, Context], ArrayLike]
 # against the largest of a dozen advantages: of 150 with evenly drawn labels of ten classes 30 %
 # did for one label, 17 % for 4, 3 % for 8, and at most 1.3 % for 16, 32 and 64.
 LIMIT = 0.5
-# Flower's code for a mod that could not let a message pass.
-WITHHELD = 6
 
 
 class Policy(StrEnum):
@@ -67,7 +65,7 @@ class DefenseMod:
         except Exception:  # noqa: BLE001
             # An update that could not be defended must not leave bare, whatever the reason.
             LOG.exception("the defense failed; the update is withheld")
-            return _withhold(message)
+            return withhold(message)
         return reply
 
 
@@ -102,18 +100,27 @@ class AuditMod:
         """Audit the reply to a training message, and let it leave or not."""
         take_labels(context)  # none may be left over from a round that broke off
         before = _sent_arrays(message)
-        reply = call_next(message, context)
+        try:
+            reply = call_next(message, context)
+        except Exception as error:
+            take_labels(context)
+            if self.policy is not Policy.block:
+                raise
+            # Flower would send the exception's text to the server, whatever stands in it.
+            LOG.exception("the training failed")
+            return self._hide(message, context, f"{type(error).__name__}: {error}")
         if reply.has_error():
             take_labels(context)
-            return reply
+            closed = self.policy is Policy.block
+            return self._hide(message, context, str(reply.error.reason)) if closed else reply
         if not is_train(message):
             return self._other(message, reply)
         try:
             sender = self._sender(message, context)
-            if self.policy is Policy.block:
-                refuse_beside(reply)
             if before is None:
                 raise BadInput("the message of the server holds no single array record")
+            if self.policy is Policy.block:
+                reply = seal(message, reply, before)
             return self._judge(message, context, before, reply, sender)
         except Exception as error:  # noqa: BLE001
             # Attacks, the user's model and defense run here; the policy decides what then.
@@ -149,7 +156,7 @@ class AuditMod:
             return reply
         if self.policy is Policy.block:
             self._write(finding, "blocked")
-            return _withhold(message)
+            return withhold(message)
         self._write(finding, "defended")
         self._defend(message, context, before, reply)
         again = self._audit(before, reply, sender)
@@ -200,23 +207,27 @@ class AuditMod:
             reason=f"{type(error).__name__}: {error}",
         )
         closed = self.policy in (Policy.block, Policy.defend)
-        return _withhold(message) if closed else reply
+        return withhold(message) if closed else reply
 
     def _other(self, message: Message, reply: Message) -> Message:
         """Stop arrays that would leave by another kind of reply, which cannot be audited."""
         if self.policy is not Policy.block:
             return reply
         try:
-            if reply.content.array_records:
-                raise BadInput("an array may leave in the reply to training alone")
-            refuse_beside(reply)
+            return seal(message, reply, None)
         except BadInput as reason:
             kind = message.metadata.message_type
             self.auditor.note(
                 "arrays_withheld", kind=kind, policy=str(self.policy), reason=str(reason)
             )
-            return _withhold(message)
-        return reply
+            return withhold(message)
+
+    def _hide(self, message: Message, context: Context, reason: str) -> Message:
+        """Say here why a client failed, and send that it did, without the reason."""
+        self.auditor.note(
+            "reply_error", round=round_of(message), client=client_of(context), reason=reason[:500]
+        )
+        return withhold(message)
 
 
 def audit_mod(
@@ -240,10 +251,12 @@ def audit_mod(
     Policies: ``record`` writes and lets pass, also when the audit fails. ``warn`` notes an event
     too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
     if that is still above, and sends it; if anything fails the update is withheld. ``block``
-    withholds an update above the limit, one that cannot be audited, arrays in replies other than
-    to training, and lists, bytes or long text in the metrics or configuration of any reply: the
-    server gets an error without any of the reply's content. It guards against mistakes, not
-    against an app that means to send labels one number at a time.
+    withholds an update above the limit, one that cannot be audited or whose arrays are not shaped
+    as those sent, arrays in replies other than to training, and lists, bytes or long text in the
+    metrics or configuration of any reply: the server gets an error without any of the reply's
+    content, nor the text of an exception. What does leave is packed anew from what was audited.
+    It guards against mistakes, not against an app that means to send labels one number at a
+    time, or hides them in another layer's weights.
 
     Args:
         auditor: how to audit, and where to write on the client.
@@ -269,12 +282,6 @@ def _sent_arrays(message: Message) -> Arrays | None:
         return Arrays(only_record(message)[1])
     except BadInput:
         return None
-
-
-def _withhold(message: Message) -> Message:
-    """Make an error in place of a reply; it carries no content at all."""
-    reason = "labelleak withheld the update by the client's policy"
-    return Message(Error(code=WITHHELD, reason=reason), reply_to=message)
 
 
 def _generator(seed: int | None, context: Context, server_round: int) -> np.random.Generator:

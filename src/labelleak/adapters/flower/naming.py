@@ -1,9 +1,10 @@
-"""Give a model's arrays their names, and find the head among them."""
+"""Give a model's arrays their names, find the head among them, put those of updates together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from labelleak.adapters.head import find_head
@@ -71,4 +72,20 @@ def head_of(arrays: Mapping[str, Tensor], model: nn.Module | None) -> str:
     raise BadInput("no array of the update looks like a head's weight; name the head")
 
 
-__all__ = ["head_of", "with_names"]
+def stack(name: str, start: Tensor | None, afters: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Put one array of several updates into one, trials first.
+
+    Raises:
+        BadInput: if its shape is not the one that was sent.
+    """
+    tensors = [after[name] for after in afters]
+    for tensor in tensors:
+        if start is not None and tensor.shape != start.shape:
+            raise BadInput(
+                f"{name} has shape {tuple(start.shape)} before and {tuple(tensor.shape)} after "
+                "the update"
+            )
+    return torch.stack(tensors)
+
+
+__all__ = ["head_of", "stack", "with_names"]

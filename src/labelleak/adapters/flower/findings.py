@@ -1,0 +1,78 @@
+"""Whose updates were audited, and what the attacks got out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labelleak.battery import Outcome
+from labelleak.errors import BadInput
+from labelleak.interfaces import Estimate
+from labelleak.observation import Observation
+from labelleak.score import Truth
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Whose update it is, and how it was made, as far as is known where it is audited.
+
+    Attributes:
+        round: the server's round.
+        client: the client's name.
+        num_samples: labels behind the update in all.
+        local_steps: optimiser steps behind it; None takes the auditor's.
+        labels: the labels themselves, where the truth is at hand.
+        clients: how many clients' updates were averaged into this one.
+    """
+
+    round: int
+    client: str
+    num_samples: int | None = None
+    local_steps: int | None = None
+    labels: tuple[int, ...] | None = None
+    clients: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What the attacks got out of one update, or of several that were audited in one call.
+
+    Attributes:
+        senders: whose updates they were, one a trial.
+        observation: the updates as the attacks saw them.
+        outcomes: scored answers; empty without the truth.
+        estimates: answers without a score, by attack; empty with the truth.
+        truth: what was really there, or None.
+        not_applicable: attacks that could not answer, and why.
+    """
+
+    senders: tuple[Sender, ...]
+    observation: Observation
+    outcomes: tuple[Outcome, ...] = ()
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    truth: Truth | None = None
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sender(self) -> Sender:
+        """The first sender, who is the only one of a single update."""
+        return self.senders[0]
+
+    @property
+    def worst(self) -> float:
+        """The largest advantage of an attack that reads the update.
+
+        It is one update's figure, so it has no interval; being the largest of many, it is not
+        zero on average even where nothing leaks. Where the guess without the update is always
+        right there is nothing left to learn, and it is 0.
+
+        Raises:
+            BadInput: if no attack that reads the update could be scored.
+        """
+        found = [one for one in self.outcomes if one.threat_model != "none"]
+        if not found:
+            raise BadInput("no attack could be scored on this update, so nothing is known of it")
+        return max(0.0 if one.advantage is None else float(one.advantage.max()) for one in found)
+
+
+__all__ = ["Finding", "Sender"]
