@@ -43,6 +43,10 @@ def paper(
         bool, typer.Option("--quick", help="A coarse version, all in a few minutes.")
     ] = False,
     model: Annotated[str, typer.Option(help="Model of the attacks' table.")] = "lenet",
+    defenses: Annotated[
+        str | None,
+        typer.Option(help="Rows of the defenses' table, comma-separated; all if left out."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     executor: ExecutorOption = "serial",
     workers: WorkersOption = None,
@@ -57,6 +61,8 @@ def paper(
 
     torch.set_num_threads(1)
     where = make_executor(executor, workers, address)
+    if defenses is not None and name != "defenses":
+        raise BadInput("--defenses chooses rows of `labelleak paper defenses`")
     if name is None:
         _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
     elif name in PRESETS:
@@ -81,7 +87,7 @@ def paper(
     elif name == "shadow_studies":
         _shadow_studies(data, model, out, seed)
     elif name == "defenses":
-        _defenses(data, out, seed)
+        _defenses(data, out, seed, defenses)
     elif name == "compression_rounds":
         _compression_rounds(data, out, seed, quick=quick)
     else:
@@ -243,7 +249,7 @@ def _summary(out: Path) -> Path:
     return path
 
 
-def _defenses(data: str, out: Path, seed: int) -> None:
+def _defenses(data: str, out: Path, seed: int, some: str | None) -> None:
     from labelleak.experiments.audit import open_journal, run_plan
     from labelleak.experiments.defense_costs import cohort_of, measure_costs
     from labelleak.experiments.defense_table import (
@@ -254,7 +260,8 @@ def _defenses(data: str, out: Path, seed: int) -> None:
     from labelleak.record import read_records
     from labelleak.whole_files import write_whole
 
-    plan = plan_defenses(data, seed=seed, command=command_line())
+    rows = DEFENSES if some is None else tuple(word.strip() for word in some.split(","))
+    plan = plan_defenses(data, seed=seed, command=command_line(), defenses=rows)
     with (
         open_journal(plan, out) as journal,
         interruptible(journal.records),
@@ -263,7 +270,7 @@ def _defenses(data: str, out: Path, seed: int) -> None:
         run_plan(plan, journal=journal, progress=advance)
     cohort = cohort_of()
     with progress_bar("cost", "federations") as advance:
-        costs = measure_costs(plan.data, cohort, DEFENSES, (seed,), progress=advance)
+        costs = measure_costs(plan.data, cohort, rows, (seed,), progress=advance)
     rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
     table = make_defense_table(read_records(out / "records.jsonl"), costs, rate)
     write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
