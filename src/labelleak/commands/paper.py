@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -250,76 +248,29 @@ def _summary(out: Path) -> Path:
 
 
 def _defenses(data: str, out: Path, seed: int, some: str | None) -> None:
-    from labelleak.experiments.audit import open_journal, run_plan
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.experiments.defense_table import (
-        DEFENSES,
-        make_defense_table,
-        plan_defenses,
-    )
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
+    from labelleak.experiments.defense_study import measure_leakage, write_defenses
+    from labelleak.experiments.defense_table import DEFENSES, plan_defenses
 
     rows = DEFENSES if some is None else tuple(word.strip() for word in some.split(","))
     plan = plan_defenses(data, seed=seed, command=command_line(), defenses=rows)
-    with (
-        open_journal(plan, out) as journal,
-        interruptible(journal.records),
-        progress_bar("leakage", "cells") as advance,
-    ):
-        run_plan(plan, journal=journal, progress=advance)
-    cohort = cohort_of()
-    with progress_bar("cost", "federations") as advance:
-        costs = measure_costs(plan.data, cohort, rows, (seed,), progress=advance)
-    rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
-    table = make_defense_table(read_records(out / "records.jsonl"), costs, rate)
-    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(out / "defenses.md", table)
-    print(f"{table}\nrecords  {out / 'records.jsonl'}\ntable    {out / 'defenses.md'}")
+    with interruptible(out / "records.jsonl"):
+        with progress_bar("leakage", "cells") as advance:
+            measure_leakage(plan, out, progress=advance)
+        with progress_bar("cost", "federations") as advance:
+            table = write_defenses(plan, out, rows, seed=seed, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {out / 'records.jsonl'}\ntable    {table}")
 
 
 def _compression_rounds(data: str, out: Path, seed: int, *, quick: bool) -> None:
-    from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
-    from labelleak.experiments.compression_tables import (
-        draw_rounds,
-        make_cost_table,
-        make_round_tables,
-    )
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.simulation.datasets import load_dataset
-    from labelleak.whole_files import write_whole
+    from labelleak.experiments.compression_study import run_compression_rounds
 
-    dataset = load_dataset(data)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    options = RoundsOptions(seed=seed)
-    if quick:
-        options = replace(options, rounds=2, clients=5, initialisations=1)
-    with progress_bar("rounds", "rounds") as advance:
-        rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
-    write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
-    write_whole(out / "rounds.md", make_round_tables(rows))
-    draw_rounds(rows, out)
-    print(f"figure   {out / 'curves.svg'}\ntable    {out / 'rounds.md'}")
-    if quick:
-        return
-    with progress_bar("cost", "federations") as advance:
-        costs = [
-            row
-            for activation in options.activations
-            for row in measure_costs(
-                dataset,
-                cohort_of(activation),
-                DEFENSES,
-                (seed, seed + 1),
-                progress=advance,
-            )
-        ]
-    write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(out / "costs.md", make_cost_table(costs))
-    print(f"costs    {out / 'costs.md'}")
+    figure, *tables = run_compression_rounds(
+        data, out, seed=seed, quick=quick, command=command_line(), bar=progress_bar
+    )
+    print(f"figure   {figure}")
+    for table in tables:
+        print(f"table    {table}")
 
 
 __all__ = ["paper"]

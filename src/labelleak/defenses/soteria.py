@@ -112,7 +112,8 @@ def _score(model: WhiteBox, inputs: Tensor) -> Tensor:
 
 def _steepness(feature: Tensor, inputs: Tensor) -> Tensor:
     slope: Tensor = torch.autograd.grad(feature.sum(), inputs, retain_graph=True)[0]
-    return torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    return length
 
 
 def _head_input(model: WhiteBox, inputs: Tensor) -> Tensor:
