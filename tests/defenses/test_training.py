@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract.scenarios import blobs, network
-from labelleak.defenses import DPSGD, Mixup, RandomisedResponse, Soteria, parse_defense
+from labelleak.defenses import DPSGD, Mixup, RandomisedResponse, Soteria, parse_defense, soteria
 from labelleak.defenses.dp_sgd import sample_norms
 from labelleak.defenses.soteria import representation_scores
 from labelleak.errors import BadInput
@@ -129,6 +132,42 @@ def test_soteria_scores_and_prunes_as_defined():
     assert (kept.sum(dim=1) == 12).all()
     for row in range(4):
         assert scores[row][kept[row]].max() <= scores[row][~kept[row]].min()
+
+
+def test_soteria_scores_slice_by_slice_as_in_one_go(monkeypatch):
+    passed = []
+    hook = MODEL.module[0].register_forward_pre_hook(lambda _, args: passed.append(len(args[0])))
+    whole = representation_scores(MODEL, DATA.inputs[:20])
+    monkeypatch.setattr(soteria, "_SLICE", 8)
+    passed.clear()
+    sliced = representation_scores(MODEL, DATA.inputs[:20])
+    hook.remove()
+    torch.testing.assert_close(sliced, whole)
+    assert passed[-3:] == [8, 8, 4]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak")
+def test_soteria_takes_bounded_memory_however_wide_the_head():
+    program = """
+import resource, torch
+from labelleak.defenses import soteria
+from labelleak.defenses.soteria import representation_scores
+from labelleak.simulation.models import build_model
+from labelleak.white_box import WhiteBox
+torch.set_num_threads(1)
+model = build_model("cnn", input_shape=(1, 28, 28), num_classes=10, init="uniform", seed=0)
+white = WhiteBox(model, next(n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)))
+assert white.head_module.in_features == 588
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+representation_scores(white, torch.rand(1, 1, 28, 28))
+before = peak()
+representation_scores(white, torch.rand(16, 1, 28, 28))
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # All slopes at once would be 588 x 16 x 784 floats, 30 MB; making them took hundreds.
+    assert int(done.stdout) < 30
 
 
 def test_soteria_refuses_models_that_mix_samples():

@@ -6,7 +6,7 @@ import torch
 
 from labelleak.attacks import make_attack
 from labelleak.battery import Battery
-from labelleak.defenses import parse_defense
+from labelleak.defenses import parse_defense, soteria
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.priors import UnbalancedPrior, UniformPrior
 from labelleak.simulation import known_defense
@@ -23,7 +23,8 @@ BATCHES = [LabelledData(DATA.inputs[i : i + 5], DATA.labels[i : i + 5]) for i in
 
 
 @pytest.mark.parametrize("order", [(False, True), (True, False)])
-@pytest.mark.parametrize("text", ["prune:0.5", "topk:0.3", "dpsgd:1:1", "label_smoothing:0.2"])
+@pytest.mark.parametrize("text", ["prune:0.5", "topk:0.3", "dpsgd:1:1", "label_smoothing:0.2",
+    "soteria:0.4", "soteria:0.4|clip:1", "label_smoothing:0.2|soteria:0.4"])  # fmt: skip
 def test_gradients_are_the_defense_s_own(text, order):
     known = KnownDefense(parse_defense(text), Gradients())
     for full in order:
@@ -32,6 +33,29 @@ def test_gradients_are_the_defense_s_own(text, order):
         assert set(shared.tensors) == set(own.tensors)
         for name, tensor in own.tensors.items():
             torch.testing.assert_close(shared.tensors[name], tensor)
+
+
+def test_a_costly_defense_alters_each_sample_once_whatever_the_batches(monkeypatch):
+    met = []
+
+    def counted(model, inputs):
+        met.append(len(inputs))
+        return scores(model, inputs)
+
+    scores = soteria.representation_scores
+    monkeypatch.setattr(soteria, "representation_scores", counted)
+    known = KnownDefense(parse_defense("soteria:0.4"), Gradients())
+    for batches in (BATCHES[:3], BATCHES, BATCHES[::-1]):
+        known.gradients(MODEL, batches, np.random.default_rng(0))
+    assert met == [15, 25]
+    # Of the victims, only samples in use are scored.
+    met.clear()
+    few = np.array([[3, 3, 8], [8, 30, 3]])
+    one = defended_gradients(MODEL, DATA, few, known.defense)
+    assert met == [3]
+    own = [LabelledData(DATA.inputs[row], DATA.labels[row]) for row in torch.from_numpy(few)]
+    naive = known.defense.gradients(MODEL, own, np.random.default_rng(0))
+    torch.testing.assert_close(one.weight, naive.tensors["2.weight"])
 
 
 def test_the_oldest_go_when_there_are_too_many(monkeypatch):

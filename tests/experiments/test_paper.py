@@ -60,7 +60,9 @@ def test_three_kills_at_random_moments_leave_the_same_records(tmp_path):
 
 def test_every_study_has_a_function_and_a_line():
     assert set(RUNS) == set(STUDIES)
-    assert all(study.takes <= {"model", "quick", "overwrite"} for study in STUDIES.values())
+    assert all(
+        study.takes <= {"model", "quick", "overwrite", "defenses"} for study in STUDIES.values()
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from labelleak.experiments import measurements
 from labelleak.experiments.costs import measure_cost
 from labelleak.experiments.leaks import Leak
 from labelleak.experiments.measurements import MeanCost, Measurements
-from labelleak.experiments.tune import Point, Search, pareto_front
+from labelleak.experiments.tune import Search
+from labelleak.experiments.tune_answers import Point, pareto_front
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.experiments.tune_words import audit_command, caveats, say_answer
 from labelleak.intervals import Interval
@@ -41,6 +42,7 @@ class Imagined:
     options: TuneOptions
     harder: float = 0.0
     asked: list = field(default_factory=list)
+    together: list = field(default_factory=list)
     data: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(y_test=torch.arange(100) % 10)
     )
@@ -57,6 +59,12 @@ class Imagined:
         if label.startswith("gaussian"):
             return make_cost(min(0.8, float(label.split(":")[1]) / 20))
         return make_cost(0.0 if label == "none" else 0.01)
+
+    def measure_leaks(self, labels, fresh=0):
+        self.together.append(list(labels))
+
+    def measure_costs(self, labels, *, fresh=False):
+        self.together.append(list(labels))
 
     def leak_seed(self, fresh):
         return 1000 + fresh
@@ -189,7 +197,7 @@ def test_the_command_to_repeat_it_is_quoted():
 SMALL = [
     *("tune", "--target-advantage", "0.5", "--families", "gaussian:3,sign", "--trials", "8"),
     *("--initialisations", "2", "--training-steps", "0,5", "--users", "3", "--rounds", "25"),
-    *("--repeats", "1", "--attacker", "update", "--out"),
+    *("--repeats", "1", "--attacker", "update", "--executor", "serial", "--out"),
 ]
 
 
@@ -216,7 +224,7 @@ def test_a_search_ends_in_files_and_an_interrupted_one_does_nothing_twice(tmp_pa
     made = count_costs(monkeypatch)
     done = run.invoke(app, [*SMALL, str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert made == ["gaussian:3", "gaussian:3", "none"]  # the last two on fresh seeds
+    assert made == ["gaussian:3", "none", "gaussian:3"]  # the last two on fresh seeds
     rows = read_records(tmp_path / "records.jsonl")
     assert [r.asr for r in rows[: len(before)]] == [r.asr for r in before]
     assert {r.extra["phase"] for r in rows} == {"search", "fresh"}

@@ -39,6 +39,10 @@ def paper(
         str | None,
         typer.Option(help="Model of attacks, shadow, shadow_studies; lenet if left out."),
     ] = None,
+    defenses: Annotated[
+        str | None,
+        typer.Option(help="Rows of the defenses' table, comma-separated; all if left out."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     executor: ExecutorOption = "serial",
     workers: WorkersOption = None,
@@ -53,6 +57,17 @@ def paper(
 
     torch.set_num_threads(1)
     where = make_executor(executor, workers, address)
+    asked = Asked(
+        data=data,
+        out=out,
+        seed=seed,
+        model=model,
+        quick=quick,
+        overwrite=overwrite,
+        defenses=defenses,
+    )
+    if name in PRESETS or name is None:
+        asked.refuse_all_but({"quick", "overwrite"}, name or "all")
     if name is None:
         _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
     elif name in PRESETS:
@@ -61,10 +76,7 @@ def paper(
         if name == "compression_finding":
             print(f"summary  {_summary(out)}")
     elif name in STUDIES:
-        run_study(
-            name,
-            Asked(data=data, out=out, seed=seed, model=model, quick=quick, overwrite=overwrite),
-        )
+        run_study(name, asked)
     else:
         raise unknown_name("experiment", name, [*PRESETS, *STUDIES])
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ class Asked:
         model: name of the model, or None for the study's own.
         quick: whether the coarse version is wanted.
         overwrite: whether another run in the folder may be dropped.
+        defenses: the rows that are wanted of a table of defenses, with commas; None for all.
     """
 
     data: str
@@ -36,11 +36,22 @@ class Asked:
     model: str | None = None
     quick: bool = False
     overwrite: bool = False
+    defenses: str | None = None
 
     @property
     def network(self) -> str:
         """The model that was asked for, or LeNet."""
         return self.model or "lenet"
+
+    def refuse_all_but(self, taken: Collection[str], name: str) -> None:
+        """Refuse options that mean nothing to an experiment.
+
+        Raises:
+            BadInput: naming the first one.
+        """
+        for option in ("model", "quick", "overwrite", "defenses"):
+            if getattr(self, option) and option not in taken:
+                raise BadInput(f"the experiment {name!r} takes no --{option}; leave it out")
 
 
 def run_study(name: str, asked: Asked) -> None:
@@ -49,10 +60,7 @@ def run_study(name: str, asked: Asked) -> None:
     Raises:
         BadInput: for an option that means nothing to it, and whatever the study refuses.
     """
-    given = {"model": asked.model, "quick": asked.quick, "overwrite": asked.overwrite}
-    for option, value in given.items():
-        if value and option not in STUDIES[name].takes:
-            raise BadInput(f"the experiment {name!r} takes no --{option}; leave it out")
+    asked.refuse_all_but(STUDIES[name].takes, name)
     RUNS[name](asked)
 
 
@@ -175,75 +183,35 @@ def _shadow_studies(asked: Asked) -> None:
 
 
 def _defenses(asked: Asked) -> None:
-    from labelleak.experiments.audit import open_journal, run_plan
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.experiments.defense_table import (
-        DEFENSES,
-        make_defense_table,
-        plan_defenses,
-    )
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
+    from labelleak.experiments.defense_study import measure_leakage, write_defenses
+    from labelleak.experiments.defense_table import DEFENSES, plan_defenses
 
-    plan = plan_defenses(asked.data, seed=asked.seed, command=command_line())
-    with (
-        open_journal(plan, asked.out, overwrite=asked.overwrite) as journal,
-        interruptible(journal.records),
-        progress_bar("leakage", "cells") as advance,
-    ):
-        run_plan(plan, journal=journal, progress=advance)
-    cohort = cohort_of()
-    with progress_bar("cost", "federations") as advance:
-        costs = measure_costs(plan.data, cohort, DEFENSES, (asked.seed,), progress=advance)
-    rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
-    table = make_defense_table(read_records(asked.out / "records.jsonl"), costs, rate)
-    write_whole(asked.out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(asked.out / "defenses.md", table)
-    print(f"{table}\nrecords  {asked.out / 'records.jsonl'}\ntable    {asked.out / 'defenses.md'}")
+    some = asked.defenses
+    rows = DEFENSES if some is None else tuple(word.strip() for word in some.split(","))
+    plan = plan_defenses(asked.data, seed=asked.seed, command=command_line(), defenses=rows)
+    with interruptible(asked.out / "records.jsonl"):
+        with progress_bar("leakage", "cells") as advance:
+            measure_leakage(plan, asked.out, overwrite=asked.overwrite, progress=advance)
+        with progress_bar("cost", "federations") as advance:
+            table = write_defenses(plan, asked.out, rows, seed=asked.seed, progress=advance)
+    print(table.read_text(encoding="utf-8"))
+    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
 
 
 def _compression_rounds(asked: Asked) -> None:
-    from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, measure_rounds
-    from labelleak.experiments.compression_tables import (
-        draw_rounds,
-        make_cost_table,
-        make_round_tables,
-    )
-    from labelleak.experiments.defense_costs import cohort_of, measure_costs
-    from labelleak.simulation.datasets import load_dataset
-    from labelleak.whole_files import write_whole
+    from labelleak.experiments.compression_study import run_compression_rounds
 
-    dataset = load_dataset(asked.data)
-    try:
-        asked.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {asked.out}: {error.strerror or error}") from error
-    options = RoundsOptions(seed=asked.seed)
-    if asked.quick:
-        options = replace(options, rounds=2, clients=5, initialisations=1)
-    with progress_bar("rounds", "rounds") as advance:
-        rows = measure_rounds(dataset, options, command=command_line(), progress=advance)
-    write_whole(asked.out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in rows))
-    write_whole(asked.out / "rounds.md", make_round_tables(rows))
-    draw_rounds(rows, asked.out)
-    print(f"figure   {asked.out / 'curves.svg'}\ntable    {asked.out / 'rounds.md'}")
-    if asked.quick:
-        return
-    with progress_bar("cost", "federations") as advance:
-        costs = [
-            row
-            for activation in options.activations
-            for row in measure_costs(
-                dataset,
-                cohort_of(activation),
-                DEFENSES,
-                (asked.seed, asked.seed + 1),
-                progress=advance,
-            )
-        ]
-    write_whole(asked.out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))
-    write_whole(asked.out / "costs.md", make_cost_table(costs))
-    print(f"costs    {asked.out / 'costs.md'}")
+    figure, *tables = run_compression_rounds(
+        asked.data,
+        asked.out,
+        seed=asked.seed,
+        quick=asked.quick,
+        command=command_line(),
+        bar=progress_bar,
+    )
+    print(f"figure   {figure}")
+    for table in tables:
+        print(f"table    {table}")
 
 
 RUNS: dict[str, Callable[[Asked], None]] = {

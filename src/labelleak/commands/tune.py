@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from labelleak.commands.run import AddressOption, WorkersOption
 from labelleak.commands.terminal import command_line, interruptible, progress_bar
 from labelleak.errors import BadInput
 
@@ -58,6 +59,9 @@ def tune(
         int, typer.Option(help="Measure a plain grid of so many points too, to compare.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    executor: Annotated[str, typer.Option(help="joblib (processes), serial or ray.")] = "joblib",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop another search that lies in --out.")
     ] = False,
@@ -68,6 +72,7 @@ def tune(
     """
     import torch
 
+    from labelleak.experiments.executors import make_executor
     from labelleak.experiments.measurements import Measurements
     from labelleak.experiments.tune import Search
     from labelleak.experiments.tune_files import write_answer
@@ -96,11 +101,17 @@ def tune(
         grid=grid,
         seed=seed,
     )
+    where = make_executor(executor, workers, address)
     command = command_line()
     with (
         progress_bar("searching", "measurements") as advance,
         Measurements.open(
-            options, out, command=command, overwrite=overwrite, progress=advance
+            options,
+            out,
+            command=command,
+            overwrite=overwrite,
+            executor=where,
+            progress=advance,
         ) as measured,
         interruptible(measured.journal.records),
     ):

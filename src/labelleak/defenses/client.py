@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,14 @@ Gradients = dict[str, Tensor]
 
 
 class TrainingChange:
-    """What a training-time defense may change; the defaults change nothing."""
+    """What a training-time defense may change; the defaults change nothing.
+
+    Attributes:
+        is_costly: whether altering the table takes long for each sample, so that only samples in
+            use are altered, and imitations keep them. What is altered then draws nothing.
+    """
+
+    is_costly: ClassVar[bool] = False
 
     def change_batch(
         self, inputs: Tensor, targets: Tensor, rng: np.random.Generator

@@ -9,26 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy
-import torch
 from torch import nn
 
 import labelleak
-from labelleak.attacks import ADAPTIVE
-from labelleak.battery import Battery, make_records
+from labelleak.experiments.audited_model import audit_model
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.experiments.plan import Plan, build, dummies_of, init_of, plan_audit, view_model
+from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.stages import reach_stages
-from labelleak.experiments.updates import Clients
-from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.record import Record, read_records
-from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import Dataset
-from labelleak.simulation.known_defense import Gradients, KnownDefense
-from labelleak.simulation.models import fingerprint, own_activation
-from labelleak.simulation.training import accuracy
 from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
@@ -87,100 +77,6 @@ def audit_stages(
             unit.extend(cell)
             tick()
         yield stage, unit
-
-
-def audit_model(
-    plan: Plan, initialisation: int, stage: int, module: nn.Module
-) -> Iterator[list[Record]]:
-    """Audit one model under all conditions, a list of records per cell."""
-    options = plan.options
-    model = view_model(options, plan.data, module)
-    battery = Battery.prepare(
-        plan.attacks,
-        Knowledge(model, plan.data.input_shape, plan.roles.auxiliary),
-        plan.data.num_classes,
-        seed=whole_number(options.seed, "battery", initialisation, stage),
-    )
-    trials = plan.trials_of(initialisation)
-    clients = Clients(plan, model, initialisation, len(trials))
-    test = LabelledData(plan.data.x_test, plan.data.y_test)
-    common, extra = provenance(plan, module, initialisation, stage)
-    common["model_accuracy"] = round(accuracy(module, test), 6)
-    gradients = Gradients()
-    batteries: dict[tuple[str, bool], Battery] = {}
-    for cell in plan.cells:
-        shared = clients.share(cell)
-        # One plain gradient leaves an adaptive attacker nothing to adapt to.
-        plain = cell.shares_gradient and not cell.defense.links
-        place = (cell.defense.label, cell.shares_gradient)
-        last = batteries.get(place, battery)
-        defense = None if plain else last.known.defense or KnownDefense(cell.defense, gradients)
-        known = last.with_batches(shared.prior, shared.training, defense)
-        batteries[place] = known
-        if not cell.shares_gradient:
-            known = known.without(ADAPTIVE)  # these imitate one shared gradient
-        missing = {**plan.left_out, **known.not_applicable(shared.observation)}
-        if plain:
-            missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
-        more = {"not_applicable": missing} if missing else {}
-        yield [
-            record
-            for outcome in known.run(shared.observation, shared.truth)
-            for record in make_records(
-                outcome,
-                shared.truth,
-                trials=trials,
-                common={**common, **shared.common},
-                extra={**extra, **shared.extra, **more},
-                keep_counts=options.keep_counts,
-                more=shared.score_clients(outcome.estimate.counts),
-            )
-        ]
-
-
-def provenance(
-    plan: Plan, module: nn.Module, initialisation: int, stage: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the keys that say where records come from: the contract's, and ours beside them."""
-    options, roles = plan.options, plan.roles
-    common: dict[str, Any] = {
-        "seed": options.seed,
-        "data": plan.data.name,
-        "model": options.model,
-        "initialisation": initialisation,
-        "training_steps": stage,
-        "num_classes": plan.data.num_classes,
-        "labelleak": labelleak.__version__,
-        "torch": str(torch.__version__),
-        "command": plan.command,
-    }
-    extra: dict[str, Any] = {
-        "init": "as given" if options.weights or plan.module else init_of(options),
-        "activation": options.activation or own_activation(options.model),
-        "mode": options.mode,
-        "victims": options.victims,
-        "train_size": len(roles.train),
-        "auxiliary_size": len(roles.auxiliary),
-        "victim_size": len(roles.victims),
-        "normalisation": plan.data.normalisation,
-        "data_fingerprint": plan.data.fingerprint,
-        "model_fingerprint": fingerprint(module),
-        "train_lr": options.train_lr,
-        "train_batch_size": options.train_batch_size,
-        "dummies": str(dummies_of(options).value),
-        "shadow_batches": options.shadow_batches,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-    if options.users is not None:
-        extra["users"] = options.users
-        extra["partition"] = options.partition
-        extra["per_round"] = options.per_round or options.users
-        extra["round_steps"] = options.round_steps
-    for name, choice in (("weights", options.weights), ("head", options.head)):
-        if choice is not None:
-            extra[name] = Path(choice).name
-    return common, extra
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from labelleak.errors import BadInput, unknown_name
@@ -37,9 +38,8 @@ class Executor:
         """
         if self.kind == "serial":
             return map(function, tasks)
-        return (
-            self._joblib(function, tasks) if self.kind == "joblib" else self._ray(function, tasks)
-        )
+        alone = partial(_on_one_thread, function)
+        return self._joblib(alone, tasks) if self.kind == "joblib" else self._ray(alone, tasks)
 
     def _joblib(
         self, function: Callable[[Task], Answer], tasks: Sequence[Task]
@@ -59,6 +59,14 @@ class Executor:
             for first in range(0, len(tasks), workers):
                 some = tasks[first : first + workers]
                 yield from Parallel()(delayed(function)(task) for task in some)
+
+
+def _on_one_thread(function: Callable[[Task], Answer], task: Task) -> Answer:
+    """Do a task in a worker, one of several on the same cores."""
+    import torch
+
+    torch.set_num_threads(1)
+    return function(task)
 
 
 def _join_ray(address: str | None, workers: int | None) -> int:

@@ -1,47 +1,82 @@
-"""Where on a ladder something first holds, asked as few times as can be."""
+"""Where on a ladder something first holds, asked as few times as can be, many ladders at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+
+# A rung of a ladder, both from 0.
+Rung = tuple[int, int]
+_Asking = Generator[int, bool, int | None]
 
 
-def first_holding(rungs: int, holds: Callable[[int], bool]) -> int | None:
-    """Find the lowest rung at which something holds, if it holds at all rungs above it too.
+def first_holding(
+    ladders: Sequence[int], hold: Callable[[Sequence[Rung]], Sequence[bool]]
+) -> list[int | None]:
+    """Find the lowest rung of each ladder at which something holds, if it holds above it too.
 
     The top is asked first, so that a ladder on which nothing holds costs one question; then the
     rest by bisection, about ``log2(rungs)`` questions. Where the answers do not rise, the rung that
-    is found holds, and the one below it does not.
+    is found holds, and the one below it does not. One question of every ladder is asked at a time,
+    so that they can be answered together.
 
     Args:
-        rungs: length of the ladder, at least 1.
-        holds: the question; asked at most once of each rung.
+        ladders: length of each ladder, at least 1.
+        hold: answers questions, each a ladder and a rung of it; no rung is asked twice.
 
     Returns:
-        The rung from 0, or None if it does not hold at the top.
+        The rung of each from 0, or None if it does not hold at the top.
 
-    >>> first_holding(8, lambda rung: rung >= 3)
-    3
+    >>> first_holding([8, 2], lambda asked: [ladder == 0 and rung >= 3 for ladder, rung in asked])
+    [3, None]
     """
-    if not holds(rungs - 1):
+    return _ask([_bisect(rungs) for rungs in ladders], hold)
+
+
+def last_holding(
+    ladders: Sequence[int], hold: Callable[[Sequence[Rung]], Sequence[bool]]
+) -> list[int | None]:
+    """Find the highest rung of each ladder at which something holds, if it holds below it too.
+
+    >>> last_holding([8, 2], lambda asked: [ladder == 0 and rung <= 3 for ladder, rung in asked])
+    [3, None]
+    """
+
+    def mirrored(asked: Sequence[Rung]) -> Sequence[bool]:
+        return hold([(ladder, ladders[ladder] - 1 - rung) for ladder, rung in asked])
+
+    found = first_holding(ladders, mirrored)
+    return [
+        None if rung is None else rungs - 1 - rung
+        for rungs, rung in zip(ladders, found, strict=True)
+    ]
+
+
+def _bisect(rungs: int) -> _Asking:
+    if not (yield rungs - 1):
         return None
     low, high = -1, rungs - 1  # holds at high, not at low
     while high - low > 1:
         middle = (low + high) // 2
-        if holds(middle):
+        if (yield middle):
             high = middle
         else:
             low = middle
     return high
 
 
-def last_holding(rungs: int, holds: Callable[[int], bool]) -> int | None:
-    """Find the highest rung at which something holds, if it holds at all rungs below it too.
+def _ask(
+    asking: Sequence[_Asking], hold: Callable[[Sequence[Rung]], Sequence[bool]]
+) -> list[int | None]:
+    found: list[int | None] = [None] * len(asking)
+    open_ = {ladder: next(one) for ladder, one in enumerate(asking)}
+    while open_:
+        for ladder, answer in zip(list(open_), hold(list(open_.items())), strict=True):
+            try:
+                open_[ladder] = asking[ladder].send(answer)
+            except StopIteration as end:
+                found[ladder] = end.value
+                del open_[ladder]
+    return found
 
-    >>> last_holding(8, lambda rung: rung <= 3), last_holding(2, lambda rung: False)
-    (3, None)
-    """
-    mirrored = first_holding(rungs, lambda rung: holds(rungs - 1 - rung))
-    return None if mirrored is None else rungs - 1 - mirrored
 
-
-__all__ = ["first_holding", "last_holding"]
+__all__ = ["Rung", "first_holding", "last_holding"]

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from torch import nn
-
-from labelleak.attacks import ADAPTIVE, make_attack
+from labelleak.attacks import ADAPTIVE, AdaptiveShadow, make_attack
 from labelleak.battery import STANDARD
-from labelleak.defenses import Chain
+from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
-from labelleak.experiments.audit import audit_model
+from labelleak.experiments.audited_model import AuditedModel
+from labelleak.experiments.executors import Executor
 from labelleak.experiments.journal import PART, Journal
 from labelleak.experiments.options import AuditOptions
-from labelleak.experiments.plan import Plan, build, plan_audit
+from labelleak.experiments.plan import build
+from labelleak.experiments.runner import plan_once
 from labelleak.experiments.stages import reach_stages
 from labelleak.interfaces import threat_model
 from labelleak.intervals import Interval
 from labelleak.record import THREAT_MODELS, Record, read_records
 from labelleak.report.selection import worst_cases
 from labelleak.report.wording import name_attacker
-from labelleak.simulation.datasets import Dataset
 
 PHASE = "phase"
 
@@ -92,11 +92,53 @@ def strongest_leak(records: Iterable[Record], attacker: str) -> Leak:
     return max(found, key=lambda leak: (leak.bound, leak.advantage.mean))
 
 
+@dataclass(frozen=True)
+class LeakTask:
+    """One model at one stage, to be audited under some defenses.
+
+    Attributes:
+        options: the audit, whose defenses are those to measure.
+        command: the command, for the records.
+        initialisation: which model.
+        stage: its training steps.
+    """
+
+    options: AuditOptions
+    command: str
+    initialisation: int
+    stage: int
+
+
+def measure_leaks(task: LeakTask) -> list[list[Record]]:
+    """Audit a model under each defense; what its attackers learn of the model is kept."""
+    undefended = replace(task.options, defenses=("none",))
+    ready = _prepared(undefended, task.command, task.initialisation)[task.stage]
+    chains = tuple(parse_defense(text) for text in task.options.defenses)
+    return list(ready.audit(replace(ready.plan, defenses=chains).cells))
+
+
+# Two seeds of the usual five models: those of the search, and those that confirm.
+@lru_cache(maxsize=10)
+def _prepared(
+    options: AuditOptions, command: str, initialisation: int
+) -> Mapping[int, AuditedModel]:
+    plan = plan_once(options, command)
+    model = build(options, plan.data, initialisation)
+    found = {}
+    stages = sorted(options.training_steps)
+    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
+        kept = copy.deepcopy(model)
+        kept.train(options.mode == "train")
+        found[stage] = AuditedModel.prepare(plan, initialisation, stage, kept)
+    return found
+
+
 @dataclass(eq=False)
 class LeakMeter:
-    """Audits of one defense after another on the same models, kept in a journal.
+    """Audits of defenses on the same models, kept in a journal.
 
-    The models of a seed are trained once. A unit (model and stage) that the journal holds is not
+    Defenses that are asked for together are audited together, model by model, so what attackers
+    learn of a model is shared. A unit (model and stage) of a defense that the journal holds is not
     run again.
 
     On the search's own seed attackers who know the defense are left out, since each of them
@@ -105,46 +147,60 @@ class LeakMeter:
     Attributes:
         options: the audit, whose attacks, defenses and seed are replaced.
         attacker: the threat model whose attacks are run, with those that need less.
-        data: the data set.
         journal: where records go.
         command: the command, for the records.
-        tick: called after each unit.
+        executor: where models are audited.
+        tick: called after each model.
     """
 
     options: AuditOptions
     attacker: str
-    data: Dataset
     journal: Journal
     command: str
+    executor: Executor
     tick: Callable[[], None] = lambda: None
     _rows: dict[int, list[Record]] | None = None
-    _plans: dict[int, Plan] = field(default_factory=dict)
-    _models: dict[tuple[int, int], dict[int, nn.Module]] = field(default_factory=dict)
 
-    def measure(self, defense: Chain, *, seed: int, part: int, phase: str) -> list[Record]:
-        """Audit a defense, or give its records where they are at hand.
+    def measure(self, defenses: Mapping[int, str], *, seed: int, phase: str) -> None:
+        """Audit what of some defenses is not at hand yet.
 
         Args:
-            defense: what every client does.
+            defenses: their text forms, by the number of the measurement in the journal.
             seed: decides data, models, batches and attacks.
-            part: number of this measurement in the journal.
             phase: what the records say of why they were made.
         """
-        rows = self._kept()
-        plan = replace(self._plan(seed), defenses=(defense,))
-        for initialisation, stage in plan.units:
-            if (part, initialisation, stage) in self.journal.done:
-                continue
-            module = self._reach(plan, initialisation)[stage]
-            found = [
-                replace(row, extra={**row.extra, PART: part, PHASE: phase})
-                for cell in audit_model(plan, initialisation, stage, module)
-                for row in cell
-            ]
-            self.journal.write((part, initialisation, stage), found)
-            rows.setdefault(part, []).extend(found)
+        rows, asked = self._kept(), self._asked(defenses, seed)
+        answers = self.executor.map(measure_leaks, [task for _, task in asked])
+        for (parts, task), each in zip(asked, answers, strict=True):
+            for part, found in zip(parts, each, strict=True):
+                marked = [
+                    replace(row, extra={**row.extra, PART: part, PHASE: phase}) for row in found
+                ]
+                self.journal.write((part, task.initialisation, task.stage), marked)
+                rows.setdefault(part, []).extend(marked)
             self.tick()
-        return rows[part]
+
+    def records(self, part: int) -> list[Record]:
+        """Give the records of a measurement, of this run or an earlier one."""
+        return self._kept()[part]
+
+    def _asked(
+        self, defenses: Mapping[int, str], seed: int
+    ) -> list[tuple[tuple[int, ...], LeakTask]]:
+        adaptive = seed != self.options.seed
+        options = replace(self.options, seed=seed, attacks=_attacks(self.attacker, adaptive))
+        asked = []
+        for initialisation in range(options.models):
+            for stage in sorted(options.training_steps):
+                parts = tuple(
+                    part
+                    for part in defenses
+                    if (part, initialisation, stage) not in self.journal.done
+                )
+                if parts:
+                    wanted = replace(options, defenses=tuple(defenses[part] for part in parts))
+                    asked.append((parts, LeakTask(wanted, self.command, initialisation, stage)))
+        return asked
 
     def _kept(self) -> dict[int, list[Record]]:
         """Read what earlier runs wrote, once."""
@@ -155,40 +211,12 @@ class LeakMeter:
                     self._rows.setdefault(int(row.extra[PART]), []).append(row)
         return self._rows
 
-    def _plan(self, seed: int) -> Plan:
-        if seed not in self._plans:
-            adaptive = seed != self.options.seed
-            options = replace(self.options, seed=seed, attacks=_attacks(self.attacker, adaptive))
-            self._plans[seed] = plan_audit(options, data=self.data, command=self.command)
-        return self._plans[seed]
-
-    def _reach(self, plan: Plan, initialisation: int) -> dict[int, nn.Module]:
-        """Train a model, and keep a copy at each stage; those of earlier fresh seeds are let go."""
-        options = plan.options
-        key = (options.seed, initialisation)
-        if key not in self._models:
-            needed = {options.seed, self.options.seed}
-            self._models = {k: models for k, models in self._models.items() if k[0] in needed}
-            self._models[key] = dict(_stages(plan, initialisation, sorted(options.training_steps)))
-        return self._models[key]
-
 
 def _attacks(attacker: str, adaptive: bool) -> tuple[str, ...]:
     """Name the standard attacks that need no more than an attacker holds."""
     held = THREAT_MODELS[: THREAT_MODELS.index(attacker) + 1]
-    names = (*STANDARD, *(ADAPTIVE if adaptive else ()))
+    names = (*STANDARD, *((*ADAPTIVE, AdaptiveShadow.name) if adaptive else ()))
     return tuple(name for name in names if threat_model(make_attack(name)) in held)
 
 
-def _stages(
-    plan: Plan, initialisation: int, stages: Sequence[int]
-) -> Iterator[tuple[int, nn.Module]]:
-    options = plan.options
-    model = build(options, plan.data, initialisation)
-    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
-        kept = copy.deepcopy(model)
-        kept.train(options.mode == "train")
-        yield stage, kept
-
-
-__all__ = ["PHASE", "Leak", "LeakMeter", "strongest_leak"]
+__all__ = ["PHASE", "Leak", "LeakMeter", "LeakTask", "measure_leaks", "strongest_leak"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import labelleak
 from labelleak.adapters.head import find_head
 from labelleak.defenses import Chain, parse_defense
 from labelleak.experiments.audit import Progress
-from labelleak.experiments.costs import Cost, measure_cost
+from labelleak.experiments.costs import Cohort, Cost, measure_cost
+from labelleak.experiments.executors import Executor
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
 from labelleak.experiments.plan import build, plan_audit
+from labelleak.experiments.runner import load_once
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.interfaces import LabelledData
 from labelleak.seeding import stream, whole_number
@@ -52,6 +55,30 @@ class MeanCost:
         return {key: round(value, digits.get(key, 6)) for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class CostTask:
+    """One federation whose clients all use a defense.
+
+    Attributes:
+        data: name or path of the data set.
+        cohort: the federation.
+        defense: text form.
+        seed: seed of everything random.
+    """
+
+    data: str
+    cohort: Cohort
+    defense: str
+    seed: int
+
+
+def train_with(task: CostTask) -> Cost:
+    """Measure what a defense costs one federation."""
+    return measure_cost(
+        load_once(task.data), task.cohort, parse_defense(task.defense), seed=task.seed
+    )
+
+
 @dataclass(eq=False)
 class Measurements:
     """Everything that a search measures, by the text form of the defense.
@@ -61,6 +88,7 @@ class Measurements:
         data: the data set.
         journal: where all of it is kept.
         meter: measures leaks.
+        executor: where leaks and costs are measured.
         progress: called with measurements done and expected.
     """
 
@@ -68,6 +96,7 @@ class Measurements:
     data: Dataset
     journal: Journal
     meter: LeakMeter
+    executor: Executor
     progress: Progress
     _leaks: dict[tuple[str, int], Leak] = field(default_factory=dict)
     _expected: int = 0
@@ -80,6 +109,7 @@ class Measurements:
         *,
         command: str = "",
         overwrite: bool = False,
+        executor: Executor | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Measurements:
         """Check what is asked, then open the folder to begin a search or to go on with it.
@@ -98,8 +128,9 @@ class Measurements:
         }
         del asked["grid"]  # a grid may be added to a search that is done
         journal = Journal.open(out, asked, overwrite=overwrite)
-        meter = LeakMeter(audit, options.attacker, data, journal, command)
-        found = cls(options, data, journal, meter, progress)
+        where = executor or Executor()
+        meter = LeakMeter(audit, options.attacker, journal, command, where)
+        found = cls(options, data, journal, meter, where, progress)
         found.meter.tick = found.tell
         found.tell()
         return found
@@ -111,27 +142,54 @@ class Measurements:
         """Let another run write."""
         self.journal.__exit__()
 
+    def measure_leaks(self, labels: Sequence[str], fresh: int = 0) -> None:
+        """Measure what of some defenses' leaks is not known yet, all of them together."""
+        self.meter.measure(
+            {self._part(label, fresh): label for label in labels},
+            seed=self.leak_seed(fresh),
+            phase=FRESH if fresh else SEARCH,
+        )
+
+    def measure_costs(self, labels: Sequence[str], *, fresh: bool = False) -> None:
+        """Measure what of some defenses' costs is not known yet, all of them together."""
+        options, phase = self.options, FRESH if fresh else SEARCH
+        wanted = {
+            _cost_key(label, phase, repeat): CostTask(
+                options.data,
+                options.cohort,
+                label,
+                whole_number(options.seed, "cost", phase, repeat),
+            )
+            for label in dict.fromkeys([NONE, *labels])
+            for repeat in range(options.repeats)
+        }
+        wanted = {key: task for key, task in wanted.items() if key not in self.journal.found}
+        answers = self.executor.map(train_with, list(wanted.values()))
+        for key, cost in zip(wanted, answers, strict=True):
+            self.journal.keep(key, cost.to_json())
+            self.tell()
+
     def leak(self, label: str, fresh: int = 0) -> Leak:
-        """Measure what leaks under a defense.
+        """Give what leaks under a defense.
 
         Args:
             label: the defense.
             fresh: 0 for the search's seed; k for the k-th seed that the search never saw.
         """
         if (label, fresh) not in self._leaks:
-            rows = self.meter.measure(
-                parse_defense(label),
-                seed=self.leak_seed(fresh),
-                part=fresh * _PARTS + self._number(label),
-                phase=FRESH if fresh else SEARCH,
-            )
+            self.measure_leaks([label], fresh)
+            rows = self.meter.records(self._part(label, fresh))
             self._leaks[label, fresh] = strongest_leak(rows, self.options.attacker)
         return self._leaks[label, fresh]
 
     def cost(self, label: str, *, fresh: bool = False) -> MeanCost:
-        """Measure what a defense costs; ``fresh`` by seeds that the search never saw."""
+        """Give what a defense costs; ``fresh`` by seeds that the search never saw."""
+        self.measure_costs([label], fresh=fresh)
+        phase = FRESH if fresh else SEARCH
         pairs = [
-            (self._cost(label, fresh, repeat), self._cost(NONE, fresh, repeat))
+            tuple(
+                Cost(**self.journal.found[_cost_key(one, phase, repeat)]) for one in (label, NONE)
+            )
             for repeat in range(self.options.repeats)
         ]
         return MeanCost(
@@ -159,20 +217,14 @@ class Measurements:
         done = len(self.journal.done) + len(self.journal.found)
         self.progress(done, max(self._expected, done + 1))
 
-    def _number(self, label: str) -> int:
-        """Number a defense, the same in every run that searches the same families."""
+    def _part(self, label: str, fresh: int) -> int:
+        """Number a measurement, the same in every run that searches the same families."""
         labels = [NONE, *(one for family in self.options.ladders for one in family.labels)]
-        return labels.index(label)
+        return fresh * _PARTS + labels.index(label)
 
-    def _cost(self, label: str, fresh: bool, repeat: int) -> Cost:
-        phase = FRESH if fresh else SEARCH
-        key = f"{phase}/{repeat}/{label}"
-        if key not in self.journal.found:
-            seed = whole_number(self.options.seed, "cost", phase, repeat)
-            cost = measure_cost(self.data, self.options.cohort, parse_defense(label), seed=seed)
-            self.journal.keep(key, cost.to_json())
-            self.tell()
-        return Cost(**self.journal.found[key])
+
+def _cost_key(label: str, phase: str, repeat: int) -> str:
+    return f"{phase}/{repeat}/{label}"
 
 
 def _try_defenses(options: TuneOptions, data: Dataset) -> None:
@@ -190,4 +242,4 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values))
 
 
-__all__ = ["NONE", "MeanCost", "Measurements"]
+__all__ = ["NONE", "CostTask", "MeanCost", "Measurements", "train_with"]

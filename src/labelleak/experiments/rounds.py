@@ -14,7 +14,8 @@ from torch import nn
 
 from labelleak.battery import Battery
 from labelleak.counts import Ints
-from labelleak.experiments.audit import Progress, provenance
+from labelleak.experiments.audit import Progress
+from labelleak.experiments.audited_model import provenance
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, build, plan_audit

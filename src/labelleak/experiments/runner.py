@@ -53,7 +53,7 @@ def open_grid(grid: Grid, out: Path, *, overwrite: bool = False) -> Journal:
     asked = {**grid.asked(), "labelleak": labelleak.__version__}
     for number, options in enumerate(grid.audits):
         try:
-            plan = _plan(options, "")
+            plan = plan_once(options, "")
         except BadInput as error:
             where = f"part {number + 1} of {len(grid.audits)}: " if len(grid.audits) > 1 else ""
             raise BadInput(f"{where}{error}") from error
@@ -105,16 +105,13 @@ def run_grid(
 
 def audit_task(task: Task) -> Iterator[Done]:
     """Audit one initialisation of a part, stage by stage."""
-    plan = _plan(task.options, task.command)
+    plan = plan_once(task.options, task.command)
     for stage, records in audit_stages(plan, task.initialisation, task.stages, lambda: None):
         yield stage, [replace(r, extra={**r.extra, PART: task.part}) for r in records]
 
 
 def _whole(task: Task) -> list[Done]:
-    """Do a task in a worker, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Do a task in a worker, which answers with all of it."""
     return list(audit_task(task))
 
 
@@ -135,13 +132,15 @@ def _left(
 
 
 @lru_cache(maxsize=2)
-def _plan(options: AuditOptions, command: str) -> Plan:
-    return plan_audit(options, data=_dataset(options.data), command=command)
+def plan_once(options: AuditOptions, command: str) -> Plan:
+    """Plan an audit, or give the plan that this process has made of it before."""
+    return plan_audit(options, data=load_once(options.data), command=command)
 
 
 @lru_cache(maxsize=1)
-def _dataset(name: str) -> Dataset:
+def load_once(name: str) -> Dataset:
+    """Load a data set, or give the one that this process has loaded last."""
     return load_dataset(name)
 
 
-__all__ = ["Task", "audit_task", "open_grid", "run_grid"]
+__all__ = ["Task", "audit_task", "load_once", "open_grid", "plan_once", "run_grid"]

@@ -11,7 +11,7 @@ class Study:
 
     Attributes:
         line: what it shows, in a line.
-        takes: which of the options model, quick and overwrite mean something to it.
+        takes: which of the options model, quick, overwrite and defenses mean something to it.
     """
 
     line: str
@@ -29,7 +29,7 @@ STUDIES = {
     "home": Study("Table: LLBG and RLU on the clients of their own papers"),
     "defenses": Study(
         "Table: every defense, what it leaves the attacks and what it costs",
-        frozenset({"overwrite"}),
+        frozenset({"defenses", "overwrite"}),
     ),
     "compression_rounds": Study(
         "Figure and tables: compression with error feedback, round by round",

@@ -12,7 +12,7 @@ import labelleak
 from labelleak.defenses import parse_defense
 from labelleak.defenses.accounting import account
 from labelleak.experiments.measurements import NONE, Measurements
-from labelleak.experiments.tune import Answer, Confirmed, Point
+from labelleak.experiments.tune_answers import Answer, Confirmed, Missed, Point
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.experiments.tune_words import audit_command, caveats, say_answer, say_leak
 from labelleak.record import Record
@@ -49,7 +49,7 @@ def describe_answer(answer: Answer, options: TuneOptions, *, command: str) -> di
         "sentence": say_answer(answer, options),
         "recommended": _confirmed(chosen, options) if chosen else None,
         "closest": _point(answer.closest, options) if answer.closest else None,
-        "missed": [_confirmed(one, options) for one in answer.missed],
+        "missed": [_missed(one, options) for one in answer.missed],
         "front": [point.label for point in answer.front],
         "baseline": _point(answer.baseline, options),
         "points": [_point(point, options) for point in answer.points],
@@ -82,6 +82,18 @@ def _confirmed(one: Confirmed, options: TuneOptions) -> dict[str, Any]:
         },
         "command": audit_command(one.point.label, options, one.seed),
         "caveats": caveats(one.point.label, options),
+    }
+
+
+def _missed(one: Missed, options: TuneOptions) -> dict[str, Any]:
+    return {
+        "defense": one.point.label,
+        "search": _point(one.point, options),
+        "fresh": {
+            "seed": one.seed,
+            "leak": one.leak.to_json() if one.leak else None,
+            "cost": one.cost.to_json() if one.cost else None,
+        },
     }
 
 
@@ -165,11 +177,14 @@ def _page(answer: Answer, options: TuneOptions, command: str) -> Iterator[str]:
     )
 
 
-def _fresh(one: Confirmed, options: TuneOptions) -> str:
-    return (
-        f"advantage {say_leak(one.leak, options)}, accuracy {wording.share(one.cost.accuracy)}, "
-        f"loss {100 * one.cost.loss:.1f} points"
-    )
+def _fresh(one: Confirmed | Missed, options: TuneOptions) -> str:
+    said = []
+    if one.leak:
+        said.append(f"advantage {say_leak(one.leak, options)}")
+    if one.cost:
+        said.append(f"accuracy {wording.share(one.cost.accuracy)}")
+        said.append(f"loss {100 * one.cost.loss:.1f} points")
+    return ", ".join(said)
 
 
 def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:

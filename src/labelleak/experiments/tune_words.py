@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
 from labelleak.experiments.leaks import Leak
-from labelleak.experiments.tune import Answer, Confirmed, is_readable
+from labelleak.experiments.tune_answers import Answer, Confirmed, is_readable
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.report import wording
 from labelleak.report.defense_words import uncovered

@@ -12,7 +12,8 @@ import numpy as np
 from labelleak.batch_size import BatchSize, MeanPosterior, estimate_batch_size
 from labelleak.battery import Battery, make_records
 from labelleak.counts import Ints
-from labelleak.experiments.audit import Progress, provenance
+from labelleak.experiments.audit import Progress
+from labelleak.experiments.audited_model import provenance
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, build, plan_audit, view_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -121,7 +121,57 @@ def train_locally(
     >>> sorted(after), torch.equal(after["weight"], model.weight)
     (['bias', 'weight'], False)
     """
-    module = copy.deepcopy(model)
+    return _train(copy.deepcopy(model), data, batches, training, seed)
+
+
+@dataclass(eq=False)
+class Apprentice:
+    """Trains client after client on one copy of the model, made once and set back for each.
+
+    As `train_locally`, which copies the model every time: for small models that is half the work.
+
+    >>> model, taught = nn.Linear(3, 2), Apprentice()
+    >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
+    >>> how = LocalTraining(lr=0.1)
+    >>> after = [taught.train(model, data, np.array([[0, 1]]), how) for _ in range(2)]
+    >>> torch.equal(after[0]["weight"], after[1]["weight"])
+    True
+    """
+
+    _copy: nn.Module | None = None
+
+    def train(
+        self,
+        model: nn.Module,
+        data: LabelledData,
+        batches: Sequence[Ints] | Ints,
+        training: LocalTraining,
+        *,
+        seed: int = 0,
+    ) -> dict[str, Tensor]:
+        """Take local steps from a model, always of the same architecture; see `train_locally`."""
+        if self._copy is None:
+            self._copy = copy.deepcopy(model)
+        with torch.no_grad():
+            for own, sent in zip(_tensors(self._copy), _tensors(model), strict=True):
+                own.copy_(sent)
+        after = _train(self._copy, data, batches, training, seed)
+        return {name: value.clone() for name, value in after.items()}
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _train(
+    module: nn.Module,
+    data: LabelledData,
+    batches: Sequence[Ints] | Ints,
+    training: LocalTraining,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Train a module in place; the state dict that is returned shares its memory."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     start = [one.detach().clone() for one in trained] if training.proximal else []
     optimiser, criterion = make_optimiser(trained, training), make_loss(training)
@@ -202,6 +252,7 @@ def _fill_steps(samples: Ints, size: int, steps: int, rng: np.random.Generator) 
 
 
 __all__ = [
+    "Apprentice",
     "Update",
     "consumed_labels",
     "draw_steps",

@@ -17,13 +17,7 @@ from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.aggregation import average_states, server_step
-from labelleak.simulation.client import (
-    Last,
-    Update,
-    consumed_labels,
-    draw_steps,
-    train_locally,
-)
+from labelleak.simulation.client import Apprentice, Last, Update, consumed_labels, draw_steps
 from labelleak.simulation.training import accuracy
 
 # (client, model that was sent, data, indices of each step, training, seed) -> weights to share.
@@ -181,13 +175,14 @@ def run_rounds(
     current = copy.deepcopy(model)
     trained = frozenset(name for name, one in current.named_parameters() if one.requires_grad)
     velocity: dict[str, Tensor] = {}
+    serve = train or _plainly(Apprentice())
     for number in range(1, how.rounds + 1):
         sent = {name: value.detach().clone() for name, value in current.state_dict().items()}
         due = how.evaluate_every and (number - 1) % how.evaluate_every == 0
         measured = accuracy(current, test) if test is not None and due else None
         chosen = sample_clients(len(parts), how.per_round, stream(seed, "sampling", number))
         clients = tuple(
-            _serve(current, sent, data, parts[client], how, (seed, number, client), train)
+            _serve(current, sent, data, parts[client], how, (seed, number, client), serve)
             for client in chosen
         )
         weights = [c.num_labels if how.aggregation == "fedsgd" else c.samples for c in clients]
@@ -221,6 +216,12 @@ def sample_clients(clients: int, per_round: float | int, rng: np.random.Generato
     return sorted(int(one) for one in rng.choice(clients, number, replace=False))
 
 
+def _plainly(taught: Apprentice) -> ClientTraining:
+    return lambda _, model, data, steps, training, seed: taught.train(
+        model, data, steps, training, seed=seed
+    )
+
+
 def _serve(
     model: nn.Module,
     sent: Mapping[str, Tensor],
@@ -228,7 +229,7 @@ def _serve(
     own: Ints,
     how: Federation,
     who: tuple[int, int, int],
-    train: ClientTraining | None,
+    train: ClientTraining,
 ) -> ClientRound:
     """Let one client take its local steps."""
     seed, number, client = who
@@ -242,10 +243,7 @@ def _serve(
     )
     training = replace(how.training, local_steps=len(steps), batch_size=len(steps[0]))
     draw = whole_number(seed, "client", number, client)
-    if train is None:
-        after = train_locally(model, data, steps, training, seed=draw)
-    else:
-        after = train(client, model, data, steps, training, draw)
+    after = train(client, model, data, steps, training, draw)
     update = Update(sent, after)
     return ClientRound(client, update, consumed_labels(data, steps), training, len(own))
 

@@ -59,9 +59,14 @@ def defended_gradients(
     """
     rng = stream(seed, "defense", defense.label)
     if not full and defense.sees is not Sees.UPDATE and model.is_per_sample(data.inputs):
-        table = _table(model, data, as_part(defense), table)
+        chain, places = as_part(defense), batches
+        if is_costly(chain):
+            used, places = np.unique(batches, return_inverse=True)
+            places = places.reshape(batches.shape)
+            data, table = _rows(data, table, torch.from_numpy(used))
+        table = altered_table(model, data, chain, table)
         if table is not None:
-            update = _finished(as_part(defense), _of(table.gradients(batches), model), batches, rng)
+            update = _finished(chain, _of(table.gradients(places), model), batches, rng)
             return observe(defense.apply(update, rng)[0], model, batches)
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
@@ -88,11 +93,31 @@ def _raw(
     return _of(autograd_gradients(model, data, batches, seed=own, full=wide), model)
 
 
-def _table(
-    model: WhiteBox, data: LabelledData, defense: Part, table: HeadTable | None
+def training_changes(defense: Part) -> list[TrainingChange]:
+    """Give the parts of a defense that change how a client computes its gradient."""
+    return [part for part in defense.parts if isinstance(part, TrainingChange)]
+
+
+def is_costly(defense: Part) -> bool:
+    """Tell whether samples are altered one by one at a cost, and by one part alone."""
+    return [change.is_costly for change in training_changes(defense)] == [True]
+
+
+def _rows(
+    data: LabelledData, table: HeadTable | None, used: Tensor
+) -> tuple[LabelledData, HeadTable | None]:
+    """Keep some samples, and their rows of the table."""
+    some = LabelledData(data.inputs[used], data.labels[used])
+    if table is None:
+        return some, None
+    return some, HeadTable(table.inputs[used], table.errors[used], table.has_bias)
+
+
+def altered_table(
+    model: WhiteBox, data: LabelledData, defense: Part, table: HeadTable | None = None
 ) -> HeadTable | None:
     """Give the head table as training-time defenses change it, or None where they cannot."""
-    changes = [part for part in defense.parts if isinstance(part, TrainingChange)]
+    changes = training_changes(defense)
     if len(changes) > 1:
         return None
     table = table or HeadTable.build(model, data)
@@ -107,9 +132,8 @@ def _table(
 def _finished(
     defense: Part, update: Update, batches: np.ndarray, rng: np.random.Generator
 ) -> Update:
-    for part in defense.parts:
-        if isinstance(part, TrainingChange):
-            update = part.finish(update, batches.shape[1], rng)
+    for change in training_changes(defense):
+        update = change.finish(update, batches.shape[1], rng)
     return update
 
 
@@ -218,4 +242,12 @@ def moved_by(before: Mapping[str, Tensor], sent: Update, *, unit: float = 1.0) -
     return shared
 
 
-__all__ = ["defend_update", "defended_gradients", "moved_by", "movement", "observe"]
+__all__ = [
+    "altered_table",
+    "defend_update",
+    "defended_gradients",
+    "is_costly",
+    "moved_by",
+    "movement",
+    "observe",
+]

@@ -15,7 +15,7 @@ from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.seeding import stream
-from labelleak.simulation.client import train_locally
+from labelleak.simulation.client import Apprentice
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.training import accuracy
@@ -50,6 +50,7 @@ class DefendedClients:
     sent_bytes: list[float] = field(default_factory=list)
     plain_seconds: float = 0.0
     seconds: float = 0.0
+    _taught: Apprentice = field(default_factory=Apprentice)
 
     def train(
         self,
@@ -69,7 +70,7 @@ class DefendedClients:
             stacked = np.stack(steps)
             after = train_defended(white, data, stacked, training, self.defense, seed=seed)
         else:
-            after = train_locally(started, data, steps, training, seed=seed)
+            after = self._taught.train(started, data, steps, training, seed=seed)
         trained = time.perf_counter()
         sent, shared = self._share(client, before, after, training, seed, model)
         end = time.perf_counter()
@@ -77,7 +78,7 @@ class DefendedClients:
             self._note_times(trained - begin, end - begin)
         elif len(self.sent_bytes) % _TIMED == 0:
             again = time.perf_counter()
-            train_locally(started, data, steps, training, seed=seed)
+            self._taught.train(started, data, steps, training, seed=seed)
             self._note_times(time.perf_counter() - again, end - begin)
         self.sent_bytes.append(wire_bytes(self.defense, sent))
         return shared

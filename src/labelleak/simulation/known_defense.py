@@ -9,7 +9,10 @@ from hashlib import sha256
 import numpy as np
 import torch
 
+from labelleak.defenses import as_part
 from labelleak.interfaces import Defense, LabelledData
+from labelleak.observation import Observation
+from labelleak.simulation.defended import altered_table, is_costly
 from labelleak.simulation.gradients import HeadTable
 from labelleak.updates import Memory, Sees, Update
 from labelleak.white_box import WhiteBox
@@ -64,10 +67,57 @@ class Gradients:
             return defense.gradients(model, batches, rng, full=full)
         everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
         places = np.arange(len(everything)).reshape(len(batches), -1)
-        seen = HeadTable.build(model, everything).gradients(places)
-        empty = Update({}, model.head)
-        tensors = {empty.head_weight: seen.weight, empty.head_bias: seen.bias}
-        return Update({name: t for name, t in tensors.items() if t is not None}, model.head)
+        return _update(HeadTable.build(model, everything).gradients(places), model)
+
+
+@dataclass(eq=False)
+class Samples:
+    """Head inputs and errors of samples of one unchanging model under a costly defense.
+
+    Attributes:
+        kept: those of every sample that was met, by its name.
+    """
+
+    kept: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def of(
+        self, defense: Defense, model: WhiteBox, batches: Sequence[LabelledData]
+    ) -> Update | None:
+        """Put batches together, each sample altered at most once; None where that is not exact."""
+        inputs = torch.cat([batch.inputs for batch in batches])
+        if not is_costly(as_part(defense)) or not model.is_per_sample(inputs):
+            return None
+        data = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
+        keys = _keys(data)
+        self._alter(defense, model, data, keys)
+        order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        rows = [self.kept[key] for key in order]
+        bias = model.head_module.bias
+        table = HeadTable(
+            torch.stack([h for h, _ in rows]),
+            torch.stack([error for _, error in rows]),
+            bias is not None and bias.requires_grad,
+        )
+        places = np.array([order[key] for key in keys]).reshape(len(batches), -1)
+        return _update(table.gradients(places), model)
+
+    def _alter(
+        self, defense: Defense, model: WhiteBox, data: LabelledData, keys: Sequence[bytes]
+    ) -> None:
+        new = {key: place for place, key in enumerate(keys) if key not in self.kept}
+        if new:
+            picks = torch.tensor(list(new.values()))
+            some = LabelledData(data.inputs[picks], data.labels[picks])
+            table = altered_table(model, some, as_part(defense))
+            assert table is not None  # a costly change always gives one
+            rows = zip(table.inputs, table.errors, strict=True)
+            self.kept.update(zip(new, rows, strict=True))
+
+
+def _keys(data: LabelledData) -> list[bytes]:
+    """Name each sample by its label and all that it holds."""
+    rows = zip(data.inputs.numpy(), data.labels.tolist(), strict=True)
+    return [sha256(row.tobytes()).digest() + label.to_bytes(8, "big") for row, label in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +130,7 @@ class KnownDefense:
     Attributes:
         defense: what the client does.
         plain: the gradients, for this model only.
+        samples: what a costly training-time defense made of samples, for this model only.
 
     >>> from labelleak.defenses import parse_defense
     >>> known = KnownDefense(parse_defense("prune:0.8"), Gradients())
@@ -89,6 +140,7 @@ class KnownDefense:
 
     defense: Defense
     plain: Gradients
+    samples: Samples = field(default_factory=Samples)
 
     @property
     def label(self) -> str:
@@ -115,7 +167,8 @@ class KnownDefense:
     ) -> Update:
         """Give each batch's gradient as the client computes it."""
         if self.changes_training:
-            return self.defense.gradients(model, batches, rng, full=full)
+            found = None if full else self.samples.of(self.defense, model, batches)
+            return found or self.defense.gradients(model, batches, rng, full=full)
         return self.plain.of(self.defense, model, batches, rng, full)
 
     def apply(
@@ -123,6 +176,12 @@ class KnownDefense:
     ) -> tuple[Update, Memory | None]:
         """Apply the defense."""
         return self.defense.apply(update, rng, memory)
+
+
+def _update(seen: Observation, model: WhiteBox) -> Update:
+    empty = Update({}, model.head)
+    tensors = {empty.head_weight: seen.weight, empty.head_bias: seen.bias}
+    return Update({name: t for name, t in tensors.items() if t is not None}, model.head)
 
 
 def _name(batches: Sequence[LabelledData]) -> str:
@@ -139,4 +198,4 @@ def _bytes(update: Update) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in update.tensors.values())
 
 
-__all__ = ["Gradients", "KnownDefense"]
+__all__ = ["Gradients", "KnownDefense", "Samples"]

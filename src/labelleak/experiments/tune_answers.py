@@ -1,0 +1,123 @@
+"""What a search for a defense gives: points, confirmed settings, the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labelleak.defenses import parse_defense
+from labelleak.experiments.leaks import Leak
+from labelleak.experiments.measurements import MeanCost
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One defense with what was measured of it.
+
+    Attributes:
+        label: its text form.
+        family: the family that it is of.
+        leak: what the strongest attacker gained.
+        cost: what it costs; None where it was not trained with.
+        readable: whether anything of the head is shared. If not, these attackers have nothing to
+            read: an advantage of 0 then says nothing of the layers that are shared.
+    """
+
+    label: str
+    family: str
+    leak: Leak
+    cost: MeanCost | None = None
+    readable: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmed:
+    """A setting with what it did in the search and on fresh seeds.
+
+    Attributes:
+        point: as the search measured it.
+        leak: on seeds that the search never saw, to attackers who know the defense too.
+        without: the leak without a defense, on the same seeds.
+        cost: on seeds that the search never saw.
+        seed: seed of that audit.
+    """
+
+    point: Point
+    leak: Leak
+    without: Leak
+    cost: MeanCost
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Missed:
+    """A setting that held in the search and not on fresh seeds.
+
+    Attributes:
+        point: as the search measured it.
+        leak: on fresh seeds; None where its cost had missed already.
+        cost: on fresh seeds; None where its leak had missed already.
+        seed: seed of that audit.
+    """
+
+    point: Point
+    leak: Leak | None
+    cost: MeanCost | None
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        baseline: no defense.
+        points: every defense that was measured.
+        recommended: the setting that holds on fresh seeds; None where none does.
+        missed: settings that held in the search and missed on fresh seeds.
+        closest: the best found where nothing holds.
+        grid: the best of a plain grid, likewise confirmed; None where no grid was asked for, or
+            none of its points holds.
+        grid_points: points of that grid; 0 without one.
+    """
+
+    baseline: Point
+    points: tuple[Point, ...]
+    recommended: Confirmed | None
+    missed: tuple[Missed, ...] = ()
+    closest: Point | None = None
+    grid: Confirmed | None = None
+    grid_points: int = 0
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The points that no other one beats in both leakage and accuracy, least leakage first."""
+        return pareto_front([self.baseline, *self.points])
+
+
+def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Keep those that no other beats in both; only what was trained with and can be read counts.
+
+    >>> pareto_front([])
+    ()
+    """
+    known = [(p.leak.bound, -p.cost.accuracy, p) for p in points if p.cost and p.readable]
+    kept: list[Point] = []
+    best = float("inf")
+    for _, lost, point in sorted(known, key=lambda one: one[:2]):
+        if lost < best:
+            kept.append(point)
+            best = lost
+    return tuple(kept)
+
+
+def is_readable(label: str) -> bool:
+    """Tell whether a defense shares anything of the head.
+
+    >>> is_readable("withhold:bias"), is_readable("gaussian:1|withhold:head")
+    (True, False)
+    """
+    return all(part.label != "withhold:head" for part in parse_defense(label).parts)
+
+
+__all__ = ["Answer", "Confirmed", "Missed", "Point", "is_readable", "pareto_front"]
