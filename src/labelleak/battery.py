@@ -57,7 +57,7 @@ RULES = (
 STANDARD = (*RULES, "shadow")
 
 # These solve a system of K classes for every trial; above so many classes they must be named.
-COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression", "shadow"})
+COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression"})
 MANY_CLASSES = 256
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar, Literal, Protocol
@@ -151,6 +151,27 @@ class Defense(Protocol):
         ...
 
 
+class Notebook(Protocol):
+    """Where an attack keeps what it learnt at some cost, for another time with the same knowledge.
+
+    The key is a fingerprint of all that the answer depends on, so what is found under it is to the
+    last bit what would be learnt anew. An attack sees no more of where it is kept.
+    """
+
+    def recall(self, what: str, key: str) -> Mapping[str, Tensor] | None:
+        """Give what was noted under a key; None if nothing was, and it is about to be learnt.
+
+        Args:
+            what: what it is, in words for whoever waits.
+            key: the fingerprint.
+        """
+        ...
+
+    def note(self, key: str, learnt: Mapping[str, Tensor]) -> None:
+        """Keep what was learnt."""
+        ...
+
+
 _UNIFORM = UniformPrior()
 
 
@@ -165,6 +186,7 @@ class Knowledge:
         prior: how label counts are distributed before the update is seen.
         training: how the client trained.
         defense: what the client does to its update before it is shared.
+        notebook: where attacks keep what they learn; no knowledge of its own.
     """
 
     model: WhiteBox | None = None
@@ -173,6 +195,7 @@ class Knowledge:
     prior: Prior = _UNIFORM
     training: LocalTraining | None = None
     defense: Defense | None = None
+    notebook: Notebook | None = None
 
     def granted(self, needs: frozenset[Need]) -> Knowledge:
         """Keep only what an attack with these needs may see."""
@@ -303,6 +326,7 @@ __all__ = [
     "LabelledData",
     "LocalTraining",
     "Need",
+    "Notebook",
     "Prepared",
     "prepare",
     "refuse_observation",

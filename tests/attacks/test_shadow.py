@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from contract import scenarios
-from labelleak.attacks import Shadow
+from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.shadow import expected_success
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior
 from labelleak.counts import best_counts
+from labelleak.defenses import Chain, GaussianNoise
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, prepare
+from labelleak.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.intervals import bootstrap_mean
 from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
@@ -199,6 +200,71 @@ def test_the_posterior_is_calibrated_on_fresh_examples(noisy):
         if (bins == b).any()
     ]
     assert sum(gaps) < 0.02
+
+
+@pytest.mark.parametrize(("classes", "total"), [(20, 6), (20, 1), (4, 16), (6, 6)])
+def test_presence_first_takes_the_same_pairs_as_looking_at_all(classes, total):
+    counts = draw_counts(300, total, classes, rng(0))
+    shown = torch.from_numpy(counts + 0.7 * rng(1).standard_normal(counts.shape))[..., None]
+    posterior = CountPosterior.fit(shown, counts, total, epochs=2, rng=rng(2), width=16)
+    order = rng(3).permutation(classes)
+    found, told, present = posterior.best(shown[:50], order)
+    tails = posterior.tails(shown[:50])[:, order]
+    assert (found == best_counts(tails, total)).all()
+    assert np.allclose(told, expected_success(tails, found))
+    assert np.array_equal(present, tails[..., 0])
+
+
+def test_a_packed_posterior_answers_to_the_last_bit_alike(noisy):
+    posterior, features, _ = noisy
+    packed = posterior.pack()
+    again = CountPosterior.unpack(packed, 16)
+    assert np.array_equal(again.tails(features[:99]), posterior.tails(features[:99]))
+    for name, wrong in (("classes", None), ("middle", torch.ones(7)), ("net.last.bias", None)):
+        broken = {key: value for key, value in packed.items() if key != name}
+        if wrong is not None:
+            broken[name] = wrong
+        with pytest.raises(BadInput, match="posterior"):
+            CountPosterior.unpack(broken, 16)
+
+
+class Diary:
+    """A notebook that remembers what it was asked."""
+
+    def __init__(self):
+        self.asked, self.held = [], {}
+
+    def recall(self, what, key):
+        self.asked.append((what, key))
+        return self.held.get(key)
+
+    def note(self, key, learnt):
+        self.held[key] = learnt
+
+
+def test_notes_answer_alike_and_are_told_apart_by_all_that_a_fit_depends_on():
+    scenario, diary = scenarios.all_scenarios()[0], Diary()
+    attack = AdaptiveShadow(batches=40, epochs=1)
+
+    def answer(notes=diary, seed=0, attack=attack, **changed):
+        known = scenarios.replace(scenario.known, notebook=notes, **changed)
+        return prepare(attack, known, 5, rng(seed))(scenario.observation)
+
+    first, again, without = answer(), answer(), answer(notes=None)
+    assert len(diary.held) == 1
+    assert diary.asked[0] == diary.asked[1]
+    assert "N = 8" in diary.asked[0][0]
+    assert np.array_equal(first.scores, without.scores)
+    assert np.array_equal(again.scores, without.scores)
+    other = scenarios.train(scenarios.network(), scenarios.blobs(5, rows=8, seed=7), 2)
+    answer(seed=1)
+    answer(attack=AdaptiveShadow(batches=41, epochs=1))
+    answer(attack=Shadow(batches=40, epochs=1))
+    answer(defense=Chain((GaussianNoise(0.1),)))
+    answer(training=LocalTraining(lr=0.3, batch_size=8))
+    answer(auxiliary=scenarios.blobs(5, rows=9))
+    answer(model=WhiteBox(other, "2"))
+    assert len(diary.held) == 8
 
 
 def test_expected_success_is_what_comes(noisy):

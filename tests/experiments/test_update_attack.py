@@ -243,6 +243,25 @@ def test_the_command_reads_other_formats(tmp_path, monkeypatch, capsys, kind):
     assert json.loads(out)["results"][0]["counts"] == list(direct.results[0].counts)
 
 
+def test_what_was_learnt_is_kept_and_learning_is_told(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "caught"
+    command(monkeypatch, capsys, "capture", "--out", out, "--model", "mlp", "--batch-size", 4)
+    given = ("--gradient", out / "gradient.safetensors", "--batch-size", 4, "--model", "mlp")
+    more = ("--weights", out / "before.safetensors", "--auxiliary", "digits", "--json")
+    answers, told = [], []
+    for _ in range(2):
+        argv = ["attack", *given, *more, "--attacks", "shadow", "--learnt", tmp_path / "learnt"]
+        monkeypatch.setattr(sys, "argv", ["labelleak", *map(str, argv)])
+        assert main() in (0, None)
+        said = capsys.readouterr()
+        told.append(said.err)
+        (result,) = json.loads(said.out)["results"]
+        answers.append({key: value for key, value in result.items() if key != "seconds"})
+    assert told[0].startswith("shadow: learning from batches of its own, N = 4")
+    assert told[1] == ""
+    assert answers[0] == answers[1]
+
+
 def test_capture_then_attack(tmp_path, monkeypatch, capsys):
     out = tmp_path / "caught"
     said = command(

@@ -13,7 +13,7 @@ SOURCE = Path(labelleak.__file__).parent
 # A module may import from its own floor's lower neighbours and from the floors below.
 FLOORS = [
     {"errors"},
-    {"whole_files", "seeding"},
+    {"whole_files", "seeding", "fingerprints"},
     {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
     {"priors"},
     {"interfaces", "score", "report"},

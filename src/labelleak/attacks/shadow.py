@@ -12,16 +12,19 @@ from torch import Tensor
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
-from labelleak.attacks.shadow_posterior import CountPosterior
-from labelleak.counts import Floats, best_counts
+from labelleak.attacks.shadow_posterior import CountPosterior, expected_success
+from labelleak.counts import Floats
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.fingerprints import fingerprint_tensors
+from labelleak.interfaces import Estimate, Knowledge, Need, Notebook, Prepared, samples
 from labelleak.observation import Observation
 from labelleak.seeding import stream
 from labelleak.white_box import HeadPass
 
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
+# Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
+_EDITION = 2
 # Shadows that are trained one by one are fewer by this.
 _SLOWER = 8
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
@@ -122,6 +125,7 @@ class ShadowPosterior:
         labels: their classes in that order.
         seed: of everything drawn for a fit.
         source: what passes shadows through training and defense; None for one plain step.
+        notebook: where fits are kept for another time, if anywhere.
         fitted: what was learnt so far, by N and by whether a bias is seen.
     """
 
@@ -133,6 +137,7 @@ class ShadowPosterior:
     labels: Tensor
     seed: int
     source: ShadowClient | None = None
+    notebook: Notebook | None = None
     fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
 
     @classmethod
@@ -153,23 +158,23 @@ class ShadowPosterior:
         shown = HeadPass(inputs, logits, logits)
         bank = Bank.of(shown, labels, Head.of(known.model, order), rng)
         features = ClassFeatures.measure(shown, labels, attack.groups)
-        return cls(attack, order, features, bank, shown, labels, int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        notebook = known.notebook
+        return cls(attack, order, features, bank, shown, labels, seed, notebook=notebook)
 
     def __call__(self, observation: Observation) -> Estimate:
         """Give the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
         measured, posterior = self._measure(observation), self._posterior(observation)
-        size = max(1, _SLICE_ENTRIES // (measured.shape[1] * posterior.total))
-        counts, present, told = [], [], []
-        for part in torch.split(measured, size):
-            tails = posterior.tails(part)[:, torch.argsort(self.order).numpy()]
-            counts.append(best_counts(tails, posterior.total))
-            present.append(tails[..., 0])
-            told.append(expected_success(tails, counts[-1]))
+        order = torch.argsort(self.order).numpy()
+        few = min(measured.shape[1], posterior.total)
+        size = max(1, _SLICE_ENTRIES // (few * posterior.total + 64 * measured.shape[1]))
+        found = [posterior.best(part, order) for part in torch.split(measured, size)]
+        counts, told, present = (np.concatenate(column) for column in zip(*found, strict=True))
         shape = (*observation.trials, measured.shape[1])
         return Estimate(
-            np.concatenate(counts).reshape(shape),
-            np.concatenate(present).reshape(shape),
-            expected_asr=np.concatenate(told).reshape(observation.trials),
+            counts.reshape(shape),
+            present.reshape(shape),
+            expected_asr=told.reshape(observation.trials),
         )
 
     def tails(self, observation: Observation) -> Floats:
@@ -191,8 +196,45 @@ class ShadowPosterior:
     def _posterior(self, observation: Observation) -> CountPosterior:
         key = samples(observation), observation.bias is not None
         if key not in self.fitted:
-            self.fitted[key] = self._fit(*key)
+            self.fitted[key] = self._learn(*key)
         return self.fitted[key]
+
+    def _learn(self, total: int, has_bias: bool) -> CountPosterior:
+        """Fit, or take what was fitted under the same fingerprint before."""
+        if self.notebook is None:
+            return self._fit(total, has_bias)
+        what = f"{self.attack.name}: learning from batches of its own, N = {total}"
+        key = self._fingerprint(total, has_bias)
+        noted = self.notebook.recall(what, key)
+        if noted is not None:
+            return CountPosterior.unpack(noted, total)
+        learnt = self._fit(total, has_bias)
+        self.notebook.note(key, learnt.pack())
+        return learnt
+
+    def _fingerprint(self, total: int, has_bias: bool) -> str:
+        """Hash all that a fit depends on."""
+        client = "" if self.source is None else self.source.fingerprint()
+        purpose = (
+            _EDITION,
+            str(torch.__version__),
+            self.attack,
+            self.seed,
+            total,
+            has_bias,
+            client,
+        )
+        table = self.bank.table
+        return fingerprint_tensors(
+            [
+                (repr(purpose), self.order),
+                ("inputs", self.shown.inputs),
+                ("logits", self.shown.logits),
+                ("labels", self.labels),
+                ("copies", table.inputs),
+                ("errors", table.errors),
+            ]
+        )
 
     def _fit(self, total: int, has_bias: bool) -> CountPosterior:
         rng = stream(self.seed, "shadow", total, has_bias)
@@ -214,20 +256,6 @@ class ShadowPosterior:
         return CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )
-
-
-def expected_success(tails: Floats, counts: np.ndarray) -> Floats:
-    """Give the ASR that a posterior expects of guessed counts: ``sum_i sum_{k<=g_i} P / N``.
-
-    Args:
-        tails: P(c_i >= k) for k = 1 .. N, ``*R x K x N``.
-        counts: the guess g, ``*R x K``.
-
-    >>> expected_success(np.array([[0.9, 0.5], [0.5, 0.1]]), np.array([2, 0])).item()
-    0.7
-    """
-    taken = np.arange(tails.shape[-1]) < counts[..., None]
-    return np.asarray(np.where(taken, tails, 0.0).sum(axis=(-2, -1)) / tails.shape[-1])
 
 
 __all__ = ["AdaptiveShadow", "Shadow", "ShadowPosterior", "expected_success"]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from labelleak.attacks.shadow_batches import Bank
 from labelleak.counts import Ints
+from labelleak.fingerprints import fingerprint_tensors
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
@@ -71,6 +72,14 @@ class ShadowClient:
         assert seen.weight is not None
         bias = None if seen.bias is None else seen.bias[:, self.order]
         return Observation(seen.weight[:, self.order], bias)
+
+    def fingerprint(self) -> str:
+        """Tell apart clients whose shadows differ: by model, data, training and defense."""
+        state = self.model.module.state_dict()
+        how = f"{self.training!r} {self.defense.label} {self.model.module.training}"
+        own = [(how, self.data.inputs), ("labels", self.data.labels)]
+        tensors = [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
+        return fingerprint_tensors([*own, *tensors])
 
     @property
     def _wide(self) -> bool:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelleak.counts import Floats, Ints
+from labelleak.counts import Floats, Ints, best_counts, smallest
+from labelleak.errors import BadInput
 from labelleak.seeding import torch_seeded
 
 PARTS = 3
 # Rows (classes of batches) in one step of training, within these numbers of batches.
 _ROWS, _FEWEST, _MOST = 640, 4, 64
+# Fields of the posterior that are kept beside its network.
+_LEARNT = ("middle", "size", "lowest", "highest", "classes")
 _LR, _DECAY, _STEEPEST = 3e-3, 1e-4, 1.0
 
 
@@ -64,6 +68,7 @@ class CountPosterior:
         size: their standard deviation.
         lowest: the least of each feature that an example had.
         highest: the greatest.
+        classes: K.
         total: N.
     """
 
@@ -72,6 +77,7 @@ class CountPosterior:
     size: Tensor
     lowest: Tensor
     highest: Tensor
+    classes: Tensor
     total: int
 
     @classmethod
@@ -98,28 +104,104 @@ class CountPosterior:
         middle = features.mean(dim=(0, 1))
         size = features.std(dim=(0, 1)) + 1e-6
         lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
-        spread = math.sqrt(max(total / counts.shape[1], 1.0))
+        classes = counts.shape[1]
         with torch_seeded(int(rng.integers(2**31))):
-            net = CountNet(features.shape[-1], width, spread)
-        posterior = cls(net, middle, size, lowest, highest, total)
+            net = CountNet(features.shape[-1], width, _spread(total, classes))
+        posterior = cls(net, middle, size, lowest, highest, torch.tensor(classes), total)
         _train(net, posterior._scaled(features), torch.from_numpy(counts), total, epochs, rng)
         return posterior
 
+    def pack(self) -> dict[str, Tensor]:
+        """Give everything that was learnt as tensors by name; `unpack` is the reverse."""
+        own = {name: getattr(self, name) for name in _LEARNT}
+        return {**own, **{f"net.{name}": value for name, value in self.net.state_dict().items()}}
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Tensor], total: int) -> CountPosterior:
+        """Make a posterior of what `pack` gave; its answers are the same to the last bit.
+
+        Raises:
+            BadInput: if it is not what `pack` gave.
+        """
+        try:
+            width, features = packed["net.first.weight"].shape
+            with torch_seeded(0):  # its first weights are written over
+                net = CountNet(features // 2, width, _spread(total, int(packed["classes"])))
+            parts = {k.removeprefix("net."): v for k, v in packed.items() if k.startswith("net.")}
+            net.load_state_dict(parts)
+            own = {name: packed[name] for name in _LEARNT}
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise BadInput(f"this is no posterior of counts: {error}") from error
+        if any(own[name].shape != (features // 2,) for name in _LEARNT[:-1]):
+            raise BadInput("this posterior's features do not fit its network")
+        return cls(net, total=total, **own)
+
     def tails(self, features: Tensor) -> Floats:
         """Give P(c_i >= k) for k = 1 .. N, ``T x K x N``; it falls with k by construction."""
-        steps = torch.sqrt(torch.arange(1, self.total + 1) - 0.5)
         with torch.no_grad():
-            centres, inverse, weights = self.net(self._scaled(features))
-            chances = torch.zeros(*centres.shape[:-1], self.total)
-            for part in range(PARTS):
-                height = (centres[..., part, None] - steps) * inverse[..., part, None]
-                chances += weights[..., part, None] * torch.sigmoid(height)
-        return np.asarray(chances.double().numpy())
+            return _tails(self.net(self._scaled(features)), self.total)
+
+    def best(self, features: Tensor, order: Ints) -> tuple[Ints, Floats, Floats]:
+        """Give the counts of the largest expected ASR, that ASR, and P(c_i >= 1).
+
+        Presence comes first: as chances fall with k, the N largest of all are those of the N
+        classes likeliest to be there, so the cost grows as K + N^2 and not as K N.
+
+        Args:
+            features: ``T x K x F``.
+            order: the classes in the order of the answers, which settles ties.
+        """
+        with torch.no_grad():
+            parts = tuple(
+                one[:, torch.from_numpy(order)] for one in self.net(self._scaled(features))
+            )
+            present = _tails(parts, 1)[..., 0]
+            trials, classes = present.shape
+            if classes > self.total:
+                likely = np.nonzero(smallest(-present, self.total))[1].reshape(trials, -1)
+                rows = torch.from_numpy(likely)[..., None].expand(-1, -1, PARTS)
+                parts = tuple(one.gather(1, rows) for one in parts)
+            else:
+                likely = np.broadcast_to(np.arange(classes), present.shape)
+            tails = _tails(parts, self.total)
+        own = best_counts(tails, self.total)
+        counts = np.zeros(present.shape, dtype=np.int64)
+        np.put_along_axis(counts, likely, own, axis=1)
+        return counts, expected_success(tails, own), present
 
     def _scaled(self, features: Tensor) -> Tensor:
         # What no example reached is held at the edge, so that it cannot run away.
         held = torch.minimum(torch.maximum(features, self.lowest), self.highest)
         return ((held - self.middle) / self.size).float()
+
+
+def expected_success(tails: Floats, counts: Ints) -> Floats:
+    """Give the ASR that a posterior expects of guessed counts: ``sum_i sum_{k<=g_i} P / N``.
+
+    Args:
+        tails: P(c_i >= k) for k = 1 .. N, ``*R x K x N``.
+        counts: the guess g, ``*R x K``.
+
+    >>> expected_success(np.array([[0.9, 0.5], [0.5, 0.1]]), np.array([2, 0])).item()
+    0.7
+    """
+    taken = np.arange(tails.shape[-1]) < counts[..., None]
+    return np.asarray(np.where(taken, tails, 0.0).sum(axis=(-2, -1)) / tails.shape[-1])
+
+
+def _tails(parts: tuple[Tensor, ...], most: int) -> Floats:
+    """P(c_i >= k) for k = 1 .. most, of mixtures of logistics of sqrt(c)."""
+    centres, inverse, weights = parts
+    steps = torch.sqrt(torch.arange(1, most + 1) - 0.5)
+    chances = torch.zeros(*centres.shape[:-1], most)
+    for part in range(PARTS):
+        height = (centres[..., part, None] - steps) * inverse[..., part, None]
+        chances += weights[..., part, None] * torch.sigmoid(height)
+    return np.asarray(chances.double().numpy())
+
+
+def _spread(total: int, classes: int) -> float:
+    return math.sqrt(max(total / classes, 1.0))
 
 
 def _train(
@@ -162,4 +244,4 @@ def _surprise(parts: tuple[Tensor, Tensor, Tensor], counts: Tensor, total: int) 
     return -torch.logsumexp(torch.log(weights + 1e-12) + mass, dim=-1).mean()
 
 
-__all__ = ["CountNet", "CountPosterior"]
+__all__ = ["CountNet", "CountPosterior", "expected_success"]

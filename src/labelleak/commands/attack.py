@@ -76,6 +76,10 @@ def attack(
     max_bytes: Annotated[
         int, typer.Option(help="Largest file that is read; 2 GiB unless said.", min=1)
     ] = 2 * 2**30,
+    learnt: Annotated[
+        Path | None,
+        typer.Option(help="Folder where the shadow attack keeps what it learns, to use it again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[
         Path | None, typer.Option(help="Append a record an attack here; needs --truth.")
@@ -87,6 +91,7 @@ def attack(
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
+    from labelleak.adapters.notebooks import KeptNotes
     from labelleak.experiments.update_attack import HowMade, ModelOptions, attack_update
     from labelleak.record import append_records
 
@@ -127,6 +132,7 @@ def attack(
         scheme=scheme,
         seed=seed,
         max_bytes=max_bytes,
+        notebook=KeptNotes(learnt, _tell),
     )
     if save is not None:
         command = shlex.join(["labelleak", *sys.argv[1:]])
@@ -135,6 +141,11 @@ def attack(
         print(json.dumps(report.to_json(), allow_nan=False))
     else:
         _show(report, save)
+
+
+def _tell(what: str) -> None:
+    if what:
+        print(f"{what} ...", file=sys.stderr)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,10 +106,15 @@ def audit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop another audit that lies in --out.")
     ] = False,
+    learnt: Annotated[
+        Path | None,
+        typer.Option(help="Folder where the shadow attack keeps what it learns, to use it again."),
+    ] = None,
 ) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
+    from labelleak.adapters.notebooks import KeptNotes
     from labelleak.experiments.audit import open_journal, run_plan
     from labelleak.experiments.options import check_options
     from labelleak.experiments.plan import plan_audit
@@ -154,7 +160,8 @@ def audit(
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,
     ):
-        run_plan(plan, journal=journal, progress=advance)
+        notes = KeptNotes(learnt, advance.tell)
+        run_plan(replace(plan, notebook=notes), journal=journal, progress=advance)
     _conclude(journal.records, out / "report.html")
 
 

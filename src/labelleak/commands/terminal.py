@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,25 @@ import typer
 INTERRUPTED = 130
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A progress bar: call it with done and total, or tell it what takes long just now."""
+
+    advance: Callable[[int, int], None]
+    describe: Callable[[str], None]
+    what: str
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move on."""
+        self.advance(done, total)
+
+    def tell(self, doing: str) -> None:
+        """Say what is being done, or again what the bar is of when given nothing."""
+        self.describe(doing or self.what)
+
+
 @contextmanager
-def progress_bar(what: str, unit: str = "models") -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, unit: str = "models") -> Iterator[Bar]:
     """Show a bar with the time left on standard error; the body calls it with done and total."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,7 +45,11 @@ def progress_bar(what: str, unit: str = "models") -> Iterator[Callable[[int, int
     ]
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=1)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Bar(
+            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda doing: bar.update(task, description=doing),
+            what,
+        )
 
 
 @contextmanager

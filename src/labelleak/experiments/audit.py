@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 import labelleak
+from labelleak.adapters.notebooks import KeptNotes
 from labelleak.experiments.audited_model import audit_model
 from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
@@ -107,6 +108,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    learnt: str | os.PathLike[str] | None = None,
     **choices: Any,
 ) -> Audit:
     """Measure how many labels of a batch its shared gradient gives away.
@@ -122,6 +124,8 @@ def audit(
             the records in memory.
         overwrite: drop another audit that lies in that folder.
         progress: called with cells done and cells in all.
+        learnt: folder where the shadow attack keeps what it learns, to use it again in another
+            audit of the same models, data, seed and options; the records are the same.
         choices: the other fields of `AuditOptions`: batch_sizes, schemes, attacks, trials,
             initialisations, training_steps, seed, ...
 
@@ -147,6 +151,8 @@ def audit(
         module=model if isinstance(model, nn.Module) else None,
         command=_call(options, given=isinstance(model, nn.Module)),
     )
+    if learnt is not None:
+        plan = replace(plan, notebook=KeptNotes(Path(learnt)))
     told = progress or (lambda done, total: None)
     if out is None:
         return Audit(tuple(run_plan(plan, journal=None, progress=told)))

@@ -69,7 +69,7 @@ class AuditedModel:
         model = view_model(options, data, module)
         battery = Battery.prepare(
             plan.attacks,
-            Knowledge(model, data.input_shape, plan.roles.auxiliary),
+            Knowledge(model, data.input_shape, plan.roles.auxiliary, notebook=plan.notebook),
             data.num_classes,
             seed=whole_number(options.seed, "battery", initialisation, stage),
         )

@@ -26,7 +26,7 @@ from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
-from labelleak.interfaces import Attack
+from labelleak.interfaces import Attack, Notebook
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
@@ -80,6 +80,7 @@ class Plan:
     command: str
     model_fingerprint: str
     left_out: Mapping[str, str]
+    notebook: Notebook | None = None
 
     @cached_property
     def cells(self) -> tuple[CellOptions, ...]:

@@ -22,7 +22,7 @@ from labelleak.errors import BadInput, NotApplicable
 from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_model import ModelOptions, view_update
 from labelleak.experiments.update_report import AttackResult, UpdateReport, scale_scores
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, Notebook
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
 from labelleak.score import Truth
@@ -47,6 +47,7 @@ def attack_update(
     scheme: str = "iid",
     seed: int = 0,
     max_bytes: int = LIMIT,
+    notebook: Notebook | None = None,
 ) -> UpdateReport:
     """Say which labels one update gives away.
 
@@ -71,6 +72,7 @@ def attack_update(
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
         seed: seed of the attacks' randomness.
         max_bytes: largest file that is read.
+        notebook: where attacks keep what they learn; see `KeptNotes`.
 
     Raises:
         BadInput: for anything that cannot be, and where no attack at all can answer.
@@ -97,7 +99,8 @@ def attack_update(
         made = replace(found.made, batch_size=size.num_samples // steps)
         found = replace(found, made=made)
         known = _knowledge(made, view, options, data)
-    known = replace(known, prior=_prior(scheme, known.auxiliary, seen.num_classes))
+    prior = _prior(scheme, known.auxiliary, seen.num_classes)
+    known = replace(known, notebook=notebook, prior=prior)
     left_out = _left_out(names, attacks, seen.num_classes)
     battery = Battery.prepare(
         [make_attack(name) for name in names if name not in left_out],

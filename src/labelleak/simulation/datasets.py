@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from labelleak.errors import BadInput, unknown_name
+from labelleak.fingerprints import fingerprint_tensors
 from labelleak.simulation.dataset_files import read_npz
 from labelleak.simulation.dataset_hub import HUB, HubSet, read_hub
 from labelleak.simulation.dataset_local import read_image_folder, read_parquet
 from labelleak.simulation.dataset_parts import NO_SCALING, Parts, stratified_split
-from labelleak.simulation.fingerprints import fingerprint_tensors
 
 SYNTHETIC_CLASSES = 100
 SYNTHETIC_MOST = 10_000

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.errors import BadInput, unknown_name
+from labelleak.fingerprints import fingerprint_tensors
 from labelleak.seeding import torch_seeded
-from labelleak.simulation.fingerprints import fingerprint_tensors
 from labelleak.simulation.networks import (
     ACTIVATIONS,
     Activation,
