@@ -8,11 +8,13 @@ import torch
 
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
+from labelleak.attacks.many_clients import train_together
 from labelleak.attacks.shadow_batches import draw_counts
 from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.defenses import Chain, Clipping, GaussianNoise, Pruning, TopK, Withholding
-from labelleak.interfaces import LocalTraining, prepare
+from labelleak.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.simulation.client import train_locally
+from labelleak.white_box import WhiteBox
 
 SCENARIO = scenarios.one_step("relu", scenarios.network())
 
@@ -42,7 +44,7 @@ def rng(seed=0):
 def test_without_a_defense_and_at_one_step_it_is_the_plain_attack():
     counts = draw_counts(4, 8, 5, rng())
     found = source()
-    assert not found.is_slow
+    assert found.affords(40) == 40
     plain = found.bank.observe(counts, rng(1))
     assert torch.equal(found.observe(counts, rng(1)).weight, plain.weight)
     answers = [
@@ -64,13 +66,47 @@ def test_shadows_pass_through_the_defense():
 
 
 @pytest.mark.parametrize("defense", [Clipping(0.01), TopK(0.2)])
-def test_defenses_of_the_whole_update_are_simulated_sample_by_sample(defense):
+def test_defenses_of_the_whole_update_see_all_of_it_at_full_budget(defense):
     found = source(defense)
-    assert found.is_slow
-    seen = found.observe(draw_counts(6, 8, 5, rng()), rng(1))
+    assert found.affords(40) == 40
+    counts = draw_counts(6, 8, 5, rng())
+    seen = found.observe(counts, rng(1))
     assert seen.weight.shape == (6, 5, 16)
+    rows = torch.from_numpy(found._pick(counts, rng(1)))
+    batches = [LabelledData(found.data.inputs[row], found.data.labels[row]) for row in rows]
+    update = Chain((defense,)).gradients(found.model, batches, rng(1), full=True)
+    slow, _ = defense.apply(update, rng(1))
+    assert torch.allclose(slow.tensors["2.weight"][:, found.order], seen.weight, atol=1e-6)
     if isinstance(defense, Clipping):
         assert float(seen.weight.flatten(1).norm(dim=1).max()) <= 0.01 + 1e-6
+
+
+def test_what_ties_samples_together_is_made_one_by_one_of_an_eighth():
+    tied = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16))
+    known = SCENARIO.known
+    model = torch.nn.Sequential(*list(known.model.module)[:2], tied, torch.nn.Linear(16, 5))
+    model[2][0] = torch.nn.Linear(known.model.head_module.in_features, 16)
+    box = WhiteBox(model.train(), "3")
+    known = replace(known, model=box, defense=Chain((TopK(0.2),)))
+    ready = AdaptiveShadow(batches=40, epochs=1).prepare(known, 5, rng())
+    assert ready.source.affords(40) == 5
+    assert ready.source.observe(draw_counts(3, 8, 5, rng()), rng()).weight.shape == (3, 5, 16)
+    assert source(local_steps=3, batch_size=4, optimiser="adam").affords(40) == 5
+    assert source(local_steps=4000, batch_size=1).affords(40) == 5
+
+
+@pytest.mark.parametrize("how", [{}, {"momentum": 0.9, "weight_decay": 0.01}])
+def test_steps_side_by_side_are_those_taken_in_turn(how):
+    found = source(local_steps=3, batch_size=4, **how)
+    rows = found._pick(draw_counts(70, 12, 5, rng()), rng())
+    together = train_together(
+        found.model, found.data, rows, found.training, frozenset({"2.weight", "0.bias"})
+    )
+    assert set(together) == {"2.weight", "0.bias"}
+    for number in (0, 69):
+        alone = found._take_turn(rows[number], 0)
+        for name, value in together.items():
+            assert torch.allclose(value[number], alone[name], atol=1e-6)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -24,9 +24,7 @@ from labelleak.white_box import HeadPass
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
-_EDITION = 2
-# Shadows that are trained one by one are fewer by this.
-_SLOWER = 8
+_EDITION = 3
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 _HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -86,9 +84,9 @@ class AdaptiveShadow(Shadow):
     """The shadow attack, its shadows passed through the client's local training and defense.
 
     As `Shadow`, by an attacker that knows how the client trains and what it does to its
-    update (`ShadowClient`). Noise, pruning and signs at one step cost little more. Where every
-    shadow has to be trained or differentiated by itself (several local steps, defenses
-    that change the training or look at the whole update), an eighth of the budget is drawn.
+    update (`ShadowClient`). Noise, pruning and signs at one step cost little more, defenses that
+    look at the whole update some seconds. Local steps are taken for many shadows side by side, up
+    to 20,000 in all; where every shadow has to be made by itself, an eighth of the budget is drawn.
 
     Assumes what `Shadow` does but the one step and the lack of a defense. A class without
     auxiliary data then lends samples under their true label.
@@ -239,9 +237,9 @@ class ShadowPosterior:
     def _fit(self, total: int, has_bias: bool) -> CountPosterior:
         rng = stream(self.seed, "shadow", total, has_bias)
         source = self.source or self.bank
-        is_slow = self.source is not None and self.source.is_slow
-        classes = len(self.order)
-        budget = -(-self.attack.batches // (_SLOWER if is_slow else 1))
+        classes, budget = len(self.order), self.attack.batches
+        if self.source is not None:
+            budget = self.source.affords(budget)
         most = min(_ROWS_EACH * budget // classes, _SAMPLES_EACH * budget // total, budget)
         counts = draw_counts(max(most, min(_FEWEST, budget)), total, classes, rng)
         # Slices keep the gradients of some thousand shadows from being held at once.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
 from labelleak.attacks.shadow_batches import Bank
 from labelleak.counts import Ints
 from labelleak.fingerprints import fingerprint_tensors
@@ -19,13 +21,19 @@ from labelleak.seeding import torch_seeded
 from labelleak.updates import Sees, Update
 from labelleak.white_box import WhiteBox
 
+# Shadows made one by one are fewer by this; and local steps that are taken side by side.
+_SLOWER, _STEPS = 8, 20_000
+
 
 @dataclass(frozen=True, eq=False)
 class ShadowClient:
     """A client whose labels the attacker picks, with the training and defense that it faces.
 
     Of one step under a defense that needs no more than the head, the gradient comes from the
-    bank; else each shadow is trained or differentiated by itself, which is far slower.
+    bank. Defenses of the whole update see the mean of its samples' gradients, and SGD takes its
+    steps for many shadows side by side (`many_clients`). Where samples are tied together (batch
+    norm or dropout in train mode), with Adam, and under defenses that change how the gradient is
+    computed, each shadow is made by itself, which is far slower.
 
     Attributes:
         model: the model that the client was sent.
@@ -43,10 +51,32 @@ class ShadowClient:
     order: Tensor
     bank: Bank
 
+    def affords(self, batches: int) -> int:
+        """Say how many shadows may be made where the budget is so many quick ones."""
+        if self._from_bank or self._samples is not None:
+            return batches
+        if self._together:
+            return max(-(-batches // _SLOWER), min(batches, _STEPS // self.training.local_steps))
+        return -(-batches // _SLOWER)
+
     @property
-    def is_slow(self) -> bool:
-        """Whether each shadow has to be made by itself."""
-        return self.training.local_steps > 1 or self.defense.changes_training or self._wide
+    def _from_bank(self) -> bool:
+        one = self.training.local_steps == 1
+        return one and not self.defense.changes_training and not self._wide
+
+    @cached_property
+    def _samples(self) -> SampleGradients | None:
+        """The gradients of single samples, where means of them are what is defended."""
+        if self.training.local_steps > 1 or self.defense.changes_training or not self._wide:
+            return None
+        fits = SampleGradients.fits(self.model, self.data)
+        return SampleGradients.of(self.model, self.data) if fits else None
+
+    @cached_property
+    def _together(self) -> bool:
+        """Whether local steps are taken side by side."""
+        sgd = self.training.local_steps > 1 and self.training.optimiser == "sgd"
+        return sgd and is_vectorised(self.model, self.data)
 
     def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
         """Give the head's part of what is shared of batches with given label counts.
@@ -55,7 +85,7 @@ class ShadowClient:
             counts: ``shadows x K`` in the bank's order of classes, in which the answer is too.
             rng: source of samples, noise and the like.
         """
-        if not self.is_slow:
+        if self._from_bank:
             seen = self.bank.observe(counts, rng)
             named = Update({}, self.model.head)
             tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
@@ -64,6 +94,8 @@ class ShadowClient:
         picks = self._pick(counts, rng)
         if self.training.local_steps > 1:
             seen = self._train(picks, rng)
+        elif self._samples is not None:
+            seen = self._differentiate(self._samples, picks, rng)
         else:
             rows = torch.from_numpy(picks)
             batches = [LabelledData(self.data.inputs[row], self.data.labels[row]) for row in rows]
@@ -108,6 +140,18 @@ class ShadowClient:
             ]
         )
 
+    def _differentiate(
+        self, samples: SampleGradients, picks: Ints, rng: np.random.Generator
+    ) -> Observation:
+        """Defend the whole gradients of batches, and keep what is seen of the head."""
+        parts = []
+        for rows in np.split(picks, range(samples.at_once, len(picks), samples.at_once)):
+            update = Update(samples.of_batches(rows), self.model.head)
+            parts.append(self._read(self.defense.apply(update, rng)[0]))
+        weights = [part.weight for part in parts if part.weight is not None]
+        biases = [part.bias for part in parts if part.bias is not None]
+        return Observation(torch.cat(weights), torch.cat(biases) if biases else None)
+
     def _train(self, picks: Ints, rng: np.random.Generator) -> Observation:
         """Let each shadow train from the model, and share how its weights moved."""
         module = self.model.module
@@ -116,12 +160,9 @@ class ShadowClient:
         kept = {named.head_weight, named.head_bias} & set(before)
         if self._wide:
             kept |= {name for name, _ in module.named_parameters()}
-        moved: dict[str, list[Tensor]] = {name: [] for name in sorted(kept)}
-        for row in picks:
-            after = self._take_steps(rng.permutation(row), int(rng.integers(2**31)))
-            for name, values in moved.items():
-                values.append(torch.nan_to_num(after[name] - before[name]))
-        update = Update({name: torch.stack(m) for name, m in moved.items()}, self.model.head)
+        after = self._take_steps(picks, frozenset(kept), rng)
+        moved = {name: torch.nan_to_num(after[name] - before[name]) for name in sorted(kept)}
+        update = Update(moved, self.model.head)
         sent, _ = self.defense.apply(update, rng)
         how, sgd = self.training, self.training.optimiser == "sgd"
         return Observation.from_update(
@@ -134,7 +175,17 @@ class ShadowClient:
             weight_decay=how.weight_decay if sgd else 0.0,
         )
 
-    def _take_steps(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
+    def _take_steps(
+        self, picks: Ints, kept: frozenset[str], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Give the tensors after the last step of every shadow, side by side or in turn."""
+        rows = np.stack([rng.permutation(row) for row in picks])
+        if self._together:
+            return train_together(self.model, self.data, rows, self.training, kept)
+        each = [self._take_turn(row, int(rng.integers(2**31))) for row in rows]
+        return {name: torch.stack([after[name] for after in each]) for name in kept}
+
+    def _take_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
         module = copy.deepcopy(self.model.module)
         optimiser = _optimiser(module, self.training)
         with torch_seeded(seed), torch.enable_grad():
