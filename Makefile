@@ -4,8 +4,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel slow test-slow test-core \
-	test-flower-versions clean
+.PHONY: demo test bench check lint types tests wheel slow test-slow \
+	test-runtimes test-core test-flower-versions clean
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
@@ -37,9 +37,13 @@ bench: .venv/core
 slow test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
 
+# The example app on Flower's two runtimes: half a minute each on an idle machine.
+test-runtimes: .venv/dev
+	$(BIN)/python -m pytest -m slow tests/adapters/flower
+
 # The fast suite without any extra: no Flower, Ray, Opacus or datasets.
 test-core: build/core/ready
-	PYTHONPATH=src build/core/bin/python -m pytest
+	build/core/bin/python -m pytest
 
 # The Flower tests with every release that is supported, e.g. FLOWER="1.36 1.41".
 test-flower-versions: .venv/dev
