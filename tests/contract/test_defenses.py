@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -380,8 +381,8 @@ def test_bytes_on_the_wire():
         ("gaussian:-1", "sigma must be a number of at least 0, not -1"),
         ("gaussian:nan", "sigma must be a number of at least 0, not nan"),
         ("clip:0", "clipping norm must be above 0"),
-        ("topk:1.5", "share that is kept must lie between 0 and 1"),
-        ("topk:0", "share that is kept must be above 0"),
+        ("topk:1.5", "share that is kept must lie above 0 and up to 1 (off), not 1.5"),
+        ("topk:0", "share that is kept must lie above 0 and up to 1 (off), not 0"),
         ("prune:1", "pruning everything shares nothing"),
         ("randomk:0.5:rescale:feedback", "cannot rescale with feedback"),
         ("sign:feedback", "needs scaled signs"),
@@ -394,11 +395,13 @@ def test_bytes_on_the_wire():
         ("mixup:1|randomised_response:1", "randomised_response goes first"),
         ("dpsgd:inf", "infinite clipping norm"),
         ("label_smoothing:1", "leaves no label"),
-        ("", "unknown defense ''"),
+        ("", "a defense is missing in ''"),
+        ("clip:1|", "a defense is missing in 'clip:1|'; join them as in clip:1|gaussian:0.1"),
+        ("none|clip:1", "none is no defense by itself; leave it out"),
     ],
 )
 def test_what_cannot_work_gives_one_sentence(text, sentence):
-    with pytest.raises(BadInput, match=sentence.replace("(", r"\(")) as caught:
+    with pytest.raises(BadInput, match=re.escape(sentence)) as caught:
         parse_defense(text)
     assert "\n" not in str(caught.value)
 

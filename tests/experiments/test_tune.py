@@ -242,3 +242,32 @@ def test_a_search_ends_in_files_and_an_interrupted_one_does_nothing_twice(tmp_pa
     assert made == []
     assert (tmp_path / "records.jsonl").read_bytes() == text
     assert json.loads((tmp_path / "tune.json").read_text()) == answer
+
+
+def test_on_processes_the_same_is_found_as_one_after_the_other(tmp_path):
+    run = CliRunner()
+    found = {}
+    for kind in ("serial", "joblib"):
+        words = [word if word != "serial" else kind for word in SMALL]
+        out = tmp_path / kind
+        done = run.invoke(app, [*words, str(out), "--workers", "2"])
+        assert done.exit_code == 0, done.output
+        rows = read_records(out / "records.jsonl")
+        plain = [(r.defense, r.attack, r.trial, r.training_steps, r.seed, r.asr) for r in rows]
+        answer = json.loads((out / "tune.json").read_text())
+        fresh = answer["recommended"]["fresh"]
+        del fresh["cost"]["seconds_ratio"]  # a time
+        found[kind] = plain, [point["defense"] for point in answer["points"]], fresh
+    assert found["serial"] == found["joblib"]
+
+
+def test_all_families_are_asked_together():
+    _, imagined, _ = search()
+    first = imagined.together[0]
+    assert first == ["none", "gaussian:10", "prune:0.9999", "withhold:bias"]
+
+
+def test_what_misses_in_one_thing_is_not_measured_in_the_other():
+    answer, _, _ = search(harder=0.07)
+    assert answer.missed[0].cost is None
+    assert answer.missed[0].leak.bound > 0.3

@@ -1,12 +1,14 @@
 """What clients share, cell by cell: gradients, local training and averages, each with its truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import labelleak
 from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import build, plan_audit, view_model
+from labelleak.experiments.plan import NO_DEFENSE, build, plan_audit, view_model
 from labelleak.experiments.updates import Clients
 
 SMALL = {"model": "mlp", "trials": 4, "initialisations": 1, "schemes": ("unbalanced",)}
@@ -102,3 +104,58 @@ def test_training_over_users_is_by_rounds_and_recorded():
     }
     prints = {r.training_steps: r.extra["model_fingerprint"] for r in found}
     assert prints[0] != prints[2]
+
+
+def defended(text, **choices):
+    plan, clients = clients_of(batch_sizes=(4,), lr=(0.1,), defenses=(text,), **choices)
+    return clients.share(plan.cells[0]).observation.weight
+
+
+def test_small_defended_steps_share_the_mean_of_the_defended_gradients():
+    plan, clients = clients_of(
+        batch_sizes=(4,), lr=(1e-4,), defenses=("label_smoothing:0.3",), local_steps=(2,)
+    )
+    (cell,) = plan.cells
+    drawn = clients._draw(cell, plan.roles.victims.labels.numpy())
+    first, second = (clients._differentiate(drawn[:, :, s], cell.defense).weight for s in (0, 1))
+    shared = clients.share(cell).observation.weight
+    mean = ((first + second) / 2).to(shared)
+    torch.testing.assert_close(shared, mean, rtol=1e-2, atol=1e-3)
+    plain = clients.share(replace(cell, defense=NO_DEFENSE)).observation.weight
+    assert (plain - shared).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("text", ["dpsgd:1:0.5", "randomised_response:1", "mixup:1|clip:0.1"])
+def test_training_defenses_act_at_every_local_step(text):
+    again, seen = (defended(text, local_steps=(3,)) for _ in range(2))
+    plain = defended("none", local_steps=(3,))
+    assert torch.equal(again, seen)
+    assert torch.isfinite(seen).all()
+    assert not torch.allclose(seen, plain, atol=1e-4)
+
+
+def test_clients_of_one_trial_draw_noise_of_their_own():
+    """Noise of 16 clients averages out, which the same noise at all of them would not."""
+    noise = {"local_steps": (2,), "schemes": ("iid",)}
+    spread = {}
+    for clients in (1, 16):
+        noisy = defended("dpsgd:1:20", clients=(clients,), **noise)
+        quiet = defended("dpsgd:1:0", clients=(clients,), **noise)
+        spread[clients] = float((noisy - quiet).std())
+    assert spread[16] == pytest.approx(spread[1] / 4, rel=0.25)
+
+
+def test_a_shadow_attacker_that_trains_plainly_says_that_it_is_left_out():
+    found = labelleak.audit(
+        **SMALL,
+        batch_sizes=[4],
+        local_steps=[2],
+        training_steps=[0],
+        attacks=["llg", "shadow_adaptive"],
+        shadow_batches=10,
+        defenses=["clip:1", "label_smoothing:0.3"],
+    ).records
+    ran = {(r.defense, r.attack) for r in found}
+    assert ran == {("clip:1", "llg"), ("clip:1", "shadow_adaptive"), ("label_smoothing:0.3", "llg")}
+    said = next(r for r in found if r.defense == "label_smoothing:0.3").extra["not_applicable"]
+    assert "trains its shadows plainly" in said["shadow_adaptive"]

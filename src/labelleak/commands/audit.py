@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.commands.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def audit(
         seed=seed,
     )
     plan = plan_audit(options, command=command_line())
+    say_remarks(options.defenses)
     with (
         open_journal(plan, out, overwrite=overwrite) as journal,
         interruptible(journal.records),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.commands.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
 from labelleak.experiments.studies import STUDIES
 
@@ -189,6 +189,7 @@ def _defenses(asked: Asked) -> None:
     some = asked.defenses
     rows = DEFENSES if some is None else tuple(word.strip() for word in some.split(","))
     plan = plan_defenses(asked.data, seed=asked.seed, command=command_line(), defenses=rows)
+    say_remarks(rows if some else ())
     with interruptible(asked.out / "records.jsonl"):
         with progress_bar("leakage", "cells") as advance:
             measure_leakage(plan, asked.out, overwrite=asked.overwrite, progress=advance)

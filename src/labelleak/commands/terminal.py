@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,15 @@ def interruptible(records: Path) -> Iterator[None]:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
+
+
+def say_remarks(defenses: Iterable[str]) -> None:
+    """Say on standard error what a user may not expect of defenses: off, or in a poor order."""
+    from labelleak.defenses import parse_defense, remarks
+
+    for text in defenses:
+        for said in remarks(parse_defense(text)):
+            print(f"Note: {said}.", file=sys.stderr)
 
 
 def command_line() -> str:

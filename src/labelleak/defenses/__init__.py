@@ -22,6 +22,7 @@ from labelleak.defenses.text import read
 from labelleak.defenses.training import HeadDropout, LabelSmoothing, Mixup, RandomisedResponse
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
+from labelleak.errors import BadInput
 
 DEFENSES: dict[str, type[Part]] = {
     defense.name: defense
@@ -70,6 +71,10 @@ def parse_defense(text: str) -> Chain:
     words = [word.strip() for word in text.split("|")]
     if words == ["none"]:
         return Chain()
+    if "none" in words:
+        raise BadInput(f"none is no defense by itself; leave it out of the chain {text!r}")
+    if "" in words:
+        raise BadInput(f"a defense is missing in {text!r}; join them as in clip:1|gaussian:0.1")
     return Chain(tuple(read(word, DEFENSES) for word in words))
 
 

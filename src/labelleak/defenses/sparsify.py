@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelleak.defenses.composition import Part
 from labelleak.defenses.feedback import Compression
-from labelleak.defenses.text import above_zero, at_least_zero, share
+from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
 from labelleak.updates import Memory, Sees, Update
 
@@ -227,5 +227,5 @@ class DeepGradientCompression(Part):
 
 
 def _check_keep(keep: float) -> None:
-    above_zero(keep, "the share that is kept")
-    share(keep, "the share that is kept")
+    if not 0 < keep <= 1:
+        raise BadInput(f"the share that is kept must lie above 0 and up to 1 (off), not {keep:g}")

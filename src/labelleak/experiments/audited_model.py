@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import labelleak
-from labelleak.attacks import ADAPTIVE
+from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.battery import Battery, make_records
 from labelleak.experiments.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.experiments.updates import Clients
@@ -97,9 +97,8 @@ class AuditedModel:
             defense = None if plain else last.known.defense or KnownDefense(cell.defense, gradients)
             known = last.with_batches(shared.prior, shared.training, defense)
             batteries[place] = known
-            if not cell.shares_gradient:
-                known = known.without(ADAPTIVE)  # these imitate one shared gradient
-            missing = {**plan.left_out, **known.not_applicable(shared.observation)}
+            known, left_out = _imitable(known, cell)
+            missing = {**plan.left_out, **left_out, **known.not_applicable(shared.observation)}
             if plain:
                 missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
             more = {"not_applicable": missing} if missing else {}
@@ -116,6 +115,21 @@ class AuditedModel:
                     more=shared.score_clients(outcome.estimate.counts),
                 )
             ]
+
+
+def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str]]:
+    """Leave out attackers that imitate another kind of client, and say of whom it may surprise."""
+    if cell.shares_gradient:
+        return known, {}
+    known = known.without(ADAPTIVE)  # these imitate one shared gradient
+    asked = any(attack.name == AdaptiveShadow.name for attack in known.attacks)
+    if not (asked and cell.defense.changes_training):
+        return known, {}
+    why = (
+        f"{AdaptiveShadow.name} trains its shadows plainly, and clients under "
+        f"{cell.defense.label} do not"
+    )
+    return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: why}
 
 
 def provenance(

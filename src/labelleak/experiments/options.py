@@ -138,6 +138,8 @@ def check_options(**choices: object) -> AuditOptions:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        if first["type"] == "too_short":
+            raise BadInput(f"--{name} is empty; name at least one") from error
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise BadInput(f"--{name} {first['input']!r}: {reason}") from error
     if options.weights and options.models > 1:

@@ -26,7 +26,7 @@ from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
-from labelleak.interfaces import Attack, Notebook
+from labelleak.interfaces import Attack, LabelledData, Notebook
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
@@ -145,7 +145,7 @@ def plan_audit(
             f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
             "samples); use smaller --batch-sizes or a larger data set"
         )
-    _check_defenses(options, defenses)
+    _try_defenses(options, dataset, first, defenses)
     left_out = _left_out(options, dataset.num_classes)
     attacks = tuple(attack for attack in asked if attack.name not in left_out)
     return Plan(
@@ -162,14 +162,16 @@ def plan_audit(
     )
 
 
-def _check_defenses(options: AuditOptions, defenses: Sequence[Chain]) -> None:
-    steps = max(options.local_steps)
+def _try_defenses(
+    options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
+) -> None:
+    """Let every defense that changes training compute one gradient, before any work is begun."""
+    tried = copy.deepcopy(module).train(options.mode == "train")
+    model = view_model(options, data, tried)
+    few = LabelledData(data.x_train[:4], data.y_train[:4])
     for defense in defenses:
-        if defense.changes_training and (steps > 1 or options.optimiser != "sgd"):
-            raise BadInput(
-                f"the defense {defense.label!r} changes how a client computes its gradient, which "
-                "is audited for one step of plain SGD only; use --local-steps 1"
-            )
+        if defense.changes_training:
+            defense.gradients(model, [few], stream(options.seed, "try"))
 
 
 def _check_users(options: AuditOptions, roles: Roles) -> None:

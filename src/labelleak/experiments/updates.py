@@ -22,6 +22,7 @@ from labelleak.simulation.aggregates import score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended import defend_update, defended_gradients
+from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.white_box import WhiteBox
 
@@ -220,10 +221,13 @@ class Clients:
         after: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         rng = stream(self.plan.options.seed, "defense", self.initialisation, cell.defense.label)
         for number, clients in enumerate(drawn):
-            returned = [
-                train_locally(module, victims, steps, training, seed=seed + number)
-                for steps in clients
-            ]
+            if cell.defense.changes_training:
+                returned = self._train_defended(number, clients, training, cell.defense)
+            else:
+                returned = [
+                    train_locally(module, victims, steps, training, seed=seed + number)
+                    for steps in clients
+                ]
             if cell.defense.links:
                 returned = [self._defend(before, one, cell.defense, rng) for one in returned]
             for name in names:
@@ -238,6 +242,23 @@ class Clients:
             momentum=training.momentum if training.optimiser == "sgd" else 0.0,
             weight_decay=training.weight_decay if training.optimiser == "sgd" else 0.0,
         )
+
+    def _train_defended(
+        self, trial: int, clients: np.ndarray, training: LocalTraining, defense: Chain
+    ) -> list[dict[str, torch.Tensor]]:
+        """Let each client of a trial defend every step, with randomness of its own."""
+        seed, victims = self.plan.options.seed, self.plan.roles.victims
+        return [
+            train_defended(
+                self.model,
+                victims,
+                steps,
+                training,
+                defense,
+                seed=whole_number(seed, "defended steps", self.initialisation, trial, client),
+            )
+            for client, steps in enumerate(clients)
+        ]
 
     def _defend(
         self,

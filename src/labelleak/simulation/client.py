@@ -152,11 +152,16 @@ class Apprentice:
         """Take local steps from a model, always of the same architecture; see `train_locally`."""
         if self._copy is None:
             self._copy = copy.deepcopy(model)
-        with torch.no_grad():
-            for own, sent in zip(_tensors(self._copy), _tensors(model), strict=True):
-                own.copy_(sent)
+        copy_weights(model, self._copy)
         after = _train(self._copy, data, batches, training, seed)
         return {name: value.clone() for name, value in after.items()}
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Set parameters and buffers of a module to those of another one of its architecture."""
+    with torch.no_grad():
+        for own, sent in zip(_tensors(target), _tensors(source), strict=True):
+            own.copy_(sent)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -255,6 +260,7 @@ __all__ = [
     "Apprentice",
     "Update",
     "consumed_labels",
+    "copy_weights",
     "draw_steps",
     "run_client",
     "train_locally",

@@ -15,7 +15,7 @@ from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.seeding import stream
-from labelleak.simulation.client import Apprentice
+from labelleak.simulation.client import Apprentice, copy_weights
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.training import accuracy
@@ -51,6 +51,7 @@ class DefendedClients:
     plain_seconds: float = 0.0
     seconds: float = 0.0
     _taught: Apprentice = field(default_factory=Apprentice)
+    _personal: nn.Module | None = None
 
     def train(
         self,
@@ -91,12 +92,17 @@ class DefendedClients:
         return float(np.mean(each))
 
     def _as_client_has_it(self, client: int, model: nn.Module) -> nn.Module:
-        """Put a client's own weights into a copy of the global model, where it has some."""
+        """Put a client's own weights into a copy of the global model, where it has some.
+
+        The copy is good until the next client is asked for.
+        """
         if client not in self.own:
             return model
-        mine = copy.deepcopy(model)
-        mine.load_state_dict(self.own[client], strict=False)
-        return mine
+        if self._personal is None:
+            self._personal = copy.deepcopy(model)
+        copy_weights(model, self._personal)
+        self._personal.load_state_dict(self.own[client], strict=False)
+        return self._personal
 
     def _share(
         self,
