@@ -6,6 +6,7 @@ import torch
 
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
+from labelleak.attacks.bounds import count_bounds
 from labelleak.attacks.shadow import expected_success
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
@@ -95,6 +96,42 @@ def test_a_half_of_each_class_is_what_shadows_are_measured_by():
     one_each = HeadPass(shown.inputs[:5], shown.logits[:5], shown.logits[:5])
     again = ClassFeatures.measure_half(one_each, data.labels[:5], GROUPS, rng())
     assert torch.allclose(again.means, ClassFeatures.measure(one_each, data.labels[:5]).means)
+
+
+def beyond_rounding(factor=4.0):
+    """Let a network be so sure that single precision leaves no gradient at the label."""
+    model = scenarios.train(scenarios.network(), scenarios.blobs(5), 200)
+    with torch.no_grad():
+        model[2].weight *= factor
+        model[2].bias *= factor
+    return model
+
+
+def test_of_one_sample_the_label_is_told_even_where_rounding_left_no_gradient():
+    scenario = scenarios.one_step("surest", beyond_rounding(), size=1)
+    bias = scenario.observation.bias_gradient
+    silent = (bias == bias.min(axis=-1, keepdims=True)).sum(axis=-1) > 1
+    usable = np.abs(bias).max(axis=-1) > 0
+    assert (silent & usable).any()
+    ready = Shadow(batches=100, epochs=2).prepare(scenario.known, 5, rng())
+    told = score(ready(scenario.observation).counts, scenario.truth).asr
+    assert told[usable].mean() == 1.0
+    tails = ready.tails(scenario.observation)
+    assert (tails[usable][..., 0].max(axis=-1) == 1.0).all()
+
+
+def test_a_posterior_keeps_to_what_the_bias_proves():
+    scenario = scenarios.one_step("sure", beyond_rounding(0.5), size=6)
+    ready = Shadow(batches=100, epochs=2).prepare(scenario.known, 5, rng())
+    least, most = count_bounds(scenario.observation)
+    assert least.any()
+    found, tails = ready(scenario.observation), ready.tails(scenario.observation)
+    assert (least <= found.counts).all()
+    assert (found.counts <= most).all()
+    k = np.arange(1, 7)
+    assert (tails[k <= least[..., None]] == 1.0).all()
+    assert (tails[k > most[..., None]] == 0.0).all()
+    assert np.array_equal(found.counts, best_counts(tails, 6))
 
 
 def test_what_no_example_reached_is_held_at_the_edge(noisy):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from labelleak.counts import Floats, Ints, round_counts, round_within
 from labelleak.interfaces import samples
 from labelleak.observation import Observation
 
+Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 # A gradient of softmax cross-entropy sums to 0 but for rounding; where it is off by more than
 # this share of its largest entry and a few roundings of a posterior near 1, it was noised, pruned
 # or of another loss, and proves nothing.
@@ -41,10 +43,9 @@ def count_bounds(observation: Observation) -> tuple[Ints, Ints] | None:
     b, total = observation.bias_gradient, samples(observation)
     largest: Floats = np.abs(b).max(axis=-1, keepdims=True)
     gap = np.abs(b.sum(axis=-1, keepdims=True))
-    # Weights before and after come in single precision, whatever their difference is kept in.
-    precision = max(float(np.finfo(np.float32).eps), torch.finfo(observation.bias.dtype).eps)
+    precision = _precision(observation.bias)
     slack = total * np.maximum(_SUMS * gap, _ROUNDINGS * precision * largest)
-    exact = gap <= _EXACT * largest + _POSTERIOR * precision
+    exact = is_exact(observation)[..., None]
     least = np.where(exact, np.clip(np.ceil(-total * b - slack), 0, total), 0)
     if total == 1:
         label = b == b.min(axis=-1, keepdims=True)
@@ -52,6 +53,24 @@ def count_bounds(observation: Observation) -> tuple[Ints, Ints] | None:
         least = np.where(known, label, least)
     most = np.where(exact, np.clip(np.floor(total * (1 - b) + slack), 0, total), total)
     return least.astype(np.int64), most.astype(np.int64)
+
+
+def is_exact(observation: Observation) -> Flags:
+    """Tell for each trial whether its bias gradient sums to 0, as only an untouched one does.
+
+    >>> is_exact(Observation.from_gradient(None, [0.5, -0.4], num_samples=1)).item()
+    False
+    """
+    assert observation.bias is not None
+    b = observation.bias_gradient
+    gap = np.abs(b.sum(axis=-1))
+    allowed = _EXACT * np.abs(b).max(axis=-1) + _POSTERIOR * _precision(observation.bias)
+    return np.asarray(gap <= allowed)
+
+
+def _precision(bias: Tensor) -> float:
+    # Weights before and after come in single precision, whatever their difference is kept in.
+    return max(float(np.finfo(np.float32).eps), torch.finfo(bias.dtype).eps)
 
 
 def round_bounded(counts: Floats, observation: Observation) -> Ints:
@@ -62,4 +81,21 @@ def round_bounded(counts: Floats, observation: Observation) -> Ints:
     return round_within(counts, total, *bounds)
 
 
-__all__ = ["count_bounds", "round_bounded"]
+def hold_tails(tails: Floats, bounds: tuple[Ints, Ints] | None) -> Floats:
+    """Hold a posterior of counts within bounds: 1 up to the least count, 0 beyond the most.
+
+    Args:
+        tails: P(c_i >= k) for k = 1, 2, ..., ``*R x K x k``.
+        bounds: least and most counts, ``*R x K`` each; None leaves the tails as they are.
+
+    >>> hold_tails(np.array([[0.4, 0.3, 0.2]]), (np.array([1]), np.array([2]))).tolist()
+    [[1.0, 0.3, 0.0]]
+    """
+    if bounds is None:
+        return tails
+    least, most = (bound[..., None] for bound in bounds)
+    k = np.arange(1, tails.shape[-1] + 1)
+    return np.where(k <= least, 1.0, np.where(k > most, 0.0, tails))
+
+
+__all__ = ["count_bounds", "hold_tails", "is_exact", "round_bounded"]

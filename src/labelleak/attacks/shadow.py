@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.attacks.bounds import count_bounds, hold_tails, is_exact
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior, expected_success
-from labelleak.counts import Floats
+from labelleak.attacks.soft_labels import recover_soft_label
+from labelleak.counts import Floats, Ints
 from labelleak.errors import BadInput
 from labelleak.fingerprints import fingerprint_tensors
 from labelleak.interfaces import Estimate, Knowledge, Need, Notebook, Prepared, samples
@@ -25,6 +27,8 @@ from labelleak.white_box import HeadPass
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
 _EDITION = 3
+# A share of one sample's label that makes it a hard one.
+_SURE = 0.9
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 _HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -40,6 +44,8 @@ class Shadow:
     fits one network for all classes to the counts (`CountPosterior`). For an update it
     then takes the N largest ``P(c_i >= k)`` (`counts.best_counts`), which maximises expected ASR
     under the mixture. Where the update says nothing that is the free guess without a scheme.
+    What a plain gradient's bias proves of the counts (`count_bounds`; of one sample, its label)
+    is held to.
 
     It is told no prior: whatever the scheme, the mixture stands. Assumes auxiliary data like the
     client's, one step, and an update that no defense has touched.
@@ -121,6 +127,7 @@ class ShadowPosterior:
         bank: what shadows are drawn from.
         shown: the samples at the head.
         labels: their classes in that order.
+        head: the model's head, its classes in their own order.
         seed: of everything drawn for a fit.
         source: what passes shadows through training and defense; None for one plain step.
         notebook: where fits are kept for another time, if anywhere.
@@ -133,6 +140,7 @@ class ShadowPosterior:
     bank: Bank
     shown: HeadPass
     labels: Tensor
+    head: Head
     seed: int
     source: ShadowClient | None = None
     notebook: Notebook | None = None
@@ -158,7 +166,8 @@ class ShadowPosterior:
         features = ClassFeatures.measure(shown, labels, attack.groups)
         seed = int(rng.integers(2**31))
         notebook = known.notebook
-        return cls(attack, order, features, bank, shown, labels, seed, notebook=notebook)
+        head = Head.of(known.model, torch.arange(num_classes))
+        return cls(attack, order, features, bank, shown, labels, head, seed, notebook=notebook)
 
     def __call__(self, observation: Observation) -> Estimate:
         """Give the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
@@ -166,7 +175,12 @@ class ShadowPosterior:
         order = torch.argsort(self.order).numpy()
         few = min(measured.shape[1], posterior.total)
         size = max(1, _SLICE_ENTRIES // (few * posterior.total + 64 * measured.shape[1]))
-        found = [posterior.best(part, order) for part in torch.split(measured, size)]
+        bounds = self._bounds(observation)
+        found = []
+        for start in range(0, len(measured), size):
+            part = slice(start, start + size)
+            own = None if bounds is None else (bounds[0][part], bounds[1][part])
+            found.append(posterior.best(measured[part], order, own))
         counts, told, present = (np.concatenate(column) for column in zip(*found, strict=True))
         shape = (*observation.trials, measured.shape[1])
         return Estimate(
@@ -178,7 +192,7 @@ class ShadowPosterior:
     def tails(self, observation: Observation) -> Floats:
         """Give P(c_i >= k | update) for k = 1 .. N, ``*R x K x N``."""
         tails = self._posterior(observation).tails(self._measure(observation))
-        named = tails[:, torch.argsort(self.order).numpy()]
+        named = hold_tails(tails[:, torch.argsort(self.order).numpy()], self._bounds(observation))
         return np.asarray(named.reshape(*observation.trials, *named.shape[1:]))
 
     def _measure(self, observation: Observation) -> Tensor:
@@ -190,6 +204,34 @@ class ShadowPosterior:
             None if bias is None else bias.reshape(-1, bias.shape[-1]),
         )
         return self.features(flat, samples(observation))
+
+    def _bounds(self, observation: Observation) -> tuple[Ints, Ints] | None:
+        """Bound the counts by what the bias gradient of one plain step proves, ``T x K`` each."""
+        bounds = None if self.source is not None else count_bounds(observation)
+        if bounds is None or observation.weight is None:
+            return None
+        least, most = (bound.reshape(-1, bound.shape[-1]) for bound in bounds)
+        if samples(observation) == 1:
+            known = self._label_of_one(observation)
+            # A negative entry says more: it stands whatever the update was scaled by.
+            sure = known.any(axis=-1, keepdims=True) & ~least.any(axis=-1, keepdims=True)
+            least, most = np.where(sure, known, least), np.where(sure, known, most)
+        return least, most
+
+    def _label_of_one(self, observation: Observation) -> Ints:
+        """Give the label that one sample's gradient proves, ``T x K`` of 0 and 1, or zeros.
+
+        Also where the model is so sure that rounding left the bias gradient nothing at the label.
+        """
+        assert observation.weight is not None
+        gradient = observation.weight.detach().cpu().double().numpy()
+        head = self.head
+        offset = None if head.bias is None else head.bias.double().numpy()
+        found = recover_soft_label(
+            gradient, observation.bias_gradient, head.weight.double().numpy(), offset
+        )
+        proved = (found.label > _SURE) & is_exact(observation)[..., None]
+        return proved.reshape(-1, proved.shape[-1]).astype(np.int64)
 
     def _posterior(self, observation: Observation) -> CountPosterior:
         key = samples(observation), observation.bias is not None

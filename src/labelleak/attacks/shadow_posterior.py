@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labelleak.attacks.bounds import hold_tails
 from labelleak.counts import Floats, Ints, best_counts, smallest
 from labelleak.errors import BadInput
 from labelleak.seeding import torch_seeded
@@ -141,7 +142,9 @@ class CountPosterior:
         with torch.no_grad():
             return _tails(self.net(self._scaled(features)), self.total)
 
-    def best(self, features: Tensor, order: Ints) -> tuple[Ints, Floats, Floats]:
+    def best(
+        self, features: Tensor, order: Ints, bounds: tuple[Ints, Ints] | None = None
+    ) -> tuple[Ints, Floats, Floats]:
         """Give the counts of the largest expected ASR, that ASR, and P(c_i >= 1).
 
         Presence comes first: as chances fall with k, the N largest of all are those of the N
@@ -150,12 +153,13 @@ class CountPosterior:
         Args:
             features: ``T x K x F``.
             order: the classes in the order of the answers, which settles ties.
+            bounds: least and most counts that are possible, ``T x K`` each, in that order.
         """
         with torch.no_grad():
             parts = tuple(
                 one[:, torch.from_numpy(order)] for one in self.net(self._scaled(features))
             )
-            present = _tails(parts, 1)[..., 0]
+            present = hold_tails(_tails(parts, 1), bounds)[..., 0]
             trials, classes = present.shape
             if classes > self.total:
                 likely = np.nonzero(smallest(-present, self.total))[1].reshape(trials, -1)
@@ -164,6 +168,9 @@ class CountPosterior:
             else:
                 likely = np.broadcast_to(np.arange(classes), present.shape)
             tails = _tails(parts, self.total)
+        if bounds is not None:
+            least, most = (np.take_along_axis(bound, likely, axis=1) for bound in bounds)
+            tails = hold_tails(tails, (least, most))
         own = best_counts(tails, self.total)
         counts = np.zeros(present.shape, dtype=np.int64)
         np.put_along_axis(counts, likely, own, axis=1)
