@@ -84,7 +84,7 @@ def print_audit(options):
         records = read_records(folder / path) if (folder / path).exists() else []
         for name in dict.fromkeys(record.attack for record in records):
             print_attack(side, name, [record for record in records if record.attack == name])
-        if side == "server":
+        if side == "server" and records:
             print_presence([record for record in records if record.attack == "llg"])
 
 

@@ -48,7 +48,8 @@ def watch(
                 spent = time.monotonic() - start
                 time.sleep(max(every, _REST_FACTOR * spent))
     except KeyboardInterrupt:
-        console.print("stopped watching")
+        # Written to a file, the view has no newline at its end.
+        console.print("stopped watching" if console.is_terminal else "\nstopped watching")
 
 
 def _write(follower: Follower, page: Path | None) -> None:
