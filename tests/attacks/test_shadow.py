@@ -252,6 +252,23 @@ def test_presence_first_takes_the_same_pairs_as_looking_at_all(classes, total):
     assert np.array_equal(present, tails[..., 0])
 
 
+@pytest.mark.parametrize("classes", [4, 40])
+def test_a_proof_counts_more_than_certainty(classes):
+    counts = draw_counts(60, 6, classes, rng(0))
+    posterior = CountPosterior.fit(
+        torch.ones(*counts.shape, 1), counts, 6, epochs=1, rng=rng(2), width=8
+    )
+    with torch.no_grad():  # sure of all labels in every class
+        posterior.net.last.weight.zero_()
+        posterior.net.last.bias.copy_(torch.tensor([1e4] * 3 + [0.0] * 6))
+    shown = torch.ones(len(counts), classes, 1)
+    assert (posterior.tails(shown) == 1.0).all()
+    for bounds in ((counts, np.full_like(counts, 6)), (np.zeros_like(counts), counts)):
+        found, told, _ = posterior.best(shown, np.arange(classes), bounds)
+        assert (found == counts).all()
+        assert (told == 1.0).all()
+
+
 def test_a_packed_posterior_answers_to_the_last_bit_alike(noisy):
     posterior, features, _ = noisy
     packed = posterior.pack()

@@ -162,7 +162,8 @@ class CountPosterior:
             present = hold_tails(_tails(parts, 1), bounds)[..., 0]
             trials, classes = present.shape
             if classes > self.total:
-                likely = np.nonzero(smallest(-present, self.total))[1].reshape(trials, -1)
+                first = _ranked(present[..., None], bounds)[..., 0]
+                likely = np.nonzero(smallest(-first, self.total))[1].reshape(trials, -1)
                 rows = torch.from_numpy(likely)[..., None].expand(-1, -1, PARTS)
                 parts = tuple(one.gather(1, rows) for one in parts)
             else:
@@ -170,8 +171,9 @@ class CountPosterior:
             tails = _tails(parts, self.total)
         if bounds is not None:
             least, most = (np.take_along_axis(bound, likely, axis=1) for bound in bounds)
-            tails = hold_tails(tails, (least, most))
-        own = best_counts(tails, self.total)
+            bounds = least, most
+            tails = hold_tails(tails, bounds)
+        own = best_counts(_ranked(tails, bounds), self.total)
         counts = np.zeros(present.shape, dtype=np.int64)
         np.put_along_axis(counts, likely, own, axis=1)
         return counts, expected_success(tails, own), present
@@ -180,6 +182,15 @@ class CountPosterior:
         # What no example reached is held at the edge, so that it cannot run away.
         held = torch.minimum(torch.maximum(features, self.lowest), self.highest)
         return ((held - self.middle) / self.size).float()
+
+
+def _ranked(tails: Floats, bounds: tuple[Ints, Ints] | None) -> Floats:
+    """Put what is proved before all that only seems certain, and what cannot be behind all."""
+    if bounds is None:
+        return tails
+    least, most = (bound[..., None] for bound in bounds)
+    k = np.arange(1, tails.shape[-1] + 1)
+    return np.asarray(tails + (k <= least) - (k > most))
 
 
 def expected_success(tails: Floats, counts: Ints) -> Floats:
