@@ -169,7 +169,8 @@ def test_the_front_holds_what_no_other_point_beats():
         ({"target_advantage": 1.5}, "--target-advantage must lie from 0"),
         ({"attacker": "auxilary"}, "did you mean 'auxiliary'"),
         ({"rounds": 0}, "--rounds must be at least 1"),
-        ({"lr": -1.0}, "--lr must be above 0"),
+        ({"lr": -1.0}, "--lr must be a number above 0, not -1"),
+        ({"lr": float("inf")}, "--lr must be a number above 0, not inf"),
         ({"grid": -1}, "--grid"),
     ],
 )
