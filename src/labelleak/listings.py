@@ -14,10 +14,7 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
     if what == "attacks":
         yield from _attacks()
     elif what == "defenses":
-        from labelleak.defenses import DEFENSES
-
-        for name, defense in DEFENSES.items():
-            yield name, (defense.__doc__ or "").strip().splitlines()[0]
+        yield from _defenses()
     elif what == "data":
         from labelleak.simulation.datasets import DATASETS
 
@@ -36,6 +33,23 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
         from labelleak.simulation.batches import SCHEMES
 
         yield from SCHEMES.items()
+
+
+# What hides labels too, but is no change of one client's update.
+_CONDITIONS = {
+    "--batch-sizes": "Larger batches: more labels behind one update.",
+    "--local-steps": "More local steps before an update is shared.",
+    "--clients": "Secure aggregation: the server sees the mean of several clients' updates only.",
+}
+
+
+def _defenses() -> Iterator[tuple[str, str]]:
+    from labelleak.defenses import DEFENSES
+    from labelleak.defenses.text import write_form
+
+    for name, defense in DEFENSES.items():
+        yield name, f"{(defense.__doc__ or '').strip().splitlines()[0]} {write_form(defense)}"
+    yield from _CONDITIONS.items()
 
 
 def _attacks() -> Iterator[tuple[str, str]]:

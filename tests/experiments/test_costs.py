@@ -43,6 +43,10 @@ def test_training_that_diverges_costs_all_but_a_constant_answer():
     most = float(torch.bincount(DIGITS.y_test).max()) / len(DIGITS.y_test)
     assert found.diverged
     assert found.accuracy == most
+    # Without a defense too, where no update was counted.
+    plain = cost("none", replace(COHORT, lr=1e38, rounds=3))
+    assert (plain.diverged, plain.accuracy) == (True, most)
+    assert plain.wire_bytes == cost("none").wire_bytes
 
 
 def test_a_model_that_learns_nothing_has_nothing_to_lose():

@@ -41,6 +41,7 @@ class Imagined:
 
     options: TuneOptions
     harder: float = 0.0
+    flattering: bool = False
     asked: list = field(default_factory=list)
     together: list = field(default_factory=list)
     data: SimpleNamespace = field(
@@ -55,7 +56,9 @@ class Imagined:
             return make_leak(1 / (1 + 4 * sigma) + more)
         return make_leak({"none": 0.9, "withhold:bias": 0.9, "withhold:head": 0.0}.get(label, 0.95))
 
-    def cost(self, label, *, fresh=False):
+    def cost(self, label, *, fresh=False, repeats=None):
+        if self.flattering and repeats == 1 and label.startswith("gaussian"):
+            return make_cost(float(label.split(":")[1]) / 40)
         if label.startswith("gaussian"):
             return make_cost(min(0.8, float(label.split(":")[1]) / 20))
         return make_cost(0.0 if label == "none" else 0.01)
@@ -63,7 +66,7 @@ class Imagined:
     def measure_leaks(self, labels, fresh=0):
         self.together.append(list(labels))
 
-    def measure_costs(self, labels, *, fresh=False):
+    def measure_costs(self, labels, *, fresh=False, repeats=None):
         self.together.append(list(labels))
 
     def leak_seed(self, fresh):
@@ -75,9 +78,9 @@ class Imagined:
 
 
 def search(**changes):
-    harder = changes.pop("harder", 0.0)
+    harder, flattering = changes.pop("harder", 0.0), changes.pop("flattering", False)
     options = replace(OPTIONS, **changes)
-    imagined = Imagined(options, harder)
+    imagined = Imagined(options, harder, flattering)
     return Search(imagined).run(), imagined, options
 
 
@@ -126,6 +129,11 @@ def test_a_budget_finds_the_strongest_setting_that_it_pays_for():
     assert "leaks least within a loss of accuracy of 0.1" in say_answer(answer, options)
 
 
+def test_a_first_federation_that_flatters_is_set_right_by_all_of_them():
+    answer, _, _ = search(target_advantage=None, accuracy_budget=0.1, flattering=True)
+    assert answer.recommended.point.label == "gaussian:1.78"
+
+
 def test_a_target_that_is_met_without_a_defense_needs_none():
     answer, _, options = search(target_advantage=0.96)
     assert answer.recommended.point.label == "none"
@@ -161,7 +169,8 @@ def test_the_front_holds_what_no_other_point_beats():
         ({"target_advantage": 1.5}, "--target-advantage must lie from 0"),
         ({"attacker": "auxilary"}, "did you mean 'auxiliary'"),
         ({"rounds": 0}, "--rounds must be at least 1"),
-        ({"lr": -1.0}, "--lr must be above 0"),
+        ({"lr": -1.0}, "--lr must be a number above 0, not -1"),
+        ({"lr": float("inf")}, "--lr must be a number above 0, not inf"),
         ({"grid": -1}, "--grid"),
     ],
 )

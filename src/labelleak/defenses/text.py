@@ -49,13 +49,31 @@ def read(text: str, known: Mapping[str, Callable[..., T]]) -> T:
     given: dict[str, Any] = {word: True for word in words if word in flags}
     open_slots = [f for f in slots if f.name not in flags]
     values = [word for word in words if word not in flags]
-    form = ":".join([name, *(f"{f.name.upper()}" for f in open_slots), *(f"[{f}]" for f in flags)])
+    form = write_form(made)
     needed = sum(f.default is MISSING for f in open_slots)
     if not needed <= len(values) <= len(open_slots):
         raise BadInput(f"cannot read the defense {text!r}; write it as {form}")
     for field, word in zip(open_slots, values, strict=False):
         given[field.name] = _value(field, word, f"cannot read {word!r} in {text!r}", form)
     return made(**given)
+
+
+def write_form(made: Any) -> str:
+    """Give the text form of a class of defenses: values in capitals, what may be left out in [].
+
+    >>> from labelleak.defenses import TopK, GaussianNoise
+    >>> write_form(GaussianNoise), write_form(TopK)
+    ('gaussian:SIGMA', 'topk:KEEP[:feedback]')
+    """
+    words = [str(made.name)]
+    for field in fields(made):
+        if field.default is False:
+            words.append(f"[:{field.name}]")
+        elif field.default is MISSING:
+            words.append(f":{field.name.upper()}")
+        else:
+            words.append(f"[:{field.name.upper()}]")
+    return "".join(words)
 
 
 def _value(field: Field[Any], word: str, trouble: str, form: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from labelleak.adapters.head import find_head
 from labelleak.defenses import Chain, as_part, wire_bytes
@@ -133,16 +134,26 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
             last = done
     except Diverged:
         most = float(torch.bincount(test.labels).max()) / len(test)
+        if plain:
+            return _undefended(most, model, head, diverged=True)
         return _cost(most, clients, diverged=True)
     model.load_state_dict(dict(last.aggregated))
     if plain:
-        state = {name: value[None] for name, value in last.aggregated.items()}
-        return Cost(
-            accuracy=accuracy(model, test),
-            wire_bytes=wire_bytes(part, Update(state, head)),
-            seconds_ratio=1.0,
-        )
+        return _undefended(accuracy(model, test), model, head)
     return _cost(clients.accuracy(model, test), clients)
+
+
+def _undefended(
+    accuracy_after: float, model: nn.Module, head: str, *, diverged: bool = False
+) -> Cost:
+    """Give the cost of no defense: every update is the whole model, in no more time."""
+    state = {name: value[None] for name, value in model.state_dict().items()}
+    return Cost(
+        accuracy=accuracy_after,
+        wire_bytes=wire_bytes(Chain(), Update(state, head)),
+        seconds_ratio=1.0,
+        diverged=diverged,
+    )
 
 
 def _cost(accuracy_after: float, clients: DefendedClients, *, diverged: bool = False) -> Cost:

@@ -150,8 +150,16 @@ class Measurements:
             phase=FRESH if fresh else SEARCH,
         )
 
-    def measure_costs(self, labels: Sequence[str], *, fresh: bool = False) -> None:
-        """Measure what of some defenses' costs is not known yet, all of them together."""
+    def measure_costs(
+        self, labels: Sequence[str], *, fresh: bool = False, repeats: int | None = None
+    ) -> None:
+        """Measure what of some defenses' costs is not known yet, all of them together.
+
+        Args:
+            labels: the defenses.
+            fresh: on seeds that the search never saw.
+            repeats: federations of each; None for as many as were asked for.
+        """
         options, phase = self.options, FRESH if fresh else SEARCH
         wanted = {
             _cost_key(label, phase, repeat): CostTask(
@@ -161,7 +169,7 @@ class Measurements:
                 whole_number(options.seed, "cost", phase, repeat),
             )
             for label in dict.fromkeys([NONE, *labels])
-            for repeat in range(options.repeats)
+            for repeat in range(repeats or options.repeats)
         }
         wanted = {key: task for key, task in wanted.items() if key not in self.journal.found}
         answers = self.executor.map(train_with, list(wanted.values()))
@@ -182,9 +190,9 @@ class Measurements:
             self._leaks[label, fresh] = strongest_leak(rows, self.options.attacker)
         return self._leaks[label, fresh]
 
-    def cost(self, label: str, *, fresh: bool = False) -> MeanCost:
-        """Give what a defense costs; ``fresh`` by seeds that the search never saw."""
-        self.measure_costs([label], fresh=fresh)
+    def cost(self, label: str, *, fresh: bool = False, repeats: int | None = None) -> MeanCost:
+        """Give what a defense costs; arguments as those of `measure_costs`."""
+        self.measure_costs([label], fresh=fresh, repeats=repeats)
         phase = FRESH if fresh else SEARCH
         pairs = [
             tuple(

@@ -5,7 +5,8 @@ leakage each family is searched by bisection for its weakest rung that meets the
 end of the advantage's interval, at the worst training stage); only these are trained with, and the
 one that keeps most accuracy is the candidate. All families are asked at a time, so that what
 attackers learn of a model serves all of them. For a budget of accuracy it is the other way round:
-the strongest rung within the budget by bisection, then the one that leaks least. Intervals of the
+the strongest rung within the budget by bisection, on one federation each, then in full, and of
+these the one that leaks least. Intervals of the
 search were looked at many times, so the candidate is measured again on data splits, models and
 batches that the search never saw; where it misses there, the next stronger (for a budget,
 the next weaker) rung of its family takes its place.
@@ -29,6 +30,8 @@ from labelleak.experiments.tune_answers import (
     is_readable,
 )
 
+# Federations that bisection over costs looks at; what it finds is then measured in full.
+_SCREEN = 1
 # Text form of a defense, and the family that it is of.
 Setting = tuple[str, str]
 
@@ -99,8 +102,9 @@ class Search:
 
         def affordable(asked: Sequence[Rung]) -> list[bool]:
             labels = [families[f].labels[rung] for f, rung in asked]
-            self.measured.measure_costs(labels)
-            return [self._affordable(self.measured.cost(label)) for label in labels]
+            self.measured.measure_costs(labels, repeats=_SCREEN)
+            costs = [self.measured.cost(label, repeats=_SCREEN) for label in labels]
+            return [self._affordable(cost) for cost in costs]
 
         lengths = [len(family.labels) for family in families]
         rungs = (
@@ -108,13 +112,29 @@ class Search:
             if self._has_target
             else last_holding(lengths, affordable)
         )
-        return self._train(
-            [
-                (family.labels[rung], family.name)
-                for family, rung in zip(families, rungs, strict=True)
-                if rung is not None
-            ]
-        )
+        found = {
+            family.name: rung
+            for family, rung in zip(families, rungs, strict=True)
+            if rung is not None
+        }
+        if not self._has_target:
+            self._step_down(found, families)
+        return self._train([(f.labels[found[f.name]], f.name) for f in families if f.name in found])
+
+    def _step_down(self, found: dict[str, int], families: Sequence[Family]) -> None:
+        """Where all federations together cost more than the first one did, take weaker rungs."""
+        labels = {family.name: family.labels for family in families}
+        doubted = set(found)
+        while doubted:
+            self.measured.measure_costs([labels[name][found[name]] for name in sorted(doubted)])
+            for name in sorted(doubted):
+                if self._affordable(self.measured.cost(labels[name][found[name]])):
+                    doubted.remove(name)
+                elif found[name]:
+                    found[name] -= 1
+                else:
+                    doubted.remove(name)
+                    del found[name]
 
     def _settle(self, found: Sequence[Point], families: Sequence[Family]) -> Confirmed | None:
         """Confirm the best point on fresh seeds; one that misses gives way to the next rung."""

@@ -74,8 +74,8 @@ class TuneOptions:
         for name in counts:
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least 1")
-        if self.lr is not None and not self.lr > 0:
-            raise BadInput(f"--lr must be above 0, not {self.lr:g}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise BadInput(f"--lr must be a number above 0, not {self.lr:g}")
         if self.grid < 0:
             raise BadInput("--grid must be at least 0, which measures no grid")
 
