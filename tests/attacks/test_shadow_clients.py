@@ -132,3 +132,12 @@ def test_slow_shadows_are_fewer_and_follow_the_bank_s_order():
     assert (seen.bias.argmin(dim=1).numpy() == [0, 2, 4]).all()
     posterior = client(local_steps=2, batch_size=4)[0](SCENARIO.observation)
     assert (posterior.counts.sum(-1) == 8).all()
+
+
+@pytest.mark.parametrize("defense", [Withholding("head"), Chain((TopK(0.2), Withholding("head")))])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_of_a_withheld_head_every_shadow_shows_nothing(defense, steps):
+    counts = draw_counts(6, 8, 5, rng())
+    seen = source(defense, local_steps=steps).observe(counts, rng(1))
+    assert seen.weight.shape == (6, 5, scenarios.network()[2].in_features)
+    assert not seen.weight.any()

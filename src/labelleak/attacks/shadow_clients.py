@@ -90,7 +90,8 @@ class ShadowClient:
             named = Update({}, self.model.head)
             tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
             there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-            return self._read(self.defense.apply(Update(there, self.model.head), rng)[0])
+            update = Update(there, self.model.head)
+            return self._read(self.defense.apply(update, rng)[0], len(counts))
         picks = self._pick(counts, rng)
         if self.training.local_steps > 1:
             seen = self._train(picks, rng)
@@ -100,7 +101,7 @@ class ShadowClient:
             rows = torch.from_numpy(picks)
             batches = [LabelledData(self.data.inputs[row], self.data.labels[row]) for row in rows]
             update = self.defense.gradients(self.model, batches, rng, full=self._wide)
-            seen = self._read(self.defense.apply(update, rng)[0])
+            seen = self._read(self.defense.apply(update, rng)[0], len(counts))
         assert seen.weight is not None
         bias = None if seen.bias is None else seen.bias[:, self.order]
         return Observation(seen.weight[:, self.order], bias)
@@ -117,10 +118,10 @@ class ShadowClient:
     def _wide(self) -> bool:
         return self.defense.sees is Sees.UPDATE
 
-    def _read(self, update: Update) -> Observation:
+    def _read(self, update: Update, trials: int) -> Observation:
         weight = update.tensors.get(update.head_weight)
         if weight is None:  # withheld: nothing can be learnt of it
-            weight = torch.zeros(update.trials, *self.model.head_module.weight.shape)
+            weight = torch.zeros(trials, *self.model.head_module.weight.shape)
         return Observation(weight, update.tensors.get(update.head_bias))
 
     def _pick(self, counts: Ints, rng: np.random.Generator) -> Ints:
@@ -147,7 +148,7 @@ class ShadowClient:
         parts = []
         for rows in np.split(picks, range(samples.at_once, len(picks), samples.at_once)):
             update = Update(samples.of_batches(rows), self.model.head)
-            parts.append(self._read(self.defense.apply(update, rng)[0]))
+            parts.append(self._read(self.defense.apply(update, rng)[0], len(rows)))
         weights = [part.weight for part in parts if part.weight is not None]
         biases = [part.bias for part in parts if part.bias is not None]
         return Observation(torch.cat(weights), torch.cat(biases) if biases else None)
@@ -167,7 +168,7 @@ class ShadowClient:
         how, sgd = self.training, self.training.optimiser == "sgd"
         return Observation.from_update(
             before,
-            {**before, **{name: before[name] + step for name, step in sent.tensors.items()}},
+            {**before, **{k: before[k] + sent.tensors.get(k, 0 * own) for k, own in moved.items()}},
             head=self.model.head,
             lr=how.lr,
             local_steps=how.local_steps,

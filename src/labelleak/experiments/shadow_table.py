@@ -19,13 +19,13 @@ from labelleak.whole_files import write_whole
 STAGES, SIZES = (0, 60, 600, 3000), (1, 8, 32, 128)
 SCHEMES = ("iid", "unbalanced", "dirichlet:0.3")
 TRIALS, MODELS = 120, 3
-SHADOW = "shadow"
+SHADOW, FREE = "shadow", "free"
 SHADOW_BATCHES = 4000
 # Every attack on one step; dlg is left out (20 s an update at N = 128, and never the best).
 _SLOWER = ("rlg", "soft_label", "llbg_measured", "client_simulation")
 ATTACKS = (*(name for name in STANDARD if name != SHADOW), *_SLOWER, SHADOW)
 # Shown by name beside the shadow attack and the best of all others.
-_NAMED = ("free", "llg", "llg_star", "llg_plus")
+_NAMED = (FREE, "llg", "llg_star", "llg_plus")
 
 # Options of a coarse table, a minute or two on digits.
 QUICK: dict[str, Any] = {
@@ -105,13 +105,13 @@ def run_shadow(
 
 
 def make_shadow_table(records: Iterable[Record]) -> str:
-    """Write records as Markdown: for each stage the contest, then all attacks.
+    """Write records as Markdown: a summary, then for each stage the contest and all attacks.
 
     ASR is a mean over trials. The free guess knows the scheme; under schemes that treat all
     classes alike its counts are those of the free guess that does not.
     """
     rows = list(records)
-    parts = []
+    parts = [_summary(rows)]
     for stage in sorted({row.training_steps for row in rows}):
         own = [row for row in rows if row.training_steps == stage]
         parts += [_title(own), _contest(own), _everything(own)]
@@ -130,14 +130,40 @@ def margins(records: Iterable[Record]) -> dict[tuple[int, str, int], float]:
     return found
 
 
+def _summary(rows: list[Record]) -> str:
+    """Write how far the shadow attack is above all others, a row for each stage."""
+    lines = [
+        "| steps | accuracy | shadow, mean ASR | best other, mean ASR | margin, mean | "
+        "margin, least | over the free guess, least |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage in sorted({row.training_steps for row in rows}):
+        own = [row for row in rows if row.training_steps == stage]
+        cells = [_means(own, cell, lambda row: row.asr) for cell in _cells(own)]
+        shadow = [asr[SHADOW] for asr in cells]
+        best = [asr[_best_other(asr)] for asr in cells]
+        gaps = [a - b for a, b in zip(shadow, best, strict=True)]
+        free = [asr[SHADOW] - asr[FREE] for asr in cells]
+        lines.append(
+            f"| {stage} | {_accuracy(own)} | {mean(shadow):.3f} | {mean(best):.3f} | "
+            f"{mean(gaps):+.3f} | {min(gaps):+.3f} | {min(free):+.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _accuracy(rows: list[Record]) -> str:
+    found = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
+    return f"{min(found):.2f} to {max(found):.2f}"
+
+
 def _title(rows: list[Record]) -> str:
     first = rows[0]
-    accuracy = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
+    models = len({row.initialisation for row in rows})
     trials = len({row.trial for row in rows})
     return (
         f"**{first.data}, {first.model} ({first.extra['activation']}), {first.training_steps} "
-        f"training steps, accuracy {min(accuracy):.2f} to {max(accuracy):.2f}** "
-        f"(K = {first.num_classes}, {len(accuracy)} models, {trials} batches a cell)"
+        f"training steps, accuracy {_accuracy(rows)}** "
+        f"(K = {first.num_classes}, {models} models, {trials} batches a cell)"
     )
 
 
