@@ -116,6 +116,7 @@ def tune(
         interruptible(measured.journal.records),
     ):
         answer = Search(measured).run()
+        measured.finish()
         write_answer(answer, measured, out, command=command)
     print(say_answer(answer, options))
     chosen = answer.recommended

@@ -225,6 +225,11 @@ class Measurements:
         done = len(self.journal.done) + len(self.journal.found)
         self.progress(done, max(self._expected, done + 1))
 
+    def finish(self) -> None:
+        """Tell the progress that nothing more will be measured."""
+        done = len(self.journal.done) + len(self.journal.found)
+        self.progress(done, done)
+
     def _part(self, label: str, fresh: int) -> int:
         """Number a measurement, the same in every run that searches the same families."""
         labels = [NONE, *(one for family in self.options.ladders for one in family.labels)]
