@@ -6,16 +6,17 @@ import torch
 
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
-from labelleak.attacks.bounds import count_bounds
 from labelleak.attacks.shadow import expected_success
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior
+from labelleak.attacks.single_labels import prove_label
 from labelleak.counts import best_counts
 from labelleak.defenses import Chain, GaussianNoise
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.intervals import bootstrap_mean
+from labelleak.observation import Observation
 from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import HeadPass, WhiteBox
@@ -120,18 +121,36 @@ def test_of_one_sample_the_label_is_told_even_where_rounding_left_no_gradient():
     assert (tails[usable][..., 0].max(axis=-1) == 1.0).all()
 
 
-def test_a_posterior_keeps_to_what_the_bias_proves():
-    scenario = scenarios.one_step("sure", beyond_rounding(0.5), size=6)
-    ready = Shadow(batches=100, epochs=2).prepare(scenario.known, 5, rng())
-    least, most = count_bounds(scenario.observation)
-    assert least.any()
-    found, tails = ready(scenario.observation), ready.tails(scenario.observation)
-    assert (least <= found.counts).all()
-    assert (found.counts <= most).all()
-    k = np.arange(1, 7)
-    assert (tails[k <= least[..., None]] == 1.0).all()
-    assert (tails[k > most[..., None]] == 0.0).all()
-    assert np.array_equal(found.counts, best_counts(tails, 6))
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_of_one_sample_a_smoothed_label_is_told_too(share):
+    model, victims = (
+        scenarios.train(scenarios.network(), scenarios.blobs(5), 200),
+        scenarios.blobs(5, seed=2),
+    )
+    box, picks = WhiteBox(model, "2"), np.arange(60)[:, None] * 3
+    seen = box.run_all(victims.inputs[picks[:, 0]])
+    soft = (1 - share) * torch.eye(5)[victims.labels[picks[:, 0]]] + share / 5
+    errors = seen.probabilities - soft
+    observation = Observation(errors[:, :, None] * seen.inputs[:, None], errors, num_samples=1)
+    ready = Shadow(batches=100, epochs=2).prepare(
+        scenarios.replace(scenarios.all_scenarios()[0].known, model=box), 5, rng()
+    )
+    told = ready(observation)
+    assert (told.counts.argmax(axis=-1) == victims.labels[picks[:, 0]].numpy()).all()
+    assert (told.expected_asr == 1.0).all()
+
+
+def test_of_one_sample_scaling_hides_no_label_and_noise_proves_none():
+    scenario = scenarios.one_step("relu", scenarios.network(), size=1)
+    head = scenario.known.model.head_module.state_dict()
+    parts = [head[name].double().numpy() for name in ("weight", "bias")]
+    seen = scenario.observation
+    clipped = Observation(0.01 * seen.weight, 0.01 * seen.bias, num_samples=1)
+    noise = torch.randn(seen.bias.shape, generator=torch.Generator().manual_seed(0))
+    noised = Observation(seen.weight, seen.bias + 0.1 * noise, num_samples=1)
+    assert (prove_label(seen, *parts) == scenario.truth.counts).all()
+    assert (prove_label(clipped, *parts) == scenario.truth.counts).all()
+    assert not prove_label(noised, *parts).any()
 
 
 def test_what_no_example_reached_is_held_at_the_edge(noisy):

@@ -67,7 +67,12 @@ def test_every_study_has_a_function_and_a_line():
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("home", {"quick": True}), ("verdicts", {"model": "cnn"}), ("rounds", {"model": "cnn"})],
+    [
+        ("home", {"quick": True}),
+        ("verdicts", {"model": "cnn"}),
+        ("rounds", {"model": "cnn"}),
+        ("home", {"executor": "joblib"}),
+    ],
 )
 def test_an_option_that_means_nothing_to_a_study_is_refused(tmp_path, name, option):
     with pytest.raises(BadInput, match=f"'{name}' takes no --{next(iter(option))}"):

@@ -203,6 +203,17 @@ def test_the_command_to_repeat_it_is_quoted():
     assert "--seed 7" in command
 
 
+def test_a_cost_of_fewer_federations_is_theirs_alone(tmp_path):
+    asked = TuneOptions(accuracy_budget=0.1, users=2, rounds=2, repeats=2, families=("sign",))
+    with Measurements.open(asked, tmp_path) as measured:
+        one = measured.cost("sign:scaled", repeats=1)
+        assert len(measured.journal.found) == 2  # and one without a defense
+        both = measured.cost("sign:scaled")
+        found = [measured.journal.found[f"search/{i}/sign:scaled"]["accuracy"] for i in (0, 1)]
+    assert one.accuracy == found[0]
+    assert both.accuracy == pytest.approx(sum(found) / 2)
+
+
 SMALL = [
     *("tune", "--target-advantage", "0.5", "--families", "gaussian:3,sign", "--trials", "8"),
     *("--initialisations", "2", "--training-steps", "0,5", "--users", "3", "--rounds", "25"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.attacks.bounds import count_bounds, hold_tails, is_exact
+from labelleak.attacks.bounds import hold_tails
 from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior, expected_success
-from labelleak.attacks.soft_labels import recover_soft_label
+from labelleak.attacks.single_labels import prove_label
 from labelleak.counts import Floats, Ints
 from labelleak.errors import BadInput
 from labelleak.fingerprints import fingerprint_tensors
@@ -27,8 +28,6 @@ from labelleak.white_box import HeadPass
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
 _EDITION = 3
-# A share of one sample's label that makes it a hard one.
-_SURE = 0.9
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 _HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -44,8 +43,7 @@ class Shadow:
     fits one network for all classes to the counts (`CountPosterior`). For an update it
     then takes the N largest ``P(c_i >= k)`` (`counts.best_counts`), which maximises expected ASR
     under the mixture. Where the update says nothing that is the free guess without a scheme.
-    What a plain gradient's bias proves of the counts (`count_bounds`; of one sample, its label)
-    is held to.
+    Of one sample the gradient proves the label (`prove_label`), and that is held to.
 
     It is told no prior: whatever the scheme, the mixture stands. Assumes auxiliary data like the
     client's, one step, and an update that no defense has touched.
@@ -206,32 +204,16 @@ class ShadowPosterior:
         return self.features(flat, samples(observation))
 
     def _bounds(self, observation: Observation) -> tuple[Ints, Ints] | None:
-        """Bound the counts by what the bias gradient of one plain step proves, ``T x K`` each."""
-        bounds = None if self.source is not None else count_bounds(observation)
-        if bounds is None or observation.weight is None:
-            return None
-        least, most = (bound.reshape(-1, bound.shape[-1]) for bound in bounds)
-        if samples(observation) == 1:
-            known = self._label_of_one(observation)
-            # A negative entry says more: it stands whatever the update was scaled by.
-            sure = known.any(axis=-1, keepdims=True) & ~least.any(axis=-1, keepdims=True)
-            least, most = np.where(sure, known, least), np.where(sure, known, most)
-        return least, most
+        """Bound the counts of single samples by what their gradients prove, ``T x K`` each.
 
-    def _label_of_one(self, observation: Observation) -> Ints:
-        """Give the label that one sample's gradient proves, ``T x K`` of 0 and 1, or zeros.
-
-        Also where the model is so sure that rounding left the bias gradient nothing at the label.
+        Counts of more samples are left to the network: a label that is smoothed breaks their bounds
+        and no update shows it.
         """
-        assert observation.weight is not None
-        gradient = observation.weight.detach().cpu().double().numpy()
-        head = self.head
-        offset = None if head.bias is None else head.bias.double().numpy()
-        found = recover_soft_label(
-            gradient, observation.bias_gradient, head.weight.double().numpy(), offset
-        )
-        proved = (found.label > _SURE) & is_exact(observation)[..., None]
-        return proved.reshape(-1, proved.shape[-1]).astype(np.int64)
+        if self.source is not None or observation.bias is None or samples(observation) > 1:
+            return None
+        weight, bias = self.head.weight.double().numpy(), self.head.bias
+        label = prove_label(observation, weight, None if bias is None else bias.double().numpy())
+        return label, np.where(label.any(axis=-1, keepdims=True), label, 1)
 
     def _posterior(self, observation: Observation) -> CountPosterior:
         key = samples(observation), observation.bias is not None
@@ -247,7 +229,8 @@ class ShadowPosterior:
         key = self._fingerprint(total, has_bias)
         noted = self.notebook.recall(what, key)
         if noted is not None:
-            return CountPosterior.unpack(noted, total)
+            with suppress(BadInput):  # a note that is none is learnt anew
+                return CountPosterior.unpack(noted, total)
         learnt = self._fit(total, has_bias)
         self.notebook.note(key, learnt.pack())
         return learnt

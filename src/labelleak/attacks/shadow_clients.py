@@ -108,8 +108,10 @@ class ShadowClient:
 
     def fingerprint(self) -> str:
         """Tell apart clients whose shadows differ: by model, data, training and defense."""
-        state = self.model.module.state_dict()
-        how = f"{self.training!r} {self.defense.label} {self.model.module.training}"
+        module = self.model.module
+        state, modes = module.state_dict(), [part.training for part in module.modules()]
+        learns = [name for name, value in module.named_parameters() if value.requires_grad]
+        how = f"{self.training!r} {self.defense.label} {modes} {learns}"
         own = [(how, self.data.inputs), ("labels", self.data.labels)]
         tensors = [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
         return fingerprint_tensors([*own, *tensors])

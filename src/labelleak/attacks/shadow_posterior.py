@@ -131,7 +131,7 @@ class CountPosterior:
             parts = {k.removeprefix("net."): v for k, v in packed.items() if k.startswith("net.")}
             net.load_state_dict(parts)
             own = {name: packed[name] for name in _LEARNT}
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise BadInput(f"this is no posterior of counts: {error}") from error
         if any(own[name].shape != (features // 2,) for name in _LEARNT[:-1]):
             raise BadInput("this posterior's features do not fit its network")

@@ -155,13 +155,14 @@ def audit(
         seed=seed,
     )
     plan = plan_audit(options, command=command_line())
+    notes = KeptNotes(learnt)
     say_remarks(options.defenses)
     with (
         open_journal(plan, out, overwrite=overwrite) as journal,
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,
     ):
-        notes = KeptNotes(learnt, advance.tell)
+        notes.tell = advance.tell
         run_plan(replace(plan, notebook=notes), journal=journal, progress=advance)
     _conclude(journal.records, out / "report.html")
 

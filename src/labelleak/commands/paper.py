@@ -65,9 +65,10 @@ def paper(
         quick=quick,
         overwrite=overwrite,
         defenses=defenses,
+        executor=executor if executor != "serial" else None,
     )
     if name in PRESETS or name is None:
-        asked.refuse_all_but({"quick", "overwrite"}, name or "all")
+        asked.refuse_all_but({"quick", "overwrite", "executor"}, name or "all")
     if name is None:
         _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
     elif name in PRESETS:

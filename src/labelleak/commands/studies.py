@@ -28,6 +28,7 @@ class Asked:
         quick: whether the coarse version is wanted.
         overwrite: whether another run in the folder may be dropped.
         defenses: the rows that are wanted of a table of defenses, with commas; None for all.
+        executor: where a grid is to run; None for here.
     """
 
     data: str
@@ -37,6 +38,7 @@ class Asked:
     quick: bool = False
     overwrite: bool = False
     defenses: str | None = None
+    executor: str | None = None
 
     @property
     def network(self) -> str:
@@ -49,7 +51,7 @@ class Asked:
         Raises:
             BadInput: naming the first one.
         """
-        for option in ("model", "quick", "overwrite", "defenses"):
+        for option in ("model", "quick", "overwrite", "defenses", "executor"):
             if getattr(self, option) and option not in taken:
                 raise BadInput(f"the experiment {name!r} takes no --{option}; leave it out")
 

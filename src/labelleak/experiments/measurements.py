@@ -198,7 +198,7 @@ class Measurements:
             tuple(
                 Cost(**self.journal.found[_cost_key(one, phase, repeat)]) for one in (label, NONE)
             )
-            for repeat in range(self.options.repeats)
+            for repeat in range(repeats or self.options.repeats)
         ]
         return MeanCost(
             accuracy=_mean([own.accuracy for own, _ in pairs]),

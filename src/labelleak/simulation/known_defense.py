@@ -44,15 +44,13 @@ class Gradients:
     ) -> Update:
         """Give the gradients of batches of one size, computed at most once."""
         key = _name(batches)
-        found = self.kept.get((key, full)) or self.kept.get((key, True))
+        found = self.kept.get((key, full))
         if found is None:
             found = self._compute(defense, model, batches, rng, full)
             self.kept[key, full] = found
             while len(self.kept) > 1 and sum(map(_bytes, self.kept.values())) > _KEPT_BYTES:
                 del self.kept[next(iter(self.kept))]
-        head = {found.head_weight, found.head_bias}
-        others = [] if full else [name for name in found.tensors if name not in head]
-        return found.without(*others)
+        return found
 
     def _compute(
         self,
