@@ -141,3 +141,29 @@ def test_of_a_withheld_head_every_shadow_shows_nothing(defense, steps):
     seen = source(defense, local_steps=steps).observe(counts, rng(1))
     assert seen.weight.shape == (6, 5, scenarios.network()[2].in_features)
     assert not seen.weight.any()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"label_smoothing": 0.3},
+        {"class_weights": (1.0, 2.0, 3.0, 1.0, 1.0)},
+        {"clip_norm": 0.1},
+        {"proximal": 5.0},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.9, "dampening": 0.5},
+    ],
+    ids=lambda more: next(reversed(more)),
+)
+def test_everything_of_the_client_s_training_is_followed(more):
+    found = source(local_steps=3, batch_size=4, **more)
+    row = found._pick(np.array([[4, 4, 4, 0, 0]]), rng())
+    after = found._take_steps(row, frozenset({"2.weight"}), rng(7))["2.weight"][0]
+    # As `_take_steps` draws the order of the samples.
+    order = rng(7).permutation(row[0])
+    whole = train_locally(
+        found.model.module, found.data, order.reshape(3, 4), found.training, seed=0
+    )
+    assert torch.allclose(after, whole["2.weight"], atol=1e-6)
+    plain = source(local_steps=3, batch_size=4)._take_steps(row, frozenset({"2.weight"}), rng(7))
+    assert not torch.allclose(after, plain["2.weight"][0], atol=1e-4)

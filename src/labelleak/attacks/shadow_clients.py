@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
 from labelleak.attacks.shadow_batches import Bank
 from labelleak.counts import Ints
 from labelleak.fingerprints import fingerprint_tensors
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.local_steps import bend_gradients, make_loss, make_optimiser
 from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
 from labelleak.updates import Sees, Update
@@ -74,9 +74,14 @@ class ShadowClient:
 
     @cached_property
     def _together(self) -> bool:
-        """Whether local steps are taken side by side."""
-        sgd = self.training.local_steps > 1 and self.training.optimiser == "sgd"
-        return sgd and is_vectorised(self.model, self.data)
+        """Whether local steps are taken side by side: those of SGD with no more than momentum."""
+        how = self.training
+        plain = replace(
+            LocalTraining(lr=how.lr, local_steps=how.local_steps, batch_size=how.batch_size),
+            momentum=how.momentum,
+            weight_decay=how.weight_decay,
+        )
+        return how.local_steps > 1 and how == plain and is_vectorised(self.model, self.data)
 
     def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
         """Give the head's part of what is shared of batches with given label counts.
@@ -189,24 +194,20 @@ class ShadowClient:
         return {name: torch.stack([after[name] for after in each]) for name in kept}
 
     def _take_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
-        module = copy.deepcopy(self.model.module)
-        optimiser = _optimiser(module, self.training)
+        module, how = copy.deepcopy(self.model.module), self.training
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        start = [parameter.detach().clone() for parameter in trained]
+        optimiser, loss_of = make_optimiser(trained, how), make_loss(how)
         with torch_seeded(seed), torch.enable_grad():
-            for step in np.array_split(row, self.training.local_steps):
+            for step in np.array_split(row, how.local_steps):
                 picks = torch.from_numpy(step)
                 if len(picks):
-                    loss = F.cross_entropy(module(self.data.inputs[picks]), self.data.labels[picks])
+                    loss = loss_of(module(self.data.inputs[picks]), self.data.labels[picks])
                     optimiser.zero_grad()
                     torch.autograd.backward(loss)
+                    bend_gradients(trained, start, how)
                     optimiser.step()
         return {name: value.detach() for name, value in module.state_dict().items()}
-
-
-def _optimiser(module: nn.Module, how: LocalTraining) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if how.optimiser == "adam":
-        return torch.optim.Adam(trained, lr=how.lr, weight_decay=how.weight_decay)
-    return torch.optim.SGD(trained, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
 
 
 __all__ = ["ShadowClient"]
