@@ -119,6 +119,18 @@ def test_block_lets_nothing_leave(tmp_path):
     assert not context.state
 
 
+def test_block_sees_an_update_though_the_client_writes_it_over_what_was_sent(tmp_path):
+    def answer(message, context):
+        reply = federation.train(message, context)
+        for name, array in reply.content["arrays"].items():
+            message.content["arrays"][name].data = array.data
+        return reply
+
+    reply, _ = call([make_mod(tmp_path, "block")], function=answer)
+    assert not reply.has_content()
+    assert actions(tmp_path) == ["blocked"]
+
+
 def test_block_lets_a_harmless_update_pass(tmp_path):
     reply, _ = call([make_mod(tmp_path, "block"), flower.defense_mod(hide)])
     assert not reply.has_error()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,12 +20,12 @@ NUM_EXAMPLES = ("num-examples", "num_examples")
 class Arrays(Mapping[str, Tensor]):
     """An array record as it was when read, decoded name by name when asked.
 
-    Decoding copies, so nothing done to these tensors reaches the message; and most attacks ask
-    for the head alone.
+    Nothing done to these tensors reaches the message, nor does what is done to the message reach
+    them: its bytes are shared, but cannot change. Most attacks ask for the head alone.
     """
 
     def __init__(self, record: ArrayRecord) -> None:
-        self._packed = {name: a for name, a in record.items() if name != EMPTY}
+        self._packed = {name: copy.copy(a) for name, a in record.items() if name != EMPTY}
         self._decoded: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
