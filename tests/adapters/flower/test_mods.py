@@ -419,14 +419,22 @@ def in_the_group(reply, secret):
     reply.metadata.group_id = secret.hex()
 
 
+def in_the_received_group(reply, secret):
+    in_the_received_group.message.metadata.group_id = secret.hex()
+
+
 def later(reply, secret):
     later.kept = reply.content["arrays"]
 
 
-@pytest.mark.parametrize("place", [behind_the_array, in_the_description, in_the_group, later])
+PLACES = [behind_the_array, in_the_description, in_the_group, in_the_received_group, later]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_block_packs_what_leaves_anew(tmp_path, place):
     def answer(message, context):
         reply, answer.secret = harmless(message, context)
+        in_the_received_group.message = message
         place(reply, answer.secret)
         return reply
 
@@ -438,7 +446,7 @@ def test_block_packs_what_leaves_anew(tmp_path, place):
     sent, _ = call([make_mod(tmp_path / "record", "record")], function=answer)
     kept, _ = call([make_mod(tmp_path, "block")], function=answer)
     hidden = (answer.secret, answer.secret.hex().encode())
-    assert any(one in whole(sent) for one in hidden) == (place is not later)
+    assert any(one in whole(sent) for one in hidden) == (place in PLACES[:3])
     if place is later:
         later.kept["3.weight"].data = answer.secret
     assert not any(one in whole(kept) for one in hidden)
@@ -486,6 +494,32 @@ def test_block_sends_no_text_of_an_error(tmp_path, policy, function):
     assert not context.state
     if policy == "block":
         assert "labels were [3, 3, 1]" in rows(tmp_path, "events")[0]["reason"]
+
+
+@pytest.mark.parametrize("function", [federation.train, harmless, raises, answers_with_an_error])
+def test_what_is_written_into_the_received_metadata_stays_here(tmp_path, function):
+    def answer(message, context):
+        told = message.metadata
+        told.group_id, told.message_type, told.ttl = "labels were [3, 3, 1]", "query.l331", 331.0
+        told.src_task_id = told.dst_task_id = 331
+        reply = function(message, context)
+        return reply[0] if function is harmless else reply
+
+    reply, _ = call([make_mod(tmp_path, "block")], function=answer)
+    assert reply.has_content() == (function is harmless)
+    assert 331 not in vars(reply.metadata).values()
+    assert (reply.metadata.group_id, reply.metadata.message_type) == ("", "train")
+    assert reply.metadata.ttl > 331
+
+
+def test_a_defense_is_not_evaded_by_calling_the_message_another(bare):
+    def answer(message, context):
+        reply = federation.train(message, context)
+        message.metadata.message_type = "evaluate"
+        return reply
+
+    reply, _ = call([flower.defense_mod(hide)], function=answer)
+    assert not same(arrays_of(reply), bare)
 
 
 def test_a_defense_changes_parameters_only(bare):

@@ -22,7 +22,7 @@ from labelleak.adapters.flower.messages import (
     only_record,
     round_of,
 )
-from labelleak.adapters.flower.sealing import seal, withhold
+from labelleak.adapters.flower.sealing import keep_metadata, seal, withhold
 from labelleak.errors import BadInput, unknown_name
 from labelleak.seeding import stream
 
@@ -54,7 +54,8 @@ class DefenseMod:
     def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
         """Defend the reply to a training message."""
         before = _sent_arrays(message)
-        reply = call_next(message, context)
+        with keep_metadata(message):
+            reply = call_next(message, context)
         if not is_train(message) or reply.has_error():
             return reply
         try:
@@ -101,7 +102,8 @@ class AuditMod:
         take_labels(context)  # none may be left over from a round that broke off
         before = _sent_arrays(message)
         try:
-            reply = call_next(message, context)
+            with keep_metadata(message):
+                reply = call_next(message, context)
         except Exception as error:
             take_labels(context)
             if self.policy is not Policy.block:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from labelleak.adapters.flower.messages import Arrays, only_record
@@ -12,6 +15,21 @@ WITHHELD = 6
 # What a reply may report beside its arrays where nothing else may leave.
 MOST_VALUES, MOST_TEXT = 64, 1024
 LARGEST = 2**63
+
+
+@contextmanager
+def keep_metadata(message: Message) -> Iterator[None]:
+    """Give a message back the metadata that it came with, whatever was written there meanwhile.
+
+    A reply takes over group, type, identities and times of what it answers, an error no less.
+    """
+    came = dict(vars(message.metadata))
+    try:
+        yield
+    finally:
+        now = vars(message.metadata)
+        now.clear()
+        now.update(came)
 
 
 def seal(message: Message, reply: Message, before: Arrays | None) -> Message:
@@ -83,4 +101,4 @@ def withhold(message: Message) -> Message:
     return Message(Error(code=WITHHELD, reason=reason), reply_to=message)
 
 
-__all__ = ["refuse_beside", "seal", "withhold"]
+__all__ = ["keep_metadata", "refuse_beside", "seal", "withhold"]
