@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
+from labelleak.adapters.flower.messages import num_examples
 from labelleak.attacks import FreeGuess
 from labelleak.errors import BadInput
 from labelleak.interfaces import Need
@@ -212,7 +213,7 @@ def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
     assert torch.equal(named["head.bias"], state["3.bias"])
 
 
-def run_old(auditor, *, mods=(), workflow=None):
+def run_old(auditor, *, mods=(), workflow=None, **said):
     """Run a round of Flower's old interface under an auditor; SecAgg+ knows no other."""
     from flwr.client import NumPyClient
     from flwr.common import ndarrays_to_parameters
@@ -234,7 +235,8 @@ def run_old(auditor, *, mods=(), workflow=None):
             model.load_state_dict(loaded)
             y = federation.train_step(model, self.partition, 1)
             flower.report_labels(self.context, y)
-            return arrays_of(model), federation.BATCH, {"partition-id": self.partition}
+            metrics = {"partition-id": self.partition, **said}
+            return arrays_of(model), federation.BATCH, metrics
 
     app = ClientApp(client_fn=lambda c: Client(c).to_client(), mods=list(mods))
     old = OldFedAvg(
@@ -257,6 +259,44 @@ def test_the_old_strategy_sees_the_same(tmp_path):
     assert len(found) == federation.CLIENTS
     assert np.mean([r.presence_recall for r in found]) > 0.95
     assert not (tmp_path / "aggregates.jsonl").exists()
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), -3.0, 0])
+def test_the_old_strategy_goes_on_whatever_number_of_examples_a_client_says(tmp_path, said):
+    run_old(federation.make_auditor(tmp_path), **{"num-examples": said})
+    found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
+    assert [r.num_samples for r in found] == [federation.BATCH] * federation.CLIENTS
+
+
+def test_the_old_strategy_goes_on_where_what_is_sent_cannot_be_read(tmp_path, monkeypatch):
+    def fail(parameters):
+        raise ValueError("of another tensor type")
+
+    monkeypatch.setattr("labelleak.adapters.flower.legacy.parameters_to_ndarrays", fail)
+    run_old(federation.make_auditor(tmp_path))
+    events = [row["event"] for row in rows(tmp_path / "events.jsonl")]
+    each = [name for name in ("audit_failed", "no_update") for _ in range(federation.CLIENTS)]
+    assert events == each
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), 0.5, -1, 0, "16", None])
+def test_what_is_no_number_of_examples_counts_as_unsaid(said):
+    assert num_examples({"num-examples": said}) is None
+    assert num_examples({"num-examples": said, "num_examples": 16.0}) == 16
+
+
+@pytest.mark.parametrize("group", ["\u00b2", "9" * 5000])
+def test_the_observer_goes_on_whatever_group_a_reply_names(tmp_path, group):
+    def answer(message, context):
+        reply = federation.train(message, context)
+        reply.metadata.group_id = group
+        del reply.content["arrays"]
+        return reply
+
+    grid = flower.InProcessGrid(federation.make_app(function=answer), 1)
+    observed = flower.observe(grid, federation.make_auditor(tmp_path))
+    assert len(list(observed.send_and_receive([federation.train_message()]))) == 1
+    assert [row["event"] for row in rows(tmp_path / "events.jsonl")] == ["no_update"]
 
 
 @pytest.mark.parametrize("policy", ["record", "block"])

@@ -37,6 +37,11 @@ class Arrival:
     round: int
     client: str
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Whose it is: the round and the client."""
+        return self.round, self.client
+
 
 def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     """Audit updates; whatever goes wrong with one becomes an event, and the round goes on.
@@ -47,7 +52,7 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     alike: dict[tuple[object, ...], list[Arrival]] = defaultdict(list)
     senders: dict[int, Sender] = {}
     for arrival in arrivals:
-        with _open(auditor, arrival):
+        with going_on(auditor, arrival.place):
             sender = senders[id(arrival)] = _sender(auditor, arrival)
             known = None if sender.labels is None else len(sender.labels)
             key = (id(arrival.before), arrival.round, sender.num_samples, known)
@@ -55,7 +60,7 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     for group in alike.values():
         finding = _together(auditor, group, senders) if len(group) > 1 else None
         for part in [group] if finding else [[one] for one in group]:
-            with _open(auditor, *part):
+            with going_on(auditor, *(one.place for one in part)):
                 found = finding or _audit(auditor, part, senders)
                 auditor.write(found, observer="server", action="observed")
 
@@ -67,7 +72,7 @@ def audit_average(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     """
     if len(arrivals) < 2:
         return
-    with _open(auditor, *arrivals):
+    with going_on(auditor, *(one.place for one in arrivals)):
         parts = [_sender(auditor, arrival) for arrival in arrivals]
         labels = [part.labels for part in parts if part.labels is not None]
         sizes = [part.num_samples for part in parts if part.num_samples is not None]
@@ -105,16 +110,16 @@ def _together(
 
 
 @contextmanager
-def _open(auditor: Auditor, *arrivals: Arrival) -> Iterator[None]:
-    """Turn a failure into events and go on."""
+def going_on(auditor: Auditor, *places: tuple[int, str]) -> Iterator[None]:
+    """Turn a failure into events, one for each round and client, and go on."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
         # Attacks, the user's model and truth run here: none of it may end the federation.
         LOG.exception("an audit failed; the round goes on")
         reason = f"{type(error).__name__}: {error}"
-        for one in arrivals:
-            auditor.note("audit_failed", round=one.round, client=one.client, reason=reason)
+        for server_round, client in places:
+            auditor.note("audit_failed", round=server_round, client=client, reason=reason)
 
 
-__all__ = ["Arrival", "audit_at_server", "audit_average"]
+__all__ = ["Arrival", "audit_at_server", "audit_average", "going_on"]

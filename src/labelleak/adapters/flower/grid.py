@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from labelleak.adapters.flower.arrivals import Arrival, audit_at_server
+from labelleak.adapters.flower.arrivals import Arrival, audit_at_server, going_on
 from labelleak.adapters.flower.auditor import Auditor
 from labelleak.adapters.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
 
@@ -37,22 +37,25 @@ class Watch:
 
     def returned(self, replies: Iterable[Message]) -> None:
         """Audit the replies to training messages."""
-        found = [self._pair(reply) for reply in replies if is_train(reply)]
-        audit_at_server(self.auditor, [one for one in found if one is not None])
+        found: list[Arrival] = []
+        for reply in filter(is_train, replies):
+            with going_on(self.auditor, (round_of(reply), str(reply.metadata.src_node_id))):
+                found += self._pair(reply)
+        audit_at_server(self.auditor, found)
 
-    def _pair(self, reply: Message) -> Arrival | None:
+    def _pair(self, reply: Message) -> list[Arrival]:
         node = reply.metadata.src_node_id
         server_round, before = self._sent.pop(node, (round_of(reply), None))
         if reply.has_error():
             reason = str(reply.error.reason)[:500]
             self.auditor.note("reply_error", round=server_round, client=str(node), reason=reason)
-            return None
+            return []
         metrics = metrics_of(reply)
         client = str(metrics.get(PARTITION, node))
         if before is None or not reply.content.array_records:
             self.auditor.note("no_update", round=server_round, client=client)
-            return None
-        return Arrival(before, lambda: reply_arrays(reply), metrics, server_round, client)
+            return []
+        return [Arrival(before, lambda: reply_arrays(reply), metrics, server_round, client)]
 
 
 def reply_arrays(reply: Message) -> Arrays:

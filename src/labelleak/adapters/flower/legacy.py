@@ -10,10 +10,14 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from torch import Tensor
 
-from labelleak.adapters.flower.arrivals import Arrival, audit_at_server, audit_average
+from labelleak.adapters.flower.arrivals import (
+    Arrival,
+    audit_at_server,
+    audit_average,
+    going_on,
+)
 from labelleak.adapters.flower.auditor import Auditor
 from labelleak.adapters.flower.grid import PARTITION
-from labelleak.adapters.flower.messages import num_examples
 
 
 class AuditedLegacyStrategy(Strategy):
@@ -50,10 +54,12 @@ class AuditedLegacyStrategy(Strategy):
         chosen = self._strategy.configure_fit(server_round, parameters, client_manager)
         copies: dict[int, dict[str, Tensor]] = {}
         for proxy, instruction in chosen:
-            key = id(instruction.parameters)
-            if key not in copies:
-                copies[key] = _unpack(instruction.parameters)
-            self._sent[proxy.cid] = copies[key]
+            self._sent.pop(proxy.cid, None)
+            with going_on(self._auditor, (server_round, proxy.cid)):
+                key = id(instruction.parameters)
+                if key not in copies:
+                    copies[key] = _unpack(instruction.parameters)
+                self._sent[proxy.cid] = copies[key]
         return chosen
 
     def aggregate_fit(
@@ -63,24 +69,25 @@ class AuditedLegacyStrategy(Strategy):
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> Any:
         """Audit the answers, then let the strategy inside aggregate them."""
-        arrivals = [self._pair(server_round, *one) for one in results]
-        found = [one for one in arrivals if one is not None]
+        found: list[Arrival] = []
+        for proxy, answer in results:
+            with going_on(self._auditor, (server_round, proxy.cid)):
+                found += self._pair(server_round, proxy, answer)
         audit_at_server(self._auditor, found)
         sent = [answer.parameters.tensors for _, answer in results]
         if all(tensors == sent[0] for tensors in sent):
             audit_average(self._auditor, found)
         return self._strategy.aggregate_fit(server_round, results, failures)
 
-    def _pair(self, server_round: int, proxy: ClientProxy, answer: FitRes) -> Arrival | None:
+    def _pair(self, server_round: int, proxy: ClientProxy, answer: FitRes) -> list[Arrival]:
         metrics = dict(answer.metrics or {})
         metrics.setdefault("num_examples", answer.num_examples)
         client = str(metrics.get(PARTITION, proxy.cid))
         before = self._sent.pop(proxy.cid, None)
         if before is None:
             self._auditor.note("no_update", round=server_round, client=client)
-            return None
-        known = {**metrics, "num-examples": num_examples(metrics)}
-        return Arrival(before, lambda: _unpack(answer.parameters), known, server_round, client)
+            return []
+        return [Arrival(before, lambda: _unpack(answer.parameters), metrics, server_round, client)]
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: Any

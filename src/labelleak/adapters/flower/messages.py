@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from labelleak.errors import BadInput
 
 # Flower's old interface packs a list of arrays under numbers, and marks an empty one so.
 EMPTY = "_empty"
+MOST_DIGITS = 10
 NUM_EXAMPLES = ("num-examples", "num_examples")
 
 
@@ -70,7 +72,7 @@ def round_of(message: Message) -> int:
             if isinstance(number, int):
                 return number
     group = message.metadata.group_id
-    return int(group) if group.isdigit() else 0
+    return int(group) if group.isdecimal() and len(group) < MOST_DIGITS else 0
 
 
 def metrics_of(message: Message) -> dict[str, Any]:
@@ -85,10 +87,14 @@ def metrics_of(message: Message) -> dict[str, Any]:
 
 
 def num_examples(metrics: Mapping[str, Any]) -> int | None:
-    """Give the number of examples that a reply says it was trained on, if it does."""
+    """Give the number of examples that a reply says it was trained on, if it does.
+
+    A client may say anything; what is not a finite number of at least 1 counts as unsaid.
+    """
     for name in NUM_EXAMPLES:
-        if isinstance(metrics.get(name), (int, float)):
-            return int(metrics[name])
+        said = metrics.get(name)
+        if isinstance(said, (int, float)) and 1 <= said < math.inf:
+            return int(said)
     return None
 
 
