@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from labelleak.adapters.flower.messages import num_examples
-from labelleak.attacks import FreeGuess
+from labelleak.attacks import FreeGuess, Shadow
 from labelleak.errors import BadInput
-from labelleak.interfaces import Need
+from labelleak.interfaces import LabelledData, Need
 from labelleak.record import read_records
 
 
@@ -69,6 +69,25 @@ def test_the_strategy_form_finds_what_the_grid_finds(tmp_path, kind):
     one, two = (read_records(tmp_path / part / "records.jsonl") for part in ("grid", "form"))
     assert answers(one) == answers(two)
     assert len(one) == 2 * federation.CLIENTS * 3
+
+
+def test_the_shadow_attack_runs_where_it_is_named_and_only_there(tmp_path):
+    pixels = torch.tensor(federation.PIXELS[:200] / 16, dtype=torch.float32)
+    own = LabelledData(pixels, torch.tensor(federation.LABELS[:200]))
+    for folder, attacks in (("named", ["free", Shadow(batches=50)]), ("not", None)):
+        auditor = federation.make_auditor(
+            tmp_path / folder,
+            attacks=attacks,
+            model=federation.make_model,
+            input_shape=(64,),
+            auxiliary=own,
+        )
+        grid = flower.InProcessGrid(federation.make_app(), 1)
+        flower.observe(grid, auditor).send_and_receive([federation.train_message()])
+        found = by_attack(read_records(tmp_path / folder / "records.jsonl"), "shadow")
+        assert [r.threat_model for r in found] == ["auxiliary"] * (folder == "named")
+        assert all(r.asr > r.asr_free for r in found)
+        assert not (tmp_path / folder / "events.jsonl").exists()
 
 
 def test_the_strategy_form_audits_inside_another_strategy_too(tmp_path):

@@ -54,7 +54,10 @@ class Auditor:
             None leaves out the attacks that need it.
         input_shape: shape of one input, for attacks that feed the model random inputs.
         head: module name of the last linear layer; None takes the model's last.
-        attacks: names or attacks; None takes the standard battery.
+        attacks: names or attacks; None takes the standard battery but for the shadow attack, which
+            fits anew for each round's model; name it to have it
+            (``attacks=labelleak.battery.STANDARD``). Above 256 classes the costly ones must be
+            named, too.
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen; the advantage counts from
             the best guess under it.
