@@ -23,7 +23,7 @@ def main(folder):
     """Print a row for each file of records."""
     print("| run | updates | guess | LLG | LLBG | iLRG |\n|---|---|---|---|---|---|")
     for script in ("simulate", "deploy"):
-        runs = sorted((folder / script).iterdir(), key=lambda run: run.stat().st_ctime)
+        runs = sorted((folder / script).glob("*/"), key=lambda run: run.stat().st_ctime)
         for run in runs:
             for name, seen in SEEN.items():
                 path = run / "server" / name

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
+from labelleak import flower  # first: it keeps Flower from phoning home
 
+from adapters.flower import federation  # isort: skip
 from labelleak.record import read_records
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "flower-digits"
 LONGEST = 300  # seconds; half a minute on an idle machine
+TO_END = 60
 
 
 def run_example(script, folder):
@@ -38,19 +41,25 @@ def run_example(script, folder):
         said, _ = started.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         os.killpg(started.pid, signal.SIGTERM)  # the script then ends what it has started
-        said, _ = started.communicate()
+        try:
+            said, _ = started.communicate(timeout=TO_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            for process in ours(folder):  # one with a group of its own would hold the pipe open
+                os.kill(process, signal.SIGKILL)
+            said, _ = started.communicate(timeout=TO_END)
     assert started.returncode == 0, said[-4000:]
     assert "AUDIT server  llbg" in said
     assert "AUDIT client  llbg" in said
 
 
 def ours(folder):
-    """Name the processes that an example left running; they inherit its HOME."""
+    """Number the processes that an example left running; they inherit its HOME."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"HOME={folder}\0".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes())
+                found.append(int(process.name))
         except OSError:  # it has ended, or is somebody else's
             continue
     return found
@@ -59,6 +68,24 @@ def ours(folder):
 def recall(folder, side):
     found = [r for r in read_records(folder / side / "records.jsonl") if r.attack == "llg"]
     return len(found), np.mean([r.presence_recall for r in found])
+
+
+@pytest.mark.parametrize("scripts", [["simulate"], ["deploy"], []])
+def test_the_table_shows_the_runtimes_that_were_run(tmp_path, scripts):
+    known = {
+        "attacks": ["free", "llg", "llbg", "ilrg"],
+        "model": federation.make_model,
+        "input_shape": (64,),
+    }
+    for script in scripts:
+        auditor = federation.make_auditor(tmp_path / script / "plain" / "server", **known)
+        grid = flower.InProcessGrid(federation.make_app(), 1)
+        flower.observe(grid, auditor).send_and_receive([federation.train_message()])
+    printed = subprocess.run(
+        [sys.executable, EXAMPLE / "table.py", tmp_path], capture_output=True, text=True, check=True
+    )
+    shown = [line.split()[1] for line in printed.stdout.splitlines()[2:]]
+    assert shown == scripts
 
 
 @pytest.mark.slow
