@@ -125,21 +125,7 @@ def _home(asked: Asked) -> None:
 def _unknown_size(asked: Asked) -> None:
     from labelleak.experiments.unknown_batch_size import run_unknown_size
 
-    with (
-        interruptible(asked.out / "records.jsonl"),
-        progress_bar("unknown size", "models") as advance,
-    ):
-        table = run_unknown_size(
-            asked.data,
-            asked.out,
-            seed=asked.seed,
-            quick=asked.quick,
-            command=command_line(),
-            overwrite=asked.overwrite,
-            progress=advance,
-        )
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
+    _run_resumable(run_unknown_size, asked, "unknown size", "models")
 
 
 def _shadow(asked: Asked) -> None:
@@ -149,18 +135,20 @@ def _shadow(asked: Asked) -> None:
     plan = plan_shadow(asked.data, asked.network, seed=asked.seed, command=command_line(), **coarse)
     with interruptible(asked.out / "records.jsonl"), progress_bar("shadow", "cells") as advance:
         table = run_shadow(plan, asked.out, overwrite=asked.overwrite, progress=advance)
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
+    _show(table, asked)
 
 
 def _rounds(asked: Asked) -> None:
     from labelleak.experiments.rounds import run_rounds_experiment
 
-    with (
-        interruptible(asked.out / "records.jsonl"),
-        progress_bar("rounds", "federations") as advance,
-    ):
-        table = run_rounds_experiment(
+    _run_resumable(run_rounds_experiment, asked, "rounds", "federations")
+    print(f"figure   {asked.out / 'curves.svg'}")
+
+
+def _run_resumable(run: Callable[..., Path], asked: Asked, what: str, unit: str) -> None:
+    """Run a study that keeps its records, and show its table."""
+    with interruptible(asked.out / "records.jsonl"), progress_bar(what, unit) as advance:
+        table = run(
             asked.data,
             asked.out,
             seed=asked.seed,
@@ -169,9 +157,12 @@ def _rounds(asked: Asked) -> None:
             overwrite=asked.overwrite,
             progress=advance,
         )
+    _show(table, asked)
+
+
+def _show(table: Path, asked: Asked) -> None:
     print(table.read_text(encoding="utf-8"))
-    print(f"records  {asked.out / 'records.jsonl'}")
-    print(f"figure   {asked.out / 'curves.svg'}\ntable    {table}")
+    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
 
 
 def _shadow_studies(asked: Asked) -> None:
@@ -197,8 +188,7 @@ def _defenses(asked: Asked) -> None:
             measure_leakage(plan, asked.out, overwrite=asked.overwrite, progress=advance)
         with progress_bar("cost", "federations") as advance:
             table = write_defenses(plan, asked.out, rows, seed=asked.seed, progress=advance)
-    print(table.read_text(encoding="utf-8"))
-    print(f"records  {asked.out / 'records.jsonl'}\ntable    {table}")
+    _show(table, asked)
 
 
 def _compression_rounds(asked: Asked) -> None:
