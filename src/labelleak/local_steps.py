@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelleak.interfaces import LocalTraining
+from labelleak.counts import Ints
+from labelleak.interfaces import Defense, LabelledData, LocalTraining
 from labelleak.observation import Observation
+from labelleak.white_box import WhiteBox
 
 
 def make_loss(training: LocalTraining, reduction: str = "mean") -> nn.CrossEntropyLoss:
@@ -70,6 +73,41 @@ def bend_gradients(
         nn.utils.clip_grad_norm_(trained, training.clip_norm)
 
 
+def take_defended_steps(
+    client: WhiteBox,
+    data: LabelledData,
+    steps: Iterable[Ints],
+    training: LocalTraining,
+    defense: Defense,
+    rng: np.random.Generator,
+) -> None:
+    """Train a client's own model in place, each gradient as a training-time defense has it.
+
+    Running statistics of batch norm stay as they were; only parameters are trained. The loss is
+    the defense's, so label smoothing and class weights of the training itself have no say.
+
+    Args:
+        client: the model, which changes.
+        data: where the client's samples lie.
+        steps: indices into the data, one array a step; a step without samples is none.
+        training: learning rate, optimiser and what bends gradients.
+        defense: what the client does at every step.
+        rng: source of dropout, noise and the like.
+    """
+    trained = {n: p for n, p in client.module.named_parameters() if p.requires_grad}
+    own = list(trained.values())
+    start = [parameter.detach().clone() for parameter in own]
+    optimiser = make_optimiser(own, training)
+    for picks in map(torch.from_numpy, steps):
+        if len(picks):
+            batch = LabelledData(data.inputs[picks], data.labels[picks])
+            update = defense.gradients(client, [batch], rng, full=True)
+            for name, parameter in trained.items():
+                parameter.grad = update.tensors[name][0].detach().clone()
+            bend_gradients(own, start, training)
+            optimiser.step()
+
+
 def observe_training(
     before: Mapping[str, Tensor],
     after: Mapping[str, Tensor],
@@ -115,4 +153,5 @@ __all__ = [
     "make_loss",
     "make_optimiser",
     "observe_training",
+    "take_defended_steps",
 ]

@@ -1,5 +1,6 @@
 """Shadow clients: what they share is what a client with these labels would share."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,17 @@ from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.many_clients import train_together
 from labelleak.attacks.shadow_batches import draw_counts
 from labelleak.attacks.shadow_clients import ShadowClient
-from labelleak.defenses import Chain, Clipping, GaussianNoise, Pruning, TopK, Withholding
+from labelleak.defenses import (
+    DPSGD,
+    Chain,
+    Clipping,
+    GaussianNoise,
+    LabelSmoothing,
+    Mixup,
+    Pruning,
+    TopK,
+    Withholding,
+)
 from labelleak.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.simulation.client import train_locally
 from labelleak.white_box import WhiteBox
@@ -46,7 +57,7 @@ def test_without_a_defense_and_at_one_step_it_is_the_plain_attack():
     found = source()
     assert found.affords(40) == 40
     plain = found.bank.observe(counts, rng(1))
-    assert torch.equal(found.observe(counts, rng(1)).weight, plain.weight)
+    assert torch.equal(found.observer()(counts, rng(1)).weight, plain.weight)
     answers = [
         prepare(attack, SCENARIO.known, 5, rng())(SCENARIO.observation).counts
         for attack in (Shadow(batches=40, epochs=1), AdaptiveShadow(batches=40, epochs=1))
@@ -56,12 +67,12 @@ def test_without_a_defense_and_at_one_step_it_is_the_plain_attack():
 
 def test_shadows_pass_through_the_defense():
     counts = draw_counts(50, 8, 5, rng())
-    plain = source().observe(counts, rng(1))
-    noised = source(GaussianNoise(0.5)).observe(counts, rng(1))
+    plain = source().observer()(counts, rng(1))
+    noised = source(GaussianNoise(0.5)).observer()(counts, rng(1))
     assert abs(float((noised.weight - plain.weight).std()) - 0.5) < 0.05
-    pruned = source(Pruning(0.8)).observe(counts, rng(1))
+    pruned = source(Pruning(0.8)).observer()(counts, rng(1))
     assert float((pruned.weight == 0).double().mean()) >= 0.79
-    withheld = source(Withholding("weight")).observe(counts, rng(1))
+    withheld = source(Withholding("weight")).observer()(counts, rng(1))
     assert not withheld.weight.any()
 
 
@@ -70,7 +81,7 @@ def test_defenses_of_the_whole_update_see_all_of_it_at_full_budget(defense):
     found = source(defense)
     assert found.affords(40) == 40
     counts = draw_counts(6, 8, 5, rng())
-    seen = found.observe(counts, rng(1))
+    seen = found.observer()(counts, rng(1))
     assert seen.weight.shape == (6, 5, 16)
     rows = torch.from_numpy(found._pick(counts, rng(1)))
     batches = [LabelledData(found.data.inputs[row], found.data.labels[row]) for row in rows]
@@ -90,7 +101,7 @@ def test_what_ties_samples_together_is_made_one_by_one_of_an_eighth():
     known = replace(known, model=box, defense=Chain((TopK(0.2),)))
     ready = AdaptiveShadow(batches=40, epochs=1).prepare(known, 5, rng())
     assert ready.source.affords(40) == 5
-    assert ready.source.observe(draw_counts(3, 8, 5, rng()), rng()).weight.shape == (3, 5, 16)
+    assert ready.source.observer()(draw_counts(3, 8, 5, rng()), rng()).weight.shape == (3, 5, 16)
     assert source(local_steps=3, batch_size=4, optimiser="adam").affords(40) == 5
     assert source(local_steps=4000, batch_size=1).affords(40) == 5
 
@@ -128,7 +139,7 @@ def test_slow_shadows_are_fewer_and_follow_the_bank_s_order():
     found = source(local_steps=2, batch_size=4)
     counts = np.zeros((3, 5), dtype=np.int64)
     counts[np.arange(3), [0, 2, 4]] = 8
-    seen = found.observe(counts, rng())
+    seen = found.observer()(counts, rng())
     assert (seen.bias.argmin(dim=1).numpy() == [0, 2, 4]).all()
     posterior = client(local_steps=2, batch_size=4)[0](SCENARIO.observation)
     assert (posterior.counts.sum(-1) == 8).all()
@@ -138,7 +149,7 @@ def test_slow_shadows_are_fewer_and_follow_the_bank_s_order():
 @pytest.mark.parametrize("steps", [1, 2])
 def test_of_a_withheld_head_every_shadow_shows_nothing(defense, steps):
     counts = draw_counts(6, 8, 5, rng())
-    seen = source(defense, local_steps=steps).observe(counts, rng(1))
+    seen = source(defense, local_steps=steps).observer()(counts, rng(1))
     assert seen.weight.shape == (6, 5, scenarios.network()[2].in_features)
     assert not seen.weight.any()
 
@@ -165,5 +176,26 @@ def test_everything_of_the_client_s_training_is_followed(more):
         found.model.module, found.data, order.reshape(3, 4), found.training, seed=0
     )
     assert torch.allclose(after, whole["2.weight"], atol=1e-6)
+    plain = source(local_steps=3, batch_size=4)._take_steps(row, frozenset({"2.weight"}), rng(7))
+    assert not torch.allclose(after, plain["2.weight"][0], atol=1e-4)
+
+
+@pytest.mark.parametrize("defense", [LabelSmoothing(0.4), DPSGD(0.05, 0.0), Mixup(1.0)])
+def test_training_time_defenses_are_followed_at_every_step(defense):
+    found = source(defense, local_steps=3, batch_size=4)
+    assert found.affords(40) == 5
+    row = found._pick(np.array([[4, 4, 4, 0, 0]]), rng())
+    after = found._take_steps(row, frozenset({"2.weight"}), rng(7))["2.weight"][0]
+    own = rng(7)
+    order = own.permutation(row[0])
+    client = WhiteBox(copy.deepcopy(found.model.module), "2")
+    draws = np.random.default_rng(int(own.integers(2**31)))
+    for step in order.reshape(3, 4):
+        batch = LabelledData(found.data.inputs[step], found.data.labels[step])
+        sent = defense.gradients(client, [batch], draws, full=True)
+        with torch.no_grad():
+            for name, weight in client.module.named_parameters():
+                weight -= found.training.lr * sent.tensors[name][0]
+    assert torch.allclose(after, client.module.state_dict()["2.weight"], atol=1e-6)
     plain = source(local_steps=3, batch_size=4)._take_steps(row, frozenset({"2.weight"}), rng(7))
     assert not torch.allclose(after, plain["2.weight"][0], atol=1e-4)

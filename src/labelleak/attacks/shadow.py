@@ -261,7 +261,7 @@ class ShadowPosterior:
 
     def _fit(self, total: int, has_bias: bool) -> CountPosterior:
         rng = stream(self.seed, "shadow", total, has_bias)
-        source = self.source or self.bank
+        observe = self.bank.observe if self.source is None else self.source.observer()
         classes, budget = len(self.order), self.attack.batches
         if self.source is not None:
             budget = self.source.affords(budget)
@@ -273,7 +273,7 @@ class ShadowPosterior:
         for own in np.array_split(counts, min(_HALVES, len(counts))):
             features = ClassFeatures.measure_half(self.shown, self.labels, self.attack.groups, rng)
             for slice_ in np.split(own, range(size, len(own), size)):
-                seen = source.observe(slice_, rng)
+                seen = observe(slice_, rng)
                 bias = seen.bias if has_bias else None
                 parts.append(features(Observation(seen.weight, bias), total))
         return CountPosterior.fit(

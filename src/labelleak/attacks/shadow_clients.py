@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,7 +16,12 @@ from labelleak.attacks.shadow_batches import Bank
 from labelleak.counts import Ints
 from labelleak.fingerprints import fingerprint_tensors
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.local_steps import bend_gradients, make_loss, make_optimiser
+from labelleak.local_steps import (
+    bend_gradients,
+    make_loss,
+    make_optimiser,
+    take_defended_steps,
+)
 from labelleak.observation import Observation
 from labelleak.seeding import torch_seeded
 from labelleak.updates import Sees, Update
@@ -53,7 +59,7 @@ class ShadowClient:
 
     def affords(self, batches: int) -> int:
         """Say how many shadows may be made where the budget is so many quick ones."""
-        if self._from_bank or self._samples is not None:
+        if self._from_bank or self._averages:
             return batches
         if self._together:
             return max(-(-batches // _SLOWER), min(batches, _STEPS // self.training.local_steps))
@@ -65,12 +71,11 @@ class ShadowClient:
         return one and not self.defense.changes_training and not self._wide
 
     @cached_property
-    def _samples(self) -> SampleGradients | None:
-        """The gradients of single samples, where means of them are what is defended."""
+    def _averages(self) -> bool:
+        """Whether means of single samples' gradients are what is defended."""
         if self.training.local_steps > 1 or self.defense.changes_training or not self._wide:
-            return None
-        fits = SampleGradients.fits(self.model, self.data)
-        return SampleGradients.of(self.model, self.data) if fits else None
+            return False
+        return SampleGradients.fits(self.model, self.data)
 
     @cached_property
     def _together(self) -> bool:
@@ -81,27 +86,38 @@ class ShadowClient:
             momentum=how.momentum,
             weight_decay=how.weight_decay,
         )
-        return how.local_steps > 1 and how == plain and is_vectorised(self.model, self.data)
+        simple = how == plain and not self.defense.changes_training
+        return how.local_steps > 1 and simple and is_vectorised(self.model, self.data)
 
-    def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
-        """Give the head's part of what is shared of batches with given label counts.
+    def observer(self) -> Callable[[Ints, np.random.Generator], Observation]:
+        """Make ready to show the head's part of what is shared of batches.
 
-        Args:
-            counts: ``shadows x K`` in the bank's order of classes, in which the answer is too.
-            rng: source of samples, noise and the like.
+        Returns:
+            A function of label counts, ``shadows x K`` in the bank's order of classes, in which the
+            answer is too, and of a source of samples, noise and the like. What it holds, which may
+            be the gradients of all samples, goes when it does.
         """
         if self._from_bank:
-            seen = self.bank.observe(counts, rng)
-            named = Update({}, self.model.head)
-            tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
-            there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-            update = Update(there, self.model.head)
-            return self._read(self.defense.apply(update, rng)[0], len(counts))
+            return self._show_from_bank
+        samples = SampleGradients.of(self.model, self.data) if self._averages else None
+        return partial(self._show, samples)
+
+    def _show_from_bank(self, counts: Ints, rng: np.random.Generator) -> Observation:
+        seen = self.bank.observe(counts, rng)
+        named = Update({}, self.model.head)
+        tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
+        there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        update = Update(there, self.model.head)
+        return self._read(self.defense.apply(update, rng)[0], len(counts))
+
+    def _show(
+        self, samples: SampleGradients | None, counts: Ints, rng: np.random.Generator
+    ) -> Observation:
         picks = self._pick(counts, rng)
         if self.training.local_steps > 1:
             seen = self._train(picks, rng)
-        elif self._samples is not None:
-            seen = self._differentiate(self._samples, picks, rng)
+        elif samples is not None:
+            seen = self._differentiate(samples, picks, rng)
         else:
             rows = torch.from_numpy(picks)
             batches = [LabelledData(self.data.inputs[row], self.data.labels[row]) for row in rows]
@@ -190,7 +206,8 @@ class ShadowClient:
         rows = np.stack([rng.permutation(row) for row in picks])
         if self._together:
             return train_together(self.model, self.data, rows, self.training, kept)
-        each = [self._take_turn(row, int(rng.integers(2**31))) for row in rows]
+        turn = self._defend_turn if self.defense.changes_training else self._take_turn
+        each = [turn(row, int(rng.integers(2**31))) for row in rows]
         return {name: torch.stack([after[name] for after in each]) for name in kept}
 
     def _take_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
@@ -208,6 +225,13 @@ class ShadowClient:
                     bend_gradients(trained, start, how)
                     optimiser.step()
         return {name: value.detach() for name, value in module.state_dict().items()}
+
+    def _defend_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
+        own = WhiteBox(copy.deepcopy(self.model.module), self.model.head)
+        steps = np.array_split(row, self.training.local_steps)
+        rng = np.random.default_rng(seed)
+        take_defended_steps(own, self.data, steps, self.training, self.defense, rng)
+        return {name: value.detach() for name, value in own.module.state_dict().items()}
 
 
 __all__ = ["ShadowClient"]

@@ -17,9 +17,10 @@ from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.battery import Battery, make_records
 from labelleak.experiments.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.experiments.updates import Clients
-from labelleak.interfaces import Knowledge, LabelledData
+from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.record import Record
 from labelleak.seeding import whole_number
+from labelleak.simulation.defended import is_costly
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
@@ -87,15 +88,18 @@ class AuditedModel:
         plan = self.plan
         trials = plan.trials_of(self.initialisation)
         gradients = Gradients()
-        batteries: dict[tuple[str, bool], Battery] = {}
+        defenses: dict[str, KnownDefense] = {}
+        batteries: dict[tuple[str, bool, LocalTraining], Battery] = {}
         for cell in cells:
             shared = self.clients.share(cell)
+            label, plain = cell.defense.label, cell.shares_gradient and not cell.defense.links
             # One plain gradient leaves an adaptive attacker nothing to adapt to.
-            plain = cell.shares_gradient and not cell.defense.links
-            place = (cell.defense.label, cell.shares_gradient)
-            last = batteries.get(place, self.battery)
-            defense = None if plain else last.known.defense or KnownDefense(cell.defense, gradients)
-            known = last.with_batches(shared.prior, shared.training, defense)
+            defense = defenses.setdefault(label, KnownDefense(cell.defense, gradients))
+            # What was learnt of a client stands for every way of drawing its batch.
+            place = (label, cell.shares_gradient, shared.training)
+            known = batteries.get(place, self.battery).with_batches(
+                shared.prior, shared.training, None if plain else defense
+            )
             batteries[place] = known
             known, left_out = _imitable(known, cell)
             missing = {**plan.left_out, **left_out, **known.not_applicable(shared.observation)}
@@ -123,13 +127,10 @@ def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str
         return known, {}
     known = known.without(ADAPTIVE)  # these imitate one shared gradient
     asked = any(attack.name == AdaptiveShadow.name for attack in known.attacks)
-    if not (asked and cell.defense.changes_training):
+    if not (asked and is_costly(cell.defense)):
         return known, {}
-    why = (
-        f"{AdaptiveShadow.name} trains its shadows plainly, and clients under "
-        f"{cell.defense.label} do not"
-    )
-    return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: why}
+    why = f"{AdaptiveShadow.name} would compute {cell.defense.label} at every step of every shadow"
+    return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: f"{why}, which takes hours"}
 
 
 def provenance(

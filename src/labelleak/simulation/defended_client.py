@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.local_steps import make_optimiser
+from labelleak.local_steps import take_defended_steps
 from labelleak.seeding import stream
 from labelleak.white_box import WhiteBox
 
@@ -44,7 +43,8 @@ def train_defended(
         BadInput: as the defense does, for example DP-SGD on batch normalisation.
 
     >>> from labelleak.defenses import DPSGD
-    >>> model = WhiteBox(nn.Linear(3, 2), "")
+    >>> import torch
+    >>> model = WhiteBox(torch.nn.Linear(3, 2), "")
     >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
     >>> batches, training = np.array([[0, 1], [2, 3]]), LocalTraining(lr=0.1, local_steps=2)
     >>> sorted(train_defended(model, data, batches, training, DPSGD(1.0)))
@@ -52,16 +52,7 @@ def train_defended(
     """
     rng = stream(seed, "defended training", defense.label)
     client = WhiteBox(copy.deepcopy(model.module), model.head)
-    trained: dict[str, nn.Parameter] = {
-        name: p for name, p in client.module.named_parameters() if p.requires_grad
-    }
-    optimiser = make_optimiser(trained.values(), training)
-    for batch in torch.from_numpy(batches):
-        one = LabelledData(data.inputs[batch], data.labels[batch])
-        update = defense.gradients(client, [one], rng, full=True)
-        for name, parameter in trained.items():
-            parameter.grad = update.tensors[name][0].detach().clone()
-        optimiser.step()
+    take_defended_steps(client, data, batches, training, defense, rng)
     return {name: value.detach() for name, value in client.module.state_dict().items()}
 
 
