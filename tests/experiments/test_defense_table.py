@@ -1,12 +1,16 @@
 """The table of all defenses: every defense has a row, and epsilon is the accountant's."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from labelleak.defenses import DEFENSES as ALL
 from labelleak.defenses import parse_defense
+from labelleak.experiments import defense_costs
 from labelleak.experiments.audit import run_plan
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.experiments.defense_table import DEFENSES, make_defense_table
+from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import plan_audit
 from labelleak.simulation.datasets import load_dataset
@@ -44,10 +48,27 @@ def test_a_row_holds_advantages_accuracy_bytes_and_epsilon():
 
 
 def test_costs_compare_on_the_same_federation():
-    from dataclasses import replace
-
     short = replace(cohort_of("relu"), rounds=3, users=2)
     rows = measure_costs(load_dataset("digits"), short, ("none", "prune:0", "prune:0.99"), (0,))
     assert [row["defense"] for row in rows] == ["none", "prune:0", "prune:0.99"]
     assert rows[0]["accuracy"] == rows[1]["accuracy"]
     assert rows[2]["wire_bytes"] < 0.1 * rows[0]["wire_bytes"]
+
+
+def test_federations_that_a_journal_kept_are_not_trained_again(tmp_path, monkeypatch):
+    short = replace(cohort_of("relu"), rounds=2, users=2)
+    data, rows = load_dataset("digits"), ("none", "prune:0.8")
+    with Journal.open(tmp_path, {"asked": 1}) as journal:
+        first = measure_costs(data, short, rows[:1], (0,), journal=journal)
+    trained = []
+    real = defense_costs.measure_cost
+
+    def spy(data, cohort, chain, *, seed):
+        trained.append(chain.label)
+        return real(data, cohort, chain, seed=seed)
+
+    monkeypatch.setattr(defense_costs, "measure_cost", spy)
+    with Journal.open(tmp_path, {"asked": 1}) as journal:
+        again = measure_costs(data, short, rows, (0,), journal=journal)
+    assert trained == ["prune:0.8"]
+    assert again[:1] == first

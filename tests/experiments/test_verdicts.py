@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.errors import BadInput
+from labelleak.experiments import verdicts
 from labelleak.experiments.verdict_cases import CASES, RELU, SIGMOID, Case
 from labelleak.experiments.verdict_tables import make_verdict_table
-from labelleak.experiments.verdicts import _defend, measure_verdicts
+from labelleak.experiments.verdicts import _defend, measure_verdicts, run_verdicts
 from labelleak.observation import Observation
 
 PUSHED = next(c for c in CASES if c.verdict == "c" and c.training.momentum and not c.plain)
+SHORT = {**measure_verdicts.__kwdefaults__, "initialisations": 1, "trials": 2}
 FEW = (
     Case("a", RELU, 8, "iid"),
     Case("b", RELU, 8, stage=2),
@@ -91,3 +94,28 @@ def test_noise_has_its_strength_and_signs_lose_all_size():
     signs = _defend(seen, "sign", np.random.default_rng(0))
     assert signs.bias.unique().tolist() == [-1.0]
     assert seen.weight.unique().tolist() == [3.0]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    cases, said = FEW[:2], []
+    own = {"seed": 0, "cases": cases, "progress": lambda done, total: said.append((done, total))}
+    monkeypatch.setattr(verdicts.measure_verdicts, "__kwdefaults__", {**SHORT})
+    run_verdicts("digits", tmp_path / "whole", **own)
+    real = verdicts._measure
+
+    def stopped(bench, server, case, initialisation):
+        if case.stage:
+            raise KeyboardInterrupt
+        return real(bench, server, case, initialisation)
+
+    monkeypatch.setattr(verdicts, "_measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_verdicts("digits", tmp_path / "cut", **own)
+    monkeypatch.setattr(verdicts, "_measure", real)
+    said.clear()
+    run_verdicts("digits", tmp_path / "cut", **own)
+    assert said == [(0, 2), (2, 2)]
+    table = [tmp_path / name / "verdicts.md" for name in ("whole", "cut")]
+    assert table[0].read_text() == table[1].read_text() != ""
+    with pytest.raises(BadInput, match="another run"):
+        run_verdicts("digits", tmp_path / "cut", **{**own, "seed": 1})

@@ -110,22 +110,19 @@ def _attacks(asked: Asked) -> None:
 def _verdicts(asked: Asked) -> None:
     from labelleak.experiments.verdicts import run_verdicts
 
-    with progress_bar("verdicts", "cells") as advance:
-        table = run_verdicts(asked.data, asked.out, seed=asked.seed, progress=advance)
-    print(f"wrote {table}")
+    _run_resumable(run_verdicts, asked, "verdicts", "cells")
 
 
 def _home(asked: Asked) -> None:
     from labelleak.experiments.home import run_home
 
-    with progress_bar("home", "cells") as advance:
-        print(f"wrote {run_home(asked.data, asked.out, seed=asked.seed, progress=advance)}")
+    _run_resumable(run_home, asked, "home", "cells")
 
 
 def _unknown_size(asked: Asked) -> None:
     from labelleak.experiments.unknown_batch_size import run_unknown_size
 
-    _run_resumable(run_unknown_size, asked, "unknown size", "models")
+    _run_resumable(run_unknown_size, asked, "unknown size", "models", quick=asked.quick)
 
 
 def _shadow(asked: Asked) -> None:
@@ -141,21 +138,23 @@ def _shadow(asked: Asked) -> None:
 def _rounds(asked: Asked) -> None:
     from labelleak.experiments.rounds import run_rounds_experiment
 
-    _run_resumable(run_rounds_experiment, asked, "rounds", "federations")
+    _run_resumable(run_rounds_experiment, asked, "rounds", "federations", quick=asked.quick)
     print(f"figure   {asked.out / 'curves.svg'}")
 
 
-def _run_resumable(run: Callable[..., Path], asked: Asked, what: str, unit: str) -> None:
+def _run_resumable(
+    run: Callable[..., Path], asked: Asked, what: str, unit: str, **more: bool
+) -> None:
     """Run a study that keeps its records, and show its table."""
     with interruptible(asked.out / "records.jsonl"), progress_bar(what, unit) as advance:
         table = run(
             asked.data,
             asked.out,
             seed=asked.seed,
-            quick=asked.quick,
             command=command_line(),
             overwrite=asked.overwrite,
             progress=advance,
+            **more,
         )
     _show(table, asked)
 
@@ -176,7 +175,7 @@ def _shadow_studies(asked: Asked) -> None:
 
 
 def _defenses(asked: Asked) -> None:
-    from labelleak.experiments.defense_study import measure_leakage, write_defenses
+    from labelleak.experiments.defense_study import run_defenses
     from labelleak.experiments.defense_table import DEFENSES, plan_defenses
 
     some = asked.defenses
@@ -184,24 +183,25 @@ def _defenses(asked: Asked) -> None:
     plan = plan_defenses(asked.data, seed=asked.seed, command=command_line(), defenses=rows)
     say_remarks(rows if some else ())
     with interruptible(asked.out / "records.jsonl"):
-        with progress_bar("leakage", "cells") as advance:
-            measure_leakage(plan, asked.out, overwrite=asked.overwrite, progress=advance)
-        with progress_bar("cost", "federations") as advance:
-            table = write_defenses(plan, asked.out, rows, seed=asked.seed, progress=advance)
+        table = run_defenses(
+            plan, asked.out, rows, seed=asked.seed, overwrite=asked.overwrite, bar=progress_bar
+        )
     _show(table, asked)
 
 
 def _compression_rounds(asked: Asked) -> None:
     from labelleak.experiments.compression_study import run_compression_rounds
 
-    figure, *tables = run_compression_rounds(
-        asked.data,
-        asked.out,
-        seed=asked.seed,
-        quick=asked.quick,
-        command=command_line(),
-        bar=progress_bar,
-    )
+    with interruptible(asked.out / "records.jsonl"):
+        figure, *tables = run_compression_rounds(
+            asked.data,
+            asked.out,
+            seed=asked.seed,
+            quick=asked.quick,
+            command=command_line(),
+            overwrite=asked.overwrite,
+            bar=progress_bar,
+        )
     print(f"figure   {figure}")
     for table in tables:
         print(f"table    {table}")

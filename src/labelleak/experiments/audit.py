@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -23,6 +24,13 @@ from labelleak.simulation.datasets import Dataset
 from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
+
+
+class Bar(Protocol):
+    """Opens a progress bar for a part of the work."""
+
+    def __call__(self, what: str, unit: str) -> AbstractContextManager[Progress]:
+        """Name what is counted."""
 
 
 def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list[Record]:

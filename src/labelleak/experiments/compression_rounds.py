@@ -18,7 +18,6 @@ from labelleak.attacks import make_attack
 from labelleak.battery import Battery, Outcome, make_records
 from labelleak.counts import Floats, Ints
 from labelleak.defenses import Chain, parse_defense
-from labelleak.experiments.audit import Progress
 from labelleak.interfaces import Knowledge, LocalTraining
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
@@ -116,13 +115,14 @@ class _Client:
     answers: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
 
 
-def measure_rounds(
+def follow_clients(
     data: Dataset,
     options: RoundsOptions,
+    activation: str,
+    initialisation: int,
     *,
     command: str = "",
-    progress: Progress = lambda done, total: None,
-) -> list[Record]:
+) -> Iterator[list[Record]]:
     """Follow clients over rounds, and attack each update, all answers pooled, and their mean.
 
     Each client's memory (residual, momentum) lives from round to round. Pooled answers are
@@ -133,21 +133,16 @@ def measure_rounds(
     Args:
         data: a data set of images.
         options: what to measure.
+        activation: of the model.
+        initialisation: which model.
         command: the command, for the records.
-        progress: called with rounds done and rounds in all.
+
+    Returns:
+        The records of each round in turn, then those of all rounds together, in any number of
+        lists.
     """
     roles = divide(data.x_train, data.y_train, seed=options.seed)
-    total = len(options.activations) * options.initialisations * options.rounds
-    records: list[Record] = []
-    done = 0
-    for activation in options.activations:
-        for initialisation in range(options.initialisations):
-            run = _Run(data, roles, options, activation, initialisation, command)
-            for rows in run.records():
-                records.extend(rows)
-                done += 1
-                progress(min(done, total), total)
-    return records
+    return _Run(data, roles, options, activation, initialisation, command).records()
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,4 +334,4 @@ def _summed(rounds: list[Outcome], truth: Truth, prior: Prior) -> Outcome:
     )
 
 
-__all__ = ["ANSWERS", "DEFENSES", "EACH", "UPDATES", "PartPrior", "RoundsOptions", "measure_rounds"]
+__all__ = ["ANSWERS", "DEFENSES", "EACH", "UPDATES", "PartPrior", "RoundsOptions", "follow_clients"]

@@ -9,6 +9,7 @@ from typing import Any
 from labelleak.defenses import DeepGradientCompression, parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, measure_cost
+from labelleak.experiments.journal import Journal
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.models import own_init
 
@@ -32,6 +33,7 @@ def measure_costs(
     defenses: Sequence[str],
     seeds: Sequence[int],
     *,
+    journal: Journal | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Train with every client under each defense, and give a row for each defense and seed.
@@ -44,6 +46,8 @@ def measure_costs(
         cohort: the federation.
         defenses: text forms.
         seeds: one federation each; all defenses meet the same.
+        journal: of a run that asked for this data and cohort; federations that it kept are not
+            trained again, and new ones are kept there.
         progress: called with federations done and federations in all.
 
     Raises:
@@ -55,14 +59,21 @@ def measure_costs(
         own = any(isinstance(part, DeepGradientCompression) for part in chain.parts)
         how = replace(cohort, server_momentum=0.0) if own else cohort
         for seed in seeds:
-            cost = measure_cost(data, how, chain, seed=seed)
             place = {
                 "data": data.name,
                 "activation": cohort.activation or "sigmoid",
                 "rounds": cohort.rounds,
                 "lr": cohort.lr,
+                "defense": chain.label,
+                "seed": seed,
             }
-            rows.append({**place, "defense": chain.label, "seed": seed, **cost.to_json()})
+            name = f"cost: {place['activation']}, {chain.label}, seed {seed}"
+            row = None if journal is None else journal.found.get(name)
+            if row is None:
+                row = {**place, **measure_cost(data, how, chain, seed=seed).to_json()}
+                if journal is not None:
+                    journal.keep(name, row)
+            rows.append(row)
             progress(len(rows), len(chains) * len(seeds))
     return rows
 

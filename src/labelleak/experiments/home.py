@@ -50,7 +50,13 @@ def _of_rlu() -> Iterator[Case]:
 
 
 def run_home(
-    data: str, out: Path, *, seed: int, progress: Progress = lambda done, total: None
+    data: str,
+    out: Path,
+    *,
+    seed: int,
+    command: str = "",
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
     """Measure the cases on a data set and write records.jsonl and home.md into a folder.
 
@@ -58,13 +64,28 @@ def run_home(
         data: name or path of a data set of images.
         out: the folder; made if it is not there.
         seed: seed of everything random.
+        command: the command, for the records.
+        overwrite: drop another run that lies there.
         progress: called with cells done and cells in all.
 
     Returns:
         The Markdown file.
 
     Raises:
-        BadInput: for a data set that cannot be read, or a folder that cannot be written.
+        BadInput: for a data set that cannot be read, or a folder that cannot be written, or that
+            holds another run.
     """
     cases = home_cases(load_dataset(data).num_classes)
-    return run_verdicts(data, out, seed=seed, cases=cases, name="home", progress=progress)
+    return run_verdicts(
+        data,
+        out,
+        seed=seed,
+        command=command,
+        overwrite=overwrite,
+        cases=cases,
+        name="home",
+        progress=progress,
+    )
+
+
+__all__ = ["home_cases", "run_home"]

@@ -157,9 +157,9 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> tuple[set[Unit], dict[s
         found = dict(state.get("found", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
-    if not done:
+    if not done and not found:
         return set(), {}  # nothing was finished, so nothing is lost
-    if not (folder / RECORDS).exists():
+    if done and not (folder / RECORDS).exists():
         raise BadInput(f"{folder} has lost its {RECORDS}; add --overwrite to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:

@@ -25,15 +25,17 @@ STUDIES = {
         "Table: every attack, untrained and trained, N from 1 to 1,024",
         frozenset({"model", "overwrite"}),
     ),
-    "verdicts": Study("Tables: which attack is strongest where"),
-    "home": Study("Table: LLBG and RLU on the clients of their own papers"),
+    "verdicts": Study("Tables: which attack is strongest where", frozenset({"overwrite"})),
+    "home": Study(
+        "Table: LLBG and RLU on the clients of their own papers", frozenset({"overwrite"})
+    ),
     "defenses": Study(
         "Table: every defense, what it leaves the attacks and what it costs",
         frozenset({"defenses", "overwrite"}),
     ),
     "compression_rounds": Study(
         "Figure and tables: compression with error feedback, round by round",
-        frozenset({"quick"}),
+        frozenset({"quick", "overwrite"}),
     ),
     "unknown_size": Study(
         "Table: what it costs in ASR that N is read from the update",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from labelleak.attacks import LLGStar, dummies_for, make_attack
 from labelleak.battery import Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import Progress
+from labelleak.experiments.journal import PART, Journal
 from labelleak.experiments.verdict_cases import (
     CASES,
     Case,
@@ -26,7 +28,7 @@ from labelleak.experiments.verdict_tables import make_verdict_table
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
 from labelleak.priors import RepeatedPrior
-from labelleak.record import Record
+from labelleak.record import Record, read_records
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
@@ -75,9 +77,10 @@ def measure_verdicts(
     trials: int = TRIALS,
     cases: Sequence[Case] = CASES,
     command: str = "",
+    journal: Journal | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[Record]:
-    """Measure all attacks under each case.
+    """Measure all attacks under each case that is not yet in a journal.
 
     Images smaller than 28 x 28 are enlarged to that, so that the network is the paper's; of
     larger sets 6,000 training samples are used.
@@ -89,7 +92,12 @@ def measure_verdicts(
         trials: updates of each model and case.
         cases: what to measure.
         command: the command, for the records.
+        journal: where records are kept as they are made, a unit for each network,
+            initialisation and stage.
         progress: called with cells done and cells in all.
+
+    Returns:
+        The new records.
 
     Raises:
         BadInput: for a data set that cannot be read, or is too small.
@@ -98,17 +106,26 @@ def measure_verdicts(
     roles = divide(dataset.x_train, dataset.y_train, seed=seed)
     attacks = tuple(_make_attacks(cases, data))
     bench = _Bench(dataset, roles, attacks, seed, trials, command)
+    held = set() if journal is None else journal.done
     records: list[Record] = []
     done, total = 0, initialisations * len(cases)
     progress(done, total)
-    for initialisation in range(initialisations):
-        for net in dict.fromkeys(case.net for case in cases):
-            own = [case for case in cases if case.net == net]
-            for stage, server in _servers(bench, net, initialisation, {c.stage for c in own}):
-                for case in (case for case in own if case.stage == stage):
-                    records.extend(_measure(bench, server, case, initialisation))
-                    done += 1
-                    progress(done, total)
+    nets = list(dict.fromkeys(case.net for case in cases))
+    for initialisation, (part, net) in product(range(initialisations), enumerate(nets)):
+        own = [case for case in cases if case.net == net]
+        stages = {case.stage for case in own}
+        left = {stage for stage in stages if (part, initialisation, stage) not in held}
+        done += sum(case.stage not in left for case in own)
+        for stage, server in _servers(bench, net, initialisation, left):
+            found: list[Record] = []
+            for case in (case for case in own if case.stage == stage):
+                found += _measure(bench, server, case, initialisation)
+                done += 1
+                progress(done, total)
+            if journal is not None:
+                marked = [replace(row, extra={**row.extra, PART: part}) for row in found]
+                journal.write((part, initialisation, stage), marked)
+            records += found
     return records
 
 
@@ -117,16 +134,22 @@ def run_verdicts(
     out: Path,
     *,
     seed: int,
+    command: str = "",
+    overwrite: bool = False,
     cases: Sequence[Case] = CASES,
     name: str = "verdicts",
     progress: Progress = lambda done, total: None,
 ) -> Path:
     """Measure cases and write records.jsonl and a table of them into a folder.
 
+    An interrupted run goes on where it stopped.
+
     Args:
         data: name or path of a data set.
         out: the folder; made if it is not there.
         seed: seed of everything random.
+        command: the command, for the records.
+        overwrite: drop another run that lies there.
         cases: what to measure.
         name: the experiment's, which the table is called by.
         progress: called with cells done and cells in all.
@@ -135,17 +158,23 @@ def run_verdicts(
         The Markdown file.
 
     Raises:
-        BadInput: for a data set that cannot be read, or a folder that cannot be written.
+        BadInput: for a data set that cannot be read, or a folder that cannot be written, or that
+            holds another run.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    command = f"labelleak paper {name} --data {data} --seed {seed} --out {out}"
-    records = measure_verdicts(data, seed=seed, cases=cases, command=command, progress=progress)
-    write_whole(out / "records.jsonl", "".join(f"{row.to_json()}\n" for row in records))
-    target = out / f"{name}.md"
-    write_whole(target, make_verdict_table(records) + "\n")
+    asked = {
+        "experiment": name,
+        "data": data,
+        "data_fingerprint": load_dataset(data).fingerprint,
+        "cases": [repr(case) for case in cases],
+        "seed": seed,
+        "labelleak": labelleak.__version__,
+    }
+    with Journal.open(out, asked, overwrite=overwrite) as journal:
+        measure_verdicts(
+            data, seed=seed, cases=cases, command=command, journal=journal, progress=progress
+        )
+        target = out / f"{name}.md"
+        write_whole(target, make_verdict_table(read_records(journal.records)) + "\n")
     return target
 
 
