@@ -30,7 +30,9 @@ from labelleak.defenses import (
     wire_bytes,
 )
 from labelleak.errors import BadInput
+from labelleak.interfaces import LabelledData
 from labelleak.updates import Memory, Sees, Update
+from labelleak.white_box import WhiteBox
 
 # One text form of each, at a strength that bites.
 FORMS = {
@@ -73,7 +75,8 @@ OFF = [
     "randomk:1",
     "prune:0",
     "threshold:0",
-    "dgc:1:0",
+    "dgc:1",
+    "dgc:1:0.9:4",
     "bits:32",
     "dpsgd:inf:0",
     "soteria:0",
@@ -176,6 +179,40 @@ def test_what_sees_less_than_the_update_gives_the_same_head_alone(defense):
     assert same or defense.sees is Sees.UPDATE
 
 
+def test_nothing_is_left_to_defend_of_a_withheld_model(defense):
+    """As a head that is the whole model, and stays with the client."""
+    nothing = make_update().without("head.weight", "head.bias", "body.weight", "body.bias")
+    sent, _ = sent_by(defense, nothing)
+    assert set(sent.tensors) == set(nothing.tensors)
+
+
+CHANGING = [name for name, text in FORMS.items() if parse_defense(text).changes_training]
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_gradients_follow_the_seed_and_leave_model_and_data_alone(name):
+    defense = parse_defense(FORMS[name])
+    generator = torch.Generator().manual_seed(3)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    model = WhiteBox(module.train(), "2")
+    batch = LabelledData(torch.rand(5, 6, generator=generator), torch.tensor([0, 1, 1, 3, 2]))
+    weights, data = copy.deepcopy(module.state_dict()), copy.deepcopy(batch)
+    torch_state = torch.random.get_rng_state()
+    once, again = (
+        defense.gradients(model, [batch], np.random.default_rng(1), full=True) for _ in range(2)
+    )
+    assert set(once.tensors) == set(weights)
+    assert all(torch.equal(t, again.tensors[key]) for key, t in once.tensors.items())
+    assert all(torch.equal(t, weights[key]) for key, t in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert module.training
+    assert torch.equal(batch.inputs, data.inputs)
+    assert torch.equal(batch.labels, data.labels)
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    plain = Chain().gradients(model, [batch], np.random.default_rng(1), full=True)
+    assert not torch.allclose(once.tensors["2.weight"], plain.tensors["2.weight"], atol=1e-5)
+
+
 @pytest.mark.parametrize("text", OFF)
 def test_zero_strength_is_the_identity_and_is_said(text):
     defense, update = parse_defense(text), make_update()
@@ -195,7 +232,8 @@ def test_every_defense_is_listed_here_and_bites(defense):
 def test_text_forms_are_read_back(defense):
     assert str(defense) == defense.label
     assert parse_defense(defense.label) == defense
-    longer = f"{defense.label}|clip:0.25"
+    parts = [defense.label, "clip:0.25"]
+    longer = "|".join(reversed(parts) if "server_noise" in defense.label else parts)
     assert parse_defense(longer).label == longer
 
 
@@ -239,6 +277,20 @@ def test_error_feedback_loses_nothing_over_rounds(text):
     for name, total in raw.items():
         torch.testing.assert_close(sent[name] + residual[name], total)
         assert not torch.equal(sent[name], total)
+
+
+@pytest.mark.parametrize("text", ["float16:feedback", "topk:0.2:feedback", "bits:3:feedback"])
+def test_error_feedback_loses_nothing_of_half_precision_models_either(text):
+    defense, memory = parse_defense(text), None
+    rng = np.random.default_rng(0)
+    raw = sent = 0.0
+    for number in range(50):
+        update = make_update(seed=number, dtype=torch.float16)
+        given, memory = defense.apply(update, rng, memory)
+        raw += update.tensors["head.weight"].double()
+        sent += given.tensors["head.weight"].double()
+    residual = memory.parts[0].residual["head.weight"].double()
+    torch.testing.assert_close(sent + residual, raw, atol=1e-4, rtol=0)
 
 
 def test_dgc_sends_the_discounted_sum_of_a_gradient_that_was_held_back():
@@ -370,6 +422,12 @@ def test_bytes_on_the_wire():
     assert cost("topk:0.1") == 125 + 400 + 8, "a bitmap is cheaper than a hundred indices"
     assert cost("topk:0.1|gaussian:1") == 4000 + 8, "noise fills what was pruned"
     assert cost("sign", kept) == pytest.approx(33 / 8 + 4 + 8)
+    half = Update({**dense.tensors, "weight": dense.tensors["weight"].half()}, "")
+    assert cost("none", half) == cost("gaussian:1", half) == 2000 + 8
+    # What was held back makes floats of quantised values again.
+    few = 1000 * 0.01 * (32 + 32) / 8 + 8
+    assert cost("bits:4|topk:0.01:feedback") == cost("sign|dgc:0.01") == few
+    assert cost("topk:0.01:feedback|bits:4") == 1000 * 0.01 * (32 + 4) / 8 + 4 + 8
 
 
 @pytest.mark.parametrize(
@@ -391,6 +449,14 @@ def test_bytes_on_the_wire():
         ("bits:1", "must lie between 2 and 32"),
         ("topk:0.1|dpsgd:1", "dpsgd:1 changes how the client computes its gradient, so it must"),
         ("dpsgd:1|dpsgd:2", "dpsgd stands twice"),
+        ("withhold:head|withhold:head", "withhold stands twice"),
+        ("clip:1|clip:1", "clip stands twice"),
+        ("float16|topk:0.1|float16", "float16 stands twice"),
+        ("server_noise:1|clip:1", "server_noise:1 is added by the server"),
+        ("head_dropout:0.3|soteria:0.5", "give one of the two"),
+        ("soteria:0.5|head_dropout:0.3", "give one of the two"),
+        ("qsgd:0", "qsgd takes 1 to"),
+        ("qsgd:99999999999", "qsgd takes 1 to"),
         ("mixup:1|dpsgd:1", "dpsgd cannot be combined with mixup"),
         ("mixup:1|randomised_response:1", "randomised_response goes first"),
         ("dpsgd:inf", "infinite clipping norm"),
@@ -411,4 +477,14 @@ def test_remarks_on_orders_that_defeat_their_purpose():
     assert "clip first" in remarks(parse_defense("gaussian:1|clip:1"))[0]
     assert "hides no label" in remarks(parse_defense("clip:1"))[0]
     assert "that server" in remarks(parse_defense("server_noise:1"))[0]
-    assert remarks(parse_defense("clip:1|gaussian:1|topk:0.1")) == ()
+    assert "saved on the wire" in remarks(parse_defense("topk:0.1|clip:1|gaussian:1"))[0]
+    assert "the head's entries" in remarks(parse_defense("topk:0.1|head_noise:1"))[0]
+    assert "clip first" in remarks(parse_defense("gaussian:1|topk:0.5|clip:1"))[0]
+    assert "is lost" in remarks(parse_defense("head_noise:1|withhold:head"))[0]
+    for fine in (
+        "clip:1|gaussian:1|topk:0.1",
+        "clip:1|gaussian:1|clip:1",
+        "withhold:bias|head_noise:1",
+        "withhold:bias|withhold:weight",
+    ):
+        assert remarks(parse_defense(fine)) == ()

@@ -119,3 +119,15 @@ def test_numbers_out_of_range_are_refused(options):
         account(parse_defense("clip:1|gaussian:1"), **options)
     with pytest.raises(BadInput, match="sampling rate"):
         sampled_epsilon(1.0, 1.5, 1, 1e-5)
+
+
+@pytest.mark.parametrize("rounds", [1, 60])
+def test_noise_that_is_next_to_none_gives_a_number_and_no_error(rounds):
+    found = [gaussian_epsilon(10.0**power, 1e-5, rounds) for power in range(-14, 1)]
+    assert all(np.isfinite(found))
+    assert found == sorted(found, reverse=True)
+    # Where Renyi's bound takes over, it and the closed form agree.
+    below, above = (
+        gaussian_epsilon(share * 1e-5 * rounds**0.5, 1e-5, rounds) for share in (0.999999, 1.000001)
+    )
+    assert below == pytest.approx(above, rel=1e-4)

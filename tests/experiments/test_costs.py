@@ -59,3 +59,16 @@ def test_dp_sgd_refuses_batch_normalisation_in_one_sentence():
     with pytest.raises(BadInput, match="batch norm") as refused:
         cost("dpsgd:1:1", Cohort(model="resnet20", users=2, rounds=1))
     assert "\n" not in str(refused.value)
+
+
+def test_noise_that_the_server_adds_costs_accuracy():
+    none, noised, off = cost("none"), cost("server_noise:0.3"), cost("server_noise:0")
+    assert noised.accuracy < none.accuracy - 0.2
+    assert noised.accuracy == cost("server_noise:0.3").accuracy
+    assert off.accuracy == pytest.approx(none.accuracy, abs=0.02)
+
+
+def test_momentum_is_dgc_s_own_and_never_applied_twice():
+    still = replace(COHORT, server_momentum=0.0)
+    assert cost("dgc:0.1").accuracy == cost("dgc:0.1", still).accuracy
+    assert cost("dgc:1").accuracy != cost("dgc:1", still).accuracy

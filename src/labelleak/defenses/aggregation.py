@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.defenses.composition import Part
+from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import at_least_zero
 from labelleak.updates import Memory, Sees, Update
 
@@ -35,6 +36,10 @@ class ServerNoise(Part):
     def is_off(self) -> bool:
         """Whether sigma is 0."""
         return self.sigma == 0
+
+    def on_mean(self, mean: Update, rng: np.random.Generator) -> Update:
+        """Add the noise to the mean of the clients' updates, as the server does."""
+        return mean if self.is_off else add_noise(mean, rng, gaussian(self.sigma))
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None

@@ -161,18 +161,44 @@ def _check_order(parts: Sequence[Part]) -> None:
             )
         if part.uses_head and withheld:
             raise BadInput(f"{part.label} acts on the head, which {withheld.label} withholds")
-        if part.name == "withhold":
+        if part.label == "withhold:head":
             withheld = part
         if not part.changes_training:
             transforms.append(part)
-    training = [part.name for part in parts if part.changes_training]
-    twice = {name for name in training if training.count(name) > 1}
-    if twice:
-        raise BadInput(f"{twice.pop()} stands twice in one chain; give it once, with one strength")
-    if "mixup" in training and "randomised_response" in training[training.index("mixup") :]:
+    for part in parts[:-1]:
+        if part.name == "server_noise":
+            raise BadInput(
+                f"{part.label} is added by the server to what it received, so it must stand last"
+            )
+    _check_repeats(parts)
+    _check_training([part.name for part in parts if part.changes_training])
+
+
+def _check_repeats(parts: Sequence[Part]) -> None:
+    for place, part in enumerate(parts):
+        earlier = parts[:place]
+        if part.changes_training:
+            again = part.name in [other.name for other in earlier]
+        elif part.name.startswith("clip"):  # needed again after what lengthens an update
+            again = part.label in [other.label for other in earlier[-1:]]
+        else:
+            again = part.label in [other.label for other in earlier]
+        if again:
+            raise BadInput(
+                f"{part.name} stands twice in one chain; give it once, with one strength"
+            )
+
+
+def _check_training(names: Sequence[str]) -> None:
+    if "mixup" in names and "randomised_response" in names[names.index("mixup") :]:
         raise BadInput("mixup leaves no single label to exchange; randomised_response goes first")
-    clash = {"mixup", "head_dropout", "soteria"} & set(training)
-    if "dpsgd" in training and clash:
+    if {"head_dropout", "soteria"} <= set(names):
+        raise BadInput(
+            "head_dropout and soteria both prune what enters the head, and soteria needs to see "
+            "all of it; give one of the two"
+        )
+    clash = {"mixup", "head_dropout", "soteria"} & set(names)
+    if "dpsgd" in names and clash:
         raise BadInput(
             f"dpsgd cannot be combined with {min(clash)}: it clips the gradient of each sample "
             "by itself; combine it with label_smoothing or randomised_response, or with nothing"

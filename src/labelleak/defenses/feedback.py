@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from labelleak.defenses.composition import Part
@@ -28,6 +29,14 @@ class Compression(Part):
         """Whether what is held back is kept for the next round."""
         return bool(getattr(self, "feedback", False))
 
+    def value_bits(self, before: int) -> int:
+        """What is left from earlier rounds makes floats of whatever there was."""
+        return self.coded_bits(max(before, 32) if self.has_feedback else before)
+
+    def coded_bits(self, before: int) -> int:
+        """Give the bits that compression leaves of one value that took so many."""
+        return before
+
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Compress parameters of R trials, each ``R x ...``."""
         raise NotImplementedError
@@ -40,7 +49,11 @@ class Compression(Part):
         if not self.has_feedback:
             return update.replaced({} if self.is_off else self.compress(raw, rng)), memory
         held = memory or Memory()
-        wanted = {name: t + held.residual[name] if held.residual else t for name, t in raw.items()}
+        # In float32 at least: sums of half-precision residuals would lose what is small.
+        wanted = {
+            name: t.to(torch.promote_types(t.dtype, torch.float32)) + held.residual.get(name, 0)
+            for name, t in raw.items()
+        }
         sent = update.replaced(wanted if self.is_off else self.compress(wanted, rng))
-        residual = {name: wanted[name] - sent.tensors[name] for name in wanted}
+        residual = {name: t - sent.tensors[name] for name, t in wanted.items()}
         return sent, Memory(held.rounds + 1, residual)

@@ -15,6 +15,9 @@ from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput
 from labelleak.updates import Sees
 
+# Levels on either side of zero whose names are shorter than a float32.
+_MOST_LEVELS = 2**30 - 1
+
 
 def _over_trials(values: Tensor, like: Tensor) -> Tensor:
     """Shape one number a trial so that it broadcasts."""
@@ -49,7 +52,7 @@ class SignSGD(Compression):
         """Each entry alone, or each tensor for its scale."""
         return Sees.LAYER if self.scaled else Sees.ENTRY
 
-    def value_bits(self, before: int) -> int:
+    def coded_bits(self, before: int) -> int:
         """One bit."""
         return 1
 
@@ -82,10 +85,13 @@ class QSGD(Compression):
     sees = Sees.LAYER
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise BadInput(f"qsgd needs at least 1 level, not {self.levels}")
+        if not 1 <= self.levels <= _MOST_LEVELS:
+            raise BadInput(
+                f"qsgd takes 1 to {_MOST_LEVELS} levels, not {self.levels}; with more a value "
+                "would take as many bits as a float"
+            )
 
-    def value_bits(self, before: int) -> int:
+    def coded_bits(self, before: int) -> int:
         """Whole bits for the values -s .. s; the paper's Elias code takes fewer on average."""
         return ceil(log2(2 * self.levels + 1))
 
@@ -133,7 +139,7 @@ class Quantisation(Compression):
         """Whether floats are sent as they are."""
         return self.bits == 32
 
-    def value_bits(self, before: int) -> int:
+    def coded_bits(self, before: int) -> int:
         """The bits, and no more than before."""
         return min(before, self.bits)
 
@@ -164,7 +170,7 @@ class HalfPrecision(Compression):
     name: ClassVar[str] = "float16"
     sees = Sees.ENTRY
 
-    def value_bits(self, before: int) -> int:
+    def coded_bits(self, before: int) -> int:
         """16 bits, and no more than before."""
         return min(before, 16)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 from labelleak.defenses.composition import Part, as_part
 from labelleak.interfaces import Defense
@@ -22,7 +21,7 @@ def remarks(defense: Defense) -> tuple[str, ...]:
     ('gaussian:0 is off: at this strength it changes nothing',)
     """
     parts = as_part(defense).parts
-    return (*_off(parts), *_orders(parts), *_alone(parts))
+    return tuple(dict.fromkeys((*_off(parts), *_orders(parts), *_alone(parts))))
 
 
 def _off(parts: tuple[Part, ...]) -> Iterator[str]:
@@ -33,17 +32,25 @@ def _off(parts: tuple[Part, ...]) -> Iterator[str]:
 
 def _orders(parts: tuple[Part, ...]) -> Iterator[str]:
     active = [part for part in parts if not part.is_off]
-    for first, second in pairwise(active):
-        if first.name in _SPARSE | _COARSE and second.name in _NOISE:
+    short = _SPARSE | _COARSE
+    for place, first in enumerate(active[:-1]):
+        later = active[place + 1 :]
+        noise = next((part for part in later if part.name in _NOISE), None)
+        if first.name in short and noise and later[-1].name not in short:
+            where = "the head's entries" if noise.name == "head_noise" else "every entry"
             yield (
-                f"{second.label} after {first.label} fills every entry with floats again, so "
-                "nothing is saved on the wire"
+                f"{noise.label} after {first.label} fills {where} with floats again, so "
+                "nothing is saved on the wire" + (" there" if noise.name == "head_noise" else "")
             )
-        if first.name in _NOISE and second.name in _CLIPS:
+        clip = next((part for part in later if part.name in _CLIPS), None)
+        bounded = any(part.name in _CLIPS for part in active[:place])
+        if first.name in _NOISE and clip and not bounded:
             yield (
-                f"{second.label} after {first.label} bounds noise and update together; clip "
+                f"{clip.label} after {first.label} bounds noise and update together; clip "
                 "first if the noise is to be private"
             )
+        if first.name == "head_noise" and any(part.label == "withhold:head" for part in later):
+            yield f"{first.label} is lost: withhold:head leaves out all that it changes"
 
 
 def _alone(parts: tuple[Part, ...]) -> Iterator[str]:

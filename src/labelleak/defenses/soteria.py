@@ -35,7 +35,7 @@ class Soteria(TrainingDefense):
     Assumes that no layer mixes samples and that the head's outputs are the model's.
 
     Attributes:
-        share: share of head inputs that is pruned in each sample, in [0, 1).
+        share: share of head inputs that is pruned in each sample, in [0, 1); above 0 at least one.
 
     Raises:
         BadInput: from `gradients`, for models that mix samples or take whole numbers.
@@ -60,7 +60,7 @@ class Soteria(TrainingDefense):
     def kept(self, model: WhiteBox, inputs: Tensor) -> Tensor:
         """Mark the head inputs that stay, ``n x D``."""
         scores = representation_scores(model, inputs)
-        number = round(self.share * scores.shape[1])
+        number = 0 if self.is_off else max(1, round(self.share * scores.shape[1]))
         picks = scores.topk(number, dim=1).indices
         return torch.ones_like(scores, dtype=torch.bool).scatter_(1, picks, False)
 

@@ -65,6 +65,8 @@ class TopK(Compression):
 
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Zero all but the largest entries of each trial."""
+        if not tensors:  # all of it was withheld
+            return {}
         return _masked(tensors, largest(_together(tensors), self.keep))
 
 
@@ -201,8 +203,12 @@ class DeepGradientCompression(Part):
 
     @property
     def is_off(self) -> bool:
-        """Whether it sends all and corrects nothing."""
-        return self.keep == 1 and self.momentum == 0
+        """Whether it sends all: momentum that is sent is cleared, so none is ever corrected."""
+        return self.keep == 1
+
+    def value_bits(self, before: int) -> int:
+        """Sums of momentum are floats of whatever there was."""
+        return before if self.is_off else max(before, 32)
 
     def share_in(self, rounds: int) -> float:
         """Give the share of entries that is sent after so many rounds."""

@@ -38,7 +38,7 @@ def wire_bytes(defense: Defense, sent: Update) -> float:
     for name, tensor in sent.tensors.items():
         raw = 8 * tensor.element_size()
         total += (
-            _tensor_bytes(tensor, part.value_bits(raw), raw)
+            _tensor_bytes(tensor, min(raw, part.value_bits(raw)), raw)
             if name in floats
             else tensor[0].numel() * raw / 8
         )

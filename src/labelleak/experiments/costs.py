@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from labelleak.adapters.head import find_head
-from labelleak.defenses import Chain, as_part, wire_bytes
+from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.datasets import Dataset
-from labelleak.simulation.defended_rounds import DefendedClients
+from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
 from labelleak.simulation.models import build_model
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import accuracy
@@ -95,7 +95,8 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
 
     Costs of one seed compare in pairs: partition, initial weights, sampled clients and batches
     depend on the seed alone, not on the defense. No defense (an empty chain) goes through the
-    same rounds and costs nothing by definition of time.
+    same rounds and costs nothing by definition of time. Deep Gradient Compression brings
+    momentum of its own, so the server then applies none; nothing else is tuned to a defense.
 
     Args:
         data: what clients hold, and the test data.
@@ -108,6 +109,8 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
             (DP-SGD on batch normalisation).
     """
     part = as_part(defense)
+    if any(isinstance(one, DeepGradientCompression) and not one.is_off for one in part.parts):
+        cohort = replace(cohort, server_momentum=0.0)
     model = build_model(
         cohort.model,
         input_shape=data.input_shape,
@@ -128,9 +131,19 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
     clients = DefendedClients(part, head)
     plain = isinstance(part, Chain) and not part.links
     number = whole_number(seed, "rounds", 0)
-    chosen = None if plain else clients.train
+    how = cohort.federation
+    buffers = frozenset(name for name, _ in model.named_buffers())
+    rounds = run_rounds(
+        model,
+        train,
+        parts,
+        how,
+        seed=number,
+        train=None if plain else clients.train,
+        change_mean=noise_of_server(part, head, buffers, how.training, number),
+    )
     try:
-        for done in run_rounds(model, train, parts, cohort.federation, seed=number, train=chosen):
+        for done in rounds:
             last = done
     except Diverged:
         most = float(torch.bincount(test.labels).max()) / len(test)

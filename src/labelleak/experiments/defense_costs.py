@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from labelleak.defenses import DeepGradientCompression, parse_defense
+from labelleak.defenses import parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, measure_cost
 from labelleak.experiments.journal import Journal
@@ -38,9 +37,6 @@ def measure_costs(
 ) -> list[dict[str, Any]]:
     """Train with every client under each defense, and give a row for each defense and seed.
 
-    Deep Gradient Compression brings momentum of its own, so the server then applies none. Nothing
-    else is tuned to a defense.
-
     Args:
         data: what clients hold, and the test data.
         cohort: the federation.
@@ -56,8 +52,6 @@ def measure_costs(
     chains = [parse_defense(text) for text in defenses]
     rows: list[dict[str, Any]] = []
     for chain in chains:
-        own = any(isinstance(part, DeepGradientCompression) for part in chain.parts)
-        how = replace(cohort, server_momentum=0.0) if own else cohort
         for seed in seeds:
             place = {
                 "data": data.name,
@@ -70,7 +64,7 @@ def measure_costs(
             name = f"cost: {place['activation']}, {chain.label}, seed {seed}"
             row = None if journal is None else journal.found.get(name)
             if row is None:
-                row = {**place, **measure_cost(data, how, chain, seed=seed).to_json()}
+                row = {**place, **measure_cost(data, cohort, chain, seed=seed).to_json()}
                 if journal is not None:
                     journal.keep(name, row)
             rows.append(row)

@@ -24,6 +24,8 @@ from labelleak.simulation.training import accuracy
 ClientTraining = Callable[
     [int, nn.Module, LabelledData, Sequence[Ints], LocalTraining, int], dict[str, Tensor]
 ]
+# (state dict that was sent, mean of those that came back, round) -> mean that the server takes.
+MeanChange = Callable[[Mapping[str, Tensor], dict[str, Tensor], int], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def run_rounds(
     test: LabelledData | None = None,
     seed: int = 0,
     train: ClientTraining | None = None,
+    change_mean: MeanChange | None = None,
 ) -> Iterator[Round]:
     """Train a model over clients, round by round; the model passed in is left as it is.
 
@@ -157,6 +160,7 @@ def run_rounds(
         test: what accuracy is measured on; None measures none.
         seed: decides sampling, batches and dropout.
         train: what a client does in place of `train_locally`, such as defending its update.
+        change_mean: what the server does to the clients' mean before its step: adding noise, say.
 
     Yields:
         Each round, when it is aggregated.
@@ -187,6 +191,8 @@ def run_rounds(
         )
         weights = [c.num_labels if how.aggregation == "fedsgd" else c.samples for c in clients]
         mean = average_states([client.update.after for client in clients], weights)
+        if change_mean is not None:
+            mean = change_mean(sent, mean, number)
         after, velocity = server_step(
             sent, mean, velocity, trained=trained, lr=how.server_lr, momentum=how.server_momentum
         )
@@ -248,4 +254,12 @@ def _serve(
     return ClientRound(client, update, consumed_labels(data, steps), training, len(own))
 
 
-__all__ = ["ClientRound", "ClientTraining", "Federation", "Round", "run_rounds", "sample_clients"]
+__all__ = [
+    "ClientRound",
+    "ClientTraining",
+    "Federation",
+    "MeanChange",
+    "Round",
+    "run_rounds",
+    "sample_clients",
+]

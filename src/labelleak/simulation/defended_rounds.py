@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor, nn
 
 from labelleak.counts import Ints
+from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.seeding import stream
 from labelleak.simulation.client import Apprentice, copy_weights
+from labelleak.simulation.cohort import MeanChange
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.training import accuracy
@@ -130,6 +132,37 @@ class DefendedClients:
         self.seconds += defended
 
 
+def noise_of_server(
+    defense: Part, head: str, buffers: frozenset[str], training: LocalTraining, seed: int
+) -> MeanChange | None:
+    """Give what a server that adds noise does to the mean of each round, for `run_rounds`.
+
+    Args:
+        defense: may hold `ServerNoise`; the noise is in the units of what clients share.
+        head: module name of the head.
+        buffers: names of what is no parameter and gets no noise.
+        training: how clients train.
+        seed: seed of the noise.
+
+    Returns:
+        None where the server adds none.
+    """
+    noises = [part for part in defense.parts if isinstance(part, ServerNoise) and not part.is_off]
+    if not noises:
+        return None
+    unit = -training.lr if shares_gradient(training) else 1.0
+
+    def change(
+        sent: Mapping[str, Tensor], mean: dict[str, Tensor], number: int
+    ) -> dict[str, Tensor]:
+        moved = movement(sent, mean, head=head, buffers=buffers, unit=unit)
+        for part in noises:
+            moved = part.on_mean(moved, stream(seed, "server noise", number))
+        return moved_by(sent, moved, unit=unit)
+
+    return change
+
+
 # Of training-time defenses every so many updates is trained plainly too, to compare times.
 _TIMED = 10
 
@@ -140,4 +173,4 @@ def shares_gradient(training: LocalTraining) -> bool:
     return training.local_steps == 1 and training.optimiser == "sgd" and plain
 
 
-__all__ = ["DefendedClients", "shares_gradient"]
+__all__ = ["DefendedClients", "noise_of_server", "shares_gradient"]
