@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -197,7 +199,9 @@ def test_impossible_asks_are_refused_before_the_folder_is_touched(tmp_path, opti
 
 
 def test_the_command_to_repeat_it_is_quoted():
-    command = audit_command("clip:1|gaussian:0.1", replace(OPTIONS, activation="tanh"), 7)
+    label = "clip:1|gaussian:0.1"
+    command = audit_command(label, replace(OPTIONS, activation="tanh"), 7, Path("my out"))
+    assert "--out 'my out/audit-clip-1-gaussian-0.1'" in command
     assert "--defenses 'none,clip:1|gaussian:0.1'" in command
     assert "--activation tanh" in command
     assert "--seed 7" in command
@@ -262,6 +266,52 @@ def test_a_search_ends_in_files_and_an_interrupted_one_does_nothing_twice(tmp_pa
     assert made == []
     assert (tmp_path / "records.jsonl").read_bytes() == text
     assert json.loads((tmp_path / "tune.json").read_text()) == answer
+
+
+def test_federations_that_finished_before_anything_leaked_are_kept(tmp_path, monkeypatch):
+    words = [*SMALL[:-1], "--repeats", "2", "--out", str(tmp_path)]
+    count_costs(monkeypatch, fail_after=1)
+    run = CliRunner()
+    assert run.invoke(app, words).exit_code == 130
+    other = run.invoke(app, [word if word != "0.5" else "0.4" for word in words])
+    assert "another run" in str(other.exception)
+    made = count_costs(monkeypatch)
+    assert run.invoke(app, words).exit_code == 0
+    assert made[:2] == ["none", "gaussian:3"]
+
+
+def test_what_was_found_is_told_apart_by_phase_and_its_command_runs(tmp_path, monkeypatch):
+    run = CliRunner()
+    monkeypatch.chdir(tmp_path)
+    assert run.invoke(app, [*SMALL, "out"]).exit_code == 0
+    answer = json.loads((tmp_path / "out" / "tune.json").read_text())
+    chosen = answer["recommended"]
+    own = [r for r in read_records(tmp_path / "out/records.jsonl") if r.defense == "gaussian:3"]
+    for phase, cost in (("search", chosen["search"]["cost"]), ("fresh", chosen["fresh"]["cost"])):
+        paid = {r.extra["accuracy_cost"] for r in own if r.extra["phase"] == phase}
+        assert paid == {cost["loss"]}
+    assert {r.extra["epsilon_rounds"] for r in own} == {25}
+    words = shlex.split(chosen["command"])[1:]
+    done = run.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "audit-gaussian-3" / "report.html").exists()
+
+
+def test_the_closest_of_what_misses_is_trained_with_and_shown(tmp_path):
+    found = CliRunner().invoke(
+        app,
+        [*SMALL[:-1], "--families", "gaussian:0.001", "--out", str(tmp_path)],
+    )
+    assert found.exit_code == 0, found.output
+    answer = json.loads((tmp_path / "tune.json").read_text())
+    assert not answer["met"]
+    (point,) = answer["points"]
+    assert point["cost"] is not None
+    assert point["cost"] == answer["closest"]["cost"]
+    rows = read_records(tmp_path / "records.jsonl")
+    assert {r.extra["accuracy_cost"] for r in rows if r.defense == "gaussian:0.001"} == {
+        point["cost"]["loss"]
+    }
 
 
 def test_on_processes_the_same_is_found_as_one_after_the_other(tmp_path):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from labelleak.defenses import DEFENSES, parse_defense
+from labelleak.experiments.defense_keys import describe_defense
 from labelleak.report import render
+from labelleak.report.defense_words import covers
 from labelleak.report.defenses import compare_defenses
 
 from .conftest import THREATS, make_record
@@ -73,7 +77,7 @@ def test_the_page_shows_leakage_cost_privacy_and_what_is_left_open():
     assert "−1.2 points" in section
     assert "4,321" in section
     assert "closed form &lt;of&gt; noise" in section
-    assert "none proved" in section
+    assert "not computed" in section
     assert "noise averages out" in section
     assert "Compression adds no noise" in section
 
@@ -91,11 +95,49 @@ def test_a_federation_with_its_defense_off_and_on_keeps_to_its_own_section():
 def test_search_and_fresh_seeds_are_not_averaged():
     rows = defended_records()
     phased = [
-        make_record(**{**_fields(row), "extra": {**row.extra, "phase": phase}})
-        for phase in ("search", "fresh")
+        make_record(**{**_fields(row), "extra": {**row.extra, **more}})
+        for more in ({"phase": "search"}, {"phase": "fresh", "accuracy_cost": 0.25})
         for row in rows
     ]
-    assert len(compare_defenses(phased)) == 2
+    found = compare_defenses(phased)
+    assert [one.title for one in found] == [
+        "on seeds that the search never saw",
+        "during the search",
+    ]
+    assert [one.rows[1].costs["accuracy_cost"] for one in found] == [0.25, -0.0123]
+    assert "On seeds that the search never saw, 32 labels" in render(phased, source="records.jsonl")
+
+
+def test_what_records_say_of_a_defense_is_on_the_page_and_what_is_off_has_no_words():
+    texts = ("none", "clip:1|gaussian:1", "gaussian:0", "clip:1|topk:1", "historical_dp:1")
+    rows = [
+        make_record(
+            trial=trial,
+            initialisation=trial % 3,
+            defense=text,
+            extra={**EXTRA, "wire_bytes": 10.0, **describe_defense(parse_defense(text), rounds=3)},
+        )
+        for text in texts
+        for trial in range(6)
+    ]
+    (found,) = compare_defenses(rows)
+    words = {row.defense: " ".join(row.words) for row in found.rows}
+    assert words["none"] == ""
+    assert "Client-level privacy of the whole update over 3 round(s)" in words["clip:1|gaussian:1"]
+    assert words["gaussian:0"].startswith("gaussian:0 is off")
+    assert "noise" not in words["gaussian:0"]
+    assert "compression" not in words["clip:1|topk:1"].lower()
+    assert "hides no label" in words["clip:1|topk:1"]
+    assert "not differentially private" in words["historical_dp:1"]
+    page = render(rows, source="records.jsonl")
+    assert "for one update, 3 updates shared, delta 1e-05" in page
+    assert "none proved" in page
+    assert "was not measured here" in page
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_there_are_words_for_every_defense(name):
+    assert covers(name)
 
 
 def _fields(row):

@@ -121,7 +121,7 @@ def tune(
     print(say_answer(answer, options))
     chosen = answer.recommended
     if chosen is not None:
-        print(f"\n{audit_command(chosen.point.label, options, chosen.seed)}")
+        print(f"\n{audit_command(chosen.point.label, options, chosen.seed, out)}")
         for said in caveats(chosen.point.label, options):
             print(f"- {said}")
     print(f"\npage     {out / 'tune.md'}\npicture  {out / 'tune.svg'}")

@@ -255,4 +255,4 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values))
 
 
-__all__ = ["NONE", "CostTask", "MeanCost", "Measurements", "train_with"]
+__all__ = ["FRESH", "NONE", "SEARCH", "CostTask", "MeanCost", "Measurements", "train_with"]

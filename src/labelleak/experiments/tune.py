@@ -69,8 +69,8 @@ class Search:
         )
         chosen = self._settle(found, families)
         grid = self._grid(families) if options.grid else None
+        closest = None if chosen else self._closest()  # which trains with it
         points = tuple(p for p in self.points.values() if p.label != NONE)
-        closest = None if chosen else self._closest(points)
         return Answer(baseline, points, chosen, tuple(self.missed), closest, grid, options.grid)
 
     def _expect(self, families: Sequence[Family]) -> None:
@@ -177,9 +177,9 @@ class Search:
             leak = measured.leak(label, fresh)
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
-    def _closest(self, points: Sequence[Point]) -> Point | None:
+    def _closest(self) -> Point | None:
         """The point that leaks least, trained with."""
-        readable = [point for point in points if point.readable]
+        readable = [p for p in self.points.values() if p.readable and p.label != NONE]
         if not self._has_target or not readable:
             return None
         return self._trained(min(readable, key=lambda p: (p.leak.bound, p.leak.advantage.mean)))

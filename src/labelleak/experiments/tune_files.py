@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import labelleak
 from labelleak.defenses import parse_defense
-from labelleak.defenses.accounting import account
-from labelleak.experiments.measurements import NONE, Measurements
+from labelleak.experiments.defense_keys import describe_defense
+from labelleak.experiments.leaks import PHASE
+from labelleak.experiments.measurements import FRESH, NONE, SEARCH, MeanCost, Measurements
 from labelleak.experiments.tune_answers import Answer, Confirmed, Missed, Point
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.experiments.tune_words import audit_command, caveats, say_answer, say_leak
@@ -19,8 +20,6 @@ from labelleak.record import Record
 from labelleak.report import wording
 from labelleak.report.tradeoffs import Place, draw_tradeoffs
 from labelleak.whole_files import write_whole
-
-DELTA = 1e-5
 
 
 def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:
@@ -30,33 +29,40 @@ def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: 
         BadInput: if a file cannot be written.
     """
     options = measured.options
-    points = [answer.baseline, *answer.points]
-    measured.journal.amend(lambda row: _with_cost(row, points, options))
-    tree = describe_answer(answer, options, command=command)
+    costs = _costs(answer)
+    measured.journal.amend(lambda row: _with_cost(row, costs, options.rounds))
+    tree = describe_answer(answer, options, out, command=command)
     write_whole(out / "tune.json", json.dumps(tree, indent=1, allow_nan=False) + "\n")
     write_whole(out / "tune.svg", draw_answer(answer, options))
-    write_whole(out / "tune.md", "\n".join(_page(answer, options, command)) + "\n")
+    write_whole(out / "tune.md", "\n".join(_page(answer, options, out, command)) + "\n")
 
 
-def describe_answer(answer: Answer, options: TuneOptions, *, command: str) -> dict[str, Any]:
+def describe_answer(
+    answer: Answer, options: TuneOptions, out: Path, *, command: str
+) -> dict[str, Any]:
     """Give all that was found as plain JSON."""
-    chosen, grid = answer.recommended, answer.grid
+    chosen = answer.recommended
     return {
         "labelleak": labelleak.__version__,
         "command": command,
         "options": asdict(options),
         "met": chosen is not None,
         "sentence": say_answer(answer, options),
-        "recommended": _confirmed(chosen, options) if chosen else None,
+        "recommended": _confirmed(chosen, options, out) if chosen else None,
         "closest": _point(answer.closest, options) if answer.closest else None,
         "missed": [_missed(one, options) for one in answer.missed],
         "front": [point.label for point in answer.front],
         "baseline": _point(answer.baseline, options),
         "points": [_point(point, options) for point in answer.points],
-        "grid": {"points": answer.grid_points, "best": _confirmed(grid, options) if grid else None}
-        if answer.grid_points
-        else None,
+        "grid": _grid(answer, options, out),
     }
+
+
+def _grid(answer: Answer, options: TuneOptions, out: Path) -> dict[str, Any] | None:
+    if not answer.grid_points:
+        return None
+    best = _confirmed(answer.grid, options, out) if answer.grid else None
+    return {"points": answer.grid_points, "best": best}
 
 
 def _point(point: Point, options: TuneOptions) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def _point(point: Point, options: TuneOptions) -> dict[str, Any]:
     }
 
 
-def _confirmed(one: Confirmed, options: TuneOptions) -> dict[str, Any]:
+def _confirmed(one: Confirmed, options: TuneOptions, out: Path) -> dict[str, Any]:
     return {
         "defense": one.point.label,
         "search": _point(one.point, options),
@@ -80,7 +86,7 @@ def _confirmed(one: Confirmed, options: TuneOptions) -> dict[str, Any]:
             "without": one.without.to_json(),
             "cost": one.cost.to_json(),
         },
-        "command": audit_command(one.point.label, options, one.seed),
+        "command": audit_command(one.point.label, options, one.seed, out),
         "caveats": caveats(one.point.label, options),
     }
 
@@ -99,25 +105,33 @@ def _missed(one: Missed, options: TuneOptions) -> dict[str, Any]:
 
 def _privacy(label: str, options: TuneOptions) -> dict[str, Any]:
     """Give epsilon over all rounds with its method, recomputed from the defense itself."""
-    if label == NONE:
-        return {"epsilon": None, "epsilon_method": "none"}
-    proved = account(parse_defense(label), rounds=options.rounds, delta=DELTA)
-    epsilon = None if proved.epsilon is None else float(f"{proved.epsilon:.6g}")
-    return {"epsilon": epsilon, "epsilon_method": proved.method}
+    said = describe_defense(parse_defense(label), rounds=options.rounds)
+    return {"epsilon": said.get("epsilon"), "epsilon_method": said.get("epsilon_method", "none")}
 
 
-def _with_cost(row: Record, points: list[Point], options: TuneOptions) -> Record:
-    point = next((p for p in points if p.label == row.defense and p.cost), None)
-    if point is None or point.cost is None:
-        return row
-    more: dict[str, Any] = {
-        "accuracy_cost": round(point.cost.loss, 6),
-        "wire_bytes": round(point.cost.wire_bytes, 1),
-        "seconds_ratio": round(point.cost.seconds_ratio, 3),
-    }
-    if row.defense != NONE:
-        more |= _privacy(row.defense, options)
+def _with_cost(row: Record, costs: Mapping[tuple[str, str], MeanCost], rounds: int) -> Record:
+    """Add what is proved over all rounds, and what was paid on the seeds of the same phase."""
+    more: dict[str, Any] = describe_defense(parse_defense(row.defense), rounds=rounds)
+    cost = costs.get((row.defense, str(row.extra[PHASE])))
+    if cost is not None:
+        more |= {
+            "accuracy_cost": round(cost.loss, 6),
+            "wire_bytes": round(cost.wire_bytes, 1),
+            "seconds_ratio": round(cost.seconds_ratio, 3),
+        }
     return replace(row, extra={**row.extra, **more})
+
+
+def _costs(answer: Answer) -> dict[tuple[str, str], MeanCost]:
+    """Gather what was paid by defense and phase; no defense costs nothing in any."""
+    found = {(p.label, SEARCH): p.cost for p in (answer.baseline, *answer.points)}
+    confirmed: list[Confirmed | Missed] = [*answer.missed]
+    confirmed += [one for one in (answer.recommended, answer.grid) if one]
+    found |= {(one.point.label, FRESH): one.cost for one in confirmed}
+    baseline = answer.baseline.cost
+    if baseline is not None:
+        found.setdefault((NONE, FRESH), replace(baseline, loss=0.0))
+    return {place: cost for place, cost in found.items() if cost is not None}
 
 
 def draw_answer(answer: Answer, options: TuneOptions) -> str:
@@ -148,11 +162,11 @@ def _place(point: Point) -> Place:
     return Place(point.label, family, ends, point.cost.accuracy, point.readable)
 
 
-def _page(answer: Answer, options: TuneOptions, command: str) -> Iterator[str]:
+def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iterator[str]:
     yield from ("# The cheapest defense that works", "", say_answer(answer, options), "")
     chosen = answer.recommended
     if chosen is not None:
-        audit = audit_command(chosen.point.label, options, chosen.seed)
+        audit = audit_command(chosen.point.label, options, chosen.seed, out)
         yield from ("Measure it again:", "", "```", audit, "```", "")
         said = caveats(chosen.point.label, options)
         if said:

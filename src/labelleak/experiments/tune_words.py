@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
@@ -98,18 +100,21 @@ def caveats(label: str, options: TuneOptions) -> list[str]:
 
 def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
     chain = parse_defense(label)
-    yield from (f"{said[:1].upper()}{said[1:]}." for said in remarks(chain))
+    yield from map(wording.as_sentence, remarks(chain))
     if chain.links:
         proved = account(chain, rounds=options.rounds)
         epsilon = "" if proved.epsilon is None else f"epsilon {proved.epsilon:.3g} at delta 1e-5, "
         yield f"Privacy ({epsilon}{proved.method}): {proved.sentence}."
-    yield from uncovered(label)
+    yield from uncovered(label, [part.label for part in chain.links if part.is_off])
     if not is_readable(label):
         yield "An advantage of 0 only says that these attackers had nothing to read."
 
 
-def audit_command(label: str, options: TuneOptions, seed: int) -> str:
-    """Give the command that measures a setting, and no defense beside it, on a seed."""
+def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str:
+    """Give the command that measures a setting, and no defense beside it, on a seed.
+
+    It writes into a folder of its own inside the search's.
+    """
     words = ["labelleak", "audit", "--data", options.data, "--model", options.model]
     for flag, value in (("--activation", options.activation), ("--init", options.init)):
         words += [flag, value] if value else []
@@ -118,7 +123,8 @@ def audit_command(label: str, options: TuneOptions, seed: int) -> str:
     words += ["--training-steps", steps, "--trials", str(options.trials)]
     words += ["--initialisations", str(options.initialisations), "--seed", str(seed)]
     defenses = "none" if label == "none" else f"none,{label}"
-    return shlex.join([*words, "--defenses", defenses])
+    folder = out / f"audit-{re.sub(r'[^a-z0-9._]+', '-', label)}"
+    return shlex.join([*words, "--defenses", defenses, "--out", str(folder)])
 
 
 __all__ = ["audit_command", "caveats", "say_answer", "say_leak"]

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from labelleak.counts import Ints
-from labelleak.defenses import Chain
+from labelleak.defenses import Chain, wire_bytes
+from labelleak.experiments.defense_keys import describe_defense
 from labelleak.experiments.plan import CellOptions, Plan
-from labelleak.interfaces import LocalTraining, Need
+from labelleak.interfaces import LabelledData, LocalTraining, Need
 from labelleak.observation import Observation
 from labelleak.priors import Prior, SummedPrior
 from labelleak.score import Truth
@@ -24,9 +25,12 @@ from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended import defend_update, defended_gradients
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.updates import Update
 from labelleak.white_box import WhiteBox
 
 TABLE, AUTOGRAD = "head_table", "autograd"
+# Samples of the update whose bytes are counted.
+_FEW = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,7 @@ class Clients:
     model: WhiteBox
     initialisation: int
     trials: int
+    _bytes: dict[str, float] = field(default_factory=dict)
 
     def share(self, cell: CellOptions) -> Updates:
         """Let clients draw, train and share under the conditions of a cell."""
@@ -102,6 +107,8 @@ class Clients:
         extra: dict[str, Any] = {
             "clients": cell.clients,
             "optimizer": describe_training(training),
+            **describe_defense(cell.defense, local_steps=cell.local_steps),
+            "wire_bytes": self._wire_bytes(cell.defense),
         }
         if cell.shares_gradient:
             observation = self._differentiate(drawn, cell.defense)
@@ -152,6 +159,24 @@ class Clients:
     @cached_property
     def _needs_all(self) -> bool:
         return any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
+
+    def _wire_bytes(self, defense: Chain) -> float:
+        """Count the bytes of an update, under a defense as the gradient of a few samples."""
+        label, module, victims = defense.label, self.model.module, self.plan.roles.victims
+        if label not in self._bytes:
+            names = frozenset(name for name, _ in module.named_buffers())
+            tensors = {name: value[None] for name, value in module.named_buffers()}
+            if defense.links:
+                few = LabelledData(victims.inputs[:_FEW], victims.labels[:_FEW])
+                rng = stream(self.plan.options.seed, "wire", self.initialisation, label)
+                update = defense.gradients(self.model, [few], rng, full=True)
+                tensors.update(defense.apply(update, rng)[0].tensors)
+            else:
+                trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+                tensors.update((name, torch.ones_like(value)[None]) for name, value in trained)
+            shared = Update(tensors, self.model.head, names)
+            self._bytes[label] = round(wire_bytes(defense, shared), 1)
+        return self._bytes[label]
 
     def _differentiate(self, drawn: np.ndarray, defense: Chain) -> Observation:
         """Make the mean of the gradients that the clients of each trial share."""

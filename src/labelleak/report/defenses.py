@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.record import THREAT_MODELS, Record
+from labelleak.report import wording
 from labelleak.report.defense_words import uncovered
 from labelleak.report.headlines import nearest_batch_size
 from labelleak.report.selection import worst_cases
-from labelleak.report.tables import Cell
+from labelleak.report.tables import Cell, Setting, condition_of, varying_conditions
 
 NONE = "none"
-_COSTS = ("accuracy_cost", "wire_bytes", "epsilon", "epsilon_method")
+_COSTS = (
+    "accuracy_cost",
+    "seconds_ratio",
+    "wire_bytes",
+    "epsilon",
+    "epsilon_method",
+    "epsilon_delta",
+    "epsilon_rounds",
+    "epsilon_protects",
+    "privacy",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Row:
         defense: its text form.
         leakages: by threat model, those of the table's head.
         costs: values of the extra keys that speak of cost and privacy, as far as records hold them.
-        words: what it does not cover.
+        words: what may surprise about it, what is proved and what it does not cover.
     """
 
     defense: str
@@ -63,13 +74,13 @@ class Comparison:
     """The defenses of one data set, model and way to train.
 
     Attributes:
-        first: any cell of it, for its name.
+        title: what it shares with no other comparison of the page; empty where it is alone.
         batch_size: labels of a batch, the size tested that is nearest to 32.
         rows: no defense first.
         servers: threat models that were tested.
     """
 
-    first: Cell
+    title: str
     batch_size: int
     rows: tuple[Row, ...]
     servers: tuple[str, ...]
@@ -94,19 +105,35 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
     usual: dict[Any, list[Cell]] = defaultdict(list)
     for cell in worst_cases(r for r in records if not r.adaptive) if adaptive else ():
         usual[_place(cell)].append(cell)
+    kept = {
+        place: cells for place, cells in groups.items() if len({cell.defense for cell in cells}) > 1
+    }
+    named = wording.tell_apart(list(kept)) if len(kept) > 1 else {}
+    varying = varying_conditions(records)
+    own: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        own[_place_of(record, varying)].append(record)
     return [
-        _comparison(cells, usual.get(place, cells), adaptive, records)
-        for place, cells in groups.items()
-        if len({cell.defense for cell in cells}) > 1
+        _comparison(named.get(place, ""), cells, usual.get(place, cells), adaptive, own[place])
+        for place, cells in kept.items()
     ]
 
 
-def _place(cell: Cell) -> tuple[Any, ...]:
-    return cell.data, cell.model, cell.init, cell.local_steps, cell.condition
+def _place(cell: Cell) -> Setting:
+    return cell.setting._replace(defense=NONE)
+
+
+def _place_of(record: Record, varying: Sequence[str]) -> Setting:
+    _, init, condition = condition_of(record, varying)
+    return Setting(record.data, record.model, init, record.local_steps, NONE, condition)
 
 
 def _comparison(
-    cells: Sequence[Cell], usual: Sequence[Cell], adaptive: set[str], records: Sequence[Record]
+    title: str,
+    cells: Sequence[Cell],
+    usual: Sequence[Cell],
+    adaptive: set[str],
+    records: Sequence[Record],
 ) -> Comparison:
     size = nearest_batch_size(cells)
     held = {cell.threat_model for cell in cells}
@@ -122,8 +149,8 @@ def _comparison(
             for server in servers
         }
         own = [record for record in records if record.defense == defense]
-        rows.append(Row(defense, leakages, _costs(own), uncovered(defense)))
-    return Comparison(cells[0], size, tuple(rows), servers)
+        rows.append(Row(defense, leakages, _costs(own), _words(defense, own)))
+    return Comparison(title, size, tuple(rows), servers)
 
 
 def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell | None:
@@ -135,6 +162,14 @@ def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell 
         and cell.advantage is not None
     ]
     return max(own, key=lambda c: c.advantage.high if c.advantage else 0.0, default=None)
+
+
+def _words(defense: str, records: Sequence[Record]) -> tuple[str, ...]:
+    """Say what its user may not expect, what is proved, and what is left open."""
+    extra = next((r.extra for r in records if "privacy" in r.extra), {})
+    said = [*extra.get("defense_remarks", ()), *([extra["privacy"]] if extra else [])]
+    sentences = map(wording.as_sentence, said)
+    return tuple(dict.fromkeys([*sentences, *uncovered(defense, extra.get("defense_off", ()))]))
 
 
 def _costs(records: Sequence[Record]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from labelleak.record import THREAT_MODELS
@@ -127,10 +127,30 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
     )
     if len(rivals) > 1:
         where += (
-            f", the worst for the client of {len(rivals)} combinations of scheme and training "
-            "tested for this attacker at this batch size"
+            f", the worst for the client of {_name_rivals(rivals)} tested for this attacker at "
+            "this batch size"
         )
     return f"{where}. {caution(cell)}".rstrip()
+
+
+_RIVALS: dict[str, tuple[str, Callable[[Cell], Any]]] = {
+    "scheme": ("schemes", lambda cell: cell.scheme),
+    "training": ("stages of training", lambda cell: cell.training_steps),
+    "local steps": ("numbers of local steps", lambda cell: cell.local_steps),
+    "defense": ("defenses", lambda cell: cell.defense),
+    "model": ("models", lambda cell: (cell.data, cell.model, cell.init)),
+    "conditions": ("conditions", lambda cell: cell.condition),
+}
+
+
+def _name_rivals(cells: Sequence[Cell]) -> str:
+    """Say of how many cells one is the worst, and in what they differ."""
+    differ = [name for name, (_, of) in _RIVALS.items() if len({of(cell) for cell in cells}) > 1]
+    if differ == ["defense"] and "none" in {cell.defense for cell in cells}:
+        return f"{len(cells)} cases (no defense and {wording.count(len(cells) - 1, 'defense')})"
+    if len(differ) == 1:
+        return f"{len(cells)} {_RIVALS[differ[0]][0]}"
+    return f"{len(cells)} combinations of {', '.join(differ[:-1])} and {differ[-1]}"
 
 
 def caution(cell: Cell) -> str:

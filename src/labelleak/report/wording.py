@@ -89,6 +89,10 @@ def name_training(training_steps: int) -> str:
     return "untrained" if training_steps == 0 else count(training_steps, "step")
 
 
+# Why a search for a defense measured something.
+PHASES = {"search": "during the search", "fresh": "on seeds that the search never saw"}
+
+
 def name_setting(setting: Setting) -> str:
     """Say what data, model and training a figure speaks of."""
     usual = ("1 local step", "no defense")
@@ -114,7 +118,10 @@ def _setting_parts(setting: Setting) -> list[str]:
         f"{setting.init} initialisation" if setting.init else "",
         count(setting.local_steps, "local step"),
         f"defense {setting.defense}" if setting.defense != "none" else "no defense",
-        *(f"{key.replace('_', ' ')} {value}" for key, value in setting.condition),
+        *(
+            PHASES.get(value, value) if key == "phase" else f"{key.replace('_', ' ')} {value}"
+            for key, value in setting.condition
+        ),
     ]
 
 
@@ -125,6 +132,16 @@ def count(number: int, noun: str) -> str:
     ('1 trial', '32,000 trials')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def as_sentence(said: str) -> str:
+    """Write a clause as a sentence; a defense's text form keeps its small letters.
+
+    >>> as_sentence("clipping hides no label"), as_sentence("clip:1 is not private")
+    ('Clipping hides no label.', 'clip:1 is not private.')
+    """
+    first = said.split(" ", 1)[0]
+    return f"{said if ':' in first else said[:1].upper() + said[1:]}."
 
 
 def share(value: float) -> str:
