@@ -418,7 +418,8 @@ def test_bytes_on_the_wire():
     assert cost("float16") == 2000 + 8
     assert cost("sign") == 125 + 4 + 8
     assert cost("bits:3") == 375 + 4 + 8
-    assert cost("none", kept) == 8 + 8
+    assert cost("none", kept) == cost("clip:1", kept) == cost("prune:0", kept) == 4000 + 8
+    assert cost("prune:0.5", kept) == 8 + 8
     assert cost("topk:0.1") == 125 + 400 + 8, "a bitmap is cheaper than a hundred indices"
     assert cost("topk:0.1|gaussian:1") == 4000 + 8, "noise fills what was pruned"
     assert cost("sign", kept) == pytest.approx(33 / 8 + 4 + 8)

@@ -24,12 +24,14 @@ class Part:
         sees: how much of the update it must have at hand.
         changes_training: whether the client computes its gradient differently.
         uses_head: whether it is about the head alone, so that the head must be shared.
+        drops_zeros: whether it makes zeros, which its client then does not send.
     """
 
     name: ClassVar[str]
     sees: Sees = Sees.ENTRY
     changes_training: bool = False
     uses_head: ClassVar[bool] = False
+    drops_zeros: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -23,6 +23,7 @@ class Compression(Part):
     """
 
     name: ClassVar[str] = "compression"
+    drops_zeros: ClassVar[bool] = True
 
     @property
     def has_feedback(self) -> bool:

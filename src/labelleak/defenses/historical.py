@@ -35,6 +35,7 @@ class HistoricalCompression(Part):
     quantile: float
 
     name: ClassVar[str] = "historical_compression"
+    drops_zeros: ClassVar[bool] = True
     sees = Sees.UPDATE
     uses_head: ClassVar[bool] = True
 

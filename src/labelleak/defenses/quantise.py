@@ -168,6 +168,7 @@ class HalfPrecision(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "float16"
+    drops_zeros: ClassVar[bool] = False
     sees = Sees.ENTRY
 
     def coded_bits(self, before: int) -> int:

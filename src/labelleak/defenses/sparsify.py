@@ -193,6 +193,7 @@ class DeepGradientCompression(Part):
     warm_up: int = 0
 
     name: ClassVar[str] = "dgc"
+    drops_zeros: ClassVar[bool] = True
     sees = Sees.LAYER
 
     def __post_init__(self) -> None:

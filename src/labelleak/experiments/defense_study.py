@@ -13,6 +13,8 @@ from labelleak.experiments.plan import Plan
 from labelleak.record import read_records
 from labelleak.whole_files import write_whole
 
+FEDERATIONS = 3
+
 
 def run_defenses(
     plan: Plan,
@@ -31,7 +33,7 @@ def run_defenses(
         plan: the audit.
         out: folder for records.jsonl, costs.jsonl and defenses.md.
         defenses: text forms, the rows.
-        seed: seed of the federation.
+        seed: seed of the first federation.
         overwrite: drop another run that lies there.
         bar: shows progress.
 
@@ -46,8 +48,9 @@ def run_defenses(
         with bar("leakage", "cells") as advance:
             run_plan(plan, journal=journal, progress=advance)
         with bar("cost", "federations") as advance:
+            seeds = range(seed, seed + FEDERATIONS)
             costs = measure_costs(
-                plan.data, cohort, defenses, (seed,), journal=journal, progress=advance
+                plan.data, cohort, defenses, seeds, journal=journal, progress=advance
             )
         rate = min(1.0, cohort.batch_size * cohort.users / len(plan.data.y_train))
         write_whole(out / "costs.jsonl", "".join(f"{json.dumps(row)}\n" for row in costs))

@@ -25,6 +25,7 @@ DEFENSES = (
     "gaussian:0.1",
     "gaussian:1",
     "laplace:0.1",
+    "exponential:0.1",
     "head_noise:0.1",
     "head_noise:1",
     "clip:1|gaussian:0.1",
@@ -37,6 +38,7 @@ DEFENSES = (
     "randomk:0.2",
     "prune:0.8",
     "prune:0.99",
+    "threshold:0.01",
     "dgc:0.01",
     "sign:scaled",
     "qsgd:4",
@@ -114,12 +116,13 @@ def _stage(
     lines = [
         f"**{first.data}, the paper's CNN, {f'{stage} training steps' if stage else 'untrained'}, "
         f"{first.scheme}, N = {first.num_samples}** (advantage over the free guess, whose ASR is "
-        f"{first.asr_free:.2f}; {MODELS} initialisations, {TRIALS} updates a row; accuracy and "
-        f"epsilon after {ROUNDS} rounds, delta {DELTA:g})",
+        f"{first.asr_free:.2f}; {MODELS} initialisations, {TRIALS} updates a row; accuracy "
+        f"(mean, least and most of the federations) and epsilon after {ROUNDS} rounds, delta "
+        f"{DELTA:g}; time of a client over its time without)",
         "",
         f"| defense | {' | '.join(heads)} | strongest | strongest, told the defense | accuracy | "
-        "bytes | epsilon |",
-        "|---|" + "---|" * (len(heads) + 5),
+        "bytes | time | epsilon |",
+        "|---|" + "---|" * (len(heads) + 6),
     ]
     for key in dict.fromkeys(row.defense for row in here):
         columns = [[r for r in here if r.attack == name and r.defense == key] for name in PAPERS]
@@ -150,11 +153,15 @@ def _entry(rows: Sequence[Record], *, named: bool) -> str:
 def _cost(key: str, costs: Sequence[Mapping[str, Any]], sample_rate: float) -> str:
     own = [row for row in costs if row["defense"] == key]
     if not own:
-        return "- | - | -"
-    accuracy = sum(row["accuracy"] for row in own) / len(own)
+        return "- | - | - | -"
+    reached = [row["accuracy"] for row in own]
+    accuracy = f"{sum(reached) / len(own):.2f}"
+    if len(own) > 1:
+        accuracy += f" ({min(reached):.2f} to {max(reached):.2f})"
     sent = sum(row["wire_bytes"] for row in own) / len(own)
+    time = sum(row["seconds_ratio"] for row in own) / len(own)
     given = account(parse_defense(key), rounds=ROUNDS, delta=DELTA, sample_rate=sample_rate)
-    return f"{accuracy:.2f} | {sent:,.0f} | {_epsilon(given)}"
+    return f"{accuracy} | {sent:,.0f} | {time:.2f} | {_epsilon(given)}"
 
 
 def _epsilon(given: Guarantee) -> str:
