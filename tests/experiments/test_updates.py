@@ -160,3 +160,14 @@ def test_a_shadow_attacker_imitates_training_under_a_defense_that_is_not_too_slo
     assert {defense for defense, attack in ran if attack == "shadow_adaptive"} == both
     said = next(r for r in found if r.defense == "soteria:0.5").extra["not_applicable"]
     assert "takes hours" in said["shadow_adaptive"]
+
+
+def test_the_same_defense_in_two_spellings_is_audited_once():
+    found = labelleak.audit(
+        **SMALL,
+        batch_sizes=[4],
+        training_steps=[0],
+        attacks=["llg"],
+        defenses=["clip:1|gaussian:1", "clip:1.0|gaussian:1"],
+    ).records
+    assert len({(r.trial, r.scheme, r.defense) for r in found}) == len(found)

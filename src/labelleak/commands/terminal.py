@@ -44,9 +44,10 @@ def progress_bar(what: str, unit: str = "models") -> Iterator[Bar]:
         TimeRemainingColumn(),
     ]
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=1)
+        # Shown when there is something to show, so that a refusal stands alone.
+        task = bar.add_task(what, total=1, visible=False)
         yield Bar(
-            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda done, total: bar.update(task, completed=done, total=total, visible=True),
             lambda doing: bar.update(task, description=doing),
             what,
         )

@@ -127,7 +127,8 @@ def plan_audit(
     """
     asked = tuple(_make_attacks(options))
     schemes = tuple(parse_scheme(text) for text in options.schemes)
-    defenses = tuple(parse_defense(text) for text in options.defenses)
+    # The same defense in two spellings is one.
+    defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
     dataset = data or load_dataset(options.data)
     roles = divide(
         dataset.x_train,
