@@ -44,3 +44,17 @@ def test_ladders_asked_together_are_found_as_each_alone_in_no_more_rounds(ladder
     alone = [first_holding([n], lambda asked, e=e: [r >= e for _, r in asked]) for n, e in ladders]
     assert together == [one for (one,) in alone]
     assert len(rounds) <= max(lengths).bit_length() + 1
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_the_last_that_is_found_holds_and_the_weakest_is_asked_at_the_end_alone(answers):
+    asked = []
+
+    def hold(questions):
+        asked.extend(rung for _, rung in questions)
+        return [answers[rung] for _, rung in questions]
+
+    (found,) = last_holding([len(answers)], hold)
+    assert found is None or answers[found]
+    assert len(asked) == len(set(asked)) <= len(answers).bit_length() + 1
+    assert 0 not in asked[:-1]

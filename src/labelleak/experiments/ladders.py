@@ -29,13 +29,16 @@ def first_holding(
     >>> first_holding([8, 2], lambda asked: [ladder == 0 and rung >= 3 for ladder, rung in asked])
     [3, None]
     """
-    return _ask([_bisect(rungs) for rungs in ladders], hold)
+    return _ask([_bisect(rungs, end_first=True) for rungs in ladders], hold)
 
 
 def last_holding(
     ladders: Sequence[int], hold: Callable[[Sequence[Rung]], Sequence[bool]]
 ) -> list[int | None]:
     """Find the highest rung of each ladder at which something holds, if it holds below it too.
+
+    Where `first_holding` asks the top first, the bottom is asked last, and only where nothing
+    above it holds: the weakest of all settings is hardly ever what fails.
 
     >>> last_holding([8, 2], lambda asked: [ladder == 0 and rung <= 3 for ladder, rung in asked])
     [3, None]
@@ -44,23 +47,25 @@ def last_holding(
     def mirrored(asked: Sequence[Rung]) -> Sequence[bool]:
         return hold([(ladder, ladders[ladder] - 1 - rung) for ladder, rung in asked])
 
-    found = first_holding(ladders, mirrored)
+    found = _ask([_bisect(rungs, end_first=False) for rungs in ladders], mirrored)
     return [
         None if rung is None else rungs - 1 - rung
         for rungs, rung in zip(ladders, found, strict=True)
     ]
 
 
-def _bisect(rungs: int) -> _Asking:
-    if not (yield rungs - 1):
+def _bisect(rungs: int, *, end_first: bool) -> _Asking:
+    if end_first and not (yield rungs - 1):
         return None
-    low, high = -1, rungs - 1  # holds at high, not at low
+    low, high = -1, rungs - 1  # holds at high (so it is hoped if that was not asked), not at low
     while high - low > 1:
         middle = (low + high) // 2
         if (yield middle):
             high = middle
         else:
             low = middle
+    if not end_first and high == rungs - 1 and not (yield high):
+        return None
     return high
 
 
