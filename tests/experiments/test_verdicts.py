@@ -10,7 +10,8 @@ from labelleak.errors import BadInput
 from labelleak.experiments import verdicts
 from labelleak.experiments.verdict_cases import CASES, RELU, SIGMOID, Case
 from labelleak.experiments.verdict_tables import make_verdict_table
-from labelleak.experiments.verdicts import _defend, measure_verdicts, run_verdicts
+from labelleak.experiments.verdict_updates import defend_head
+from labelleak.experiments.verdicts import measure_verdicts, run_verdicts
 from labelleak.observation import Observation
 
 PUSHED = next(c for c in CASES if c.verdict == "c" and c.training.momentum and not c.plain)
@@ -81,17 +82,17 @@ def test_no_two_cases_share_their_columns():
 def test_pruning_keeps_the_largest_entries_of_each_tensor():
     weight = torch.arange(1.0, 21.0).reshape(1, 2, 10)
     seen = Observation(weight, torch.tensor([[-3.0, 1.0]]), 8)
-    pruned = _defend(seen, "prune:0.9", np.random.default_rng(0))
+    pruned = defend_head(seen, "prune:0.9", np.random.default_rng(0))
     assert pruned.weight[pruned.weight != 0].tolist() == [19.0, 20.0]
     assert pruned.bias.tolist() == [[-3.0, 0.0]]
 
 
 def test_noise_has_its_strength_and_signs_lose_all_size():
     seen = Observation(torch.full((1, 50, 100), 3.0), torch.full((1, 50), -2.0), 8)
-    noised = _defend(seen, "noise:0.1", np.random.default_rng(0))
+    noised = defend_head(seen, "noise:0.1", np.random.default_rng(0))
     assert float((noised.weight - 3).std()) == pytest.approx(0.1, rel=0.05)
     assert float((noised.bias + 2).abs().max()) > 0
-    signs = _defend(seen, "sign", np.random.default_rng(0))
+    signs = defend_head(seen, "sign", np.random.default_rng(0))
     assert signs.bias.unique().tolist() == [-1.0]
     assert seen.weight.unique().tolist() == [3.0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,14 +25,13 @@ from labelleak.experiments.verdict_cases import (
     Net,
 )
 from labelleak.experiments.verdict_tables import make_verdict_table
+from labelleak.experiments.verdict_updates import share_updates
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
-from labelleak.observation import Observation
 from labelleak.priors import RepeatedPrior
 from labelleak.record import Record, read_records
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.client import train_locally
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
@@ -242,7 +241,8 @@ def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) ->
     purpose = ("verdicts", initialisation, case.net, case.scheme, case.size)
     own = case.size // case.epochs
     drawn = draw_batches(scheme, pool, classes, own, bench.trials, stream(bench.seed, *purpose))
-    observation = _observe(bench, server, case, drawn, stream(bench.seed, *purpose, "order"))
+    rng = stream(bench.seed, *purpose, "order")
+    observation = share_updates(server.model, server.table, bench.roles.victims, case, drawn, rng)
     training = case.training or LocalTraining(lr=1.0, batch_size=case.size)
     battery = replace(
         server.battery, attacks=tuple(a for a in bench.attacks if a.name in case.attacks)
@@ -261,60 +261,6 @@ def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) ->
             extra=extra,
         )
     ]
-
-
-def _observe(
-    bench: _Bench, server: _Server, case: Case, drawn: np.ndarray, rng: np.random.Generator
-) -> Observation:
-    if case.training is None:
-        return _defend(server.table.gradients(drawn), case.defense, rng)
-    how, module = case.training, server.model.module
-    steps = (len(drawn), how.local_steps, how.batch_size)
-    if case.spread:  # step t gets every T-th label, and equal labels stand side by side
-        ordered = np.swapaxes(drawn.reshape(steps[0], steps[2], steps[1]), 1, 2)
-    else:
-        passes = [rng.permuted(drawn, axis=1) for _ in range(case.epochs)]
-        ordered = np.concatenate(passes, axis=1).reshape(steps)
-    names = ("head.weight", "head.bias")
-    after = [train_locally(module, bench.roles.victims, rows, how) for rows in ordered]
-    return Observation.from_update(
-        module.state_dict(),
-        {name: torch.stack([one[name] for one in after]) for name in names},
-        head="head",
-        lr=how.lr,
-        local_steps=how.local_steps,
-        batch_size=how.batch_size,
-        momentum=0.0 if case.plain or how.optimiser != "sgd" else how.momentum,
-    )
-
-
-def _defend(observation: Observation, defense: str, rng: np.random.Generator) -> Observation:
-    """Noise, prune or reduce to signs the head's gradient, each tensor and trial for itself."""
-    kind, _, strength = defense.partition(":")
-    change: dict[str, Callable[[Tensor], Tensor]] = {
-        "none": lambda gradient: gradient,
-        "noise": lambda gradient: gradient + float(strength) * _normal(gradient, rng),
-        "prune": lambda gradient: _prune(gradient, float(strength)),
-        "sign": torch.sign,
-    }
-    weight, bias = observation.weight, observation.bias
-    return replace(
-        observation,
-        weight=None if weight is None else change[kind](weight),
-        bias=None if bias is None else change[kind](bias),
-    )
-
-
-def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
-    return torch.from_numpy(rng.standard_normal(tuple(like.shape))).to(like.dtype)
-
-
-def _prune(gradient: Tensor, share: float) -> Tensor:
-    """Keep the entries of largest magnitude, at least one, and put the rest at 0."""
-    flat = gradient.flatten(1)
-    kept = max(1, round((1 - share) * flat.shape[1]))
-    least = flat.abs().topk(kept, dim=1).values[:, -1:]
-    return torch.where(flat.abs() >= least, flat, 0.0).reshape(gradient.shape)
 
 
 def _provenance(
