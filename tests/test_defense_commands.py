@@ -36,7 +36,16 @@ def test_dp_sgd_on_batch_norm_is_refused_before_the_folder_is_touched(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_are_chosen_of_the_defenses_table_only(tmp_path):
+def test_the_compression_finding_takes_some_of_its_defenses(tmp_path):
+    words = ["paper", "compression_finding", "--quick", "--defenses", "none,prune:0.9"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    table = (tmp_path / "out" / "summary.md").read_text()
+    assert "| prune:0.9 |" in table
+    assert "historical" not in table
+
+
+def test_rows_are_chosen_of_two_experiments_only(tmp_path):
     done = CliRunner().invoke(app, ["paper", "noise", "--defenses", "clip:1"])
     assert "takes no --defenses" in str(done.exception)
     done = CliRunner().invoke(app, ["paper", "defenses", "--defenses", "clip:1,clop:1"])

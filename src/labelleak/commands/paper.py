@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor
     from labelleak.report.gallery import Exhibit
 
+# The one preset of which single defenses may be asked.
+FINDING = "compression_finding"
+
 
 def paper(
     name: Annotated[
@@ -41,7 +44,9 @@ def paper(
     ] = None,
     defenses: Annotated[
         str | None,
-        typer.Option(help="Rows of the defenses' table, comma-separated; all if left out."),
+        typer.Option(
+            help="Defenses of defenses or compression_finding, comma-separated; all if left out."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     executor: ExecutorOption = "serial",
@@ -68,13 +73,15 @@ def paper(
         executor=executor if executor != "serial" else None,
     )
     if name in PRESETS or name is None:
-        asked.refuse_all_but({"quick", "overwrite", "executor"}, name or "all")
+        some = {"defenses"} if name == FINDING else set()
+        asked.refuse_all_but({"quick", "overwrite", "executor", *some}, name or "all")
     if name is None:
         _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
     elif name in PRESETS:
-        _preset(name, out, data, where, quick=quick, seed=seed, overwrite=overwrite)
+        rows = asked.split_defenses()
+        _preset(name, out, data, where, quick=quick, seed=seed, overwrite=overwrite, rows=rows)
         print(f"\nfigure   {out / 'curves.svg'}\ntable    {out / 'curves.md'}")
-        if name == "compression_finding":
+        if name == FINDING:
             print(f"summary  {_summary(out)}")
     elif name in STUDIES:
         run_study(name, asked)
@@ -107,17 +114,20 @@ def _preset(
     quick: bool,
     seed: int,
     overwrite: bool,
+    rows: tuple[str, ...] | None = None,
 ) -> Exhibit:
     from labelleak.experiments.presets import load_preset
     from labelleak.report.curves import describe_ends, trace
     from labelleak.report.gallery import Exhibit
 
-    grid = load_preset(name, quick=quick, override={"data": data, "seed": seed})
-    rows = run_into(grid, out, executor, overwrite=overwrite)
-    found = tuple(describe_ends(trace(rows, grid.figure), grid.figure))
+    override = {"data": data, "seed": seed, **({"defenses": rows} if rows else {})}
+    grid = load_preset(name, quick=quick, override=override)
+    records = run_into(grid, out, executor, overwrite=overwrite)
+    found = tuple(describe_ends(trace(records, grid.figure), grid.figure))
     picture = (out / "curves.svg").read_text(encoding="utf-8")
     coarse = ["--quick"] if quick else []
     command = ["labelleak", "paper", name, "--data", data, "--seed", str(seed), *coarse]
+    command += ["--defenses", ",".join(rows)] if rows else []
     return Exhibit(name, grid.title, grid.claim, out.name, picture, shlex.join(command), found)
 
 

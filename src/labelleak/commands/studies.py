@@ -27,7 +27,7 @@ class Asked:
         model: name of the model, or None for the study's own.
         quick: whether the coarse version is wanted.
         overwrite: whether another run in the folder may be dropped.
-        defenses: the rows that are wanted of a table of defenses, with commas; None for all.
+        defenses: the defenses that are wanted of a comparison, with commas; None for all.
         executor: where a grid is to run; None for here.
     """
 
@@ -39,6 +39,12 @@ class Asked:
     overwrite: bool = False
     defenses: str | None = None
     executor: str | None = None
+
+    def split_defenses(self) -> tuple[str, ...] | None:
+        """Give the text forms that were asked for; None for all."""
+        if self.defenses is None:
+            return None
+        return tuple(word.strip() for word in self.defenses.split(","))
 
     @property
     def network(self) -> str:
@@ -178,10 +184,10 @@ def _defenses(asked: Asked) -> None:
     from labelleak.experiments.defense_study import run_defenses
     from labelleak.experiments.defense_table import DEFENSES, plan_defenses
 
-    some = asked.defenses
-    rows = DEFENSES if some is None else tuple(word.strip() for word in some.split(","))
+    some = asked.split_defenses()
+    rows = some or DEFENSES
     plan = plan_defenses(asked.data, seed=asked.seed, command=command_line(), defenses=rows)
-    say_remarks(rows if some else ())
+    say_remarks(some or ())
     with interruptible(asked.out / "records.jsonl"):
         table = run_defenses(
             plan, asked.out, rows, seed=asked.seed, overwrite=asked.overwrite, bar=progress_bar
