@@ -197,6 +197,17 @@ class Knowledge:
     defense: Defense | None = None
     notebook: Notebook | None = None
 
+    @property
+    def dummy_shape(self) -> tuple[int, ...]:
+        """The shape of one input, for attacks that make inputs of their own.
+
+        Raises:
+            NotApplicable: if it is not known.
+        """
+        if self.input_shape is None:
+            raise NotApplicable("dummies need the shape of the model's inputs; give input_shape")
+        return self.input_shape
+
     def granted(self, needs: frozenset[Need]) -> Knowledge:
         """Keep only what an attack with these needs may see."""
         known = self

@@ -218,7 +218,7 @@ def test_features_that_cancel_leave_row_sums_aside_and_say_so():
 @pytest.mark.parametrize("attack", [ZLG(), Interpolation()])
 def test_dummies_need_a_shape(attack):
     scenario = one_step("relu", network())
-    with pytest.raises(BadInput, match="shape"):
+    with pytest.raises(NotApplicable, match="shape"):
         run(attack, scenario.observation, replace(scenario.known, input_shape=None))
 
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from labelleak.attacks.llg import Dummies
 from labelleak.counts import Floats, round_counts
-from labelleak.errors import BadInput
 from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, Need, Prepared, samples
 from labelleak.observation import Observation
 from labelleak.updates import Sees
@@ -110,9 +109,7 @@ class AdaptiveLLGStar:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
-        if known.input_shape is None:
-            raise BadInput(f"{self.name} needs the shape of the model's inputs to make dummies")
-        inputs = self.dummies.make(known.input_shape, rng)
+        inputs = self.dummies.make(known.dummy_shape, rng)
         inputs = inputs.repeat(-(-num_classes // len(inputs)), *[1] * (inputs.dim() - 1))
         data = LabelledData(inputs, torch.arange(len(inputs)) % num_classes)
         return _calibrated(known, data, num_classes, self.batches, int(rng.integers(2**31)))

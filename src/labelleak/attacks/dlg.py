@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.counts import Floats, round_counts
-from labelleak.errors import BadInput
 from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.observation import Observation
 from labelleak.white_box import WhiteBox
@@ -63,9 +62,7 @@ class DLG:
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Copy the model in double precision."""
         assert known.model is not None
-        if known.input_shape is None:
-            raise BadInput("dlg needs the shape of the model's inputs to make dummies")
-        shape, seed = known.input_shape, int(rng.integers(2**31))
+        shape, seed = known.dummy_shape, int(rng.integers(2**31))
         model = WhiteBox(copy.deepcopy(known.model.module).double(), known.model.head)
         kinked = any(isinstance(module, _KINKED) for module in model.module.modules())
 

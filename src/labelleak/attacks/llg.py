@@ -110,10 +110,8 @@ class LLGStar:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep impact and offsets."""
-        model, shape = _model(known), known.input_shape
-        if shape is None:
-            raise BadInput("llg_star needs the shape of the model's inputs to make dummies")
-        seen = model.run(self.dummies.make(shape, rng), seed=int(rng.integers(2**31)))
+        model = _model(known)
+        seen = model.run(self.dummies.make(known.dummy_shape, rng), seed=int(rng.integers(2**31)))
         signal = _signal(seen).mean(axis=0)
         total = float(_feature_sum(seen).mean())
         return calibrated(Calibration(float((signal - total).mean()), signal))

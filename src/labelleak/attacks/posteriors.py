@@ -17,7 +17,7 @@ from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
 from labelleak.counts import Floats
-from labelleak.errors import BadInput, NotApplicable
+from labelleak.errors import NotApplicable
 from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.observation import Observation
 from labelleak.white_box import HeadPass
@@ -137,9 +137,7 @@ def _restore(
 
 def _feed(dummies: Dummies, known: Knowledge, rng: np.random.Generator) -> HeadPass:
     assert known.model is not None
-    if known.input_shape is None:
-        raise BadInput("dummies need the shape of the model's inputs")
-    return known.model.run(dummies.make(known.input_shape, rng), seed=int(rng.integers(2**31)))
+    return known.model.run(dummies.make(known.dummy_shape, rng), seed=int(rng.integers(2**31)))
 
 
 def _feature_sum(seen: HeadPass) -> float:

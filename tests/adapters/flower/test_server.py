@@ -90,6 +90,24 @@ def test_the_shadow_attack_runs_where_it_is_named_and_only_there(tmp_path):
         assert not (tmp_path / folder / "events.jsonl").exists()
 
 
+def test_without_an_input_shape_attacks_that_make_inputs_are_left_out(tmp_path):
+    pixels = torch.tensor(federation.PIXELS[:200] / 16, dtype=torch.float32)
+    own = LabelledData(pixels, torch.tensor(federation.LABELS[:200]))
+    ran = {}
+    for folder, auxiliary in (("neither", None), ("data", own)):
+        auditor = federation.make_auditor(
+            tmp_path / folder,
+            attacks=["free", "llg", "llg_star"],
+            model=federation.make_model,
+            auxiliary=auxiliary,
+        )
+        grid = flower.InProcessGrid(federation.make_app(), 1)
+        flower.observe(grid, auditor).send_and_receive([federation.train_message()])
+        ran[folder] = {r.attack for r in read_records(tmp_path / folder / "records.jsonl")}
+        assert not (tmp_path / folder / "events.jsonl").exists()
+    assert ran == {"neither": {"free", "llg"}, "data": {"free", "llg", "llg_star"}}
+
+
 def test_the_strategy_form_audits_inside_another_strategy_too(tmp_path):
     strategy = flower.AuditedStrategy(federation.make_strategy(), federation.make_auditor(tmp_path))
     grid = flower.InProcessGrid(federation.make_app(), federation.CLIENTS)

@@ -52,7 +52,8 @@ class Auditor:
         optimiser: sgd or adam.
         model: the model, or a function that makes it, in the mode that clients train it in;
             None leaves out the attacks that need it.
-        input_shape: shape of one input, for attacks that feed the model random inputs.
+        input_shape: shape of one input, for attacks that feed the model random inputs; as the
+            auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None takes the model's last.
         attacks: names or attacks; None takes the standard battery but for the shadow attack, which
             fits anew for each round's model; name it to have it
@@ -282,11 +283,18 @@ class Auditor:
                 battery = battery.with_batches(self.prior, training)
         else:
             white_box = self._white_box(before, head)
-            known = Knowledge(white_box, self.input_shape, self.auxiliary, self.prior, training)
+            known = Knowledge(white_box, self._shape, self.auxiliary, self.prior, training)
             attacks = self._attacks(observation.num_classes)
             battery = Battery.prepare(attacks, known, observation.num_classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery
+
+    @property
+    def _shape(self) -> tuple[int, ...] | None:
+        """The shape of one input, as said or as auxiliary data have it."""
+        if self.input_shape is None and self.auxiliary is not None:
+            return tuple(self.auxiliary.inputs.shape[1:])
+        return self.input_shape
 
     def _white_box(self, before: Arrays, head: str) -> WhiteBox | None:
         if self._module is None:
