@@ -9,6 +9,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
+from labelleak.errors import BadInput
+
 
 def stream(seed: int, *purpose: object) -> np.random.Generator:
     """Give the generator of a purpose: same seed and purpose, same numbers; else independent.
@@ -43,3 +45,30 @@ def torch_seeded(seed: int) -> Iterator[None]:
         # Not torch.manual_seed, which would also reseed accelerators, and those are not forked.
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Let torch use a number of threads inside the block, and as many as before after it.
+
+    Sums over several threads differ in their last bits from run to run of another number, so what a
+    seed is to repeat runs on one. None leaves the number as it is.
+
+    Raises:
+        BadInput: for a number below 1.
+
+    >>> before = torch.get_num_threads()
+    >>> with torch_threads(1):
+    ...     torch.get_num_threads()
+    1
+    >>> torch.get_num_threads() == before
+    True
+    """
+    before = torch.get_num_threads()
+    if number is not None and number < 1:
+        raise BadInput(f"threads must be at least 1, not {number}")
+    torch.set_num_threads(before if number is None else number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

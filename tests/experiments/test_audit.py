@@ -293,3 +293,27 @@ def test_a_module_is_audited_in_the_mode_that_it_is_in():
     found = labelleak.audit(model=model, data=tiny_data(), batch_sizes=[4], trials=1)
     assert {r.extra["mode"] for r in found.records} == {"eval"}
     assert found.records[0].command.startswith("labelleak.audit(data='tiny', model=<your")
+
+
+def test_an_audit_in_python_uses_one_thread_and_gives_torch_its_own_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for threads in (1, None, 2):
+            seen: list[int] = []
+            labelleak.audit(
+                batch_sizes=[1],
+                schemes=["iid"],
+                attacks=["llg"],
+                trials=1,
+                initialisations=1,
+                training_steps=[0],
+                threads=threads,
+                progress=lambda done, total, seen=seen: seen.append(torch.get_num_threads()),
+            )
+            assert set(seen) == {threads or 2}
+            assert torch.get_num_threads() == 2
+        with pytest.raises(BadInput, match="threads must be at least 1"):
+            labelleak.audit(threads=0)
+    finally:
+        torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.stages import reach_stages
 from labelleak.record import Record, read_records
+from labelleak.seeding import torch_threads
 from labelleak.simulation.datasets import Dataset
 from labelleak.whole_files import write_whole
 
@@ -117,6 +118,7 @@ def audit(
     overwrite: bool = False,
     progress: Progress | None = None,
     learnt: str | os.PathLike[str] | None = None,
+    threads: int | None = 1,
     **choices: Any,
 ) -> Audit:
     """Measure how many labels of a batch its shared gradient gives away.
@@ -134,6 +136,8 @@ def audit(
         progress: called with cells done and cells in all.
         learnt: folder where the shadow attack keeps what it learns, to use it again in another
             audit of the same models, data, seed and options; the records are the same.
+        threads: of torch while the audit runs. With one, as on the command line, a seed repeats
+            its records; more are faster for large models, and None leaves them as they are.
         choices: the other fields of `AuditOptions`: batch_sizes, schemes, attacks, trials,
             initialisations, training_steps, seed, ...
 
@@ -162,10 +166,11 @@ def audit(
     if learnt is not None:
         plan = replace(plan, notebook=KeptNotes(Path(learnt)))
     told = progress or (lambda done, total: None)
-    if out is None:
-        return Audit(tuple(run_plan(plan, journal=None, progress=told)))
-    with open_journal(plan, Path(out), overwrite=overwrite) as journal:
-        run_plan(plan, journal=journal, progress=told)
+    with torch_threads(threads):
+        if out is None:
+            return Audit(tuple(run_plan(plan, journal=None, progress=told)))
+        with open_journal(plan, Path(out), overwrite=overwrite) as journal:
+            run_plan(plan, journal=journal, progress=told)
     return Audit(tuple(read_records(journal.records)))
 
 

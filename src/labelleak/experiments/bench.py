@@ -17,7 +17,7 @@ from labelleak.errors import MissingExtra
 from labelleak.experiments.audit import audit
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.observation import Observation
-from labelleak.seeding import stream
+from labelleak.seeding import stream, torch_threads
 from labelleak.simulation.client import draw_steps
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
@@ -37,17 +37,13 @@ _CLIENT = LocalTraining(lr=0.1, local_steps=10, batch_size=8)
 
 def run_bench() -> Iterator[str]:
     """Run every measurement on one thread and give a line for each, with what is aimed at."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         yield _sweep()
         yield _llg()
         yield _extraction()
         yield _table()
         yield _simulator()
         yield from _flower()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sweep() -> str:
