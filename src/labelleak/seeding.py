@@ -67,7 +67,8 @@ def torch_threads(number: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     if number is not None and number < 1:
         raise BadInput(f"threads must be at least 1, not {number}")
-    torch.set_num_threads(before if number is None else number)
+    if number is not None:
+        torch.set_num_threads(number)
     try:
         yield
     finally:

@@ -279,6 +279,12 @@ def test_error_feedback_loses_nothing_over_rounds(text):
         assert not torch.equal(sent[name], total)
 
 
+def test_dgc_keeps_what_half_precision_would_lose():
+    _, memory = sent_by(parse_defense("dgc:0.1"), make_update(dtype=torch.float16))
+    kept = memory.parts[0]
+    assert {t.dtype for t in [*kept.residual.values(), *kept.momentum.values()]} == {torch.float32}
+
+
 @pytest.mark.parametrize("text", ["float16:feedback", "topk:0.2:feedback", "bits:3:feedback"])
 def test_error_feedback_loses_nothing_of_half_precision_models_either(text):
     defense, memory = parse_defense(text), None
@@ -482,7 +488,10 @@ def test_remarks_on_orders_that_defeat_their_purpose():
     assert "the head's entries" in remarks(parse_defense("topk:0.1|head_noise:1"))[0]
     assert "clip first" in remarks(parse_defense("gaussian:1|topk:0.5|clip:1"))[0]
     assert "is lost" in remarks(parse_defense("head_noise:1|withhold:head"))[0]
+    said = remarks(parse_defense("topk:0.1|head_noise:0.1|gaussian:1"))
+    assert "gaussian:1 after topk:0.1 fills every entry" in said[0]
     for fine in (
+        "prune:0.9|clip:1|gaussian:0.1|float16|clip:2",
         "clip:1|gaussian:1|topk:0.1",
         "clip:1|gaussian:1|clip:1",
         "withhold:bias|head_noise:1",

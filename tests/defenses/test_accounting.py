@@ -100,6 +100,7 @@ def test_labels_have_an_epsilon_of_their_own():
         ("clip:1|randomk:0.1:rescale|gaussian:1", "right after clip"),
         ("clip:1|topk:0.1:feedback|gaussian:1", "right after clip"),
         ("head_noise:10", "shared in the clear"),
+        ("head_noise:0.1|gaussian:1", "right after clip"),
         ("historical_dp:1", "not samples"),
         ("clip:1|server_noise:10", "before its own noise"),
     ],
@@ -123,6 +124,7 @@ def test_numbers_out_of_range_are_refused(options):
 
 @pytest.mark.parametrize("rounds", [1, 60])
 def test_noise_that_is_next_to_none_gives_a_number_and_no_error(rounds):
+    assert gaussian_epsilon(1e-200, 1e-5, rounds) == np.inf  # less than floats can tell from none
     found = [gaussian_epsilon(10.0**power, 1e-5, rounds) for power in range(-14, 1)]
     assert all(np.isfinite(found))
     assert found == sorted(found, reverse=True)

@@ -65,6 +65,9 @@ def test_a_defense_that_takes_long_meets_one_federation_alone(monkeypatch):
     rows = measure_costs(load_dataset("digits"), cohort_of(), ("none", "soteria:0.5"), (4, 5))
     asked = [(row["defense"], row["seed"]) for row in rows]
     assert asked == [("none", 4), ("none", 5), ("soteria:0.5", 4)]
+    more = ("label_smoothing:0.1|soteria:0.5", "soteria:0", "topk:0.1", "topk:0.10")
+    rows = measure_costs(load_dataset("digits"), cohort_of(), more, (4, 5))
+    assert [row["seed"] for row in rows] == [4, 4, 5, 4, 5]
 
 
 def test_costs_compare_on_the_same_federation():

@@ -145,7 +145,24 @@ def test_clients_of_one_trial_draw_noise_of_their_own():
     assert spread[16] == pytest.approx(spread[1] / 4, rel=0.25)
 
 
+def test_bytes_are_of_what_a_client_sends_and_not_of_its_gradient():
+    """Weights move by far less than a gradient, so fewer entries reach a threshold."""
+    texts = ("none", "threshold:0.001", "bits:4")
+    plan, clients = clients_of(
+        batch_sizes=(4,), local_steps=(1, 2), lr=(0.05,), defenses=texts, model="mlp"
+    )
+    sent = {
+        (cell.defense.label, cell.local_steps): clients.share(cell).extra["wire_bytes"]
+        for cell in plan.cells
+    }
+    whole = 4 * (64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10)
+    assert sent["none", 1] == sent["none", 2] == whole
+    assert 0 < sent["threshold:0.001", 2] < sent["threshold:0.001", 1] < whole
+    assert sent["bits:4", 2] < whole / 7
+
+
 def test_a_shadow_attacker_imitates_training_under_a_defense_that_is_not_too_slow():
+    costly = ("soteria:0.5", "label_smoothing:0.1|soteria:0.5")
     found = labelleak.audit(
         **SMALL,
         batch_sizes=[4],
@@ -153,13 +170,14 @@ def test_a_shadow_attacker_imitates_training_under_a_defense_that_is_not_too_slo
         training_steps=[0],
         attacks=["llg", "shadow_adaptive"],
         shadow_batches=10,
-        defenses=["clip:1", "label_smoothing:0.3", "soteria:0.5"],
+        defenses=["clip:1", "label_smoothing:0.3", *costly],
     ).records
     ran = {(r.defense, r.attack) for r in found}
     both = {"clip:1", "label_smoothing:0.3"}
     assert {defense for defense, attack in ran if attack == "shadow_adaptive"} == both
-    said = next(r for r in found if r.defense == "soteria:0.5").extra["not_applicable"]
-    assert "takes hours" in said["shadow_adaptive"]
+    for text in costly:
+        said = next(r for r in found if r.defense == text).extra["not_applicable"]
+        assert "takes hours" in said["shadow_adaptive"]
 
 
 def test_the_same_defense_in_two_spellings_is_audited_once():

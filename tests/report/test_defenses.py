@@ -135,6 +135,17 @@ def test_what_records_say_of_a_defense_is_on_the_page_and_what_is_off_has_no_wor
     assert "was not measured here" in page
 
 
+def test_costs_are_found_where_only_a_guess_met_other_conditions():
+    rows = [
+        make_record(**{**_fields(row), "extra": {**row.extra, "clients": 1}})
+        for row in defended_records()
+    ]
+    guess = [row for row in rows if row.attack == "free"]
+    other = [make_record(**{**_fields(row), "extra": {**row.extra, "clients": 2}}) for row in guess]
+    (found,) = compare_defenses([*rows, *other])
+    assert found.rows[1].costs == COSTS
+
+
 @pytest.mark.parametrize("name", DEFENSES)
 def test_there_are_words_for_every_defense(name):
     assert covers(name)

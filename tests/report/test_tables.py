@@ -11,7 +11,7 @@ import pytest
 from labelleak.intervals import bootstrap_mean
 from labelleak.record import Record
 from labelleak.report import Cell, headline_cells, tabulate, verdict_cells, worst_cases
-from labelleak.report.headlines import nearest_batch_size
+from labelleak.report.headlines import headline, nearest_batch_size
 
 from .conftest import make_record, make_records
 
@@ -129,3 +129,21 @@ def test_is_quick() -> None:
     tabulate(rows)
     assert len(rows) == 32_000
     assert time.perf_counter() - start < 3
+
+
+def test_a_headline_says_of_how_many_cells_it_is_the_worst() -> None:
+    def said(*changes: dict[str, object]) -> str:
+        rows = [
+            make_record(trial=trial, initialisation=trial % 3, **change)
+            for change in changes
+            for trial in range(6)
+        ]
+        return " ".join(headline(worst_cases(rows)))
+
+    assert "the worst" not in said({})
+    assert "of 2 cases (no defense and 1 defense)" in said({}, {"defense": "clip:1"})
+    assert "of 2 defenses tested" in said({"defense": "clip:2"}, {"defense": "clip:1"})
+    assert "of 2 stages of training tested" in said({}, {"training_steps": 9})
+    assert "of 2 numbers of labels tested" in said({}, {"num_samples": 31})
+    both = said({}, {"training_steps": 9}, {"num_samples": 31})
+    assert "of 3 combinations of training and labels tested" in both

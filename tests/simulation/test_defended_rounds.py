@@ -10,7 +10,7 @@ from contract.scenarios import blobs, network
 from labelleak.defenses import Chain, parse_defense
 from labelleak.interfaces import LocalTraining
 from labelleak.simulation.cohort import Federation, run_rounds
-from labelleak.simulation.defended_rounds import DefendedClients
+from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
 from labelleak.updates import Memory
 
 DATA = blobs(5, seed=3)
@@ -117,3 +117,25 @@ def test_the_same_seed_gives_the_same_rounds():
     (_, one), (_, other) = run("gaussian:0.1", federation()), run("gaussian:0.1", federation())
     for name, value in one[-1].aggregated.items():
         assert torch.equal(value, other[-1].aggregated[name])
+
+
+def test_noise_of_the_server_is_on_what_it_got_alone():
+    sent = {name: value.clone() for name, value in network().state_dict().items()}
+    mean = {name: value + 1 for name, value in sent.items()}
+    how = LocalTraining(lr=0.5, batch_size=8)
+
+    def noised(text, fixed=frozenset()):
+        change = noise_of_server(parse_defense(text), "2", fixed, how, 0)
+        return change(sent, dict(mean), 1)
+
+    everything = noised("server_noise:0.1")
+    for name, value in mean.items():
+        spread = float((everything[name] - value).std())
+        assert spread == pytest.approx(0.5 * 0.1, rel=0.6), "sigma on a gradient is lr sigma here"
+    again = noised("server_noise:0.1")
+    assert all(torch.equal(value, again[name]) for name, value in everything.items())
+    kept = noised("withhold:head|server_noise:0.1", frozenset({"0.bias"}))
+    assert torch.equal(kept["2.weight"], sent["2.weight"])
+    assert torch.equal(kept["0.bias"], mean["0.bias"])
+    assert not torch.equal(kept["0.weight"], mean["0.weight"])
+    assert noise_of_server(parse_defense("clip:1"), "2", frozenset(), how, 0) is None

@@ -16,6 +16,7 @@ from labelleak.commands.run import (
     run_into,
 )
 from labelleak.commands.studies import Asked, run_study, show_signals
+from labelleak.commands.terminal import say_remarks
 from labelleak.errors import unknown_name
 from labelleak.experiments.studies import STUDIES
 
@@ -45,7 +46,7 @@ def paper(
     defenses: Annotated[
         str | None,
         typer.Option(
-            help="Defenses of defenses or compression_finding, comma-separated; all if left out."
+            help="What defenses and compression_finding compare, comma-separated; all if left out."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -79,6 +80,7 @@ def paper(
         _all(out, data, where, quick=quick, seed=seed, overwrite=overwrite)
     elif name in PRESETS:
         rows = asked.split_defenses()
+        say_remarks(rows or ())
         _preset(name, out, data, where, quick=quick, seed=seed, overwrite=overwrite, rows=rows)
         print(f"\nfigure   {out / 'curves.svg'}\ntable    {out / 'curves.md'}")
         if name == FINDING:

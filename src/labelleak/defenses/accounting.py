@@ -67,6 +67,8 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, rounds: int = 1) -> 
     if noise_multiplier <= 0:
         return inf
     s = noise_multiplier / sqrt(rounds)
+    if s**2 == 0:  # below what a float holds
+        return inf
 
     # Renyi's bound is never below the exact value, so the root lies under it.
     most = 0.5 / s**2 + sqrt(2 * log(1 / delta)) / s
@@ -237,13 +239,13 @@ def _why_not(label: str, parts: list[Part]) -> str:
         return f"{label} is not private: clipping bounds an update and adds no noise"
     if "historical_dp" in names:
         return f"no guarantee is proved for {label}: it clips mean gradients, not samples"
-    if "head_noise" in names:
-        return f"{label} is not private: the gradients of the other layers are shared in the clear"
     if names & {"gaussian", "laplace", "exponential"}:
         return (
             f"no guarantee is proved for {label}: it needs Gaussian noise right after clip, so "
             "that the noise is known in units of the largest update"
         )
+    if "head_noise" in names:
+        return f"{label} is not private: the gradients of the other layers are shared in the clear"
     return f"{label} is not private: it adds no noise, and what is sent still depends on the labels"
 
 

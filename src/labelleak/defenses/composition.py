@@ -186,9 +186,7 @@ def _check_repeats(parts: Sequence[Part]) -> None:
         else:
             again = part.label in [other.label for other in earlier]
         if again:
-            raise BadInput(
-                f"{part.name} stands twice in one chain; give it once, with one strength"
-            )
+            raise BadInput(f"{part.name} stands twice in one chain; give it once")
 
 
 def _check_training(names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from labelleak.defenses.composition import Part, as_part
 from labelleak.interfaces import Defense
@@ -32,16 +32,10 @@ def _off(parts: tuple[Part, ...]) -> Iterator[str]:
 
 def _orders(parts: tuple[Part, ...]) -> Iterator[str]:
     active = [part for part in parts if not part.is_off]
-    short = _SPARSE | _COARSE
-    for place, first in enumerate(active[:-1]):
+    for place, first in enumerate(active):
         later = active[place + 1 :]
-        noise = next((part for part in later if part.name in _NOISE), None)
-        if first.name in short and noise and later[-1].name not in short:
-            where = "the head's entries" if noise.name == "head_noise" else "every entry"
-            yield (
-                f"{noise.label} after {first.label} fills {where} with floats again, so "
-                "nothing is saved on the wire" + (" there" if noise.name == "head_noise" else "")
-            )
+        if first.name in _SPARSE | _COARSE:
+            yield from _filled(first, later)
         clip = next((part for part in later if part.name in _CLIPS), None)
         bounded = any(part.name in _CLIPS for part in active[:place])
         if first.name in _NOISE and clip and not bounded:
@@ -51,6 +45,20 @@ def _orders(parts: tuple[Part, ...]) -> Iterator[str]:
             )
         if first.name == "head_noise" and any(part.label == "withhold:head" for part in later):
             yield f"{first.label} is lost: withhold:head leaves out all that it changes"
+
+
+def _filled(first: Part, later: Sequence[Part]) -> Iterator[str]:
+    """Say of noise that undoes what was saved, unless something saves again after it."""
+    noises = [place for place, part in enumerate(later) if part.name in _NOISE]
+    if not noises or any(part.name in _SPARSE | _COARSE for part in later[noises[-1] + 1 :]):
+        return
+    whole = [later[place] for place in noises if later[place].name != "head_noise"]
+    noise = whole[0] if whole else later[noises[0]]
+    where, there = ("every entry", "") if whole else ("the head's entries", " there")
+    yield (
+        f"{noise.label} after {first.label} fills {where} with floats again, so nothing is saved "
+        f"on the wire{there}"
+    )
 
 
 def _alone(parts: tuple[Part, ...]) -> Iterator[str]:

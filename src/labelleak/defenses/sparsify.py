@@ -223,7 +223,9 @@ class DeepGradientCompression(Part):
         held = memory or Memory()
         keep = self.share_in(held.rounds)
         sent, residual, momentum = {}, {}, {}
-        for name, gradient in update.floats.items():
+        for name, raw in update.floats.items():
+            # In float32 at least, as `Compression` does.
+            gradient = raw.to(torch.promote_types(raw.dtype, torch.float32))
             u, v = gradient, gradient
             if held.residual:
                 u = self.momentum * held.momentum[name] + gradient

@@ -20,7 +20,7 @@ from labelleak.experiments.updates import Clients
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.record import Record
 from labelleak.seeding import whole_number
-from labelleak.simulation.defended import is_costly
+from labelleak.simulation.defended import takes_long
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
@@ -89,26 +89,31 @@ class AuditedModel:
         trials = plan.trials_of(self.initialisation)
         gradients = Gradients()
         defenses: dict[str, KnownDefense] = {}
-        batteries: dict[tuple[str, bool, LocalTraining], Battery] = {}
+        place: tuple[str, bool, LocalTraining] | None = None
+        known = self.battery
         for cell in cells:
             shared = self.clients.share(cell)
-            label, plain = cell.defense.label, cell.shares_gradient and not cell.defense.links
+            label = cell.defense.label
             # One plain gradient leaves an adaptive attacker nothing to adapt to.
-            defense = defenses.setdefault(label, KnownDefense(cell.defense, gradients))
-            # What was learnt of a client stands for every way of drawing its batch.
-            place = (label, cell.shares_gradient, shared.training)
-            known = batteries.get(place, self.battery).with_batches(
-                shared.prior, shared.training, None if plain else defense
+            plain = cell.shares_gradient and not cell.defense.links
+            if not plain and label not in defenses:
+                defenses[label] = KnownDefense(cell.defense, gradients)
+            # What was learnt of a client stands for every way of drawing its batch, and goes when
+            # another client comes.
+            here = (label, cell.shares_gradient, shared.training)
+            last = known if here == place else self.battery
+            place = here
+            known = last.with_batches(
+                shared.prior, shared.training, None if plain else defenses[label]
             )
-            batteries[place] = known
-            known, left_out = _imitable(known, cell)
-            missing = {**plan.left_out, **left_out, **known.not_applicable(shared.observation)}
+            able, left_out = _imitable(known, cell)
+            missing = {**plan.left_out, **left_out, **able.not_applicable(shared.observation)}
             if plain:
                 missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
             more = {"not_applicable": missing} if missing else {}
             yield [
                 record
-                for outcome in known.run(shared.observation, shared.truth)
+                for outcome in able.run(shared.observation, shared.truth)
                 for record in make_records(
                     outcome,
                     shared.truth,
@@ -127,7 +132,7 @@ def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str
         return known, {}
     known = known.without(ADAPTIVE)  # these imitate one shared gradient
     asked = any(attack.name == AdaptiveShadow.name for attack in known.attacks)
-    if not (asked and is_costly(cell.defense)):
+    if not (asked and takes_long(cell.defense)):
         return known, {}
     why = f"{AdaptiveShadow.name} would compute {cell.defense.label} at every step of every shadow"
     return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: f"{why}, which takes hours"}

@@ -132,7 +132,8 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
     plain = isinstance(part, Chain) and not part.links
     number = whole_number(seed, "rounds", 0)
     how = cohort.federation
-    buffers = frozenset(name for name, _ in model.named_buffers())
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    fixed = frozenset(model.state_dict()) - trained
     rounds = run_rounds(
         model,
         train,
@@ -140,7 +141,7 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
         how,
         seed=number,
         train=None if plain else clients.train,
-        change_mean=noise_of_server(part, head, buffers, how.training, number),
+        change_mean=noise_of_server(part, head, fixed, how.training, number),
     )
     try:
         for done in rounds:

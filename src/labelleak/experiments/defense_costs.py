@@ -10,7 +10,7 @@ from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, measure_cost
 from labelleak.experiments.journal import Journal
 from labelleak.simulation.datasets import Dataset
-from labelleak.simulation.defended import is_costly
+from labelleak.simulation.defended import takes_long
 from labelleak.simulation.models import own_init
 
 # The paper's sigmoid CNN learns at this rate under server momentum; at 0.1 it does not.
@@ -51,8 +51,8 @@ def measure_costs(
     Raises:
         BadInput: for a defense that cannot be, or cannot act on the model.
     """
-    chains = [parse_defense(text) for text in defenses]
-    asked = [(one, seed) for one in chains for seed in (seeds[:1] if is_costly(one) else seeds)]
+    chains = list(dict.fromkeys(parse_defense(text) for text in defenses))
+    asked = [(one, seed) for one in chains for seed in (seeds[:1] if takes_long(one) else seeds)]
     rows: list[dict[str, Any]] = []
     for chain, seed in asked:
         place = {

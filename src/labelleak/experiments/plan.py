@@ -84,17 +84,20 @@ class Plan:
 
     @cached_property
     def cells(self) -> tuple[CellOptions, ...]:
-        """The cells of each unit: every list of conditions multiplies."""
+        """The cells of each unit: every list of conditions multiplies.
+
+        Schemes change fastest, since what attackers learn of a client stands for all of them.
+        """
         options = self.options
         return tuple(
-            CellOptions(*conditions, plain=options.optimiser == "sgd")
-            for conditions in product(
-                self.schemes,
+            CellOptions(scheme, size, steps, lr, clients, defense, options.optimiser == "sgd")
+            for size, steps, lr, clients, defense, scheme in product(
                 options.batch_sizes,
                 options.local_steps,
                 options.lr,
                 options.clients,
                 self.defenses,
+                self.schemes,
             )
         )
 

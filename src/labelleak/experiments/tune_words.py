@@ -95,12 +95,12 @@ def say_leak(leak: Leak, options: TuneOptions) -> str:
 
 def caveats(label: str, options: TuneOptions) -> list[str]:
     """Give a sentence for each thing that a measured leak does not speak of."""
-    return list(_caveats(label, options))
+    return list(dict.fromkeys(_caveats(label, options)))
 
 
 def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
     chain = parse_defense(label)
-    yield from map(wording.as_sentence, remarks(chain))
+    yield from (wording.as_sentence(said, chain.label) for said in remarks(chain))
     if chain.links:
         proved = account(chain, rounds=options.rounds)
         epsilon = "" if proved.epsilon is None else f"epsilon {proved.epsilon:.3g} at delta 1e-5, "
@@ -123,7 +123,7 @@ def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str
     words += ["--training-steps", steps, "--trials", str(options.trials)]
     words += ["--initialisations", str(options.initialisations), "--seed", str(seed)]
     defenses = "none" if label == "none" else f"none,{label}"
-    folder = out / f"audit-{re.sub(r'[^a-z0-9._]+', '-', label)}"
+    folder = out / f"audit-{re.sub(r'[^a-z0-9._]+', '-', label)}-{seed}"
     return shlex.join([*words, "--defenses", defenses, "--out", str(folder)])
 
 

@@ -22,15 +22,13 @@ from labelleak.seeding import stream, whole_number
 from labelleak.simulation.aggregates import score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
-from labelleak.simulation.defended import defend_update, defended_gradients
+from labelleak.simulation.defended import defend_update, defended_gradients, movement
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.updates import Update
 from labelleak.white_box import WhiteBox
 
 TABLE, AUTOGRAD = "head_table", "autograd"
-# Samples of the update whose bytes are counted.
-_FEW = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,7 @@ class Clients:
     model: WhiteBox
     initialisation: int
     trials: int
-    _bytes: dict[str, float] = field(default_factory=dict)
+    _bytes: dict[tuple[str, LocalTraining], float] = field(default_factory=dict)
 
     def share(self, cell: CellOptions) -> Updates:
         """Let clients draw, train and share under the conditions of a cell."""
@@ -108,7 +106,7 @@ class Clients:
             "clients": cell.clients,
             "optimizer": describe_training(training),
             **describe_defense(cell.defense, local_steps=cell.local_steps),
-            "wire_bytes": self._wire_bytes(cell.defense),
+            "wire_bytes": self._wire_bytes(cell, drawn[0, 0], training),
         }
         if cell.shares_gradient:
             observation = self._differentiate(drawn, cell.defense)
@@ -160,23 +158,41 @@ class Clients:
     def _needs_all(self) -> bool:
         return any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
 
-    def _wire_bytes(self, defense: Chain) -> float:
-        """Count the bytes of an update, under a defense as the gradient of a few samples."""
-        label, module, victims = defense.label, self.model.module, self.plan.roles.victims
-        if label not in self._bytes:
-            names = frozenset(name for name, _ in module.named_buffers())
-            tensors = {name: value[None] for name, value in module.named_buffers()}
-            if defense.links:
-                few = LabelledData(victims.inputs[:_FEW], victims.labels[:_FEW])
-                rng = stream(self.plan.options.seed, "wire", self.initialisation, label)
-                update = defense.gradients(self.model, [few], rng, full=True)
-                tensors.update(defense.apply(update, rng)[0].tensors)
+    def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: LocalTraining) -> float:
+        """Count the bytes of one client's update: its gradient, or how its weights moved."""
+        defense, module, head = cell.defense, self.model.module, self.model.head
+        place = (defense.label, training)
+        if place not in self._bytes:
+            state = module.state_dict()
+            trained = [n for n, p in module.named_parameters() if p.requires_grad]
+            buffers = frozenset(state) - frozenset(trained)
+            if not defense.links:
+                sent = {name: torch.ones_like(state[name])[None] for name in trained}
             else:
-                trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-                tensors.update((name, torch.ones_like(value)[None]) for name, value in trained)
-            shared = Update(tensors, self.model.head, names)
-            self._bytes[label] = round(wire_bytes(defense, shared), 1)
-        return self._bytes[label]
+                update = self._one_update(cell, steps, training, buffers)
+                rng = stream(self.plan.options.seed, "wire", self.initialisation, defense.label)
+                sent = dict(defense.apply(update, rng)[0].tensors)
+            sent |= {name: state[name][None] for name, _ in module.named_buffers() if name in state}
+            self._bytes[place] = round(wire_bytes(defense, Update(sent, head, buffers)), 1)
+        return self._bytes[place]
+
+    def _one_update(
+        self, cell: CellOptions, steps: np.ndarray, training: LocalTraining, buffers: frozenset[str]
+    ) -> Update:
+        """Make what one client has before its defense acts on the finished update."""
+        module, victims, seed = self.model.module, self.plan.roles.victims, self.plan.options.seed
+        if cell.shares_gradient:
+            picks = torch.from_numpy(steps.reshape(-1))
+            batch = LabelledData(victims.inputs[picks], victims.labels[picks])
+            rng = stream(seed, "wire gradient", self.initialisation, cell.defense.label)
+            return cell.defense.gradients(self.model, [batch], rng, full=True)
+        if cell.defense.changes_training:
+            after = train_defended(self.model, victims, steps, training, cell.defense, seed=seed)
+        else:
+            after = train_locally(module, victims, steps, training, seed=seed)
+        moved = movement(module.state_dict(), after, head=self.model.head, buffers=buffers)
+        own = {name: tensor for name, tensor in moved.tensors.items() if name not in buffers}
+        return Update(own, self.model.head)
 
     def _differentiate(self, drawn: np.ndarray, defense: Chain) -> Observation:
         """Make the mean of the gradients that the clients of each trial share."""

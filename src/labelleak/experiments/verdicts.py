@@ -115,6 +115,9 @@ def measure_verdicts(
         stages = {case.stage for case in own}
         left = {stage for stage in stages if (part, initialisation, stage) not in held}
         done += sum(case.stage not in left for case in own)
+        progress(done, total)
+        if not left:
+            continue
         for stage, server in _servers(bench, net, initialisation, left):
             found: list[Record] = []
             for case in (case for case in own if case.stage == stage):

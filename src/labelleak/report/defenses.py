@@ -11,8 +11,8 @@ from labelleak.record import THREAT_MODELS, Record
 from labelleak.report import wording
 from labelleak.report.defense_words import uncovered
 from labelleak.report.headlines import nearest_batch_size
-from labelleak.report.selection import worst_cases
-from labelleak.report.tables import Cell, Setting, condition_of, varying_conditions
+from labelleak.report.selection import strongest_records, worst_cases
+from labelleak.report.tables import Cell, Setting, condition_of, tabulate, varying_conditions
 
 NONE = "none"
 _COSTS = (
@@ -74,7 +74,7 @@ class Comparison:
     """The defenses of one data set, model and way to train.
 
     Attributes:
-        title: what it shares with no other comparison of the page; empty where it is alone.
+        title: what tells it from the other comparisons of the page; empty where it is alone.
         batch_size: labels of a batch, the size tested that is nearest to 32.
         rows: no defense first.
         servers: threat models that were tested.
@@ -99,7 +99,8 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
     if len({record.defense for record in records}) < 2:
         return []
     groups: dict[Any, list[Cell]] = defaultdict(list)
-    for cell in worst_cases(records):
+    best = strongest_records(records)
+    for cell in tabulate(best):
         groups[_place(cell)].append(cell)
     adaptive = {record.defense for record in records if record.adaptive}
     usual: dict[Any, list[Cell]] = defaultdict(list)
@@ -109,7 +110,7 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
         place: cells for place, cells in groups.items() if len({cell.defense for cell in cells}) > 1
     }
     named = wording.tell_apart(list(kept)) if len(kept) > 1 else {}
-    varying = varying_conditions(records)
+    varying = varying_conditions(best)  # as the cells' own conditions are named
     own: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         own[_place_of(record, varying)].append(record)
@@ -168,7 +169,7 @@ def _words(defense: str, records: Sequence[Record]) -> tuple[str, ...]:
     """Say what its user may not expect, what is proved, and what is left open."""
     extra = next((r.extra for r in records if "privacy" in r.extra), {})
     said = [*extra.get("defense_remarks", ()), *([extra["privacy"]] if extra else [])]
-    sentences = map(wording.as_sentence, said)
+    sentences = [wording.as_sentence(one, defense) for one in said]
     return tuple(dict.fromkeys([*sentences, *uncovered(defense, extra.get("defense_off", ()))]))
 
 

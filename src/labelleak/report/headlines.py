@@ -136,6 +136,7 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
 _RIVALS: dict[str, tuple[str, Callable[[Cell], Any]]] = {
     "scheme": ("schemes", lambda cell: cell.scheme),
     "training": ("stages of training", lambda cell: cell.training_steps),
+    "labels": ("numbers of labels", lambda cell: (cell.num_samples, cell.num_classes)),
     "local steps": ("numbers of local steps", lambda cell: cell.local_steps),
     "defense": ("defenses", lambda cell: cell.defense),
     "model": ("models", lambda cell: (cell.data, cell.model, cell.init)),
@@ -150,7 +151,8 @@ def _name_rivals(cells: Sequence[Cell]) -> str:
         return f"{len(cells)} cases (no defense and {wording.count(len(cells) - 1, 'defense')})"
     if len(differ) == 1:
         return f"{len(cells)} {_RIVALS[differ[0]][0]}"
-    return f"{len(cells)} combinations of {', '.join(differ[:-1])} and {differ[-1]}"
+    named = f"combinations of {', '.join(differ[:-1])} and {differ[-1]}" if differ else "cases"
+    return f"{len(cells)} {named}"
 
 
 def caution(cell: Cell) -> str:

@@ -134,14 +134,14 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def as_sentence(said: str) -> str:
-    """Write a clause as a sentence; a defense's text form keeps its small letters.
+def as_sentence(said: str, defense: str) -> str:
+    """Write a clause about a defense as a sentence; text forms keep their small letters.
 
-    >>> as_sentence("clipping hides no label"), as_sentence("clip:1 is not private")
-    ('Clipping hides no label.', 'clip:1 is not private.')
+    >>> as_sentence("clipping hides no label", "clip:1"), as_sentence("sign is coarse", "sign")
+    ('Clipping hides no label.', 'sign is coarse.')
     """
-    first = said.split(" ", 1)[0]
-    return f"{said if ':' in first else said[:1].upper() + said[1:]}."
+    forms = (defense, *defense.split("|"))
+    return f"{said if said.split(' ', 1)[0] in forms else said[:1].upper() + said[1:]}."
 
 
 def share(value: float) -> str:

@@ -103,6 +103,14 @@ def is_costly(defense: Part) -> bool:
     return [change.is_costly for change in training_changes(defense)] == [True]
 
 
+def takes_long(defense: Part) -> bool:
+    """Tell whether any part alters samples one by one at a cost, so that none is done in vain."""
+    return any(
+        isinstance(part, TrainingChange) and part.is_costly and not part.is_off
+        for part in defense.parts
+    )
+
+
 def _rows(
     data: LabelledData, table: HeadTable | None, used: Tensor
 ) -> tuple[LabelledData, HeadTable | None]:
@@ -250,4 +258,5 @@ __all__ = [
     "moved_by",
     "movement",
     "observe",
+    "takes_long",
 ]

@@ -14,6 +14,7 @@ from labelleak.counts import Ints
 from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
+from labelleak.defenses.withholding import Withholding
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.seeding import stream
 from labelleak.simulation.client import Apprentice, copy_weights
@@ -140,7 +141,7 @@ def noise_of_server(
     Args:
         defense: may hold `ServerNoise`; the noise is in the units of what clients share.
         head: module name of the head.
-        buffers: names of what is no parameter and gets no noise.
+        buffers: names of what is not trained and gets no noise.
         training: how clients train.
         seed: seed of the noise.
 
@@ -150,15 +151,18 @@ def noise_of_server(
     noises = [part for part in defense.parts if isinstance(part, ServerNoise) and not part.is_off]
     if not noises:
         return None
+    (noise,) = noises  # a chain holds at most one
+    kept = [part for part in defense.parts if isinstance(part, Withholding)]
     unit = -training.lr if shares_gradient(training) else 1.0
 
     def change(
         sent: Mapping[str, Tensor], mean: dict[str, Tensor], number: int
     ) -> dict[str, Tensor]:
+        rng = stream(seed, "server noise", number)
         moved = movement(sent, mean, head=head, buffers=buffers, unit=unit)
-        for part in noises:
-            moved = part.on_mean(moved, stream(seed, "server noise", number))
-        return moved_by(sent, moved, unit=unit)
+        for part in kept:  # the server has no value of what stays with clients
+            moved, _ = part.apply(moved, rng)
+        return moved_by(sent, noise.on_mean(moved, rng), unit=unit)
 
     return change
 
