@@ -1,5 +1,7 @@
 """Clients followed over rounds: memories last, and what is pooled is about all labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,7 +88,11 @@ def test_tables_hold_a_row_for_each_defense(rows, tmp_path):
     assert {path.name for path in draw_rounds(rows, tmp_path)} == {"curves.svg", "curves.md"}
     assert all(f"| {defense} |" in table for defense in OPTIONS.defenses)
     each = [row for row in rows if row.extra["kind"] == EACH and row.extra["round"] == 1]
-    assert "| prune:0.99 |" in make_finding_tables(each)
+    found = make_finding_tables(each)
+    assert "| prune:0.99 |" in found
+    assert "where test accuracy" not in found
+    learnt = [replace(row, model_accuracy=0.95) for row in each]
+    assert "where test accuracy is at least 0.9" in make_finding_tables(learnt)
     cost = {"data": "d", "activation": "relu", "rounds": 2, "defense": "none", "seed": 0}
     assert "| none | 0.500 | 0.500 to 0.500 | 1,000 |" in make_cost_table(
         [{**cost, "accuracy": 0.5, "wire_bytes": 1000.0}]

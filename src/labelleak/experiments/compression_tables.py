@@ -13,23 +13,32 @@ from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
 from labelleak.report.selection import strongest_records
 
+# Test accuracy from which on a network is taken to have learnt.
+LEARNT = 0.9
 PAPERS = {"llg": "LLG", "llg_star": "LLG*", "llg_plus": "LLG+"}
 
 
 def make_finding_tables(records: Iterable[Record]) -> str:
     """Write the advantage that is left, over all networks, sizes and schemes together.
 
-    Each interval's first level is the network (architecture and initialisation), its
-    second the batches. The strongest attacker is chosen under each condition on the other
-    initialisations; ``told`` is the strongest that also knows the defense.
+    Networks that have learnt their task are also taken by themselves: there updates tell least,
+    and defenses hide most. Each interval's first level is the network (architecture and
+    initialisation), its second the batches. The strongest attacker is chosen under each condition
+    on the other initialisations; ``told`` is the strongest that also knows the defense.
     """
     rows = list(records)
-    parts = [_stage(rows, stage) for stage in sorted({row.training_steps for row in rows})]
+    parts = []
+    for stage in sorted({row.training_steps for row in rows}):
+        here = [row for row in rows if row.training_steps == stage]
+        learnt = [row for row in here if (row.model_accuracy or 0.0) >= LEARNT]
+        parts.append(_stage(here, ""))
+        if learnt:
+            parts.append(_stage(learnt, f", where test accuracy is at least {LEARNT}"))
     return "\n\n".join([*parts, _nets(rows)]) + "\n"
 
 
-def _stage(rows: Sequence[Record], stage: int) -> str:
-    here = [row for row in rows if row.training_steps == stage]
+def _stage(here: Sequence[Record], which: str) -> str:
+    stage = here[0].training_steps
     deaf = _best([row for row in here if not row.adaptive])
     told = _best(here)
     keys = list(dict.fromkeys(row.defense for row in here))
@@ -40,9 +49,9 @@ def _stage(rows: Sequence[Record], stage: int) -> str:
     }
     first = here[0]
     lines = [
-        f"**{first.data}, {f'{stage} training steps' if stage else 'untrained'}** (advantage over "
-        f"the free guess, mean over {_conditions(here)} conditions; {len(told) // len(keys)} "
-        "updates a row)",
+        f"**{first.data}, {f'{stage} training steps' if stage else 'untrained'}{which}** "
+        f"(advantage over the free guess, mean over {_conditions(here)} conditions; "
+        f"{len(told) // len(keys)} updates a row)",
         "",
         "| defense | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
