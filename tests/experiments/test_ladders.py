@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,17 +18,21 @@ def test_bisection_finds_what_asking_all_finds(rungs, edge):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_what_is_found_holds_even_where_answers_do_not_rise(answers):
+@pytest.mark.parametrize("find", [first_holding, last_holding])
+def test_what_is_found_holds_even_where_answers_do_not_rise(find, answers):
     asked = []
 
     def hold(questions):
         asked.extend(rung for _, rung in questions)
         return [answers[rung] for _, rung in questions]
 
-    (found,) = first_holding([len(answers)], hold)
-    assert (found is None) == (not answers[-1])
+    (found,) = find([len(answers)], hold)
     assert found is None or answers[found]
     assert len(asked) == len(set(asked)) <= len(answers).bit_length() + 1
+    if find is first_holding:
+        assert (found is None) == (not answers[-1])
+    else:
+        assert 0 not in asked[:-1], "the weakest is asked last, where nothing above it holds"
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=6))
@@ -44,17 +49,3 @@ def test_ladders_asked_together_are_found_as_each_alone_in_no_more_rounds(ladder
     alone = [first_holding([n], lambda asked, e=e: [r >= e for _, r in asked]) for n, e in ladders]
     assert together == [one for (one,) in alone]
     assert len(rounds) <= max(lengths).bit_length() + 1
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_the_last_that_is_found_holds_and_the_weakest_is_asked_at_the_end_alone(answers):
-    asked = []
-
-    def hold(questions):
-        asked.extend(rung for _, rung in questions)
-        return [answers[rung] for _, rung in questions]
-
-    (found,) = last_holding([len(answers)], hold)
-    assert found is None or answers[found]
-    assert len(asked) == len(set(asked)) <= len(answers).bit_length() + 1
-    assert 0 not in asked[:-1]
