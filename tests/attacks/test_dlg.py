@@ -10,7 +10,7 @@ from torch import nn
 
 from labelleak.attacks import dlg
 from labelleak.attacks.dlg import DIVERGED, DLG, NOT_SMOOTH, fit_dummies
-from labelleak.errors import BadInput, NotApplicable
+from labelleak.errors import NotApplicable
 from labelleak.interfaces import Knowledge, LabelledData, prepare
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import WhiteBox
@@ -134,5 +134,5 @@ def test_the_head_alone_is_not_enough(data):
     with pytest.raises(NotApplicable, match="every parameter"):
         attack(model, replace(seen, rest=None))
     known = Knowledge(WhiteBox(model, "2"))
-    with pytest.raises(BadInput, match="shape"):
+    with pytest.raises(NotApplicable, match="shape"):
         prepare(DLG(), known, CLASSES, np.random.default_rng(0))
