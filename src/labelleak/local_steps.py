@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -74,26 +75,30 @@ def bend_gradients(
 
 
 def take_defended_steps(
-    client: WhiteBox,
+    model: WhiteBox,
     data: LabelledData,
     steps: Iterable[Ints],
     training: LocalTraining,
     defense: Defense,
     rng: np.random.Generator,
-) -> None:
-    """Train a client's own model in place, each gradient as a training-time defense has it.
+) -> dict[str, Tensor]:
+    """Take a client's local steps, each gradient as a training-time defense has it.
 
     Running statistics of batch norm stay as they were; only parameters are trained. The loss is
     the defense's, so label smoothing and class weights of the training itself have no say.
 
     Args:
-        client: the model, which changes.
+        model: the model that the server sent; left as it was.
         data: where the client's samples lie.
         steps: indices into the data, one array a step; a step without samples is none.
         training: learning rate, optimiser and what bends gradients.
         defense: what the client does at every step.
         rng: source of dropout, noise and the like.
+
+    Returns:
+        The state dict after the last step.
     """
+    client = WhiteBox(copy.deepcopy(model.module), model.head)
     trained = {n: p for n, p in client.module.named_parameters() if p.requires_grad}
     own = list(trained.values())
     start = [parameter.detach().clone() for parameter in own]
@@ -106,6 +111,7 @@ def take_defended_steps(
                 parameter.grad = update.tensors[name][0].detach().clone()
             bend_gradients(own, start, training)
             optimiser.step()
+    return {name: value.detach() for name, value in client.module.state_dict().items()}
 
 
 def observe_training(

@@ -104,10 +104,7 @@ class ShadowClient:
 
     def _show_from_bank(self, counts: Ints, rng: np.random.Generator) -> Observation:
         seen = self.bank.observe(counts, rng)
-        named = Update({}, self.model.head)
-        tensors = {named.head_weight: seen.weight, named.head_bias: seen.bias}
-        there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        update = Update(there, self.model.head)
+        update = Update.of_gradients(seen, self.model.head)
         return self._read(self.defense.apply(update, rng)[0], len(counts))
 
     def _show(
@@ -227,11 +224,8 @@ class ShadowClient:
         return {name: value.detach() for name, value in module.state_dict().items()}
 
     def _defend_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
-        own = WhiteBox(copy.deepcopy(self.model.module), self.model.head)
-        steps = np.array_split(row, self.training.local_steps)
-        rng = np.random.default_rng(seed)
-        take_defended_steps(own, self.data, steps, self.training, self.defense, rng)
-        return {name: value.detach() for name, value in own.module.state_dict().items()}
+        steps, rng = np.array_split(row, self.training.local_steps), np.random.default_rng(seed)
+        return take_defended_steps(self.model, self.data, steps, self.training, self.defense, rng)
 
 
 __all__ = ["ShadowClient"]

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 
 from labelleak.counts import Ints
-from labelleak.defenses import Chain, wire_bytes
+from labelleak.defenses import Chain
 from labelleak.experiments.defense_keys import describe_defense
 from labelleak.experiments.plan import CellOptions, Plan
+from labelleak.experiments.update_bytes import count_bytes, dense_update, moved_update
 from labelleak.interfaces import LabelledData, LocalTraining, Need
 from labelleak.observation import Observation
 from labelleak.priors import Prior, SummedPrior
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
-from labelleak.simulation.aggregates import score_clients
+from labelleak.simulation.aggregates import average_clients, score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
-from labelleak.simulation.defended import defend_update, defended_gradients, movement
+from labelleak.simulation.defended import defend_update, defended_gradients
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.updates import Update
 from labelleak.white_box import WhiteBox
 
 TABLE, AUTOGRAD = "head_table", "autograd"
@@ -160,39 +160,22 @@ class Clients:
 
     def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: LocalTraining) -> float:
         """Count the bytes of one client's update: its gradient, or how its weights moved."""
-        defense, module, head = cell.defense, self.model.module, self.model.head
-        place = (defense.label, training)
+        defense, place = cell.defense, (cell.defense.label, training)
         if place not in self._bytes:
-            state = module.state_dict()
-            trained = [n for n, p in module.named_parameters() if p.requires_grad]
-            buffers = frozenset(state) - frozenset(trained)
+            seed, victims = self.plan.options.seed, self.plan.roles.victims
             if not defense.links:
-                sent = {name: torch.ones_like(state[name])[None] for name in trained}
+                sent = dense_update(self.model)
+            elif cell.shares_gradient:
+                picks = torch.from_numpy(steps.reshape(-1))
+                batch = LabelledData(victims.inputs[picks], victims.labels[picks])
+                rng = stream(seed, "wire gradient", self.initialisation, defense.label)
+                sent = defense.gradients(self.model, [batch], rng, full=True)
             else:
-                update = self._one_update(cell, steps, training, buffers)
-                rng = stream(self.plan.options.seed, "wire", self.initialisation, defense.label)
-                sent = dict(defense.apply(update, rng)[0].tensors)
-            sent |= {name: state[name][None] for name, _ in module.named_buffers() if name in state}
-            self._bytes[place] = round(wire_bytes(defense, Update(sent, head, buffers)), 1)
+                after = self._train_one(steps, training, defense, seed, seed)
+                sent = moved_update(self.model, after)
+            rng = stream(seed, "wire", self.initialisation, defense.label)
+            self._bytes[place] = count_bytes(self.model, sent, defense, rng)
         return self._bytes[place]
-
-    def _one_update(
-        self, cell: CellOptions, steps: np.ndarray, training: LocalTraining, buffers: frozenset[str]
-    ) -> Update:
-        """Make what one client has before its defense acts on the finished update."""
-        module, victims, seed = self.model.module, self.plan.roles.victims, self.plan.options.seed
-        if cell.shares_gradient:
-            picks = torch.from_numpy(steps.reshape(-1))
-            batch = LabelledData(victims.inputs[picks], victims.labels[picks])
-            rng = stream(seed, "wire gradient", self.initialisation, cell.defense.label)
-            return cell.defense.gradients(self.model, [batch], rng, full=True)
-        if cell.defense.changes_training:
-            after = train_defended(self.model, victims, steps, training, cell.defense, seed=seed)
-        else:
-            after = train_locally(module, victims, steps, training, seed=seed)
-        moved = movement(module.state_dict(), after, head=self.model.head, buffers=buffers)
-        own = {name: tensor for name, tensor in moved.tensors.items() if name not in buffers}
-        return Update(own, self.model.head)
 
     def _differentiate(self, drawn: np.ndarray, defense: Chain) -> Observation:
         """Make the mean of the gradients that the clients of each trial share."""
@@ -255,20 +238,22 @@ class Clients:
     def _train(self, drawn: np.ndarray, training: LocalTraining, cell: CellOptions) -> Observation:
         """Train every client of every trial, and average the clients of a trial."""
         prefix = f"{self.model.head}." if self.model.head else ""
-        module, victims = self.model.module, self.plan.roles.victims
-        before = module.state_dict()
+        before, own = self.model.module.state_dict(), self.plan.options.seed
         names = [n for n in (f"{prefix}weight", f"{prefix}bias") if n in before]
-        seed = whole_number(self.plan.options.seed, "local", self.initialisation)
+        seed = whole_number(own, "local", self.initialisation)
         after: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        rng = stream(self.plan.options.seed, "defense", self.initialisation, cell.defense.label)
+        rng = stream(own, "defense", self.initialisation, cell.defense.label)
         for number, clients in enumerate(drawn):
-            if cell.defense.changes_training:
-                returned = self._train_defended(number, clients, training, cell.defense)
-            else:
-                returned = [
-                    train_locally(module, victims, steps, training, seed=seed + number)
-                    for steps in clients
-                ]
+            returned = [
+                self._train_one(
+                    steps,
+                    training,
+                    cell.defense,
+                    seed + number,
+                    whole_number(own, "defended steps", self.initialisation, number, client),
+                )
+                for client, steps in enumerate(clients)
+            ]
             if cell.defense.links:
                 returned = [self._defend(before, one, cell.defense, rng) for one in returned]
             for name in names:
@@ -284,22 +269,19 @@ class Clients:
             weight_decay=training.weight_decay if training.optimiser == "sgd" else 0.0,
         )
 
-    def _train_defended(
-        self, trial: int, clients: np.ndarray, training: LocalTraining, defense: Chain
-    ) -> list[dict[str, torch.Tensor]]:
-        """Let each client of a trial defend every step, with randomness of its own."""
-        seed, victims = self.plan.options.seed, self.plan.roles.victims
-        return [
-            train_defended(
-                self.model,
-                victims,
-                steps,
-                training,
-                defense,
-                seed=whole_number(seed, "defended steps", self.initialisation, trial, client),
-            )
-            for client, steps in enumerate(clients)
-        ]
+    def _train_one(
+        self,
+        steps: np.ndarray,
+        training: LocalTraining,
+        defense: Chain,
+        seed: int,
+        defended_seed: int,
+    ) -> dict[str, torch.Tensor]:
+        """Train one client; a training-time defense has randomness of the client's own."""
+        victims = self.plan.roles.victims
+        if not defense.changes_training:
+            return train_locally(self.model.module, victims, steps, training, seed=seed)
+        return train_defended(self.model, victims, steps, training, defense, seed=defended_seed)
 
     def _defend(
         self,
@@ -311,25 +293,6 @@ class Clients:
         buffers = frozenset(name for name, _ in self.model.module.named_buffers())
         sent, _ = defend_update(before, after, defense, rng, head=self.model.head, buffers=buffers)
         return sent
-
-
-def average_clients(observation: Observation, clients: int) -> Observation:
-    """Average the updates of each trial's clients, which stand one after the other."""
-    if clients == 1:
-        return observation
-
-    def mean(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape(-1, clients, *tensor.shape[1:]).mean(dim=1)
-
-    weight, bias, rest = observation.weight, observation.bias, observation.rest
-    return Observation(
-        None if weight is None else mean(weight),
-        None if bias is None else mean(bias),
-        None if observation.num_samples is None else observation.num_samples * clients,
-        observation.local_steps,
-        None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
-        observation.lr_known,
-    )
 
 
 def describe_training(training: LocalTraining) -> str:

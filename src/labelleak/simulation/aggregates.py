@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from labelleak.counts import Floats, Ints
 from labelleak.errors import BadInput
@@ -130,4 +131,29 @@ def _how(training: LocalTraining) -> LocalTraining:
     return replace(training, batch_size=1)
 
 
-__all__ = ["ClientScores", "observe_aggregate", "pooled_truth", "score_clients"]
+def average_clients(observation: Observation, clients: int) -> Observation:
+    """Average the updates of each trial's clients, which stand one after the other."""
+    if clients == 1:
+        return observation
+
+    def mean(tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1, clients, *tensor.shape[1:]).mean(dim=1)
+
+    weight, bias, rest = observation.weight, observation.bias, observation.rest
+    return Observation(
+        None if weight is None else mean(weight),
+        None if bias is None else mean(bias),
+        None if observation.num_samples is None else observation.num_samples * clients,
+        observation.local_steps,
+        None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
+        observation.lr_known,
+    )
+
+
+__all__ = [
+    "ClientScores",
+    "average_clients",
+    "observe_aggregate",
+    "pooled_truth",
+    "score_clients",
+]

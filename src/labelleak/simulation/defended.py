@@ -66,7 +66,9 @@ def defended_gradients(
             data, table = _rows(data, table, torch.from_numpy(used))
         table = altered_table(model, data, chain, table)
         if table is not None:
-            update = _finished(chain, _of(table.gradients(places), model), batches, rng)
+            update = _finished(
+                chain, Update.of_gradients(table.gradients(places), model.head), batches, rng
+            )
             return observe(defense.apply(update, rng)[0], model, batches)
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
@@ -90,7 +92,9 @@ def _raw(
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
         return defense.gradients(model, picked, rng, full=wide)
     own = int(rng.integers(2**31))
-    return _of(autograd_gradients(model, data, batches, seed=own, full=wide), model)
+    return Update.of_gradients(
+        autograd_gradients(model, data, batches, seed=own, full=wide), model.head
+    )
 
 
 def training_changes(defense: Part) -> list[TrainingChange]:
@@ -143,17 +147,6 @@ def _finished(
     for change in training_changes(defense):
         update = change.finish(update, batches.shape[1], rng)
     return update
-
-
-def _of(observation: Observation, model: WhiteBox) -> Update:
-    """Take an observation of gradients as the update that it was read off."""
-    empty = Update({}, model.head)
-    tensors: dict[str, Tensor | None] = {
-        **(observation.rest or {}),
-        empty.head_weight: observation.weight,
-        empty.head_bias: observation.bias,
-    }
-    return Update({name: t for name, t in tensors.items() if t is not None}, model.head)
 
 
 def observe(

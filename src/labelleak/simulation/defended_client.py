@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 from torch import Tensor
 
@@ -51,9 +49,7 @@ def train_defended(
     ['bias', 'weight']
     """
     rng = stream(seed, "defended training", defense.label)
-    client = WhiteBox(copy.deepcopy(model.module), model.head)
-    take_defended_steps(client, data, batches, training, defense, rng)
-    return {name: value.detach() for name, value in client.module.state_dict().items()}
+    return take_defended_steps(model, data, batches, training, defense, rng)
 
 
 __all__ = ["train_defended"]

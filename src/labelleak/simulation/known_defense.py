@@ -11,7 +11,6 @@ import torch
 
 from labelleak.defenses import as_part
 from labelleak.interfaces import Defense, LabelledData
-from labelleak.observation import Observation
 from labelleak.simulation.defended import altered_table, is_costly
 from labelleak.simulation.gradients import HeadTable
 from labelleak.updates import Memory, Sees, Update
@@ -65,7 +64,7 @@ class Gradients:
             return defense.gradients(model, batches, rng, full=full)
         everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
         places = np.arange(len(everything)).reshape(len(batches), -1)
-        return _update(HeadTable.build(model, everything).gradients(places), model)
+        return Update.of_gradients(HeadTable.build(model, everything).gradients(places), model.head)
 
 
 @dataclass(eq=False)
@@ -97,7 +96,7 @@ class Samples:
             bias is not None and bias.requires_grad,
         )
         places = np.array([order[key] for key in keys]).reshape(len(batches), -1)
-        return _update(table.gradients(places), model)
+        return Update.of_gradients(table.gradients(places), model.head)
 
     def _alter(
         self, defense: Defense, model: WhiteBox, data: LabelledData, keys: Sequence[bytes]
@@ -174,12 +173,6 @@ class KnownDefense:
     ) -> tuple[Update, Memory | None]:
         """Apply the defense."""
         return self.defense.apply(update, rng, memory)
-
-
-def _update(seen: Observation, model: WhiteBox) -> Update:
-    empty = Update({}, model.head)
-    tensors = {empty.head_weight: seen.weight, empty.head_bias: seen.bias}
-    return Update({name: t for name, t in tensors.items() if t is not None}, model.head)
 
 
 def _name(batches: Sequence[LabelledData]) -> str:

@@ -1,0 +1,51 @@
+"""How many bytes a client of one model sends, under a defense and without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelleak.defenses import Chain, wire_bytes
+from labelleak.simulation.defended import movement
+from labelleak.updates import Update
+from labelleak.white_box import WhiteBox
+
+
+def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.Generator) -> float:
+    """Count the bytes of an update after a defense, with the model's buffers as they are.
+
+    Args:
+        model: the model that was sent.
+        update: the trained parameters' part, before the defense acts on the finished update.
+        defense: what the client does.
+        rng: source of the defense's noise.
+    """
+    state = model.module.state_dict()
+    sent = dict(defense.apply(update, rng)[0].tensors)
+    sent |= {name: state[name][None] for name, _ in model.module.named_buffers() if name in state}
+    return round(wire_bytes(defense, Update(sent, model.head, _fixed(model))), 1)
+
+
+def dense_update(model: WhiteBox) -> Update:
+    """Give an update without a zero in it, of the shape of the trained parameters."""
+    trained = [(n, p) for n, p in model.module.named_parameters() if p.requires_grad]
+    return Update({name: torch.ones_like(value)[None] for name, value in trained}, model.head)
+
+
+def moved_update(model: WhiteBox, after: Mapping[str, Tensor]) -> Update:
+    """Give how the trained parameters moved from the model to a state dict."""
+    fixed = _fixed(model)
+    moved = movement(model.module.state_dict(), after, head=model.head)
+    return Update({n: t for n, t in moved.tensors.items() if n not in fixed}, model.head)
+
+
+def _fixed(model: WhiteBox) -> frozenset[str]:
+    """Name what a state dict holds beside the trained parameters."""
+    trained = {name for name, value in model.module.named_parameters() if value.requires_grad}
+    return frozenset(model.module.state_dict()) - trained
+
+
+__all__ = ["count_bytes", "dense_update", "moved_update"]
