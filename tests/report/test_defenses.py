@@ -8,7 +8,7 @@ import pytest
 from labelleak.defenses import DEFENSES, parse_defense
 from labelleak.experiments.defense_keys import describe_defense
 from labelleak.report import render
-from labelleak.report.defense_words import covers
+from labelleak.report.defense_words import uncovered
 from labelleak.report.defenses import compare_defenses
 
 from .conftest import THREATS, make_record
@@ -148,7 +148,7 @@ def test_costs_are_found_where_only_a_guess_met_other_conditions():
 
 @pytest.mark.parametrize("name", DEFENSES)
 def test_there_are_words_for_every_defense(name):
-    assert covers(name)
+    assert uncovered(name)
 
 
 def _fields(row):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labelleak.experiments.audit import Progress
+from labelleak.experiments.runner import load_once
 from labelleak.experiments.verdict_cases import RELU, SEVERAL_STEPS, Case, Net
 from labelleak.experiments.verdicts import run_verdicts
 from labelleak.interfaces import LocalTraining
-from labelleak.simulation.datasets import load_dataset
 
 # Client simulation trains on each class alone, which is too much for a hundred of them.
 _MANY_CLASSES = 50
@@ -75,7 +75,7 @@ def run_home(
         BadInput: for a data set that cannot be read, or a folder that cannot be written, or that
             holds another run.
     """
-    cases = home_cases(load_dataset(data).num_classes)
+    cases = home_cases(load_once(data).num_classes)
     return run_verdicts(
         data,
         out,

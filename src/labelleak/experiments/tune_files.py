@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: 
     """
     options = measured.options
     costs = _costs(answer)
-    measured.journal.amend(lambda row: _with_cost(row, costs, options.rounds))
+    proved = cache(lambda label: describe_defense(parse_defense(label), rounds=options.rounds))
+    measured.journal.amend(lambda row: _with_cost(row, costs, proved(row.defense)))
     tree = describe_answer(answer, options, out, command=command)
     write_whole(out / "tune.json", json.dumps(tree, indent=1, allow_nan=False) + "\n")
     write_whole(out / "tune.svg", draw_answer(answer, options))
@@ -109,9 +111,11 @@ def _privacy(label: str, options: TuneOptions) -> dict[str, Any]:
     return {"epsilon": said.get("epsilon"), "epsilon_method": said.get("epsilon_method", "none")}
 
 
-def _with_cost(row: Record, costs: Mapping[tuple[str, str], MeanCost], rounds: int) -> Record:
+def _with_cost(
+    row: Record, costs: Mapping[tuple[str, str], MeanCost], proved: Mapping[str, Any]
+) -> Record:
     """Add what is proved over all rounds, and what was paid on the seeds of the same phase."""
-    more: dict[str, Any] = describe_defense(parse_defense(row.defense), rounds=rounds)
+    more = dict(proved)
     cost = costs.get((row.defense, str(row.extra[PHASE])))
     if cost is not None:
         more |= {

@@ -19,6 +19,7 @@ from labelleak.battery import Battery, make_records
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.journal import PART, Journal
+from labelleak.experiments.runner import load_once
 from labelleak.experiments.verdict_cases import (
     CASES,
     Case,
@@ -32,7 +33,7 @@ from labelleak.record import Record, read_records
 from labelleak.score import Truth
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import Roles, divide
@@ -101,7 +102,7 @@ def measure_verdicts(
     Raises:
         BadInput: for a data set that cannot be read, or is too small.
     """
-    dataset = _fit_network(load_dataset(data), seed)
+    dataset = _fit_network(load_once(data), seed)
     roles = divide(dataset.x_train, dataset.y_train, seed=seed)
     attacks = tuple(_make_attacks(cases, data))
     bench = _Bench(dataset, roles, attacks, seed, trials, command)
@@ -166,7 +167,7 @@ def run_verdicts(
     asked = {
         "experiment": name,
         "data": data,
-        "data_fingerprint": load_dataset(data).fingerprint,
+        "data_fingerprint": load_once(data).fingerprint,
         "cases": [repr(case) for case in cases],
         "seed": seed,
         "labelleak": labelleak.__version__,

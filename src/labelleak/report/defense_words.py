@@ -91,9 +91,4 @@ def uncovered(defense: str, off: Collection[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said))
 
 
-def covers(name: str) -> bool:
-    """Tell whether there are words for the defense of a name."""
-    return name in _WORDS
-
-
-__all__ = ["covers", "uncovered"]
+__all__ = ["uncovered"]
