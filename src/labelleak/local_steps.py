@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from labelleak.counts import Ints
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
 from labelleak.observation import Observation
+from labelleak.updates import Update
 from labelleak.white_box import WhiteBox
 
 
@@ -114,6 +115,22 @@ def take_defended_steps(
     return {name: value.detach() for name, value in client.module.state_dict().items()}
 
 
+def as_update(seen: Observation, head: str) -> Update:
+    """Take gradients that were observed as the update that they were read off.
+
+    Args:
+        seen: gradients, of the head alone or with the rest.
+        head: module name of the head.
+    """
+    empty = Update({}, head)
+    tensors: dict[str, Tensor | None] = {
+        **(seen.rest or {}),
+        empty.head_weight: seen.weight,
+        empty.head_bias: seen.bias,
+    }
+    return Update({name: t for name, t in tensors.items() if t is not None}, head)
+
+
 def observe_training(
     before: Mapping[str, Tensor],
     after: Mapping[str, Tensor],
@@ -154,6 +171,7 @@ def observe_training(
 
 
 __all__ = [
+    "as_update",
     "bend_gradients",
     "class_weights_of",
     "make_loss",

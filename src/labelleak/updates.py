@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from labelleak.errors import BadInput
-from labelleak.observation import Observation
 
 
 class Sees(IntEnum):
@@ -50,17 +49,6 @@ class Update:
         rows = {len(tensor) for tensor in self.tensors.values()}
         if len(rows) > 1:
             raise BadInput(f"the tensors of an update differ in their number of trials: {rows}")
-
-    @classmethod
-    def of_gradients(cls, seen: Observation, head: str) -> Update:
-        """Take gradients that were observed as the update that they were read off."""
-        empty = cls({}, head)
-        tensors: dict[str, Tensor | None] = {
-            **(seen.rest or {}),
-            empty.head_weight: seen.weight,
-            empty.head_bias: seen.bias,
-        }
-        return cls({name: t for name, t in tensors.items() if t is not None}, head)
 
     @property
     def trials(self) -> int:

@@ -17,6 +17,7 @@ from labelleak.counts import Ints
 from labelleak.fingerprints import fingerprint_tensors
 from labelleak.interfaces import Defense, LabelledData, LocalTraining
 from labelleak.local_steps import (
+    as_update,
     bend_gradients,
     make_loss,
     make_optimiser,
@@ -104,7 +105,7 @@ class ShadowClient:
 
     def _show_from_bank(self, counts: Ints, rng: np.random.Generator) -> Observation:
         seen = self.bank.observe(counts, rng)
-        update = Update.of_gradients(seen, self.model.head)
+        update = as_update(seen, self.model.head)
         return self._read(self.defense.apply(update, rng)[0], len(counts))
 
     def _show(

@@ -12,6 +12,7 @@ from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part, as_part
 from labelleak.errors import BadInput
 from labelleak.interfaces import Defense, LabelledData
+from labelleak.local_steps import as_update
 from labelleak.observation import Observation
 from labelleak.seeding import stream
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
@@ -66,9 +67,7 @@ def defended_gradients(
             data, table = _rows(data, table, torch.from_numpy(used))
         table = altered_table(model, data, chain, table)
         if table is not None:
-            update = _finished(
-                chain, Update.of_gradients(table.gradients(places), model.head), batches, rng
-            )
+            update = _finished(chain, as_update(table.gradients(places), model.head), batches, rng)
             return observe(defense.apply(update, rng)[0], model, batches)
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
@@ -92,9 +91,7 @@ def _raw(
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
         return defense.gradients(model, picked, rng, full=wide)
     own = int(rng.integers(2**31))
-    return Update.of_gradients(
-        autograd_gradients(model, data, batches, seed=own, full=wide), model.head
-    )
+    return as_update(autograd_gradients(model, data, batches, seed=own, full=wide), model.head)
 
 
 def training_changes(defense: Part) -> list[TrainingChange]:

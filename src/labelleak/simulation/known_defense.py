@@ -11,6 +11,7 @@ import torch
 
 from labelleak.defenses import as_part
 from labelleak.interfaces import Defense, LabelledData
+from labelleak.local_steps import as_update
 from labelleak.simulation.defended import altered_table, is_costly
 from labelleak.simulation.gradients import HeadTable
 from labelleak.updates import Memory, Sees, Update
@@ -64,7 +65,7 @@ class Gradients:
             return defense.gradients(model, batches, rng, full=full)
         everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
         places = np.arange(len(everything)).reshape(len(batches), -1)
-        return Update.of_gradients(HeadTable.build(model, everything).gradients(places), model.head)
+        return as_update(HeadTable.build(model, everything).gradients(places), model.head)
 
 
 @dataclass(eq=False)
@@ -96,7 +97,7 @@ class Samples:
             bias is not None and bias.requires_grad,
         )
         places = np.array([order[key] for key in keys]).reshape(len(batches), -1)
-        return Update.of_gradients(table.gradients(places), model.head)
+        return as_update(table.gradients(places), model.head)
 
     def _alter(
         self, defense: Defense, model: WhiteBox, data: LabelledData, keys: Sequence[bytes]
