@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labelleak.adapters.file_checks import LIMIT, reason, shown, shown_path
 from labelleak.adapters.npz_files import read_arrays
-from labelleak.adapters.safetensors_files import read_safetensors
+from labelleak.adapters.safetensors_files import opens_header, read_safetensors
 from labelleak.adapters.torch_files import read_torch
 from labelleak.adapters.zip_directories import check_archive
 from labelleak.errors import BadInput
@@ -72,15 +72,15 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
                 "save the head alone, or raise the cap (--max-bytes)"
             )
         metadata: Mapping[str, str] = {}
-        start = file.read(4)
+        start = file.read(9)
         file.seek(0)
-        if start == b"PK\x03\x04":
+        if start.startswith(b"PK\x03\x04"):
             archive = check_archive(file, size, where)
             if any(name.lower().endswith("data.pkl") for name in archive.namelist()):
                 tensors = read_torch(_same(file, path), archive, size, where)
             else:
                 tensors = read_arrays(archive, size, where)
-        elif start[:1] == b"\x80":
+        elif start.startswith(b"\x80") and not opens_header(start, size):
             raise BadInput(
                 f"{where} is a bare pickle (PyTorch's format before 1.6 is one too), which can run "
                 "code and is never unpickled; save it anew with torch.save or as safetensors"
