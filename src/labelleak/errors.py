@@ -36,3 +36,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     close = get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return BadInput(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+
+
+def shown(name: object) -> str:
+    """Quote a name from outside in one short printable line.
+
+    >>> shown("fc\\n" + "x" * 100)
+    "'fc\\\\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'"
+    """
+    text = str(name)
+    return ascii(text if len(text) <= 60 else f"{text[:60]}...")

@@ -49,9 +49,7 @@ def test_a_file_above_the_cap_is_refused(tmp_path, kind):
 def test_a_safetensors_file_is_told_whatever_the_length_of_its_header(tmp_path, length):
     save_file({"fc.weight": torch.ones(5, 8)}, tmp_path / "short", metadata={"note": ""})
     missing = length - int.from_bytes((tmp_path / "short").read_bytes()[:8], "little")
-    save_file(
-        {"fc.weight": torch.ones(5, 8)}, tmp_path / "good", metadata={"note": "x" * missing}
-    )
+    save_file({"fc.weight": torch.ones(5, 8)}, tmp_path / "good", metadata={"note": "x" * missing})
     assert int.from_bytes((tmp_path / "good").read_bytes()[:8], "little") == length
     assert torch.equal(read_tensors(tmp_path / "good").tensors["fc.weight"], torch.ones(5, 8))
 

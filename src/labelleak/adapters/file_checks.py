@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from labelleak.errors import shown
+
 # Largest file that is read unless a caller says otherwise.
 LIMIT = 2 * 2**30
 # A header (safetensors), directory (zip) or pickle of names and shapes: enough for some ten
@@ -14,16 +16,6 @@ HEADER_LIMIT = 2 * 2**20
 SLACK = 16 * 2**20
 LONGEST_NAME = 500
 MOST_SIDES = 8
-
-
-def shown(name: object) -> str:
-    """Quote a name from outside in one short printable line.
-
-    >>> shown("fc\\n" + "x" * 100)
-    "'fc\\\\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'"
-    """
-    text = str(name)
-    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:

@@ -12,12 +12,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from labelleak.adapters.file_checks import LIMIT, reason, shown, shown_path
+from labelleak.adapters.file_checks import LIMIT, reason, shown_path
 from labelleak.adapters.npz_files import read_arrays
 from labelleak.adapters.safetensors_files import opens_header, read_safetensors
 from labelleak.adapters.torch_files import read_torch
 from labelleak.adapters.zip_directories import check_archive
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from labelleak.adapters.file_checks import shown
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 
 _PLACE = re.compile(r"(?:arr_)?(\d{1,6})")
 

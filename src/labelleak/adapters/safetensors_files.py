@@ -16,9 +16,8 @@ from labelleak.adapters.file_checks import (
     MOST_SIDES,
     first_repeat,
     reason,
-    shown,
 )
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 
 _READ = frozenset(
     ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from labelleak.adapters.file_checks import shown
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 from labelleak.whole_files import write_whole
 
 # The one key of a safetensors file's metadata that labelleak writes.
