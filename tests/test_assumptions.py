@@ -14,7 +14,6 @@ from labelleak.assumptions import check_model, check_update
 from labelleak.attacks import ATTACKS
 from labelleak.battery import Battery
 from labelleak.errors import BadInput
-from labelleak.flags import FLAGS
 from labelleak.interfaces import (
     Estimate,
     Knowledge,
@@ -25,6 +24,7 @@ from labelleak.interfaces import (
 )
 from labelleak.observation import Observation
 from labelleak.priors import UniformPrior, free_guess
+from labelleak.records.flags import FLAGS
 from labelleak.score import Truth
 from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients

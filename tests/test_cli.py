@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from labelleak.battery import STANDARD
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 QUICK = ["--batch-sizes=1,4", "--schemes=iid", "--trials=4"]
 QUICK += ["--initialisations=2", "--training-steps=0", "--shadow-batches=20"]

@@ -4,7 +4,7 @@ import pytest
 
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import Audit
-from labelleak.record import append_records
+from labelleak.records.record import append_records
 from labelleak.testing import assert_leakage_below
 from report.conftest import make_record
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 SEEN = {"records.jsonl": "", "aggregates.jsonl": ", the average"}
 KEYS = ("asr", "presence_recall", "presence_precision")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelleak.counts import Floats
-from labelleak.flags import FLAGS
 from labelleak.interfaces import Knowledge
 from labelleak.observation import Observation
+from labelleak.records.flags import FLAGS
 from labelleak.white_box import HeadPass, WhiteBox
 
 # Shares above which a flag is raised; each is tested from both sides.
@@ -38,7 +38,7 @@ class Flag:
     """A flag, where it was raised and the figure that raised it.
 
     Attributes:
-        name: its id, a key of `labelleak.flags.FLAGS`.
+        name: its id, a key of `labelleak.records.flags.FLAGS`.
         raised: over which trials ``*R`` (or a single truth value for all).
         figure: what was measured, same shape.
     """

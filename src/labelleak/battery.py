@@ -11,7 +11,6 @@ import numpy as np
 
 from labelleak.assumptions import Flag, check_model, check_training, check_update
 from labelleak.errors import NotApplicable
-from labelleak.flags import FLAGS
 from labelleak.interfaces import (
     Attack,
     Defense,
@@ -26,7 +25,8 @@ from labelleak.interfaces import (
 )
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
-from labelleak.record import THREAT_MODELS, Record
+from labelleak.records.flags import FLAGS
+from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.score import Score, Truth, advantage, score
 from labelleak.seeding import stream
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.record import Record, read_records
+from labelleak.records.record import Record, read_records
 from labelleak.report.gate import judge
 from labelleak.report.policy import make_policy
 

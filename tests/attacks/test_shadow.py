@@ -15,8 +15,8 @@ from labelleak.counts import best_counts
 from labelleak.defenses import Chain, GaussianNoise
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining, prepare
-from labelleak.intervals import bootstrap_mean
 from labelleak.observation import Observation
+from labelleak.records.intervals import bootstrap_mean
 from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.white_box import HeadPass, WhiteBox

@@ -18,7 +18,7 @@ from labelleak.attacks import ADAPTIVE, ATTACKS
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.interfaces import Knowledge, Need, prepare, threat_model
 from labelleak.observation import Observation
-from labelleak.record import THREAT_MODELS
+from labelleak.records.record import THREAT_MODELS
 from labelleak.white_box import WhiteBox
 
 SCENARIOS = {scenario.name: scenario for scenario in scenarios.all_scenarios()}
@@ -208,7 +208,14 @@ def test_every_attack_says_what_it_is(attack):
     )
 
 
-FORBIDDEN = {"labelleak.score", "labelleak.record", "labelleak.battery", "os", "time", "pathlib"}
+FORBIDDEN = {
+    "labelleak.score",
+    "labelleak.records.record",
+    "labelleak.battery",
+    "os",
+    "time",
+    "pathlib",
+}
 
 
 @pytest.mark.parametrize(

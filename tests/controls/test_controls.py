@@ -8,7 +8,7 @@ import pytest
 from labelleak.battery import Battery
 from labelleak.experiments import controls
 from labelleak.interfaces import Estimate, Knowledge, Need
-from labelleak.intervals import Interval
+from labelleak.records.intervals import Interval
 from labelleak.score import Truth
 
 

@@ -11,9 +11,9 @@ from labelleak.experiments.audit import run_plan
 from labelleak.experiments.costs import Cost
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.experiments.defense_table import DEFENSES, make_defense_table
-from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import plan_audit
+from labelleak.records.journal import Journal
 from labelleak.simulation.datasets import load_dataset
 
 

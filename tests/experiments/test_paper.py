@@ -13,7 +13,7 @@ from labelleak.commands.studies import RUNS, Asked, run_study
 from labelleak.errors import BadInput
 from labelleak.experiments.presets import PRESETS
 from labelleak.experiments.studies import STUDIES
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 PAPER = [sys.executable, "-m", "labelleak", "paper"]
 

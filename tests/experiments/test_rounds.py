@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from labelleak.experiments import rounds
 from labelleak.experiments.rounds import even_guess_asr, run_rounds_experiment
 from labelleak.experiments.rounds_table import make_rounds_table
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 from labelleak.report import tabulate
 
 

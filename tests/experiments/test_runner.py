@@ -14,7 +14,7 @@ from labelleak.errors import BadInput
 from labelleak.experiments.executors import Executor, make_executor
 from labelleak.experiments.grids import make_grid
 from labelleak.experiments.runner import open_grid, run_grid
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 TREE = {
     "model": ["mlp", "lenet"],
@@ -133,7 +133,7 @@ def test_a_part_that_cannot_run_is_named_before_anything_is_written(tmp_path):
 
 
 def test_a_full_disk_ends_in_a_sentence_and_keeps_whole_records(tmp_path, monkeypatch):
-    import labelleak.experiments.journal as journal
+    import labelleak.records.journal as journal
 
     calls = 0
     append = journal.append_records

@@ -22,8 +22,8 @@ from labelleak.experiments.tune import Search
 from labelleak.experiments.tune_answers import Point, pareto_front
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.experiments.tune_words import audit_command, caveats, say_answer
-from labelleak.intervals import Interval
-from labelleak.record import read_records
+from labelleak.records.intervals import Interval
+from labelleak.records.record import read_records
 
 OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold"))
 

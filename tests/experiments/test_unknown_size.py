@@ -6,7 +6,7 @@ import pytest
 from labelleak.experiments import unknown_batch_size
 from labelleak.experiments.unknown_batch_size import overlap, run_unknown_size
 from labelleak.experiments.unknown_size_table import SOURCE
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 from labelleak.report import tabulate
 
 

@@ -16,7 +16,7 @@ from labelleak.errors import BadInput
 from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_attack import HowMade, attack_update
 from labelleak.interfaces import LabelledData
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 LABELS = [0, 0, 0, 2, 2, 3, 3]
 COUNTS = (3, 0, 2, 2)

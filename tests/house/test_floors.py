@@ -13,8 +13,9 @@ SOURCE = Path(labelleak.__file__).parent
 # A module may import from its own floor's lower neighbours and from the floors below.
 FLOORS = [
     {"errors"},
-    {"whole_files", "seeding", "fingerprints"},
-    {"observation", "updates", "record", "counts", "intervals", "white_box", "flags"},
+    {"records"},
+    {"seeding", "fingerprints"},
+    {"observation", "updates", "counts", "white_box"},
     {"priors"},
     {"interfaces", "score", "report"},
     {"assumptions", "batch_size", "head_table", "local_steps", "pooling"},
@@ -91,7 +92,7 @@ def loaded_by(code):
         "import sys; sys.argv = ['labelleak', '--help']\n"
         "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
         "import labelleak.report",
-        "import labelleak.record",
+        "import labelleak.records.record",
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code):

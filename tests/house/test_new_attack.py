@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import labelleak
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 OWN = '''"""Name the class with the most negative row sum, N times."""
 

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 from labelleak.report import tabulate
 
 NAMES = {"llg": "LLG", "llg_star": "LLG*", "llg_plus": "LLG+"}

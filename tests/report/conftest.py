@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelleak.record import Record
+from labelleak.records.record import Record
 
 THREATS = {
     "random": "none",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.record import Record
+from labelleak.records.record import Record
 
 from .conftest import THREATS, make_record
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from labelleak.errors import BadInput
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 from labelleak.report.curve_figures import draw_curves, write_curves
 from labelleak.report.curves import CurveOptions, describe_ends, tabulate_curves, trace
 

@@ -17,13 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from labelleak.cli import app
-from labelleak.intervals import bootstrap_mean
-from labelleak.record import append_records
+from labelleak.records.follow import Follower
+from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.record import append_records
+from labelleak.records.rounds import follow_rounds
 from labelleak.report import render
 from labelleak.report.actions import follow_actions
-from labelleak.report.federation import follow_rounds
 from labelleak.report.federation_words import findings
-from labelleak.report.follow import Follower
 
 from .conftest import make_record
 from .federated import federated_records

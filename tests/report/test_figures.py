@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.report import draw_panel, tabulate
 from labelleak.report.figures import FREE_LABEL, assign_styles, describe
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from labelleak.cli import app
 from labelleak.errors import BadInput
-from labelleak.record import Record, append_records
+from labelleak.records.record import Record, append_records
 from labelleak.report import worst_cases
 from labelleak.report.gate import Finding, judge
 from labelleak.report.gate_files import junit, markdown

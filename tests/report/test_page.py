@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labelleak.errors import BadInput
-from labelleak.record import Record, append_records
+from labelleak.records.record import Record, append_records
 from labelleak.report import (
     headline,
     headline_cells,

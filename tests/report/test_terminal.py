@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.report import summary_table, tabulate, worst_cases
 
 from .conftest import make_record

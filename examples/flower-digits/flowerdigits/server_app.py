@@ -14,7 +14,7 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from flowerdigits.task import LABELS, batches, describe_defense, make_auditor, make_model
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 app = ServerApp()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from labelleak.adapters.safetensors_files import read_safetensors
 from labelleak.errors import BadInput
-from labelleak.whole_files import write_whole
+from labelleak.records.files import write_whole
 
 
 class KeptNotes:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from labelleak.errors import BadInput, shown
-from labelleak.whole_files import write_whole
+from labelleak.records.files import write_whole
 
 # The one key of a safetensors file's metadata that labelleak writes.
 KEY = "labelleak"

@@ -93,7 +93,7 @@ def attack(
 
     from labelleak.adapters.notebooks import KeptNotes
     from labelleak.experiments.update_attack import HowMade, ModelOptions, attack_update
-    from labelleak.record import append_records
+    from labelleak.records.record import append_records
 
     if save is not None and truth is None:
         raise BadInput(
@@ -220,7 +220,7 @@ def _score(result: AttackResult, scored: bool) -> list[str]:
 
 def _show_scope(report: UpdateReport) -> None:
     """Say what was checked, what did not hold, and who could not answer."""
-    from labelleak.flags import FLAGS
+    from labelleak.records.flags import FLAGS
 
     failed = [name for name, found in report.checked.items() if found["failed"]]
     print(f"\nAssumptions checked: {', '.join(report.checked)}")

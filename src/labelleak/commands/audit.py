@@ -13,7 +13,7 @@ from labelleak.commands.terminal import command_line, interruptible, progress_ba
 from labelleak.errors import BadInput
 
 if TYPE_CHECKING:
-    from labelleak.record import Record
+    from labelleak.records.record import Record
 
 
 def audit(

@@ -31,12 +31,12 @@ def gate(
     ] = False,
 ) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
-    from labelleak.record import read_records
+    from labelleak.records.files import write_whole
+    from labelleak.records.record import read_records
     from labelleak.report.gate import judge
     from labelleak.report.gate_files import junit as to_junit
     from labelleak.report.gate_files import markdown
     from labelleak.report.policy import read_policy
-    from labelleak.whole_files import write_whole
 
     rules = read_policy(policy)
     findings = judge(read_records(records), rules)

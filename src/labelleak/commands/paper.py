@@ -136,8 +136,8 @@ def _preset(
 def _summary(out: Path) -> Path:
     """Write the tables of the compression finding from its records."""
     from labelleak.experiments.compression_tables import make_finding_tables
-    from labelleak.record import read_records
-    from labelleak.whole_files import write_whole
+    from labelleak.records.files import write_whole
+    from labelleak.records.record import read_records
 
     path = out / "summary.md"
     write_whole(path, make_finding_tables(read_records(out / "records.jsonl")))

@@ -12,7 +12,7 @@ from labelleak.commands.terminal import command_line, interruptible, progress_ba
 if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor
     from labelleak.experiments.grids import Grid
-    from labelleak.record import Record
+    from labelleak.records.record import Record
 
 ExecutorOption = Annotated[str, typer.Option(help="serial, joblib (processes) or ray.")]
 WorkersOption = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from labelleak.report.follow import Follower
+    from labelleak.records.follow import Follower
 
 # No more than this share of the time goes into drawing, however many records there are.
 _REST_FACTOR = 4
@@ -27,7 +27,7 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from labelleak.report.follow import Follower
+    from labelleak.records.follow import Follower
     from labelleak.report.watching import view
 
     follower, console = Follower(records), Console()
@@ -54,8 +54,8 @@ def watch(
 
 def _write(follower: Follower, page: Path | None) -> None:
     """Draw the page anew; it appears whole or not at all."""
+    from labelleak.records.files import write_whole
     from labelleak.report import render
-    from labelleak.whole_files import write_whole
 
     if page is not None and follower.records:
         write_whole(page, render(follower.records, source=follower.path.name))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from labelleak.battery import RULES
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
 from labelleak.report.wording import name_attack, name_attacker
 from labelleak.simulation.datasets import load_dataset

@@ -15,14 +15,14 @@ from torch import nn
 import labelleak
 from labelleak.adapters.notebooks import KeptNotes
 from labelleak.experiments.audited_model import audit_model
-from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.stages import reach_stages
-from labelleak.record import Record, read_records
+from labelleak.records.files import write_whole
+from labelleak.records.journal import Journal
+from labelleak.records.record import Record, read_records
 from labelleak.seeding import torch_threads
 from labelleak.simulation.datasets import Dataset
-from labelleak.whole_files import write_whole
 
 Progress = Callable[[int, int], None]
 

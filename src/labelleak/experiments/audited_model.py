@@ -18,7 +18,7 @@ from labelleak.battery import Battery, make_records
 from labelleak.experiments.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.experiments.updates import Clients
 from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.seeding import whole_number
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.known_defense import Gradients, KnownDefense

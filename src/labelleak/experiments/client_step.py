@@ -15,13 +15,13 @@ from labelleak.adapters.head import find_head
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, LocalTraining
 from labelleak.local_steps import make_optimiser
+from labelleak.records.files import write_whole
 from labelleak.seeding import stream, torch_seeded, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import Training, train_in_stages
-from labelleak.whole_files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from labelleak.defenses import Chain, parse_defense
 from labelleak.interfaces import Knowledge, LocalTraining
 from labelleak.observation import Observation
 from labelleak.priors import Prior, free_guess
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.score import Truth, advantage, score
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme

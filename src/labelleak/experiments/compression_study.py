@@ -14,10 +14,10 @@ from labelleak.experiments.audit import Bar, Progress
 from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, follow_clients
 from labelleak.experiments.compression_tables import draw_rounds, make_cost_table, make_round_tables
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
-from labelleak.experiments.journal import PART, Journal
-from labelleak.record import Record, read_records
+from labelleak.records.files import write_whole
+from labelleak.records.journal import PART, Journal
+from labelleak.records.record import Record, read_records
 from labelleak.simulation.datasets import Dataset, load_dataset
-from labelleak.whole_files import write_whole
 
 # A coarse run: rounds of the federations that tell cost.
 QUICK_ROUNDS = 20

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.experiments.compression_rounds import ANSWERS, EACH, UPDATES
-from labelleak.intervals import Interval, bootstrap_means
-from labelleak.record import Record
+from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.record import Record
+from labelleak.records.strongest import strongest_records
 from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
-from labelleak.report.selection import strongest_records
 
 # Test accuracy from which on a network is taken to have learnt.
 LEARNT = 0.9

@@ -11,8 +11,8 @@ import torch
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.battery import Battery, Outcome
 from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.intervals import Interval, bootstrap_mean
 from labelleak.observation import Observation
+from labelleak.records.intervals import Interval, bootstrap_mean
 from labelleak.score import Truth
 from labelleak.seeding import stream, torch_seeded
 from labelleak.simulation.gradients import HeadTable

@@ -8,7 +8,7 @@ from typing import Any
 from labelleak.defenses import parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, measure_cost
-from labelleak.experiments.journal import Journal
+from labelleak.records.journal import Journal
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.models import own_init

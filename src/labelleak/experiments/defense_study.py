@@ -10,8 +10,8 @@ from labelleak.experiments.audit import Bar, open_journal, run_plan
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.experiments.defense_table import make_defense_table
 from labelleak.experiments.plan import Plan
-from labelleak.record import read_records
-from labelleak.whole_files import write_whole
+from labelleak.records.files import write_whole
+from labelleak.records.record import read_records
 
 FEDERATIONS = 3
 

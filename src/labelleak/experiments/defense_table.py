@@ -10,9 +10,9 @@ from labelleak.defenses import parse_defense
 from labelleak.defenses.accounting import Guarantee, account
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit
-from labelleak.intervals import bootstrap_mean
-from labelleak.record import Record
-from labelleak.report.selection import strongest_records
+from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.record import Record
+from labelleak.records.strongest import strongest_records
 from labelleak.report.wording import name_attack
 
 # Families in the order of the page, each from weak to strong.

@@ -14,15 +14,15 @@ from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.audited_model import AuditedModel
 from labelleak.experiments.executors import Executor
-from labelleak.experiments.journal import PART, Journal
 from labelleak.experiments.options import AuditOptions
 from labelleak.experiments.plan import build
 from labelleak.experiments.runner import plan_once
 from labelleak.experiments.stages import reach_stages
 from labelleak.interfaces import threat_model
-from labelleak.intervals import Interval
-from labelleak.record import THREAT_MODELS, Record, read_records
-from labelleak.report.selection import worst_cases
+from labelleak.records.intervals import Interval
+from labelleak.records.journal import PART, Journal
+from labelleak.records.record import THREAT_MODELS, Record, read_records
+from labelleak.records.strongest import worst_cases
 from labelleak.report.wording import name_attacker
 
 PHASE = "phase"

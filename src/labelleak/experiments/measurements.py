@@ -15,12 +15,12 @@ from labelleak.defenses import Chain, parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, Cost, measure_cost
 from labelleak.experiments.executors import Executor
-from labelleak.experiments.journal import Journal
 from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
 from labelleak.experiments.plan import build, plan_audit
 from labelleak.experiments.runner import load_once
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.interfaces import LabelledData
+from labelleak.records.journal import Journal
 from labelleak.seeding import stream, whole_number
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.white_box import WhiteBox

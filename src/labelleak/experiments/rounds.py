@@ -16,13 +16,14 @@ from labelleak.battery import Battery
 from labelleak.counts import Ints
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.audited_model import provenance
-from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.rounds_table import make_rounds_table
 from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
 from labelleak.pooling import pool_rounds, scale_to
-from labelleak.record import Record, read_records
+from labelleak.records.files import write_whole
+from labelleak.records.journal import Journal
+from labelleak.records.record import Record, read_records
 from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
 from labelleak.score import Truth, advantage, score
@@ -32,7 +33,6 @@ from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages
 from labelleak.white_box import WhiteBox
-from labelleak.whole_files import write_whole
 
 ROUNDS = (1, 2, 5, 10, 25)
 # Steps on all clients' data at once before the federation begins: a fresh and a trained model.

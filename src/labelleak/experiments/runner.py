@@ -12,10 +12,10 @@ from labelleak.errors import BadInput
 from labelleak.experiments.audit import Progress, audit_stages
 from labelleak.experiments.executors import Executor
 from labelleak.experiments.grids import Grid
-from labelleak.experiments.journal import PART, Journal
 from labelleak.experiments.options import AuditOptions
 from labelleak.experiments.plan import Plan, plan_audit
-from labelleak.record import Record
+from labelleak.records.journal import PART, Journal
+from labelleak.records.record import Record
 from labelleak.simulation.datasets import Dataset, load_dataset
 
 

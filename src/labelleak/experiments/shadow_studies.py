@@ -22,10 +22,10 @@ from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.updates import Clients, Updates
 from labelleak.interfaces import Attack, Knowledge, LabelledData, prepare
 from labelleak.priors import free_guess
+from labelleak.records.files import write_whole
 from labelleak.score import advantage, score
 from labelleak.seeding import stream
 from labelleak.simulation.datasets import load_dataset
-from labelleak.whole_files import write_whole
 
 STAGES, SIZES, TRIALS = (0, 60, 600), (8, 128), 150
 BUDGETS = (250, 1000, 4000, 16000)

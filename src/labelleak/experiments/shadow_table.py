@@ -11,9 +11,9 @@ from labelleak.battery import STANDARD
 from labelleak.experiments.audit import Progress, open_journal, run_plan
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit
-from labelleak.record import Record, read_records
+from labelleak.records.files import write_whole
+from labelleak.records.record import Record, read_records
 from labelleak.report.wording import name_attack
-from labelleak.whole_files import write_whole
 
 # Untrained, early, late; and overfit, for data that are hardly learnt by then.
 STAGES, SIZES = (0, 60, 600, 3000), (1, 8, 32, 128)

@@ -17,10 +17,10 @@ from labelleak.experiments.measurements import FRESH, NONE, SEARCH, MeanCost, Me
 from labelleak.experiments.tune_answers import Answer, Confirmed, Missed, Point
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.experiments.tune_words import audit_command, caveats, say_answer, say_leak
-from labelleak.record import Record
+from labelleak.records.files import write_whole
+from labelleak.records.record import Record
 from labelleak.report import wording
 from labelleak.report.tradeoffs import Place, draw_tradeoffs
-from labelleak.whole_files import write_whole
 
 
 def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:

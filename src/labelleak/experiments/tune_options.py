@@ -9,7 +9,7 @@ from labelleak.experiments.costs import Cohort
 from labelleak.experiments.families import STANDARD_FAMILIES, Family, make_families
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import init_of
-from labelleak.record import THREAT_MODELS
+from labelleak.records.record import THREAT_MODELS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from labelleak.battery import Battery, make_records
 from labelleak.counts import Ints
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.audited_model import provenance
-from labelleak.experiments.journal import Journal
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, build, plan_audit, view_model
 from labelleak.experiments.stages import reach_stages
@@ -22,13 +21,14 @@ from labelleak.experiments.unknown_size_table import FREE, SOURCE, make_size_tab
 from labelleak.experiments.updates import Clients
 from labelleak.interfaces import Knowledge, LabelledData
 from labelleak.observation import Observation
-from labelleak.record import Record, read_records
+from labelleak.records.files import write_whole
+from labelleak.records.journal import Journal
+from labelleak.records.record import Record, read_records
 from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import accuracy
 from labelleak.white_box import WhiteBox
-from labelleak.whole_files import write_whole
 
 ACTIVATIONS = ("sigmoid", "relu")
 SIZES = (1, 8, 32, 128)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from labelleak.intervals import Interval, bootstrap_means
-from labelleak.record import Record
+from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.record import Record
 from labelleak.report.wording import name_attack
 
 FREE = "free"

@@ -15,7 +15,7 @@ from labelleak.batch_size import BatchSize
 from labelleak.battery import Outcome, make_records
 from labelleak.counts import Floats
 from labelleak.errors import BadInput
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.score import Truth
 
 CONFIDENCE = (

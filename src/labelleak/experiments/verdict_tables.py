@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from labelleak.intervals import Interval
-from labelleak.record import Record
+from labelleak.records.intervals import Interval
+from labelleak.records.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
 from labelleak.report.wording import name_attack, name_attacker
 

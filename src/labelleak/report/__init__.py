@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from labelleak.records.cells import Cell, Setting, tabulate
+from labelleak.records.strongest import strongest_records, worst_cases
 from labelleak.report.figures import draw_panel
 from labelleak.report.headlines import headline, headline_cells, verdict_cells
 from labelleak.report.page import render, write_report
-from labelleak.report.selection import strongest_records, worst_cases
-from labelleak.report.tables import Cell, Setting, tabulate
 from labelleak.report.terminal import summary_table
 
 __all__ = [

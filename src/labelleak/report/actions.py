@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from labelleak.record import Record
+from labelleak.records.record import Record
+from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
-from labelleak.report.federation import client_of, is_federated
 
 # The first that a client's audit recorded of an update names its fate: a defended update is
 # recorded twice, as it was ("defended") and as it left ("sent").

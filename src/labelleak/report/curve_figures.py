@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelleak.record import Record
+from labelleak.records.files import write_whole
+from labelleak.records.record import Record
 from labelleak.report.curves import (
     CurveOptions,
     Point,
@@ -23,7 +24,6 @@ from labelleak.report.curves import (
     tabulate_curves,
     trace,
 )
-from labelleak.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from labelleak.intervals import Interval, bootstrap_means
-from labelleak.record import Record
+from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.record import Record
 from labelleak.report import wording
 
 Value: TypeAlias = str | float

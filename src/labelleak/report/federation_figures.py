@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from labelleak.records.rounds import Course
 from labelleak.report import wording
-from labelleak.report.federation import Course
 from labelleak.report.figures import COLOURS, RC, frame
 from labelleak.report.svg import INK, embed
 

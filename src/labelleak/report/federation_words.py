@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labelleak.records.rounds import Course
 from labelleak.report import wording
-from labelleak.report.federation import Course
 
 
 def findings(courses: Sequence[Course]) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labelleak.record import THREAT_MODELS
+from labelleak.records.cells import Cell
+from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
 from labelleak.report.svg import INK, embed
-from labelleak.report.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelleak.whole_files import write_whole
+from labelleak.records.files import write_whole
 
 
 @dataclass(frozen=True)

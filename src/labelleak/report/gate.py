@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelleak.flags import FLAGS
-from labelleak.record import Record
+from labelleak.records.cells import Cell, tabulate
+from labelleak.records.flags import FLAGS
+from labelleak.records.record import Record
+from labelleak.records.repeats import count_once
+from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.policy import Cells, Policy
-from labelleak.report.repeats import count_once
-from labelleak.report.selection import worst_cases
-from labelleak.report.tables import Cell, tabulate
 
 _KEYS = {
     "batch_sizes": "batch_size",

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from labelleak.record import THREAT_MODELS
+from labelleak.records.cells import Cell
+from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
-from labelleak.report.tables import Cell
 
 HEADLINE_BATCH_SIZE = 32
 

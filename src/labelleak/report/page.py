@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labelleak.errors import BadInput
-from labelleak.intervals import Interval
-from labelleak.record import Record, read_records
+from labelleak.records.cells import Cell, Setting, tabulate
+from labelleak.records.files import write_whole
+from labelleak.records.intervals import Interval
+from labelleak.records.record import Record, read_records
+from labelleak.records.repeats import count_once
+from labelleak.records.rounds import follow_rounds
+from labelleak.records.strongest import worst_cases
 from labelleak.report import headlines, scope, wording
 from labelleak.report.actions import ACTIONS, follow_actions, say_fates
 from labelleak.report.defenses import compare_defenses
-from labelleak.report.federation import follow_rounds
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
 from labelleak.report.federation_words import findings, most_informed
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
-from labelleak.report.repeats import count_once
-from labelleak.report.selection import worst_cases
-from labelleak.report.tables import Cell, Setting, tabulate
-from labelleak.whole_files import write_whole
 
 _MOST_LINES = 8
 _MOST_CLIENTS = 5

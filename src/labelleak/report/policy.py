@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelleak.errors import BadInput, unknown_name
-from labelleak.flags import FLAGS
+from labelleak.records.flags import FLAGS
 
 Limit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Server = Literal["update", "model", "auxiliary"]

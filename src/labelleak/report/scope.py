@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from labelleak.flags import FLAGS
-from labelleak.intervals import LEVEL, RESAMPLES
-from labelleak.record import THREAT_MODELS, Record
+from labelleak.records.flags import FLAGS
+from labelleak.records.intervals import LEVEL, RESAMPLES
+from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.report import wording
 
 _SHOWN_VALUES = 6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from labelleak.record import THREAT_MODELS
+from labelleak.records.cells import Cell
+from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
 from labelleak.report.figures import Series
-from labelleak.report.tables import Cell
 
 if TYPE_CHECKING:
     from rich.table import Table

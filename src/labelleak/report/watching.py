@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labelleak.record import Record
+from labelleak.records.record import Record
+from labelleak.records.repeats import count_once
+from labelleak.records.rounds import Course, client_of, follow_rounds, is_federated
+from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import follow_actions, say_fates
-from labelleak.report.federation import Course, client_of, follow_rounds, is_federated
 from labelleak.report.headlines import headline_cells
-from labelleak.report.repeats import count_once
-from labelleak.report.selection import worst_cases
 
 if TYPE_CHECKING:
     from rich.console import Group

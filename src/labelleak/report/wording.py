@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labelleak.intervals import Interval
-from labelleak.report.tables import Cell, Setting
+from labelleak.records.cells import Cell, Setting
+from labelleak.records.intervals import Interval
 
 ATTACKS = {
     "random": "random guess",

@@ -16,7 +16,7 @@ from flwr.clientapp.mod import LocalDpMod
 
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 POLICIES = ["record", "warn", "defend", "block"]
 

@@ -14,7 +14,7 @@ pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
 from adapters.flower import federation  # isort: skip
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "flower-digits"
 LONGEST = 300  # seconds; half a minute on an idle machine

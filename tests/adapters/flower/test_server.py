@@ -18,7 +18,7 @@ from labelleak.adapters.flower.messages import num_examples
 from labelleak.attacks import FreeGuess, Shadow
 from labelleak.errors import BadInput
 from labelleak.interfaces import LabelledData, Need
-from labelleak.record import read_records
+from labelleak.records.record import read_records
 
 
 def rows(path):

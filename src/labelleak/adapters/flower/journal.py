@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.record import Record
+from labelleak.records.record import Record
 
 LOG = logging.getLogger("labelleak.flower")
 RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"

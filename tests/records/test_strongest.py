@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelleak.record import Record
+from labelleak.records.record import Record
 from labelleak.report import strongest_records, tabulate, worst_cases
 
 from .conftest import make_record

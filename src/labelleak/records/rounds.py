@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelleak.intervals import Interval, bootstrap_means
-from labelleak.record import THREAT_MODELS, Record
-from labelleak.report.selection import choose
+from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.strongest import choose
 
 Line = tuple[str, bool]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from labelleak.errors import BadInput
-from labelleak.record import Record
+from labelleak.records.record import Record
+from labelleak.records.repeats import count_once
 from labelleak.report import render
-from labelleak.report.repeats import count_once
 
 from .conftest import make_record
 from .federated import federated_records

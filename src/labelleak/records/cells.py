@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labelleak.intervals import Interval, bootstrap_means
-from labelleak.record import THREAT_MODELS, Record
+from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.record import THREAT_MODELS, Record
 
 _FIELDS = (
     "data",
@@ -138,7 +138,7 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     """Average records that differ in nothing but trial, seed and initialisation.
 
     The answer does not depend on the order of the records. Threat models are never averaged
-    together. Intervals are those of `labelleak.intervals.bootstrap_mean`, grouped by
+    together. Intervals are those of `labelleak.records.intervals.bootstrap_mean`, grouped by
     initialisation, and by client where records name one.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelleak.intervals import bootstrap_mean, bootstrap_means
+from labelleak.records.intervals import bootstrap_mean, bootstrap_means
 
 
 def slow_bootstrap(values, groups, rng, resamples):

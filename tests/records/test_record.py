@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from labelleak.errors import BadInput
-from labelleak.record import SCHEMA, Record, append_records, read_records
+from labelleak.records.record import SCHEMA, Record, append_records, read_records
 
 RECORD = Record(
     trial=3,

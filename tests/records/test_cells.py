@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from labelleak.intervals import bootstrap_mean
-from labelleak.record import Record
+from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.record import Record
 from labelleak.report import Cell, headline_cells, tabulate, verdict_cells, worst_cases
 from labelleak.report.headlines import headline, nearest_batch_size
 

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.record import Record
+from labelleak.records.record import Record
 
 _WHERE = (
     "trial",

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from labelleak.record import THREAT_MODELS, Record
-from labelleak.report.tables import Cell, block_of, condition_of, tabulate, varying_conditions
+from labelleak.records.cells import Cell, block_of, condition_of, tabulate, varying_conditions
+from labelleak.records.record import THREAT_MODELS, Record
 
 STRONGEST = "strongest"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from labelleak.errors import BadInput
-from labelleak.record import Record, append_records, read_records
-from labelleak.whole_files import write_whole
+from labelleak.records.files import write_whole
+from labelleak.records.record import Record, append_records, read_records
 
 RECORDS = "records.jsonl"
 MARK = "run.json"

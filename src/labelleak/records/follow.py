@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from labelleak.errors import BadInput
-from labelleak.record import Record
+from labelleak.records.record import Record
 
 _MARK = 512
 
