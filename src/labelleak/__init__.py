@@ -9,37 +9,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from labelleak import attacks, score, testing
+    from labelleak import attacks, testing
     from labelleak.adapters import flower
     from labelleak.adapters.capture import CapturedUpdate, capture
     from labelleak.adapters.files import read_tensors
-    from labelleak.adapters.head import find_head
+    from labelleak.core import score
+    from labelleak.core.head import find_head
+    from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
+    from labelleak.core.observation import Observation
+    from labelleak.core.score import Truth
+    from labelleak.core.white_box import WhiteBox
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.experiments.audit import Audit, audit
     from labelleak.experiments.update_attack import UpdateReport, attack_update
-    from labelleak.interfaces import Estimate, Knowledge, LabelledData, prepare
-    from labelleak.observation import Observation
-    from labelleak.score import Truth
-    from labelleak.white_box import WhiteBox
 
 _HOMES = {
     "Audit": "experiments.audit",
     "BadInput": "errors",
     "CapturedUpdate": "adapters.capture",
-    "Estimate": "interfaces",
-    "Knowledge": "interfaces",
-    "LabelledData": "interfaces",
+    "Estimate": "core.interfaces",
+    "Knowledge": "core.interfaces",
+    "LabelledData": "core.interfaces",
     "LabelleakError": "errors",
     "NotApplicable": "errors",
-    "Observation": "observation",
-    "Truth": "score",
+    "Observation": "core.observation",
+    "Truth": "core.score",
     "UpdateReport": "experiments.update_attack",
-    "WhiteBox": "white_box",
+    "WhiteBox": "core.white_box",
     "attack_update": "experiments.update_attack",
     "audit": "experiments.audit",
     "capture": "adapters.capture",
-    "find_head": "adapters.head",
-    "prepare": "interfaces",
+    "find_head": "core.head",
+    "prepare": "core.interfaces",
     "read_tensors": "adapters.files",
 }
 

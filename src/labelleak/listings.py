@@ -54,7 +54,7 @@ def _defenses() -> Iterator[tuple[str, str]]:
 
 def _attacks() -> Iterator[tuple[str, str]]:
     from labelleak.attacks import ATTACKS
-    from labelleak.interfaces import threat_model
+    from labelleak.core.interfaces import threat_model
 
     for name, attack in ATTACKS.items():
         first = (attack.__doc__ or "").strip().splitlines()[0]

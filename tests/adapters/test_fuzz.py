@@ -20,9 +20,9 @@ from safetensors.torch import save
 
 from adapters import hostile
 from labelleak.adapters.files import read_tensors
-from labelleak.adapters.heads_by_shape import locate_head
 from labelleak.adapters.update_files import KEY
 from labelleak.adapters.updates import gather_update, observe
+from labelleak.core.heads_by_shape import locate_head
 from labelleak.errors import BadInput
 
 FILES = 120 * int(os.environ.get("LABELLEAK_FUZZ", "1"))

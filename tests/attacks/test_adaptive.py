@@ -9,13 +9,13 @@ from contract.scenarios import FEATURES, blobs, network
 from labelleak.attacks import ATTACKS
 from labelleak.attacks.adaptive import ADAPTIVE
 from labelleak.attacks.llg import Dummies
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth, score
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
 from labelleak.errors import NotApplicable
-from labelleak.interfaces import Knowledge, prepare
-from labelleak.observation import Observation
-from labelleak.score import Truth, score
 from labelleak.simulation.defended import defended_gradients
-from labelleak.white_box import WhiteBox
 
 MODEL = WhiteBox(network(), "2")
 VICTIMS = blobs(5, seed=2)

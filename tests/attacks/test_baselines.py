@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from labelleak.attacks import FreeGuess, RandomGuess
-from labelleak.interfaces import Knowledge, prepare
-from labelleak.observation import Observation
-from labelleak.priors import RepeatedPrior, UniformPrior, free_guess
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.priors import RepeatedPrior, UniformPrior, free_guess
 
 
 def seen(size, trials=200, classes=10):

@@ -9,11 +9,11 @@ from torch import nn
 
 from contract.scenarios import blobs, network, one_step, train, zeros
 from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired, _hand_out
-from labelleak.counts import extract_counts, round_counts
+from labelleak.core.counts import extract_counts, round_counts
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth, score
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge, LabelledData, prepare
-from labelleak.observation import Observation
-from labelleak.score import Truth, score
 
 ATTACKS = (EBI(), LLBG(), LLGRepaired())
 

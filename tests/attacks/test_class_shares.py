@@ -13,9 +13,9 @@ from torch import nn
 
 from contract.scenarios import blobs, several_steps
 from labelleak.attacks import RLU, SoftLabelShares
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.observation import Observation
-from labelleak.white_box import WhiteBox
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 
 
 def answer(attack, scenario, observation=None, **changed):

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
 from labelleak.attacks.regression import GradientRegression
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.observation import Observation
-from labelleak.score import Truth, score
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth, score
+from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.client import run_client
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
-from labelleak.white_box import WhiteBox
 
 TRIALS = 8
 

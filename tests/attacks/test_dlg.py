@@ -10,10 +10,10 @@ from torch import nn
 
 from labelleak.attacks import dlg
 from labelleak.attacks.dlg import DIVERGED, DLG, NOT_SMOOTH, fit_dummies
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import NotApplicable
-from labelleak.interfaces import Knowledge, LabelledData, prepare
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import WhiteBox
 
 CLASSES, FEATURES, TRIALS = 4, 6, 5
 

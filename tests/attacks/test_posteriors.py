@@ -23,16 +23,16 @@ from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
 from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
 from labelleak.attacks.posteriors import FEATURES_CANCEL, ZLG, Interpolation
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.priors import UniformPrior, free_guess
+from labelleak.core.score import Truth, score
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.observation import Observation
-from labelleak.priors import UniformPrior, free_guess
-from labelleak.score import Truth, score
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
-from labelleak.white_box import WhiteBox
 
 ATTACKS = (ZLG(), ZLG(use_bias=False), Interpolation(), PPLR(), RLU(), ILRG())
 IN_BATCH_MEANS = (PPLR(), RLU())

@@ -11,10 +11,10 @@ from scipy.optimize import minimize
 
 from labelleak.attacks import regression
 from labelleak.attacks.regression import GradientRegression, mixture_shares
-from labelleak.interfaces import Knowledge, LabelledData, prepare
-from labelleak.observation import Observation
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.white_box import WhiteBox
 
 CLASSES, FEATURES = 6, 20
 

@@ -11,15 +11,15 @@ from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior
 from labelleak.attacks.single_labels import prove_label
-from labelleak.counts import best_counts
+from labelleak.core.counts import best_counts
+from labelleak.core.interfaces import LabelledData, LocalTraining, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.score import score
+from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.defenses import Chain, GaussianNoise
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, LocalTraining, prepare
-from labelleak.observation import Observation
 from labelleak.records.intervals import bootstrap_mean
-from labelleak.score import score
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import HeadPass, WhiteBox
 
 
 def rng(seed=0):

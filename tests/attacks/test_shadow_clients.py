@@ -12,6 +12,8 @@ from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.many_clients import train_together
 from labelleak.attacks.shadow_batches import draw_counts
 from labelleak.attacks.shadow_clients import ShadowClient
+from labelleak.core.interfaces import LabelledData, LocalTraining, prepare
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (
     DPSGD,
     Chain,
@@ -23,9 +25,7 @@ from labelleak.defenses import (
     TopK,
     Withholding,
 )
-from labelleak.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.simulation.client import train_locally
-from labelleak.white_box import WhiteBox
 
 SCENARIO = scenarios.one_step("relu", scenarios.network())
 

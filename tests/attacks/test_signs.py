@@ -7,9 +7,9 @@ from torch import nn
 
 from contract.scenarios import blobs, network, one_step, train, zeros
 from labelleak.attacks.signs import IDLG, RowMinimum
-from labelleak.interfaces import Knowledge, prepare
-from labelleak.observation import Observation
-from labelleak.score import score
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.score import score
 
 ACTIVATIONS = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.LeakyReLU, nn.GELU)
 

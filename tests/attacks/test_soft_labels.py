@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from labelleak.attacks.soft_labels import MORE_SAMPLES, SoftLabel, recover_soft_label
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import Knowledge, prepare
-from labelleak.observation import Observation
-from labelleak.white_box import WhiteBox
 
 CLASSES, FEATURES = 10, 16
 seeds = st.integers(0, 2**32 - 1)

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
-from labelleak.observation import Observation
-from labelleak.score import Truth
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.white_box import WhiteBox
 
 FEATURES = 12
 # What an adaptive attacker knows: no defense, which is true of most scenarios.

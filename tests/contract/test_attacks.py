@@ -15,11 +15,11 @@ import torch
 import labelleak.attacks
 from contract import scenarios
 from labelleak.attacks import ADAPTIVE, ATTACKS
+from labelleak.core.interfaces import Knowledge, Need, prepare, threat_model
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge, Need, prepare, threat_model
-from labelleak.observation import Observation
 from labelleak.records.record import THREAT_MODELS
-from labelleak.white_box import WhiteBox
 
 SCENARIOS = {scenario.name: scenario for scenario in scenarios.all_scenarios()}
 # These draw dummy classes or labels from their own randomness, which no permutation commutes with.
@@ -209,9 +209,9 @@ def test_every_attack_says_what_it_is(attack):
 
 
 FORBIDDEN = {
-    "labelleak.score",
+    "labelleak.core.score",
     "labelleak.records.record",
-    "labelleak.battery",
+    "labelleak.core.battery",
     "os",
     "time",
     "pathlib",

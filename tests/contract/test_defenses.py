@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (
     DEFENSES,
     QSGD,
@@ -30,9 +33,6 @@ from labelleak.defenses import (
     wire_bytes,
 )
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 # One text form of each, at a strength that bites.
 FORMS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labelleak.attacks import ATTACKS
-from labelleak.interfaces import threat_model
+from labelleak.core.interfaces import threat_model
 from labelleak.records.flags import FLAGS
 from labelleak.report.wording import ATTACKS as WORDS
 from labelleak.report.wording import name_attack

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labelleak.battery import Battery
+from labelleak.core.battery import Battery
+from labelleak.core.interfaces import Estimate, Knowledge, Need
+from labelleak.core.score import Truth
 from labelleak.experiments import controls
-from labelleak.interfaces import Estimate, Knowledge, Need
 from labelleak.records.intervals import Interval
-from labelleak.score import Truth
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

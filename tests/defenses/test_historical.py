@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.core.update import Update
 from labelleak.defenses import HistoricalCompression, HistoricalDP
-from labelleak.updates import Update
 
 
 def make_update(trials=2000, tensors=8, classes=10):

@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract.scenarios import blobs, network
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DPSGD, Mixup, RandomisedResponse, Soteria, parse_defense, soteria
 from labelleak.defenses.dp_sgd import sample_norms
 from labelleak.defenses.soteria import representation_scores
 from labelleak.errors import BadInput
 from labelleak.simulation.defended import defended_gradients
-from labelleak.white_box import WhiteBox
 
 MODEL = WhiteBox(network(), "2")
 DATA = blobs(5, seed=2)
@@ -153,7 +153,7 @@ import resource, torch
 from labelleak.defenses import soteria
 from labelleak.defenses.soteria import representation_scores
 from labelleak.simulation.models import build_model
-from labelleak.white_box import WhiteBox
+from labelleak.core.white_box import WhiteBox
 torch.set_num_threads(1)
 model = build_model("cnn", input_shape=(1, 28, 28), num_classes=10, init="uniform", seed=0)
 white = WhiteBox(model, next(n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)))

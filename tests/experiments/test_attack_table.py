@@ -1,7 +1,7 @@
 """The attacks' table names every attack that was run, with the free guess beside them."""
 
 import labelleak
-from labelleak.battery import RULES
+from labelleak.core.battery import RULES
 from labelleak.experiments.attack_table import ATTACKS, SIZES, make_table, plan_table
 from labelleak.report.wording import name_attack
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import labelleak
-from labelleak.battery import STANDARD
+from labelleak.core.battery import STANDARD
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import open_journal, run_plan
 from labelleak.experiments.options import check_options

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelleak.core.priors import UnbalancedPrior
 from labelleak.experiments.compression_rounds import (
     ANSWERS,
     EACH,
@@ -19,7 +20,6 @@ from labelleak.experiments.compression_tables import (
     make_finding_tables,
     make_round_tables,
 )
-from labelleak.priors import UnbalancedPrior
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.datasets import load_dataset
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelleak.core.priors import DirichletPrior, free_guess
 from labelleak.experiments.home import home_cases
 from labelleak.experiments.verdict_tables import make_verdict_table
 from labelleak.experiments.verdicts import measure_verdicts
-from labelleak.priors import DirichletPrior, free_guess
 
 CASES = home_cases(10)
 FEW = tuple(

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from labelleak.attacks import make_attack
-from labelleak.battery import Battery
+from labelleak.core.battery import Battery
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.priors import UnbalancedPrior, UniformPrior
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense, soteria
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
-from labelleak.priors import UnbalancedPrior, UniformPrior
 from labelleak.simulation import known_defense
 from labelleak.simulation.defended import defended_gradients
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.known_defense import Gradients, KnownDefense
-from labelleak.white_box import WhiteBox
 
 torch.manual_seed(0)
 NET = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.adapters.heads_by_shape import locate_head, name_tensors
 from labelleak.cli import main
 from labelleak.commands.attack import _show
+from labelleak.core.heads_by_shape import locate_head, name_tensors
+from labelleak.core.interfaces import LabelledData
 from labelleak.errors import BadInput
 from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_attack import HowMade, attack_update
-from labelleak.interfaces import LabelledData
 from labelleak.records.record import read_records
 
 LABELS = [0, 0, 0, 2, 2, 3, 3]

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 
 
 @dataclass(frozen=True)

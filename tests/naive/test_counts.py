@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labelleak import counts
+from labelleak.core import counts
 from labelleak.errors import BadInput
 from naive import twins
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from labelleak.attacks import LLG
-from labelleak.counts import extract_counts
-from labelleak.interfaces import Knowledge
-from labelleak.observation import Observation
+from labelleak.core.counts import extract_counts
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.observation import Observation
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.attacks.llg import Dummies, calibrate
-from labelleak.counts import extract_counts, round_counts
-from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.observation import Observation
+from labelleak.core.counts import extract_counts, round_counts
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.models import build_model
-from labelleak.white_box import HeadPass, WhiteBox
 
 TWO_CLASSES = np.array([-4.0, -4.0, 2.0, 2.0, 2.0, 2.0])
 

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from labelleak.attacks import LLBG, LLG
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.priors import DirichletPrior
+from labelleak.core.score import Truth, score
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.priors import DirichletPrior
-from labelleak.score import Truth, score
 from labelleak.simulation.aggregates import observe_aggregate, pooled_truth, score_clients
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.partitions import parse_partition, partition_samples
-from labelleak.white_box import WhiteBox
 
 CLASSES = 4
 
@@ -45,7 +45,7 @@ def play(model, data, name="iid", clients=6, **options):
 
 def big_batch(data, clients, parts):
     """Find the samples of all clients' batches, drawn again from the documented streams."""
-    from labelleak.seeding import stream
+    from labelleak.core.seeding import stream
     from labelleak.simulation.client import draw_steps
 
     picked = []

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.training import make_optimiser
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.local_steps import make_optimiser
-from labelleak.observation import Observation
 from labelleak.simulation.client import draw_steps, run_client, train_locally
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import WhiteBox
 
 
 @pytest.fixture

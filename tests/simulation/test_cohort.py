@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.score import Truth
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.score import Truth
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.cohort import Federation, run_rounds, sample_clients
 from labelleak.simulation.partitions import parse_partition, partition_samples
@@ -58,7 +58,7 @@ def exact(data):
 
 def drawn(made, parts):
     """Draw the indices of a round again, as the documented streams give them."""
-    from labelleak.seeding import stream
+    from labelleak.core.seeding import stream
     from labelleak.simulation.client import draw_steps
 
     picks = [

@@ -9,15 +9,15 @@ from torch import nn
 
 from contract.scenarios import blobs, network
 from labelleak.attacks import LLG
+from labelleak.core.interfaces import Knowledge, LocalTraining, prepare
+from labelleak.core.update import Sees
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DEFENSES, Chain, parse_defense
 from labelleak.errors import BadInput
-from labelleak.interfaces import Knowledge, LocalTraining, prepare
 from labelleak.simulation import defended
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended import defend_update, defended_gradients
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.updates import Sees
-from labelleak.white_box import WhiteBox
 
 MODEL = WhiteBox(network(), "2")
 DATA = blobs(5, seed=2)

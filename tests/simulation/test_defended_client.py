@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract.scenarios import blobs, network
+from labelleak.core.interfaces import LocalTraining
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DPSGD, Chain, parse_defense
 from labelleak.errors import BadInput
-from labelleak.interfaces import LocalTraining
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended_client import train_defended
-from labelleak.white_box import WhiteBox
 
 DATA = blobs(5, seed=2)
 BATCHES = np.random.default_rng(0).integers(len(DATA), size=(4, 8))

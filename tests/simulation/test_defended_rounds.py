@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from contract.scenarios import blobs, network
+from labelleak.core.interfaces import LocalTraining
+from labelleak.core.update import Memory
 from labelleak.defenses import Chain, parse_defense
-from labelleak.interfaces import LocalTraining
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
-from labelleak.updates import Memory
 
 DATA = blobs(5, seed=3)
 PARTS = np.array_split(np.random.default_rng(0).permutation(len(DATA)), 3)
@@ -79,7 +79,7 @@ def test_error_feedback_is_kept_per_client_and_loses_nothing():
 
 
 def _picks(client, number):
-    from labelleak.seeding import stream
+    from labelleak.core.seeding import stream
     from labelleak.simulation.client import draw_steps
 
     rng = stream(1, "steps", number, client)

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.attacks import LLG
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.seeding import stream
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.seeding import stream
 from labelleak.simulation.batches import draw_batches, parse_scheme, pick_samples
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import Training, accuracy, train_in_stages
-from labelleak.white_box import WhiteBox
 
 POOL = np.repeat(np.arange(5), [40, 30, 20, 10, 3])
 

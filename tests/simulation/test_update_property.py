@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.attacks.dlg import DLG
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.observation import step_weights
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.observation import step_weights
+from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.client import Update, run_client
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import WhiteBox
 
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 

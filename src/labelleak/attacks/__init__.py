@@ -22,8 +22,8 @@ from labelleak.attacks.rlg import RLG
 from labelleak.attacks.shadow import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
+from labelleak.core.interfaces import Attack
 from labelleak.errors import unknown_name
-from labelleak.interfaces import Attack
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack

@@ -12,10 +12,18 @@ import torch
 from torch.nn import functional as F
 
 from labelleak.attacks.llg import Dummies
-from labelleak.counts import Floats, round_counts
-from labelleak.interfaces import Attack, Estimate, Knowledge, LabelledData, Need, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.updates import Sees
+from labelleak.core.counts import Floats, round_counts
+from labelleak.core.interfaces import (
+    Attack,
+    Estimate,
+    Knowledge,
+    LabelledData,
+    Need,
+    Prepared,
+    samples,
+)
+from labelleak.core.observation import Observation
+from labelleak.core.update import Sees
 
 # Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
 # ten classes twice as many change no ASR by more than 0.003).

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.priors import free_guess
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.priors import free_guess
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.counts import Floats, Ints, extract_counts, smallest
+from labelleak.core.counts import Floats, Ints, extract_counts, smallest
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
 
 # A class of which a model is surer than this would take every label.
 _MOST_CONFIDENT = 0.999

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.counts import Floats, Ints, round_counts, round_within
-from labelleak.interfaces import samples
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats, Ints, round_counts, round_within
+from labelleak.core.interfaces import samples
+from labelleak.core.observation import Observation
 
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 # A gradient of softmax cross-entropy sums to 0 but for rounding; where it is off by more than

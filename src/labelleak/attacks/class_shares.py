@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
-from labelleak.counts import Floats
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 
 # Logits beyond these would overflow in a sum; their softmax is one class either way.
 _LARGEST = 1e100

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
-from labelleak.counts import Floats, round_counts
-from labelleak.interfaces import (
+from labelleak.core.counts import Floats, round_counts
+from labelleak.core.interfaces import (
     Estimate,
     Knowledge,
     LabelledData,
@@ -22,16 +22,16 @@ from labelleak.interfaces import (
     Prepared,
     samples,
 )
-from labelleak.local_steps import (
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.training import (
     bend_gradients,
     class_weights_of,
     make_loss,
     make_optimiser,
     observe_training,
 )
-from labelleak.observation import Observation
-from labelleak.seeding import torch_seeded
-from labelleak.white_box import WhiteBox
+from labelleak.core.white_box import WhiteBox
 
 DIVERGED = "simulation_diverged"
 

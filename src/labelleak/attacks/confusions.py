@@ -17,10 +17,10 @@ from scipy.special import softmax
 from torch import Tensor
 
 from labelleak.attacks.bounds import round_bounded
-from labelleak.counts import Floats
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
 
 # Directions in which classes are confused less than this (relatively) are noise, not signal.
 _RANK = 1e-7

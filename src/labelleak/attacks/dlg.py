@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labelleak.counts import Floats, round_counts
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.white_box import WhiteBox
+from labelleak.core.counts import Floats, round_counts
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 
 DIVERGED = "optimisation_diverged"
 NOT_SMOOTH = "activations_not_smooth"

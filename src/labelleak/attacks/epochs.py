@@ -11,10 +11,10 @@ from scipy.special import softmax
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import AuxiliaryTable, Confusions
-from labelleak.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
+from labelleak.core.observation import Observation, step_weights
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
-from labelleak.observation import Observation, step_weights
 
 # Of more local steps than these, several are taken as one.
 _MOST_STEPS = 32

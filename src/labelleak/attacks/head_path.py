@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.counts import Floats
-from labelleak.interfaces import LocalTraining
-from labelleak.observation import Observation, step_weights
-from labelleak.white_box import HeadPass
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import LocalTraining
+from labelleak.core.observation import Observation, step_weights
+from labelleak.core.white_box import HeadPass
 
 # Points of a client's path at which posteriors are taken, at most.
 _POINTS = 33

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.counts import Floats, extract_counts
+from labelleak.core.counts import Floats, extract_counts
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.white_box import HeadPass, WhiteBox
 
 NO_IMPACT = "impact_not_negative"
 

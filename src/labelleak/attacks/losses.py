@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labelleak.counts import Floats
+from labelleak.core.counts import Floats
 from labelleak.errors import BadInput
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from labelleak.counts import Ints
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.white_box import WhiteBox
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.white_box import WhiteBox
 
 # Numbers that the gradients of all samples may take together, and those of clients at once.
 _MOST_HELD, _AT_ONCE = 2**27, 2**22

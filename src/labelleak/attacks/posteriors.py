@@ -16,11 +16,11 @@ from torch import Tensor
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
-from labelleak.counts import Floats
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.white_box import HeadPass
 
 FEATURES_CANCEL = "feature_sum_near_zero"
 

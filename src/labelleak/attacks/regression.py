@@ -12,9 +12,9 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from labelleak.attacks.bounds import round_bounded
-from labelleak.counts import Floats
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 
 # Bytes of class means in one block; two blocks are held at once.
 _BLOCK_BYTES = 128 * 2**20

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy.optimize import linprog
 
-from labelleak.counts import Floats, Ints, fill, smallest
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats, Ints, fill, smallest
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 
 RANK_EXCEEDED = "rank_exceeded"
 CUT_SHORT = "linear_programs_cut_short"

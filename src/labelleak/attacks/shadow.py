@@ -16,13 +16,13 @@ from labelleak.attacks.shadow_clients import ShadowClient
 from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow_posterior import CountPosterior, expected_success
 from labelleak.attacks.single_labels import prove_label
-from labelleak.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.fingerprints import fingerprint_tensors
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Notebook, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import stream
+from labelleak.core.white_box import HeadPass
 from labelleak.errors import BadInput
-from labelleak.fingerprints import fingerprint_tensors
-from labelleak.interfaces import Estimate, Knowledge, Need, Notebook, Prepared, samples
-from labelleak.observation import Observation
-from labelleak.seeding import stream
-from labelleak.white_box import HeadPass
 
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.counts import Floats, Ints
-from labelleak.head_table import HeadTable
-from labelleak.observation import Observation
-from labelleak.white_box import HeadPass, WhiteBox
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.head_table import HeadTable
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass, WhiteBox
 
 # Shares of the mixture: uniform labels, half one class and a quarter another; Dirichlet the rest.
 UNIFORM, HALF_QUARTER = 0.5, 0.15

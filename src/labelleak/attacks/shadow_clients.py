@@ -13,20 +13,20 @@ from torch import Tensor
 
 from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
 from labelleak.attacks.shadow_batches import Bank
-from labelleak.counts import Ints
-from labelleak.fingerprints import fingerprint_tensors
-from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.local_steps import (
+from labelleak.core.counts import Ints
+from labelleak.core.fingerprints import fingerprint_tensors
+from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.training import (
     as_update,
     bend_gradients,
     make_loss,
     make_optimiser,
     take_defended_steps,
 )
-from labelleak.observation import Observation
-from labelleak.seeding import torch_seeded
-from labelleak.updates import Sees, Update
-from labelleak.white_box import WhiteBox
+from labelleak.core.update import Sees, Update
+from labelleak.core.white_box import WhiteBox
 
 # Shadows made one by one are fewer by this; and local steps that are taken side by side.
 _SLOWER, _STEPS = 8, 20_000

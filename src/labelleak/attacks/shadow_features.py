@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from labelleak.observation import Observation
-from labelleak.white_box import HeadPass
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass
 
 GROUPS = ("bias", "rows", "signs", "classes", "solutions", "ranks", "constants")
 

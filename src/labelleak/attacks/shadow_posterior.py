@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.attacks.bounds import hold_tails
-from labelleak.counts import Floats, Ints, best_counts, smallest
+from labelleak.core.counts import Floats, Ints, best_counts, smallest
+from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
-from labelleak.seeding import torch_seeded
 
 PARTS = 3
 # Rows (classes of batches) in one step of training, within these numbers of batches.

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.counts import Floats, Ints, extract_counts
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats, Ints, extract_counts
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 
 # Two coefficients closer than this cannot tell which of two opposite rows is the label's.
 _TIE = 1e-5

@@ -6,8 +6,8 @@ import numpy as np
 
 from labelleak.attacks.bounds import count_bounds, is_exact
 from labelleak.attacks.soft_labels import recover_soft_label
-from labelleak.counts import Floats, Ints
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.observation import Observation
 
 # Entries beside a label are alike if the label is hard or smoothed, but for rounding.
 _ALIKE = 1e-3

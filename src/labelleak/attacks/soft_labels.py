@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
-from labelleak.counts import Floats, round_counts
+from labelleak.core.counts import Floats, round_counts
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.observation import Observation
 
 MORE_SAMPLES = "more_than_one_sample"
 # Lengths of h that are tried: this many on each side of 0, up to this many times the shortest

@@ -37,8 +37,8 @@ def capture(
     """
     import torch
 
+    from labelleak.core.interfaces import LocalTraining
     from labelleak.experiments.client_step import ClientStep, write_client_step
-    from labelleak.interfaces import LocalTraining
 
     torch.set_num_threads(1)
     training = LocalTraining(

@@ -10,13 +10,13 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
+from labelleak.core.interfaces import Defense
 from labelleak.defenses.clipping import Clipping
 from labelleak.defenses.composition import Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD
 from labelleak.defenses.noise import GaussianNoise
 from labelleak.defenses.training import RandomisedResponse
 from labelleak.errors import BadInput
-from labelleak.interfaces import Defense
 
 # Noise below this share of the sensitivity leaves epsilon above 5e9.
 _NO_NOISE = 1e-5

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import at_least_zero
-from labelleak.updates import Memory, Sees, Update
 
 
 @dataclass(frozen=True)

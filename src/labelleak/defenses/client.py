@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelleak.interfaces import LabelledData
-from labelleak.updates import Update
-from labelleak.white_box import WhiteBox
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
 
 Gradients = dict[str, Tensor]
 

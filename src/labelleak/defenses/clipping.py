@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import above_zero
-from labelleak.updates import Memory, Sees, Update
 
 
 def scale_to(tensors: dict[str, Tensor], norm: float) -> dict[str, Tensor]:

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients
 from labelleak.defenses.text import write
 from labelleak.errors import BadInput
-from labelleak.interfaces import Defense, LabelledData
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 
 class Part:

@@ -14,15 +14,15 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, trainable
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero
 from labelleak.defenses.training import TrainingDefense
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.seeding import torch_seeded
-from labelleak.updates import Update
-from labelleak.white_box import WhiteBox
 
 # Bytes of per-sample gradients that are held at a time.
 _CHUNK_BYTES = 128 * 2**20

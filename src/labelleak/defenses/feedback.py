@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Memory, Update
 from labelleak.defenses.composition import Part
-from labelleak.updates import Memory, Update
 
 
 @dataclass(frozen=True)

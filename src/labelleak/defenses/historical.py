@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero, share
-from labelleak.updates import Memory, Sees, Update
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import at_least_zero
-from labelleak.updates import Memory, Sees, Update
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

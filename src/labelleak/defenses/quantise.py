@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Sees
 from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput
-from labelleak.updates import Sees
 
 # Levels on either side of zero whose names are shorter than a float32.
 _MOST_LEVELS = 2**30 - 1

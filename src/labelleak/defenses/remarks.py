@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from labelleak.core.interfaces import Defense
 from labelleak.defenses.composition import Part, as_part
-from labelleak.interfaces import Defense
 
 _SPARSE = {"topk", "randomk", "prune", "threshold", "dgc"}
 _COARSE = {"sign", "qsgd", "bits", "float16"}

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, plain_gradient
 from labelleak.defenses.text import share
 from labelleak.defenses.training import TrainingDefense
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.updates import Update
-from labelleak.white_box import WhiteBox
 
 # Samples that are differentiated together: more are no faster.
 _SLICE = 128

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.feedback import Compression
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
-from labelleak.updates import Memory, Sees, Update
 
 
 def largest(values: Tensor, keep: float) -> Tensor:

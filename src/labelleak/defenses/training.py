@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 
 class TrainingDefense(TrainingChange, Part):

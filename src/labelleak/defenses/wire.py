@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from labelleak.core.interfaces import Defense
+from labelleak.core.update import Update
 from labelleak.defenses.composition import as_part
-from labelleak.interfaces import Defense
-from labelleak.updates import Update
 
 INDEX_BITS = 32
 SCALE_BYTES = 4

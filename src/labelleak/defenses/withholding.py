@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.update import Memory, Sees, Update
 from labelleak.defenses.composition import Part
 from labelleak.errors import unknown_name
-from labelleak.updates import Memory, Sees, Update
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labelleak.battery import RULES
+from labelleak.core.battery import RULES
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.records.record import Record

@@ -14,6 +14,7 @@ from torch import nn
 
 import labelleak
 from labelleak.adapters.notebooks import KeptNotes
+from labelleak.core.seeding import torch_threads
 from labelleak.experiments.audited_model import audit_model
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
@@ -21,7 +22,6 @@ from labelleak.experiments.stages import reach_stages
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
-from labelleak.seeding import torch_threads
 from labelleak.simulation.datasets import Dataset
 
 Progress = Callable[[int, int], None]

@@ -14,17 +14,17 @@ from torch import nn
 
 import labelleak
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow
-from labelleak.battery import Battery, make_records
+from labelleak.core.battery import Battery, make_records
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.seeding import whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.experiments.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.experiments.updates import Clients
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.records.record import Record
-from labelleak.seeding import whole_number
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
-from labelleak.white_box import WhiteBox
 
 
 def audit_model(

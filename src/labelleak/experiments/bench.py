@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.attacks import LLG
-from labelleak.counts import extract_counts
+from labelleak.core.counts import extract_counts
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import stream, torch_threads
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import MissingExtra
 from labelleak.experiments.audit import audit
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
-from labelleak.observation import Observation
-from labelleak.seeding import stream, torch_threads
 from labelleak.simulation.client import draw_steps
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model
-from labelleak.white_box import WhiteBox
 
 SWEEP = ("llg", "llg_star", "llg_plus", "random", "free")
 SWEEP_SECONDS = 5.0

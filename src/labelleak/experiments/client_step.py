@@ -11,12 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from labelleak.adapters.capture import capture
-from labelleak.adapters.head import find_head
+from labelleak.core.head import find_head
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.seeding import stream, torch_seeded, whole_number
+from labelleak.core.training import make_optimiser
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.local_steps import make_optimiser
 from labelleak.records.files import write_whole
-from labelleak.seeding import stream, torch_seeded, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.models import build_model, own_init

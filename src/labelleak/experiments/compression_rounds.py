@@ -13,17 +13,19 @@ import torch
 from scipy import stats
 
 import labelleak
-from labelleak.adapters.head import find_head
 from labelleak.attacks import make_attack
-from labelleak.battery import Battery, Outcome, make_records
-from labelleak.counts import Floats, Ints
+from labelleak.core.battery import Battery, Outcome, make_records
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.head import find_head
+from labelleak.core.interfaces import Knowledge, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, free_guess
+from labelleak.core.score import Truth, advantage, score
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.update import Memory, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
-from labelleak.interfaces import Knowledge, LocalTraining
-from labelleak.observation import Observation
-from labelleak.priors import Prior, free_guess
 from labelleak.records.record import Record
-from labelleak.score import Truth, advantage, score
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.defended import observe
@@ -32,8 +34,6 @@ from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.roles import Roles, divide
 from labelleak.simulation.training import Training, train_in_stages
-from labelleak.updates import Memory, Update
-from labelleak.white_box import WhiteBox
 
 DEFENSES = (
     "none",
@@ -87,7 +87,7 @@ class PartPrior:
         whole: how the counts of all rounds are distributed.
         rounds: R.
 
-    >>> from labelleak.priors import UniformPrior
+    >>> from labelleak.core.priors import UniformPrior
     >>> shuffled = PartPrior(UniformPrior(), 4).tails(2, 10)
     >>> np.allclose(shuffled, UniformPrior().tails(2, 10))
     True

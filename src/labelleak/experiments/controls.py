@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
-from labelleak.battery import Battery, Outcome
-from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.observation import Observation
+from labelleak.core.battery import Battery, Outcome
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth
+from labelleak.core.seeding import stream, torch_seeded
+from labelleak.core.white_box import WhiteBox
 from labelleak.records.intervals import Interval, bootstrap_mean
-from labelleak.score import Truth
-from labelleak.seeding import stream, torch_seeded
 from labelleak.simulation.gradients import HeadTable
-from labelleak.white_box import WhiteBox
 
 CLASSES, WIDTH, TRIALS = 10, 32, 400
 # Rounding of the interval's ends; anything within is no gain.

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from labelleak.adapters.head import find_head
+from labelleak.core.head import find_head
+from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.update import Update
 from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
-from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
 from labelleak.simulation.models import build_model
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import accuracy
-from labelleak.updates import Update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from labelleak.battery import STANDARD
+from labelleak.core.battery import STANDARD
 from labelleak.defenses import parse_defense
 from labelleak.defenses.accounting import Guarantee, account
 from labelleak.experiments.options import check_options

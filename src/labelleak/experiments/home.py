@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from labelleak.core.interfaces import LocalTraining
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.runner import load_once
 from labelleak.experiments.verdict_cases import RELU, SEVERAL_STEPS, Case, Net
 from labelleak.experiments.verdicts import run_verdicts
-from labelleak.interfaces import LocalTraining
 
 # Client simulation trains on each class alone, which is too much for a hundred of them.
 _MANY_CLASSES = 50

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 import labelleak
-from labelleak.adapters.head import find_head
+from labelleak.core.head import find_head
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, Cost, measure_cost
@@ -19,11 +22,8 @@ from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
 from labelleak.experiments.plan import build, plan_audit
 from labelleak.experiments.runner import load_once
 from labelleak.experiments.tune_options import TuneOptions
-from labelleak.interfaces import LabelledData
 from labelleak.records.journal import Journal
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.datasets import Dataset, load_dataset
-from labelleak.white_box import WhiteBox
 
 NONE = "none"
 SEARCH, FRESH = "search", "fresh"

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from labelleak.adapters.head import find_head
 from labelleak.attacks import (
     ADAPTIVE,
     AdaptiveShadow,
@@ -22,18 +21,19 @@ from labelleak.attacks import (
     dummies_for,
     make_attack,
 )
-from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD
+from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD
+from labelleak.core.head import find_head
+from labelleak.core.interfaces import Attack, LabelledData, Notebook
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
-from labelleak.interfaces import Attack, LabelledData, Notebook
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 from labelleak.simulation.models import build_model, fingerprint, own_init
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide
-from labelleak.white_box import WhiteBox
 
 NO_DEFENSE = Chain()
 

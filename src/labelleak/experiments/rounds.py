@@ -12,27 +12,27 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labelleak.battery import Battery
-from labelleak.counts import Ints
+from labelleak.core.battery import Battery
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
+from labelleak.core.pooling import pool_rounds, scale_to
+from labelleak.core.score import Truth, advantage, score
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.audited_model import provenance
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.rounds_table import make_rounds_table
-from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
-from labelleak.pooling import pool_rounds, scale_to
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
 from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
-from labelleak.score import Truth, advantage, score
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.cohort import Federation, Round, run_rounds
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages
-from labelleak.white_box import WhiteBox
 
 ROUNDS = (1, 2, 5, 10, 25)
 # Steps on all clients' data at once before the federation begins: a fresh and a trained model.

@@ -13,18 +13,18 @@ from torch import nn
 from labelleak.attacks import AdaptiveShadow, LLGPlus, Shadow
 from labelleak.attacks.shadow import ShadowPosterior, expected_success
 from labelleak.attacks.shadow_features import GROUPS
-from labelleak.counts import Floats
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData, prepare
+from labelleak.core.priors import free_guess
+from labelleak.core.score import advantage, score
+from labelleak.core.seeding import stream
 from labelleak.defenses import Chain, GaussianNoise, Pruning, TopK
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.plan import CellOptions, Plan, build, view_model
 from labelleak.experiments.shadow_table import plan_shadow
 from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.updates import Clients, Updates
-from labelleak.interfaces import Attack, Knowledge, LabelledData, prepare
-from labelleak.priors import free_guess
 from labelleak.records.files import write_whole
-from labelleak.score import advantage, score
-from labelleak.seeding import stream
 from labelleak.simulation.datasets import load_dataset
 
 STAGES, SIZES, TRIALS = (0, 60, 600), (8, 128), 150

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from labelleak.battery import STANDARD
+from labelleak.core.battery import STANDARD
 from labelleak.experiments.audit import Progress, open_journal, run_plan
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import Plan, plan_audit

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from labelleak.attacks.llg import Calibration, calibrate
+from labelleak.core.score import Truth
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.score import Truth
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import Dirichlet, draw_batches
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
-from labelleak.white_box import WhiteBox
 
 BATCH, TRIALS = 32, 60
 PRESENT, ABSENT, LINE = "#0b6e99", "#c8602a", "#555555"

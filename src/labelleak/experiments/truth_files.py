@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from labelleak.adapters.files import open_regular
+from labelleak.core.score import Truth
 from labelleak.errors import BadInput
-from labelleak.score import Truth
 
 LARGEST = 64 * 2**20
 

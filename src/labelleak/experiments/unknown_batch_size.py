@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from labelleak.batch_size import BatchSize, MeanPosterior, estimate_batch_size
-from labelleak.battery import Battery, make_records
-from labelleak.counts import Ints
+from labelleak.core.batch_size import BatchSize, MeanPosterior, estimate_batch_size
+from labelleak.core.battery import Battery, make_records
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.audited_model import provenance
 from labelleak.experiments.options import check_options
@@ -19,16 +23,12 @@ from labelleak.experiments.plan import Plan, build, plan_audit, view_model
 from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.unknown_size_table import FREE, SOURCE, make_size_table
 from labelleak.experiments.updates import Clients
-from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.observation import Observation
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
-from labelleak.seeding import whole_number
 from labelleak.simulation.datasets import load_dataset
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import accuracy
-from labelleak.white_box import WhiteBox
 
 ACTIVATIONS = ("sigmoid", "relu")
 SIZES = (1, 8, 32, 128)

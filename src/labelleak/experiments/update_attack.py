@@ -14,21 +14,21 @@ from labelleak.adapters.capture import CapturedUpdate
 from labelleak.adapters.file_checks import LIMIT
 from labelleak.adapters.update_files import HowMade
 from labelleak.adapters.updates import Source, Update, gather_update, observe
-from labelleak.assumptions import Flag, check_update
 from labelleak.attacks import make_attack
-from labelleak.batch_size import BatchSize, estimate_batch_size
-from labelleak.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
+from labelleak.core.assumptions import Flag, check_update
+from labelleak.core.batch_size import BatchSize, estimate_batch_size
+from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, Notebook
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, free_guess
+from labelleak.core.score import Truth
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_model import ModelOptions, view_update
 from labelleak.experiments.update_report import AttackResult, UpdateReport, scale_scores
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining, Notebook
-from labelleak.observation import Observation
-from labelleak.priors import Prior, free_guess
-from labelleak.score import Truth
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
-from labelleak.white_box import WhiteBox
 
 
 def attack_update(

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, wire_bytes
 from labelleak.simulation.defended import movement
-from labelleak.updates import Update
-from labelleak.white_box import WhiteBox
 
 
 def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.Generator) -> float:

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from labelleak.adapters.files import read_tensors
-from labelleak.adapters.head import find_head
-from labelleak.adapters.heads_by_shape import locate_head
 from labelleak.adapters.updates import Update
+from labelleak.core.head import find_head
+from labelleak.core.heads_by_shape import locate_head
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.seeding import torch_seeded, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.seeding import torch_seeded, whole_number
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.user_models import call_factory
-from labelleak.white_box import WhiteBox
 
 AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"
 

@@ -11,12 +11,12 @@ import torch
 
 import labelleak
 from labelleak.adapters.update_files import HowMade
-from labelleak.batch_size import BatchSize
-from labelleak.battery import Outcome, make_records
-from labelleak.counts import Floats
+from labelleak.core.batch_size import BatchSize
+from labelleak.core.battery import Outcome, make_records
+from labelleak.core.counts import Floats
+from labelleak.core.score import Truth
 from labelleak.errors import BadInput
 from labelleak.records.record import Record
-from labelleak.score import Truth
 
 CONFIDENCE = (
     "where expected_asr is given, the probability that the class is in the batch, P(c_i >= 1 | "

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from labelleak.counts import Ints
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import LabelledData, LocalTraining, Need
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, SummedPrior
+from labelleak.core.score import Truth
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
 from labelleak.experiments.defense_keys import describe_defense
 from labelleak.experiments.plan import CellOptions, Plan
 from labelleak.experiments.update_bytes import count_bytes, dense_update, moved_update
-from labelleak.interfaces import LabelledData, LocalTraining, Need
-from labelleak.observation import Observation
-from labelleak.priors import Prior, SummedPrior
-from labelleak.score import Truth
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.aggregates import average_clients, score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.defended import defend_update, defended_gradients
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.white_box import WhiteBox
 
 TABLE, AUTOGRAD = "head_table", "autograd"
 

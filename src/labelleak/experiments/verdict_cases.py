@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelleak.battery import RULES
-from labelleak.interfaces import LocalTraining
+from labelleak.core.battery import RULES
+from labelleak.core.interfaces import LocalTraining
 
 STEPS, BATCH = 10, 8
 

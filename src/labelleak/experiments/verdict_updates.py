@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.experiments.verdict_cases import Case
-from labelleak.interfaces import LabelledData
-from labelleak.observation import Observation
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.gradients import HeadTable
-from labelleak.white_box import WhiteBox
 
 
 def share_updates(

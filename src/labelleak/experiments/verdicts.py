@@ -15,7 +15,12 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.attacks import LLGStar, dummies_for, make_attack
-from labelleak.battery import Battery, make_records
+from labelleak.core.battery import Battery, make_records
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
+from labelleak.core.priors import RepeatedPrior
+from labelleak.core.score import Truth
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.runner import load_once
@@ -26,20 +31,15 @@ from labelleak.experiments.verdict_cases import (
 )
 from labelleak.experiments.verdict_tables import make_verdict_table
 from labelleak.experiments.verdict_updates import share_updates
-from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
-from labelleak.priors import RepeatedPrior
 from labelleak.records.files import write_whole
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record, read_records
-from labelleak.score import Truth
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import Roles, divide
 from labelleak.simulation.training import Training, accuracy, train_in_stages
-from labelleak.white_box import WhiteBox
 
 TRIALS, MODELS = 20, 5
 # The paper's CNN has 588 head inputs on images of this side; smaller images are enlarged to it.

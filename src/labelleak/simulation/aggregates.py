@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from labelleak.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.interfaces import LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.priors import PoolPrior, Prior, UniformPrior, free_guess
+from labelleak.core.score import Truth, advantage, score
 from labelleak.errors import BadInput
-from labelleak.interfaces import LocalTraining
-from labelleak.observation import Observation
-from labelleak.priors import PoolPrior, Prior, UniformPrior, free_guess
-from labelleak.score import Truth, advantage, score
 from labelleak.simulation.aggregation import average_states
 from labelleak.simulation.client import Update
 from labelleak.simulation.cohort import ClientRound

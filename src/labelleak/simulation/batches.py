@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from labelleak.core.priors import DirichletPrior, PoolPrior, Prior, UnbalancedPrior, UniformPrior
 from labelleak.errors import BadInput, unknown_name
-from labelleak.priors import DirichletPrior, PoolPrior, Prior, UnbalancedPrior, UniformPrior
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 

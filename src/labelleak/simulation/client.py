@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelleak.counts import Ints
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.training import bend_gradients, make_loss, make_optimiser, observe_training
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.local_steps import bend_gradients, make_loss, make_optimiser, observe_training
-from labelleak.observation import Observation
-from labelleak.seeding import torch_seeded
 
 Last = Literal["keep", "drop"]
 

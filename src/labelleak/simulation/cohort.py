@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelleak.counts import Ints
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import stream, whole_number
 from labelleak.errors import BadInput, Diverged
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.observation import Observation
-from labelleak.seeding import stream, whole_number
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.client import Apprentice, Last, Update, consumed_labels, draw_steps
 from labelleak.simulation.training import accuracy

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.errors import BadInput, unknown_name
-from labelleak.fingerprints import fingerprint_tensors
 from labelleak.simulation.dataset_files import read_npz
 from labelleak.simulation.dataset_hub import HUB, HubSet, read_hub
 from labelleak.simulation.dataset_local import read_image_folder, read_parquet

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import stream
+from labelleak.core.training import as_update
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part, as_part
 from labelleak.errors import BadInput
-from labelleak.interfaces import Defense, LabelledData
-from labelleak.local_steps import as_update
-from labelleak.observation import Observation
-from labelleak.seeding import stream
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 # Bytes of gradients of the whole model that one slice of trials may take up.
 _SLICE_BYTES = 256 * 2**20

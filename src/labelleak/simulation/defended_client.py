@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.local_steps import take_defended_steps
-from labelleak.seeding import stream
-from labelleak.white_box import WhiteBox
+from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.seeding import stream
+from labelleak.core.training import take_defended_steps
+from labelleak.core.white_box import WhiteBox
 
 
 def train_defended(

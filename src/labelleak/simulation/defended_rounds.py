@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor, nn
 
-from labelleak.counts import Ints
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.seeding import stream
+from labelleak.core.update import Memory, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
-from labelleak.interfaces import LabelledData, LocalTraining
-from labelleak.seeding import stream
 from labelleak.simulation.client import Apprentice, copy_weights
 from labelleak.simulation.cohort import MeanChange
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.training import accuracy
-from labelleak.updates import Memory, Update
-from labelleak.white_box import WhiteBox
 
 
 @dataclass(eq=False)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from labelleak.head_table import HeadTable
-from labelleak.interfaces import LabelledData
-from labelleak.observation import Observation
-from labelleak.white_box import WhiteBox
+from labelleak.core.head_table import HeadTable
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 
 
 def autograd_gradients(

@@ -9,13 +9,13 @@ from hashlib import sha256
 import numpy as np
 import torch
 
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.training import as_update
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import as_part
-from labelleak.interfaces import Defense, LabelledData
-from labelleak.local_steps import as_update
 from labelleak.simulation.defended import altered_table, is_costly
 from labelleak.simulation.gradients import HeadTable
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 # Bytes of gradients that are kept; the oldest go first.
 _KEPT_BYTES = 1024 * 2**20

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from labelleak.core.fingerprints import fingerprint_tensors
+from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput, unknown_name
-from labelleak.fingerprints import fingerprint_tensors
-from labelleak.seeding import torch_seeded
 from labelleak.simulation.networks import (
     ACTIVATIONS,
     Activation,

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labelleak.counts import Ints
+from labelleak.core.counts import Ints
 from labelleak.errors import BadInput, unknown_name
 
 _DRAWS = 50

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.interfaces import LabelledData
-from labelleak.seeding import stream
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.seeding import stream
 
 AUXILIARY_SHARE = 0.2
 VICTIM_SHARE = 0.35

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData
-from labelleak.seeding import torch_seeded
-from labelleak.white_box import CHUNK
 
 
 @dataclass(frozen=True)

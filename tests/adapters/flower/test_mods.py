@@ -220,7 +220,7 @@ def test_a_crash_of_an_attack_is_closed_under_block_and_open_under_record(
     def crash(*_args, **_options):
         raise ZeroDivisionError("in the middle of an attack")
 
-    monkeypatch.setattr("labelleak.battery.Battery.run", crash)
+    monkeypatch.setattr("labelleak.core.battery.Battery.run", crash)
     reply, _ = call([make_mod(tmp_path, policy)])
     assert reply.has_error() == (policy in ("block", "defend"))
     assert "ZeroDivisionError" in rows(tmp_path, "events")[0]["reason"]
@@ -580,7 +580,7 @@ def test_defenses_of_labelleak_work_as_mods(text, bare):
 
 def test_what_a_defense_remembers_survives_in_the_client_state():
     from labelleak.adapters.flower.defend import load_memory, save_memory
-    from labelleak.updates import Memory
+    from labelleak.core.update import Memory
 
     part = Memory(2, {"a.b": torch.ones(1, 2)}, {"c": torch.zeros(1, 3)})
     context = federation.empty_context()

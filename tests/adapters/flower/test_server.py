@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 from labelleak.adapters.flower.messages import num_examples
 from labelleak.attacks import FreeGuess, Shadow
+from labelleak.core.interfaces import LabelledData, Need
 from labelleak.errors import BadInput
-from labelleak.interfaces import LabelledData, Need
 from labelleak.records.record import read_records
 
 
@@ -366,7 +366,7 @@ def test_secure_aggregation_leaves_the_average_alone(tmp_path, policy):
 
 
 def test_clients_that_are_alike_are_attacked_in_one_call(tmp_path, monkeypatch):
-    from labelleak.battery import Battery
+    from labelleak.core.battery import Battery
 
     sizes, run = [], Battery.run
 

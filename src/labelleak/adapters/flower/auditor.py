@@ -17,14 +17,14 @@ from labelleak.adapters.flower.journal import ESTIMATES, RECORDS, note, write_re
 from labelleak.adapters.flower.lines import common_keys, keys_of, unscored_rows
 from labelleak.adapters.flower.naming import head_of, stack, with_names
 from labelleak.attacks import make_attack
-from labelleak.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
+from labelleak.core.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.score import Truth
+from labelleak.core.seeding import whole_number
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.interfaces import Attack, Knowledge, LabelledData, LocalTraining
-from labelleak.observation import Observation
-from labelleak.priors import Prior, UniformPrior
-from labelleak.score import Truth
-from labelleak.seeding import whole_number
-from labelleak.white_box import WhiteBox
 
 Arrays = Mapping[str, Tensor]
 _UNIFORM = UniformPrior()
@@ -57,7 +57,7 @@ class Auditor:
         head: module name of the last linear layer; None takes the model's last.
         attacks: names or attacks; None takes the standard battery but for the shadow attack, which
             fits anew for each round's model; name it to have it
-            (``attacks=labelleak.battery.STANDARD``). Above 256 classes the costly ones must be
+            (``attacks=labelleak.core.battery.STANDARD``). Above 256 classes the costly ones must be
             named, too.
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen; the advantage counts from

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from labelleak.battery import Outcome
+from labelleak.core.battery import Outcome
+from labelleak.core.interfaces import Estimate
+from labelleak.core.observation import Observation
+from labelleak.core.score import Truth
 from labelleak.errors import BadInput
-from labelleak.interfaces import Estimate
-from labelleak.observation import Observation
-from labelleak.score import Truth
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 import labelleak
 from labelleak.adapters.flower.findings import Finding, Sender
-from labelleak.interfaces import Attack, threat_model
+from labelleak.core.interfaces import Attack, threat_model
 
 
 def keys_of(sender: Sender) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from labelleak.adapters.flower.messages import (
     round_of,
 )
 from labelleak.adapters.flower.sealing import keep_metadata, seal, withhold
+from labelleak.core.seeding import stream
 from labelleak.errors import BadInput, unknown_name
-from labelleak.seeding import stream
 
 CallNext = Callable[[Message, Context], Message]
 LabelsOf = Callable[[Message, Context], ArrayLike]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from labelleak.adapters.head import find_head
+from labelleak.core.head import find_head
 from labelleak.errors import BadInput
 
 

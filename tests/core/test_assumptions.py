@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from contract import scenarios
-from labelleak.assumptions import check_model, check_update
 from labelleak.attacks import ATTACKS
-from labelleak.battery import Battery
-from labelleak.errors import BadInput
-from labelleak.interfaces import (
+from labelleak.core.assumptions import check_model, check_update
+from labelleak.core.battery import Battery
+from labelleak.core.interfaces import (
     Estimate,
     Knowledge,
     LabelledData,
@@ -22,13 +21,14 @@ from labelleak.interfaces import (
     Need,
     prepare,
 )
-from labelleak.observation import Observation
-from labelleak.priors import UniformPrior, free_guess
+from labelleak.core.observation import Observation
+from labelleak.core.priors import UniformPrior, free_guess
+from labelleak.core.score import Truth
+from labelleak.core.white_box import WhiteBox
+from labelleak.errors import BadInput
 from labelleak.records.flags import FLAGS
-from labelleak.score import Truth
 from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import WhiteBox
 
 RELU = scenarios.one_step("relu", scenarios.network())
 TANH = scenarios.one_step("tanh", scenarios.network(nn.Tanh))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.core.observation import Observation, step_weights
 from labelleak.errors import BadInput
-from labelleak.observation import Observation, step_weights
 
 CLASSES, WIDTH, SIZE = 4, 6, 8
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from labelleak.counts import Floats, Ints, best_counts
+from labelleak.core.counts import Floats, Ints, best_counts
 from labelleak.errors import BadInput
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
-from labelleak.counts import extract_counts
-from labelleak.interfaces import Knowledge, LabelledData
-from labelleak.observation import Observation
+from labelleak.core.counts import extract_counts
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
-from labelleak.white_box import WhiteBox
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
 cases = st.tuples(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from labelleak.adapters.head import find_head
+from labelleak.core.head import find_head
 from labelleak.errors import BadInput
 
 X = torch.rand(2, 4)

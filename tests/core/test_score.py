@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelleak.errors import BadInput
-from labelleak.priors import (
+from labelleak.core.priors import (
     DirichletPrior,
     PoolPrior,
     UnbalancedPrior,
     UniformPrior,
     free_guess,
 )
-from labelleak.score import Truth, advantage, score
+from labelleak.core.score import Truth, advantage, score
+from labelleak.errors import BadInput
 from labelleak.simulation.batches import draw_batches, parse_scheme
 
 pairs = st.integers(2, 8).flatmap(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labelleak.counts import Ints
-from labelleak.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.observation import Observation
-from labelleak.updates import Update
-from labelleak.white_box import WhiteBox
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
 
 
 def make_loss(training: LocalTraining, reduction: str = "mean") -> nn.CrossEntropyLoss:

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from labelleak.counts import Floats
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.observation import Observation
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge
-from labelleak.observation import Observation
 
 # Posteriors of an untrained model differ this much from one class to the next, if nothing is known.
 UNIFORM_SPREAD = 0.01

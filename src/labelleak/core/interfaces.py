@@ -10,12 +10,12 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-from labelleak.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.observation import Observation
-from labelleak.priors import Prior, UniformPrior
-from labelleak.updates import Memory, Sees, Update
-from labelleak.white_box import WhiteBox
 
 
 class Need(Enum):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.white_box import WhiteBox
 
 
 def net(*middle):

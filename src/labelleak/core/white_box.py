@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
-from labelleak.seeding import torch_seeded
 
 CHUNK = 512
 

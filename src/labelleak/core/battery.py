@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.assumptions import Flag, check_model, check_training, check_update
-from labelleak.errors import NotApplicable
-from labelleak.interfaces import (
+from labelleak.core.assumptions import Flag, check_model, check_training, check_update
+from labelleak.core.interfaces import (
     Attack,
     Defense,
     Estimate,
@@ -23,12 +22,13 @@ from labelleak.interfaces import (
     refuse_observation,
     threat_model,
 )
-from labelleak.observation import Observation
-from labelleak.priors import Prior, free_guess
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, free_guess
+from labelleak.core.score import Score, Truth, advantage, score
+from labelleak.core.seeding import stream
+from labelleak.errors import NotApplicable
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import THREAT_MODELS, Record
-from labelleak.score import Score, Truth, advantage, score
-from labelleak.seeding import stream
 
 # A weaker attack's lead in ASR that is worth a flag.
 WEAKER_LEAD = 0.02

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from labelleak.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
+from labelleak.core.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
+from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.interfaces import Knowledge, LabelledData, LocalTraining
-from labelleak.observation import Observation
 from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
-from labelleak.white_box import WhiteBox
 
 CLASSES = 5
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelleak.counts import Floats
-from labelleak.interfaces import Knowledge
-from labelleak.observation import Observation
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.records.flags import FLAGS
-from labelleak.white_box import HeadPass, WhiteBox
 
 # Shares above which a flag is raised; each is tested from both sides.
 NEGATIVE_INPUTS = 0.01
@@ -102,7 +102,7 @@ def _one(name: str, raised: bool, figure: float) -> Flag:
 def check_training(known: Knowledge) -> list[Flag]:
     """Check what is known of the client's training; nothing where nothing is.
 
-    >>> from labelleak.interfaces import LocalTraining
+    >>> from labelleak.core.interfaces import LocalTraining
     >>> flags = check_training(Knowledge(training=LocalTraining(lr=0.1, clip_norm=1.0)))
     >>> [flag.name for flag in flags if flag.raised]
     ['gradient_clipping']

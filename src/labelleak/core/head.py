@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labelleak.core.white_box import explain_failure
 from labelleak.errors import BadInput
-from labelleak.white_box import explain_failure
 
 
 def find_head(

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.interfaces import LabelledData
-from labelleak.observation import Observation
-from labelleak.white_box import HeadPass, WhiteBox
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import HeadPass, WhiteBox
 
 # Bytes of head inputs that one slice of trials may take up: some that stay in the cache.
 _SLICE_BYTES = 2**20

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import jensenshannon
 
-from labelleak.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints
 from labelleak.errors import BadInput
 
 

@@ -1,0 +1,1 @@
+"""Core: updates, observations, label counts, scores, and what attacks and defenses are."""
