@@ -6,10 +6,10 @@ import torch
 
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
-from labelleak.attacks.shadow import expected_success
-from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
-from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
-from labelleak.attacks.shadow_posterior import CountPosterior
+from labelleak.attacks.shadow.attack import expected_success
+from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
+from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
+from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import best_counts
 from labelleak.core.interfaces import LabelledData, LocalTraining, prepare

@@ -10,8 +10,8 @@ import torch
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.many_clients import train_together
-from labelleak.attacks.shadow_batches import draw_counts
-from labelleak.attacks.shadow_clients import ShadowClient
+from labelleak.attacks.shadow.batches import draw_counts
+from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.core.interfaces import LabelledData, LocalTraining, prepare
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (

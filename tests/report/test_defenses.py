@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from labelleak.defenses import DEFENSES, parse_defense
-from labelleak.experiments.defense_keys import describe_defense
+from labelleak.defenses.catalogue import uncovered
+from labelleak.defenses.describe import describe_defense
 from labelleak.report import render
-from labelleak.report.defense_words import uncovered
 from labelleak.report.defenses import compare_defenses
 
 from .conftest import THREATS, make_record

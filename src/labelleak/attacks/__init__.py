@@ -19,7 +19,7 @@ from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
-from labelleak.attacks.shadow import AdaptiveShadow, Shadow
+from labelleak.attacks.shadow.attack import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
 from labelleak.core.interfaces import Attack

@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from labelleak.attacks import AdaptiveShadow, LLGPlus, Shadow
-from labelleak.attacks.shadow import ShadowPosterior, expected_success
-from labelleak.attacks.shadow_features import GROUPS
+from labelleak.attacks.shadow.attack import ShadowPosterior, expected_success
+from labelleak.attacks.shadow.features import GROUPS
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData, prepare
 from labelleak.core.priors import free_guess

@@ -11,7 +11,7 @@ from typing import Any
 
 import labelleak
 from labelleak.defenses import parse_defense
-from labelleak.experiments.defense_keys import describe_defense
+from labelleak.defenses.describe import describe_defense
 from labelleak.experiments.leaks import PHASE
 from labelleak.experiments.measurements import FRESH, NONE, SEARCH, MeanCost, Measurements
 from labelleak.experiments.tune_answers import Answer, Confirmed, Missed, Point

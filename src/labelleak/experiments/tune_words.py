@@ -9,11 +9,11 @@ from pathlib import Path
 
 from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
+from labelleak.defenses.catalogue import uncovered
 from labelleak.experiments.leaks import Leak
 from labelleak.experiments.tune_answers import Answer, Confirmed, is_readable
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.report import wording
-from labelleak.report.defense_words import uncovered
 
 # A loss of accuracy above which a setting should not be recommended without a warning.
 _HEAVY = 0.1

@@ -18,7 +18,7 @@ from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
-from labelleak.experiments.defense_keys import describe_defense
+from labelleak.defenses.describe import describe_defense
 from labelleak.experiments.plan import CellOptions, Plan
 from labelleak.experiments.update_bytes import count_bytes, dense_update, moved_update
 from labelleak.simulation.aggregates import average_clients, score_clients

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelleak.defenses.catalogue import uncovered
 from labelleak.records.cells import Cell, Setting, condition_of, tabulate, varying_conditions
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.strongest import strongest_records, worst_cases
 from labelleak.report import wording
-from labelleak.report.defense_words import uncovered
 from labelleak.report.headlines import nearest_batch_size
 
 NONE = "none"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
-from labelleak.attacks.shadow_batches import Bank
+from labelleak.attacks.shadow.batches import Bank
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Defense, LabelledData, LocalTraining

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from labelleak.attacks.bounds import hold_tails
-from labelleak.attacks.shadow_batches import Bank, Head, draw_counts, lend
-from labelleak.attacks.shadow_clients import ShadowClient
-from labelleak.attacks.shadow_features import GROUPS, ClassFeatures
-from labelleak.attacks.shadow_posterior import CountPosterior, expected_success
+from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
+from labelleak.attacks.shadow.clients import ShadowClient
+from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
+from labelleak.attacks.shadow.posterior import CountPosterior, expected_success
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
