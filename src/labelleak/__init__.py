@@ -11,8 +11,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from labelleak import attacks, testing
     from labelleak.adapters import flower
-    from labelleak.adapters.capture import CapturedUpdate, capture
-    from labelleak.adapters.files import read_tensors
     from labelleak.core import score
     from labelleak.core.head import find_head
     from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
@@ -22,11 +20,13 @@ if TYPE_CHECKING:
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.experiments.audit import Audit, audit
     from labelleak.experiments.update_attack import UpdateReport, attack_update
+    from labelleak.files.capture import CapturedUpdate, capture
+    from labelleak.files.tensors import read_tensors
 
 _HOMES = {
     "Audit": "experiments.audit",
     "BadInput": "errors",
-    "CapturedUpdate": "adapters.capture",
+    "CapturedUpdate": "files.capture",
     "Estimate": "core.interfaces",
     "Knowledge": "core.interfaces",
     "LabelledData": "core.interfaces",
@@ -38,10 +38,10 @@ _HOMES = {
     "WhiteBox": "core.white_box",
     "attack_update": "experiments.update_attack",
     "audit": "experiments.audit",
-    "capture": "adapters.capture",
+    "capture": "files.capture",
     "find_head": "core.head",
     "prepare": "core.interfaces",
-    "read_tensors": "adapters.files",
+    "read_tensors": "files.tensors",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ from labelleak.commands.attack import _show
 from labelleak.core.heads_by_shape import locate_head, name_tensors
 from labelleak.core.interfaces import LabelledData
 from labelleak.errors import BadInput
-from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_attack import HowMade, attack_update
+from labelleak.files.truth import read_truth
 from labelleak.records.record import read_records
 
 LABELS = [0, 0, 0, 2, 2, 3, 3]

@@ -91,8 +91,8 @@ def attack(
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
-    from labelleak.adapters.notebooks import KeptNotes
     from labelleak.experiments.update_attack import HowMade, ModelOptions, attack_update
+    from labelleak.files.notebook import KeptNotes
     from labelleak.records.record import append_records
 
     if save is not None and truth is None:

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from torch import nn
 
 import labelleak
-from labelleak.adapters.notebooks import KeptNotes
 from labelleak.core.seeding import torch_threads
 from labelleak.experiments.audited_model import audit_model
 from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.stages import reach_stages
+from labelleak.files.notebook import KeptNotes
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from labelleak.adapters.capture import capture
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import LabelledData, LocalTraining
 from labelleak.core.seeding import stream, torch_seeded, whole_number
 from labelleak.core.training import make_optimiser
 from labelleak.errors import BadInput
+from labelleak.files.capture import capture
 from labelleak.records.files import write_whole
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.datasets import load_dataset

@@ -10,10 +10,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labelleak.adapters.capture import CapturedUpdate
-from labelleak.adapters.file_checks import LIMIT
-from labelleak.adapters.update_files import HowMade
-from labelleak.adapters.updates import Source, Update, gather_update, observe
 from labelleak.attacks import make_attack
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
@@ -24,9 +20,13 @@ from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.experiments.truth_files import read_truth
 from labelleak.experiments.update_model import ModelOptions, view_update
 from labelleak.experiments.update_report import AttackResult, UpdateReport, scale_scores
+from labelleak.files.capture import CapturedUpdate
+from labelleak.files.limits import LIMIT
+from labelleak.files.notes import HowMade
+from labelleak.files.truth import read_truth
+from labelleak.files.update import Source, Update, gather_update, observe
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.datasets import Dataset, load_dataset
 

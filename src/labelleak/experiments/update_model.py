@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from labelleak.adapters.files import read_tensors
-from labelleak.adapters.updates import Update
 from labelleak.core.head import find_head
 from labelleak.core.heads_by_shape import locate_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
+from labelleak.files.tensors import read_tensors
+from labelleak.files.update import Update
 from labelleak.simulation.datasets import Dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.user_models import call_factory

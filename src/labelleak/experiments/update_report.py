@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 import labelleak
-from labelleak.adapters.update_files import HowMade
 from labelleak.core.batch_size import BatchSize
 from labelleak.core.battery import Outcome, make_records
 from labelleak.core.counts import Floats
 from labelleak.core.score import Truth
 from labelleak.errors import BadInput
+from labelleak.files.notes import HowMade
 from labelleak.records.record import Record
 
 CONFIDENCE = (

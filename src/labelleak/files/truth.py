@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.adapters.files import open_regular
 from labelleak.core.score import Truth
 from labelleak.errors import BadInput
+from labelleak.files.tensors import open_regular
 
 LARGEST = 64 * 2**20
 

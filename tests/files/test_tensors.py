@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from adapters import hostile
-from labelleak.adapters import files
-from labelleak.adapters.files import read_tensors
+from files import hostile
 from labelleak.cli import main
 from labelleak.errors import BadInput
+from labelleak.files import tensors as files
+from labelleak.files.tensors import read_tensors
 
 GOOD = {"fc.weight": torch.rand(3, 4), "fc.bias": torch.rand(3), "seen": torch.tensor(7)}
 

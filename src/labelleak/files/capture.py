@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from labelleak.adapters.update_files import HowMade, write_tensors
 from labelleak.errors import BadInput
+from labelleak.files.notes import HowMade, write_tensors
 
 
 class CapturedUpdate:

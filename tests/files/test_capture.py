@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import labelleak
-from labelleak.adapters.updates import gather_update, observe
 from labelleak.errors import BadInput
+from labelleak.files.update import gather_update, observe
 
 X, Y = (
     torch.rand(6, 4, generator=torch.Generator().manual_seed(1)),

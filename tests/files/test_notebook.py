@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import labelleak
-from labelleak.adapters.notebooks import KeptNotes
 from labelleak.errors import BadInput
+from labelleak.files.notebook import KeptNotes
 
 
 @pytest.mark.parametrize("kept", ["memory", "folder"])

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from labelleak.adapters.safetensors_files import read_safetensors
 from labelleak.errors import BadInput
+from labelleak.files.safetensors import read_safetensors
 from labelleak.records.files import write_whole
 
 

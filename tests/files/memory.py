@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from labelleak.adapters.files import read_tensors
 from labelleak.errors import BadInput
+from labelleak.files.tensors import read_tensors
 
 
 def resident(which):

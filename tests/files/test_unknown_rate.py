@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from labelleak.adapters.update_files import HowMade
-from labelleak.adapters.updates import gather_update, observe
 from labelleak.core.assumptions import check_update
 from labelleak.core.interfaces import Knowledge
 from labelleak.errors import BadInput
+from labelleak.files.notes import HowMade
+from labelleak.files.update import gather_update, observe
 
 BEFORE = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
 AFTER = {"fc.weight": torch.tensor([[2.0] * 4, [-1.0] * 4, [-1.0] * 4]), "fc.bias": torch.zeros(3)}

@@ -12,12 +12,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from labelleak.adapters.file_checks import LIMIT, reason, shown_path
-from labelleak.adapters.npz_files import read_arrays
-from labelleak.adapters.safetensors_files import opens_header, read_safetensors
-from labelleak.adapters.torch_files import read_torch
-from labelleak.adapters.zip_directories import check_archive
 from labelleak.errors import BadInput, shown
+from labelleak.files.limits import LIMIT, reason, shown_path
+from labelleak.files.npz import read_arrays
+from labelleak.files.safetensors import opens_header, read_safetensors
+from labelleak.files.torch import read_torch
+from labelleak.files.zips import check_archive
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 

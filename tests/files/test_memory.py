@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from adapters import hostile
+from files import hostile
 
 PROGRAM = Path(__file__).with_name("memory.py")
 MEBI = 2**20

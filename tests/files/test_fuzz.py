@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from adapters import hostile
-from labelleak.adapters.files import read_tensors
-from labelleak.adapters.update_files import KEY
-from labelleak.adapters.updates import gather_update, observe
+from files import hostile
 from labelleak.core.heads_by_shape import locate_head
 from labelleak.errors import BadInput
+from labelleak.files.notes import KEY
+from labelleak.files.tensors import read_tensors
+from labelleak.files.update import gather_update, observe
 
 FILES = 120 * int(os.environ.get("LABELLEAK_FUZZ", "1"))
 SECONDS = 10

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from labelleak.adapters.file_checks import LIMIT
-from labelleak.adapters.files import read_tensors
-from labelleak.adapters.update_files import HowMade, read_note
 from labelleak.core.heads_by_shape import name_tensors
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
+from labelleak.files.limits import LIMIT
+from labelleak.files.notes import HowMade, read_note
+from labelleak.files.tensors import read_tensors
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 

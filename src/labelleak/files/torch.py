@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelleak.adapters.file_checks import HEADER_LIMIT, LONGEST_NAME, first_repeat, reason
-from labelleak.adapters.pickle_checks import check_structure, names_called
 from labelleak.errors import BadInput, shown
+from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, first_repeat, reason
+from labelleak.files.pickles import check_structure, names_called
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")

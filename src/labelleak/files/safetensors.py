@@ -10,14 +10,14 @@ from typing import Any, BinaryIO
 from safetensors import safe_open
 from torch import Tensor
 
-from labelleak.adapters.file_checks import (
+from labelleak.errors import BadInput, shown
+from labelleak.files.limits import (
     HEADER_LIMIT,
     LONGEST_NAME,
     MOST_SIDES,
     first_repeat,
     reason,
 )
-from labelleak.errors import BadInput, shown
 
 _READ = frozenset(
     ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")

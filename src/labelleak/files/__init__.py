@@ -1,0 +1,1 @@
+"""Files from outside, hostile until checked, and files that captures and attacks write."""
