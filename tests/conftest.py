@@ -23,9 +23,9 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 # Doctests that need an extra; they are skipped in an environment that has the core only.
 NEEDS_DATASETS = {
-    "labelleak.simulation.dataset_columns.import_datasets",
-    "labelleak.simulation.dataset_columns.parts_from_rows",
-    "labelleak.simulation.dataset_local.read_image_folder",
+    "labelleak.simulation.data.columns.import_datasets",
+    "labelleak.simulation.data.columns.parts_from_rows",
+    "labelleak.simulation.data.folders.read_image_folder",
 }
 
 

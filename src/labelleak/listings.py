@@ -16,7 +16,7 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
     elif what == "defenses":
         yield from _defenses()
     elif what == "data":
-        from labelleak.simulation.datasets import DATASETS
+        from labelleak.simulation.data.datasets import DATASETS
 
         yield from DATASETS.items()
     elif what == "models":

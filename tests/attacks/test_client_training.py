@@ -15,7 +15,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.client import run_client
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
 

@@ -16,7 +16,7 @@ from labelleak.experiments.audit import open_journal, run_plan
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import plan_audit
 from labelleak.records.record import read_records
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.models import build_model
 
 SMALL = {

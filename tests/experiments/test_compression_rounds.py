@@ -21,7 +21,7 @@ from labelleak.experiments.compression_tables import (
     make_round_tables,
 )
 from labelleak.simulation.batches import parse_scheme
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 
 OPTIONS = RoundsOptions(
     activations=("relu",),

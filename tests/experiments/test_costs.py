@@ -10,7 +10,7 @@ import torch
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.costs import Cohort, measure_cost, refuse_unlearnt
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 
 DIGITS = load_dataset("digits")
 COHORT = Cohort(model="mlp", users=3, rounds=25, lr=0.1, batch_size=32)

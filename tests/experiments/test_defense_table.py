@@ -14,7 +14,7 @@ from labelleak.experiments.defense_table import DEFENSES, make_defense_table
 from labelleak.experiments.options import check_options
 from labelleak.experiments.plan import plan_audit
 from labelleak.records.journal import Journal
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 
 
 def test_every_family_is_in_the_table():

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from labelleak.errors import BadInput
-from labelleak.simulation import dataset_parts
-from labelleak.simulation.dataset_hub import HUB
-from labelleak.simulation.datasets import DATASETS, Dataset, load_dataset
+from labelleak.simulation.data import parts as dataset_parts
+from labelleak.simulation.data.datasets import DATASETS, Dataset, load_dataset
+from labelleak.simulation.data.hub import HUB
 
 datasets = pytest.importorskip("datasets")
 from PIL import Image  # noqa: E402

@@ -10,7 +10,7 @@ from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.records.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
 from labelleak.report.wording import name_attack, name_attacker
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.roles import divide
 
 SIZES = (1, 8, 24, 64, 256, 1024)

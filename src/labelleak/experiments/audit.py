@@ -22,7 +22,7 @@ from labelleak.files.notebook import KeptNotes
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 
 Progress = Callable[[int, int], None]
 

@@ -27,7 +27,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.records.record import Record
 from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.defended import observe
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.known_defense import Gradients, KnownDefense

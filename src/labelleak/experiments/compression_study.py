@@ -17,7 +17,7 @@ from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.records.files import write_whole
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record, read_records
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 
 # A coarse run: rounds of the federations that tell cost.
 QUICK_ROUNDS = 20

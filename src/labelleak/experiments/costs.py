@@ -15,7 +15,7 @@ from labelleak.core.update import Update
 from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.cohort import Federation, run_rounds
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
 from labelleak.simulation.models import build_model
 from labelleak.simulation.partitions import parse_partition, partition_samples

@@ -9,7 +9,7 @@ from labelleak.defenses import parse_defense
 from labelleak.experiments.audit import Progress
 from labelleak.experiments.costs import Cohort, measure_cost
 from labelleak.records.journal import Journal
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.models import own_init
 

@@ -23,7 +23,7 @@ from labelleak.experiments.plan import build, plan_audit
 from labelleak.experiments.runner import load_once
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.records.journal import Journal
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 
 NONE = "none"
 SEARCH, FRESH = "search", "fresh"

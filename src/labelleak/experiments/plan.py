@@ -30,7 +30,7 @@ from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.options import AuditOptions
 from labelleak.simulation.batches import Scheme, parse_scheme
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.models import build_model, fingerprint, own_init
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide

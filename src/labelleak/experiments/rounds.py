@@ -30,7 +30,7 @@ from labelleak.records.record import Record, read_records
 from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
 from labelleak.simulation.cohort import Federation, Round, run_rounds
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages
 

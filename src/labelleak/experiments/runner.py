@@ -16,7 +16,7 @@ from labelleak.experiments.options import AuditOptions
 from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 
 
 @dataclass(frozen=True)

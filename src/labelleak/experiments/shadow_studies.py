@@ -25,7 +25,7 @@ from labelleak.experiments.shadow_table import plan_shadow
 from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.updates import Clients, Updates
 from labelleak.records.files import write_whole
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 
 STAGES, SIZES, TRIALS = (0, 60, 600), (8, 128), 150
 BUDGETS = (250, 1000, 4000, 16000)

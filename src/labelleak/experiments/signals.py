@@ -15,7 +15,7 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.batches import Dirichlet, draw_batches
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide

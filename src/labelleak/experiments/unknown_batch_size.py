@@ -26,7 +26,7 @@ from labelleak.experiments.updates import Clients
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
-from labelleak.simulation.datasets import load_dataset
+from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import accuracy
 

@@ -28,7 +28,7 @@ from labelleak.files.notes import HowMade
 from labelleak.files.truth import read_truth
 from labelleak.files.update import Source, Update, gather_update, observe
 from labelleak.simulation.batches import parse_scheme
-from labelleak.simulation.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 
 
 def attack_update(

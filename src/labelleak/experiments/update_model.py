@@ -15,7 +15,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
 from labelleak.files.update import Update
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.user_models import call_factory
 

@@ -35,7 +35,7 @@ from labelleak.records.files import write_whole
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record, read_records
 from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.datasets import Dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import Roles, divide

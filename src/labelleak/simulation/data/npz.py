@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from labelleak.errors import BadInput
-from labelleak.simulation.dataset_parts import Parts, check_size, parts_from_arrays
+from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 NAMES = "class_names"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.errors import BadInput
-from labelleak.simulation.dataset_parts import (
+from labelleak.simulation.data.parts import (
     Parts,
     check_size,
     parts_from_arrays,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labelleak.errors import BadInput
-from labelleak.simulation.dataset_columns import Columns, import_datasets, parts_from_rows
-from labelleak.simulation.dataset_parts import Parts
+from labelleak.simulation.data.columns import Columns, import_datasets, parts_from_rows
+from labelleak.simulation.data.parts import Parts
 
 TEST_SPLITS = ("test", "valid", "validation")
 LOCAL_INSTEAD = "go online, or give a local .npz file, .parquet file or image folder"

@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.simulation.dataset_columns import (
+from labelleak.simulation.data.columns import (
     Columns,
     first_line,
     import_datasets,
     parts_from_rows,
 )
-from labelleak.simulation.dataset_parts import Parts, check_size
+from labelleak.simulation.data.parts import Parts, check_size
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val", "valid", "validation")

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.errors import BadInput, unknown_name
-from labelleak.simulation.dataset_files import read_npz
-from labelleak.simulation.dataset_hub import HUB, HubSet, read_hub
-from labelleak.simulation.dataset_local import read_image_folder, read_parquet
-from labelleak.simulation.dataset_parts import NO_SCALING, Parts, stratified_split
+from labelleak.simulation.data.folders import read_image_folder, read_parquet
+from labelleak.simulation.data.hub import HUB, HubSet, read_hub
+from labelleak.simulation.data.npz import read_npz
+from labelleak.simulation.data.parts import NO_SCALING, Parts, stratified_split
 
 SYNTHETIC_CLASSES = 100
 SYNTHETIC_MOST = 10_000
