@@ -39,7 +39,7 @@ slow test-slow: .venv/dev
 
 # The example app on Flower's two runtimes: half a minute each on an idle machine.
 test-runtimes: .venv/dev
-	$(BIN)/python -m pytest -m slow tests/adapters/flower
+	$(BIN)/python -m pytest -m slow tests/flower
 
 # The fast suite without any extra: no Flower, Ray, Opacus or datasets.
 test-core: build/core/ready
@@ -47,7 +47,7 @@ test-core: build/core/ready
 
 # The Flower tests with every release that is supported, e.g. FLOWER="1.36 1.41".
 test-flower-versions: .venv/dev
-	$(BIN)/python tests/adapters/flower/check_versions.py $(FLOWER)
+	$(BIN)/python tests/flower/check_versions.py $(FLOWER)
 
 build/core/ready: .venv/pip pyproject.toml constraints.txt
 	.venv/bin/python -m venv --clear build/core

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from labelleak import attacks, testing
-    from labelleak.adapters import flower
+    from labelleak import attacks, flower, testing
     from labelleak.core import score
     from labelleak.core.head import find_head
     from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
@@ -74,7 +73,7 @@ def __getattr__(name: str) -> Any:
     if name in ("attacks", "score", "testing"):
         return import_module(f"labelleak.{name}")
     if name == "flower":
-        return import_module("labelleak.adapters.flower")
+        return import_module("labelleak.flower")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'labelleak' has no attribute {name!r}")

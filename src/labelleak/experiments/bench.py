@@ -121,7 +121,7 @@ def _table() -> str:
 def _flower() -> Iterator[str]:
     """Measure the audit of a Flower federation where Flower is installed."""
     try:
-        from labelleak.experiments.bench_flower import run_flower_bench
+        from labelleak.flower.bench import run_flower_bench
 
         yield from run_flower_bench()
     except MissingExtra as reason:

@@ -8,9 +8,9 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from labelleak.adapters.flower.arrivals import Arrival, audit_at_server, going_on
-from labelleak.adapters.flower.auditor import Auditor
-from labelleak.adapters.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
+from labelleak.flower.auditor import Auditor
+from labelleak.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
+from labelleak.flower.server import Arrival, audit_at_server, going_on
 
 PARTITION = "partition-id"
 

@@ -12,7 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from labelleak.adapters.flower.journal import LOG
+from labelleak.flower.events import LOG
 
 CLIENT_FAILED = 2
 

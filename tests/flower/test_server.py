@@ -9,15 +9,15 @@ import torch
 pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
-from adapters.flower import federation  # isort: skip
+from flower import federation  # isort: skip
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
-from labelleak.adapters.flower.messages import num_examples
 from labelleak.attacks import FreeGuess, Shadow
 from labelleak.core.interfaces import LabelledData, Need
 from labelleak.errors import BadInput
+from labelleak.flower.messages import num_examples
 from labelleak.records.record import read_records
 
 
@@ -239,7 +239,7 @@ def test_attacks_with_the_model_are_prepared_once_a_round_for_the_weights_sent(t
 
 
 def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
-    from labelleak.adapters.flower.naming import with_names
+    from labelleak.flower.naming import with_names
 
     state = federation.make_model().state_dict()
     numbered = dict(enumerate(state.values()))
@@ -309,7 +309,7 @@ def test_the_old_strategy_goes_on_where_what_is_sent_cannot_be_read(tmp_path, mo
     def fail(parameters):
         raise ValueError("of another tensor type")
 
-    monkeypatch.setattr("labelleak.adapters.flower.legacy.parameters_to_ndarrays", fail)
+    monkeypatch.setattr("labelleak.flower.legacy.parameters_to_ndarrays", fail)
     run_old(federation.make_auditor(tmp_path))
     events = [row["event"] for row in rows(tmp_path / "events.jsonl")]
     each = [name for name in ("audit_failed", "no_update") for _ in range(federation.CLIENTS)]
@@ -380,7 +380,7 @@ def test_clients_that_are_alike_are_attacked_in_one_call(tmp_path, monkeypatch):
     assert sizes == [(federation.CLIENTS,)] * 2
     together = read_records(tmp_path / "records.jsonl")
     alone = federation.make_auditor(tmp_path / "alone", attacks=["free", "llg", "ebi", "llbg"])
-    monkeypatch.setattr("labelleak.adapters.flower.arrivals._together", lambda *_: None)
+    monkeypatch.setattr("labelleak.flower.server._together", lambda *_: None)
     federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, alone))
     assert sizes[2:] == [(1,)] * 2 * federation.CLIENTS
     assert answers(together) == answers(read_records(tmp_path / "alone" / "records.jsonl"))

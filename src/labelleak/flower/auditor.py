@@ -12,10 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from labelleak.adapters.flower.findings import Finding, Sender
-from labelleak.adapters.flower.journal import ESTIMATES, RECORDS, note, write_records, write_rows
-from labelleak.adapters.flower.lines import common_keys, keys_of, unscored_rows
-from labelleak.adapters.flower.naming import head_of, stack, with_names
 from labelleak.attacks import make_attack
 from labelleak.core.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
@@ -25,6 +21,10 @@ from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
+from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
+from labelleak.flower.findings import Finding, Sender
+from labelleak.flower.naming import head_of, stack, with_names
+from labelleak.flower.rows import common_keys, keys_of, unscored_rows
 
 Arrays = Mapping[str, Tensor]
 _UNIFORM = UniformPrior()

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
-from adapters.flower import federation  # isort: skip
+from flower import federation  # isort: skip
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
@@ -579,8 +579,8 @@ def test_defenses_of_labelleak_work_as_mods(text, bare):
 
 
 def test_what_a_defense_remembers_survives_in_the_client_state():
-    from labelleak.adapters.flower.defend import load_memory, save_memory
     from labelleak.core.update import Memory
+    from labelleak.flower.defend import load_memory, save_memory
 
     part = Memory(2, {"a.b": torch.ones(1, 2)}, {"c": torch.zeros(1, 3)})
     context = federation.empty_context()

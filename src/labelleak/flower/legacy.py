@@ -10,14 +10,14 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from torch import Tensor
 
-from labelleak.adapters.flower.arrivals import (
+from labelleak.flower.auditor import Auditor
+from labelleak.flower.grid import PARTITION
+from labelleak.flower.server import (
     Arrival,
     audit_at_server,
     audit_average,
     going_on,
 )
-from labelleak.adapters.flower.auditor import Auditor
-from labelleak.adapters.flower.grid import PARTITION
 
 
 class AuditedLegacyStrategy(Strategy):

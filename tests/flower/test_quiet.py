@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 ENVIRONMENT = TESTS.parent / "src" / "labelleak" / "adapters" / "flower" / "environment.py"
 WATCHED = """
 import os, socket, sys
@@ -40,7 +40,7 @@ def test_a_federation_looks_up_no_name():
     pytest.importorskip("flwr")
     code = WATCHED.format(tests=str(TESTS)) + (
         "from labelleak import flower\n"
-        "from adapters.flower import federation\n"
+        "from flower import federation\n"
         "from pathlib import Path; import tempfile, time\n"
         "folder = Path(tempfile.mkdtemp())\n"
         "auditor = federation.make_auditor(folder)\n"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import labelleak
-from labelleak.adapters.flower.findings import Finding, Sender
 from labelleak.core.interfaces import Attack, threat_model
+from labelleak.flower.findings import Finding, Sender
 
 
 def keys_of(sender: Sender) -> dict[str, Any]:

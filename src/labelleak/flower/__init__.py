@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labelleak.adapters.flower import environment  # sets variables; must come before flwr
-from labelleak.adapters.flower.auditor import Auditor, Finding
-from labelleak.adapters.flower.grid import ObservingGrid, observe
-from labelleak.adapters.flower.labels import report_labels
-from labelleak.adapters.flower.mods import AuditMod, DefenseMod, audit_mod, defense_mod
-from labelleak.adapters.flower.strategies import AuditedStrategy
+from labelleak.flower import environment
+from labelleak.flower.auditor import Auditor, Finding
+from labelleak.flower.grid import ObservingGrid, observe
+from labelleak.flower.labels import report_labels
+from labelleak.flower.mods import AuditMod, DefenseMod, audit_mod, defense_mod
+from labelleak.flower.strategies import AuditedStrategy
 
 if TYPE_CHECKING:
-    from labelleak.adapters.flower.in_process import InProcessGrid
-    from labelleak.adapters.flower.legacy import AuditedLegacyStrategy
+    from labelleak.flower.in_process import InProcessGrid
+    from labelleak.flower.legacy import AuditedLegacyStrategy
 
 QUIET = environment.QUIET
 _LATER = {"AuditedLegacyStrategy": "legacy", "InProcessGrid": "in_process"}

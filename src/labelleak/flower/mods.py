@@ -11,20 +11,20 @@ import numpy as np
 from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
-from labelleak.adapters.flower.auditor import Auditor, Finding, Sender
-from labelleak.adapters.flower.defend import DefenseLike, defend, label_of
-from labelleak.adapters.flower.journal import LOG
-from labelleak.adapters.flower.labels import take_labels
-from labelleak.adapters.flower.messages import (
+from labelleak.core.seeding import stream
+from labelleak.errors import BadInput, unknown_name
+from labelleak.flower.auditor import Auditor, Finding, Sender
+from labelleak.flower.defend import DefenseLike, defend, label_of
+from labelleak.flower.events import LOG
+from labelleak.flower.labels import take_labels
+from labelleak.flower.messages import (
     Arrays,
     client_of,
     is_train,
     only_record,
     round_of,
 )
-from labelleak.adapters.flower.sealing import keep_metadata, seal, withhold
-from labelleak.core.seeding import stream
-from labelleak.errors import BadInput, unknown_name
+from labelleak.flower.sealing import keep_metadata, seal, withhold
 
 CallNext = Callable[[Message, Context], Message]
 LabelsOf = Callable[[Message, Context], ArrayLike]

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("flwr")
 from labelleak import flower  # first: it keeps Flower from phoning home
 
-from adapters.flower import federation  # isort: skip
+from flower import federation  # isort: skip
 from labelleak.records.record import read_records
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "flower-digits"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "flower-digits"
 LONGEST = 300  # seconds; half a minute on an idle machine
 TO_END = 60
 

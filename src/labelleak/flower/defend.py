@@ -10,9 +10,9 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from torch import Tensor
 
-from labelleak.adapters.flower.messages import Arrays, only_record
 from labelleak.core.update import Memory, Update
 from labelleak.errors import BadInput
+from labelleak.flower.messages import Arrays, only_record
 
 # A defense of labelleak (an object with `apply`), or a function from updates to updates; either
 # sees name -> tensor with one leading dimension of trials, of size 1 here.

@@ -9,8 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from labelleak.adapters.flower.auditor import Auditor
-from labelleak.adapters.flower.grid import Watch, observe
+from labelleak.flower.auditor import Auditor
+from labelleak.flower.grid import Watch, observe
 
 
 class AuditedStrategy(Strategy):

@@ -1,6 +1,6 @@
 """Run the Flower tests against several releases of Flower, each in an environment of its own.
 
-Run as ``python tests/adapters/flower/check_versions.py [--slow] [VERSION ...]``, where a version is
+Run as ``python tests/flower/check_versions.py [--slow] [VERSION ...]``, where a version is
 a minor release such as 1.36. The environments lie in build/flower, see the packages of the Python
 that runs this, and hold beside them only what the release wants otherwise.
 """
@@ -13,7 +13,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MINORS = ("1.36", "1.37", "1.38", "1.39", "1.40", "1.41", "1.42")
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
@@ -51,7 +51,7 @@ def install(minor: str) -> tuple[Path, str]:
 
 def run_tests(python: Path, slow: bool) -> subprocess.CompletedProcess[str]:
     """Run the tests of the Flower adapter, the slow ones only where asked."""
-    command = [python, "-m", "pytest", "-q", "tests/adapters/flower"]
+    command = [python, "-m", "pytest", "-q", "tests/flower"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(
         [*command, "-m", "slow or not slow"] if slow else command,

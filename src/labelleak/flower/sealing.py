@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from labelleak.adapters.flower.messages import Arrays, only_record
 from labelleak.errors import BadInput
+from labelleak.flower.messages import Arrays, only_record
 
 # Flower's code for a mod that could not let a message pass.
 WITHHELD = 6

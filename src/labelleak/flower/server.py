@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from labelleak.adapters.flower.auditor import Auditor, Finding, Sender
-from labelleak.adapters.flower.journal import AGGREGATES, LOG
-from labelleak.adapters.flower.messages import num_examples
+from labelleak.flower.auditor import Auditor, Finding, Sender
+from labelleak.flower.events import AGGREGATES, LOG
+from labelleak.flower.messages import num_examples
 
 Arrays = Mapping[str, Tensor]
 EVERYBODY = "all"
