@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from labelleak.commands.tune import tune
+from labelleak.cli.tune import tune
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.experiments.families import (

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from labelleak.commands.studies import RUNS, Asked, run_study
+from labelleak.cli.studies import RUNS, Asked, run_study
 from labelleak.errors import BadInput
 from labelleak.experiments.presets import PRESETS
 from labelleak.experiments.studies import STUDIES

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak.cli import main
-from labelleak.commands.attack import _show
+from labelleak.cli.attack import _show
 from labelleak.core.heads_by_shape import locate_head, name_tensors
 from labelleak.core.interfaces import LabelledData
 from labelleak.errors import BadInput

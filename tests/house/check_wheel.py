@@ -11,7 +11,7 @@ from pathlib import Path
 
 NEEDED = (
     "labelleak/py.typed",
-    "labelleak/cli.py",
+    "labelleak/cli/app.py",
     "labelleak/report/templates/report.html.j2",
     "labelleak/report/templates/report.css",
     "labelleak/attacks/llg.py",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.cli.terminal import command_line, interruptible, progress_bar
 
 if TYPE_CHECKING:
     from labelleak.experiments.executors import Executor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labelleak.commands.terminal import command_line, interruptible, progress_bar, say_remarks
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
 
 if TYPE_CHECKING:

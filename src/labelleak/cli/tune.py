@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from labelleak.commands.run import AddressOption, WorkersOption
-from labelleak.commands.terminal import command_line, interruptible, progress_bar
+from labelleak.cli.run import AddressOption, WorkersOption
+from labelleak.cli.terminal import command_line, interruptible, progress_bar
 from labelleak.errors import BadInput
 
 _STANDARD = "gaussian,clip|gaussian,head_noise,prune,topk,sign,qsgd,withhold"

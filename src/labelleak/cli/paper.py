@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labelleak.commands.run import (
+from labelleak.cli.run import (
     AddressOption,
     ExecutorOption,
     OverwriteOption,
     WorkersOption,
     run_into,
 )
-from labelleak.commands.studies import Asked, run_study, show_signals
-from labelleak.commands.terminal import say_remarks
+from labelleak.cli.studies import Asked, run_study, show_signals
+from labelleak.cli.terminal import say_remarks
 from labelleak.errors import unknown_name
 from labelleak.experiments.studies import STUDIES
 

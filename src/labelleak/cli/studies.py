@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelleak.commands.terminal import command_line, interruptible, progress_bar, say_remarks
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
 from labelleak.experiments.studies import STUDIES
 

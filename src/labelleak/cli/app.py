@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from labelleak import __version__
-from labelleak.commands.attack import attack
-from labelleak.commands.audit import audit, report
-from labelleak.commands.capture import capture
-from labelleak.commands.gate import gate
-from labelleak.commands.paper import paper
-from labelleak.commands.run import run
-from labelleak.commands.tune import tune
-from labelleak.commands.watch import watch
+from labelleak.cli.attack import attack
+from labelleak.cli.audit import audit, report
+from labelleak.cli.capture import capture
+from labelleak.cli.gate import gate
+from labelleak.cli.paper import paper
+from labelleak.cli.run import run
+from labelleak.cli.tune import tune
+from labelleak.cli.watch import watch
 from labelleak.errors import LabelleakError
 
 app = typer.Typer(
@@ -78,7 +78,7 @@ app.command()(watch)
 @app.command(name="list")
 def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
     """List attacks, defenses, data sets, models, experiments or batch schemes."""
-    from labelleak.listings import describe
+    from labelleak.cli.listings import describe
 
     for name, line in describe(what.value):
         print(f"{name:<18} {line}")
