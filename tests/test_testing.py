@@ -2,8 +2,8 @@
 
 import pytest
 
+from labelleak.audits.audit import Audit
 from labelleak.errors import BadInput
-from labelleak.experiments.audit import Audit
 from labelleak.records.record import append_records
 from labelleak.testing import assert_leakage_below
 from report.conftest import make_record

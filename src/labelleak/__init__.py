@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from labelleak import attacks, flower, testing
+    from labelleak.audits.audit import Audit, audit
+    from labelleak.audits.one_update import UpdateReport, attack_update
     from labelleak.core import score
     from labelleak.core.head import find_head
     from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
@@ -17,13 +19,11 @@ if TYPE_CHECKING:
     from labelleak.core.score import Truth
     from labelleak.core.white_box import WhiteBox
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
-    from labelleak.experiments.audit import Audit, audit
-    from labelleak.experiments.update_attack import UpdateReport, attack_update
     from labelleak.files.capture import CapturedUpdate, capture
     from labelleak.files.tensors import read_tensors
 
 _HOMES = {
-    "Audit": "experiments.audit",
+    "Audit": "audits.audit",
     "BadInput": "errors",
     "CapturedUpdate": "files.capture",
     "Estimate": "core.interfaces",
@@ -33,10 +33,10 @@ _HOMES = {
     "NotApplicable": "errors",
     "Observation": "core.observation",
     "Truth": "core.score",
-    "UpdateReport": "experiments.update_attack",
+    "UpdateReport": "audits.one_update",
     "WhiteBox": "core.white_box",
-    "attack_update": "experiments.update_attack",
-    "audit": "experiments.audit",
+    "attack_update": "audits.one_update",
+    "audit": "audits.audit",
     "capture": "files.capture",
     "find_head": "core.head",
     "prepare": "core.interfaces",

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelleak.audits import controls
 from labelleak.core.battery import Battery
 from labelleak.core.interfaces import Estimate, Knowledge, Need
 from labelleak.core.score import Truth
-from labelleak.experiments import controls
 from labelleak.records.intervals import Interval
 
 

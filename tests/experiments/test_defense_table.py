@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from labelleak.audits.audit import run_plan
+from labelleak.audits.costs import Cost
+from labelleak.audits.options import check_options
+from labelleak.audits.plan import plan_audit
 from labelleak.defenses import DEFENSES as ALL
 from labelleak.defenses import parse_defense
 from labelleak.experiments import defense_costs
-from labelleak.experiments.audit import run_plan
-from labelleak.experiments.costs import Cost
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.experiments.defense_table import DEFENSES, make_defense_table
-from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import plan_audit
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import load_dataset
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from labelleak.audits.costs import measure_cost
 from labelleak.cli import app
 from labelleak.errors import BadInput
 from labelleak.experiments import measurements
-from labelleak.experiments.costs import measure_cost
 from labelleak.experiments.leaks import Leak
 from labelleak.experiments.measurements import MeanCost, Measurements
 from labelleak.experiments.tune import Search

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from labelleak.experiments.executors import Executor
+from labelleak.audits.executors import Executor
 from labelleak.experiments.measurements import Measurements
 from labelleak.experiments.tune import Search
 from labelleak.experiments.tune_files import write_answer

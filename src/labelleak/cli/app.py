@@ -96,7 +96,7 @@ def bench() -> None:
 @app.command()
 def selftest() -> None:
     """Audit the auditor: updates known to leak and known not to must be told apart."""
-    from labelleak.experiments.controls import run_controls
+    from labelleak.audits.controls import run_controls
 
     failed = False
     for control in run_controls():

@@ -13,7 +13,7 @@ import typer
 from labelleak.errors import BadInput
 
 if TYPE_CHECKING:
-    from labelleak.experiments.update_report import AttackResult, UpdateReport
+    from labelleak.audits.answers import AttackResult, UpdateReport
 
 _MANY = 6
 
@@ -91,7 +91,7 @@ def attack(
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
-    from labelleak.experiments.update_attack import HowMade, ModelOptions, attack_update
+    from labelleak.audits.one_update import HowMade, ModelOptions, attack_update
     from labelleak.files.notebook import KeptNotes
     from labelleak.records.record import append_records
 

@@ -114,9 +114,9 @@ def audit(
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.experiments.audit import open_journal, run_plan
-    from labelleak.experiments.options import check_options
-    from labelleak.experiments.plan import plan_audit
+    from labelleak.audits.audit import open_journal, run_plan
+    from labelleak.audits.options import check_options
+    from labelleak.audits.plan import plan_audit
     from labelleak.files.notebook import KeptNotes
 
     torch.set_num_threads(threads)

@@ -37,8 +37,8 @@ def capture(
     """
     import torch
 
+    from labelleak.audits.sample_update import ClientStep, write_client_step
     from labelleak.core.interfaces import LocalTraining
-    from labelleak.experiments.client_step import ClientStep, write_client_step
 
     torch.set_num_threads(1)
     training = LocalTraining(

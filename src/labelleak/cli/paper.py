@@ -21,7 +21,7 @@ from labelleak.errors import unknown_name
 from labelleak.experiments.studies import STUDIES
 
 if TYPE_CHECKING:
-    from labelleak.experiments.executors import Executor
+    from labelleak.audits.executors import Executor
     from labelleak.report.gallery import Exhibit
 
 # The one preset of which single defenses may be asked.
@@ -58,7 +58,7 @@ def paper(
     """Repeat an experiment of the literature, or all: figure, table and records."""
     import torch
 
-    from labelleak.experiments.executors import make_executor
+    from labelleak.audits.executors import make_executor
     from labelleak.experiments.presets import PRESETS
 
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ import typer
 from labelleak.cli.terminal import command_line, interruptible, progress_bar
 
 if TYPE_CHECKING:
-    from labelleak.experiments.executors import Executor
-    from labelleak.experiments.grids import Grid
+    from labelleak.audits.executors import Executor
+    from labelleak.audits.grids import Grid
     from labelleak.records.record import Record
 
 ExecutorOption = Annotated[str, typer.Option(help="serial, joblib (processes) or ray.")]
@@ -37,8 +37,8 @@ def run(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run a grid of audits; an interrupted one goes on where it stopped."""
-    from labelleak.experiments.executors import make_executor
-    from labelleak.experiments.grids import read_grid
+    from labelleak.audits.executors import make_executor
+    from labelleak.audits.grids import read_grid
 
     where = make_executor(executor, workers, address)
     run_into(read_grid(grid), out, where, overwrite=overwrite)
@@ -49,7 +49,7 @@ def run_into(grid: Grid, out: Path, executor: Executor, *, overwrite: bool = Fal
     """Run a grid into a folder, draw what came of it, and give the records."""
     import torch
 
-    from labelleak.experiments.runner import open_grid, run_grid
+    from labelleak.audits.run import open_grid, run_grid
     from labelleak.report import write_report
     from labelleak.report.curve_figures import write_curves
 

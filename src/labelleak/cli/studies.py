@@ -95,8 +95,8 @@ def show_signals(out: Path, data: str, seed: int) -> Exhibit:
 
 
 def _attacks(asked: Asked) -> None:
+    from labelleak.audits.audit import open_journal, run_plan
     from labelleak.experiments.attack_table import make_table, plan_table
-    from labelleak.experiments.audit import open_journal, run_plan
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
 

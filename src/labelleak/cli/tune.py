@@ -72,7 +72,7 @@ def tune(
     """
     import torch
 
-    from labelleak.experiments.executors import make_executor
+    from labelleak.audits.executors import make_executor
     from labelleak.experiments.measurements import Measurements
     from labelleak.experiments.tune import Search
     from labelleak.experiments.tune_files import write_answer

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.attacks import LLG
+from labelleak.audits.audit import audit
 from labelleak.core.counts import extract_counts
 from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, torch_threads
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import MissingExtra
-from labelleak.experiments.audit import audit
 from labelleak.simulation.client import draw_steps
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import HeadTable, autograd_gradients

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import labelleak
-from labelleak.experiments.audit import Bar, Progress
+from labelleak.audits.audit import Bar, Progress
 from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, follow_clients
 from labelleak.experiments.compression_tables import draw_rounds, make_cost_table, make_round_tables
 from labelleak.experiments.defense_costs import cohort_of, measure_costs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from labelleak.audits.audit import Progress
+from labelleak.audits.costs import Cohort, measure_cost
 from labelleak.defenses import parse_defense
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.costs import Cohort, measure_cost
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.defended import takes_long

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from labelleak.experiments.audit import Bar, open_journal, run_plan
+from labelleak.audits.audit import Bar, open_journal, run_plan
+from labelleak.audits.plan import Plan
 from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.experiments.defense_table import make_defense_table
-from labelleak.experiments.plan import Plan
 from labelleak.records.files import write_whole
 from labelleak.records.record import read_records
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from labelleak.audits.audit import Progress
+from labelleak.audits.run import load_once
 from labelleak.core.interfaces import LocalTraining
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.runner import load_once
 from labelleak.experiments.verdict_cases import RELU, SEVERAL_STEPS, Case, Net
 from labelleak.experiments.verdicts import run_verdicts
 

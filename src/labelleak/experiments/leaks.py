@@ -9,16 +9,16 @@ from functools import lru_cache
 from typing import Any
 
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow, make_attack
+from labelleak.audits.executors import Executor
+from labelleak.audits.options import AuditOptions
+from labelleak.audits.plan import build
+from labelleak.audits.run import plan_once
+from labelleak.audits.stage import AuditedModel
+from labelleak.audits.training_stages import reach_stages
 from labelleak.core.battery import STANDARD
 from labelleak.core.interfaces import threat_model
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
-from labelleak.experiments.audited_model import AuditedModel
-from labelleak.experiments.executors import Executor
-from labelleak.experiments.options import AuditOptions
-from labelleak.experiments.plan import build
-from labelleak.experiments.runner import plan_once
-from labelleak.experiments.stages import reach_stages
 from labelleak.records.intervals import Interval
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import THREAT_MODELS, Record, read_records

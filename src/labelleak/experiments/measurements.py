@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 import labelleak
+from labelleak.audits.audit import Progress
+from labelleak.audits.costs import Cohort, Cost, measure_cost
+from labelleak.audits.executors import Executor
+from labelleak.audits.plan import build, plan_audit
+from labelleak.audits.run import load_once
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.costs import Cohort, Cost, measure_cost
-from labelleak.experiments.executors import Executor
 from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
-from labelleak.experiments.plan import build, plan_audit
-from labelleak.experiments.runner import load_once
 from labelleak.experiments.tune_options import TuneOptions
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import Dataset, load_dataset

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from labelleak.audits.grids import Grid, read_grid
 from labelleak.errors import unknown_name
-from labelleak.experiments.grids import Grid, read_grid
 
 # In the order in which the literature's questions build on each other.
 PRESETS = (

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from labelleak.audits.audit import Progress
+from labelleak.audits.options import check_options
+from labelleak.audits.plan import Plan, build, plan_audit
+from labelleak.audits.stage import provenance
 from labelleak.core.battery import Battery
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
@@ -19,10 +23,6 @@ from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.audited_model import provenance
-from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import Plan, build, plan_audit
 from labelleak.experiments.rounds_table import make_rounds_table
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal

@@ -13,17 +13,17 @@ from torch import nn
 from labelleak.attacks import AdaptiveShadow, LLGPlus, Shadow
 from labelleak.attacks.shadow.attack import ShadowPosterior, expected_success
 from labelleak.attacks.shadow.features import GROUPS
+from labelleak.audits.audit import Progress
+from labelleak.audits.clients import Clients, Updates
+from labelleak.audits.plan import CellOptions, Plan, build, view_model
+from labelleak.audits.training_stages import reach_stages
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData, prepare
 from labelleak.core.priors import free_guess
 from labelleak.core.score import advantage, score
 from labelleak.core.seeding import stream
 from labelleak.defenses import Chain, GaussianNoise, Pruning, TopK
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.plan import CellOptions, Plan, build, view_model
 from labelleak.experiments.shadow_table import plan_shadow
-from labelleak.experiments.stages import reach_stages
-from labelleak.experiments.updates import Clients, Updates
 from labelleak.records.files import write_whole
 from labelleak.simulation.data.datasets import load_dataset
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from labelleak.experiments.costs import refuse_unlearnt
+from labelleak.audits.costs import refuse_unlearnt
 from labelleak.experiments.families import Family, spread
 from labelleak.experiments.ladders import Rung, first_holding, last_holding
 from labelleak.experiments.leaks import Leak

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labelleak.audits.costs import Cohort
+from labelleak.audits.options import AuditOptions, check_options
+from labelleak.audits.plan import init_of
 from labelleak.errors import BadInput, unknown_name
-from labelleak.experiments.costs import Cohort
 from labelleak.experiments.families import STANDARD_FAMILIES, Family, make_families
-from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.experiments.plan import init_of
 from labelleak.records.record import THREAT_MODELS
 
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from labelleak.audits.audit import Progress
+from labelleak.audits.clients import Clients
+from labelleak.audits.options import check_options
+from labelleak.audits.plan import Plan, build, plan_audit, view_model
+from labelleak.audits.stage import provenance
+from labelleak.audits.training_stages import reach_stages
 from labelleak.core.batch_size import BatchSize, MeanPosterior, estimate_batch_size
 from labelleak.core.battery import Battery, make_records
 from labelleak.core.counts import Ints
@@ -16,13 +22,7 @@ from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.audited_model import provenance
-from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import Plan, build, plan_audit, view_model
-from labelleak.experiments.stages import reach_stages
 from labelleak.experiments.unknown_size_table import FREE, SOURCE, make_size_table
-from labelleak.experiments.updates import Clients
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.attacks import LLGStar, dummies_for, make_attack
+from labelleak.audits.audit import Progress
+from labelleak.audits.run import load_once
 from labelleak.core.battery import Battery, make_records
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
 from labelleak.core.priors import RepeatedPrior
@@ -22,8 +24,6 @@ from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.experiments.audit import Progress
-from labelleak.experiments.runner import load_once
 from labelleak.experiments.verdict_cases import (
     CASES,
     Case,

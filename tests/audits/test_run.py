@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
+from labelleak.audits.executors import Executor, make_executor
+from labelleak.audits.grids import make_grid
+from labelleak.audits.run import open_grid, run_grid
 from labelleak.errors import BadInput
-from labelleak.experiments.executors import Executor, make_executor
-from labelleak.experiments.grids import make_grid
-from labelleak.experiments.runner import open_grid, run_grid
 from labelleak.records.record import read_records
 
 TREE = {

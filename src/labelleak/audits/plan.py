@@ -21,6 +21,7 @@ from labelleak.attacks import (
     dummies_for,
     make_attack,
 )
+from labelleak.audits.options import AuditOptions
 from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import Attack, LabelledData, Notebook
@@ -28,7 +29,6 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
-from labelleak.experiments.options import AuditOptions
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.models import build_model, fingerprint, own_init

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelleak.audits.bytes import count_bytes, dense_update, moved_update
+from labelleak.audits.plan import CellOptions, Plan
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import LabelledData, LocalTraining, Need
 from labelleak.core.observation import Observation
@@ -19,8 +21,6 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
-from labelleak.experiments.plan import CellOptions, Plan
-from labelleak.experiments.update_bytes import count_bytes, dense_update, moved_update
 from labelleak.simulation.aggregates import average_clients, score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally

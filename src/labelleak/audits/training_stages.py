@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from labelleak.audits.options import AuditOptions
 from labelleak.core.interfaces import LabelledData, LocalTraining
 from labelleak.core.seeding import stream, whole_number
-from labelleak.experiments.options import AuditOptions
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import labelleak
-from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import NO_DEFENSE, build, plan_audit, view_model
-from labelleak.experiments.updates import Clients
+from labelleak.audits.clients import Clients
+from labelleak.audits.options import check_options
+from labelleak.audits.plan import NO_DEFENSE, build, plan_audit, view_model
 
 SMALL = {"model": "mlp", "trials": 4, "initialisations": 1, "schemes": ("unbalanced",)}
 

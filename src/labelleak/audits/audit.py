@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from torch import nn
 
 import labelleak
+from labelleak.audits.options import AuditOptions, check_options
+from labelleak.audits.plan import Plan, build, plan_audit
+from labelleak.audits.stage import audit_model
+from labelleak.audits.training_stages import reach_stages
 from labelleak.core.seeding import torch_threads
-from labelleak.experiments.audited_model import audit_model
-from labelleak.experiments.options import AuditOptions, check_options
-from labelleak.experiments.plan import Plan, build, plan_audit
-from labelleak.experiments.stages import reach_stages
 from labelleak.files.notebook import KeptNotes
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal

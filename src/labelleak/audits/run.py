@@ -8,12 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import labelleak
+from labelleak.audits.audit import Progress, audit_stages
+from labelleak.audits.executors import Executor
+from labelleak.audits.grids import Grid
+from labelleak.audits.options import AuditOptions
+from labelleak.audits.plan import Plan, plan_audit
 from labelleak.errors import BadInput
-from labelleak.experiments.audit import Progress, audit_stages
-from labelleak.experiments.executors import Executor
-from labelleak.experiments.grids import Grid
-from labelleak.experiments.options import AuditOptions
-from labelleak.experiments.plan import Plan, plan_audit
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record
 from labelleak.simulation.data.datasets import Dataset, load_dataset

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import labelleak
+from labelleak.audits.audit import open_journal, run_plan
+from labelleak.audits.options import check_options
+from labelleak.audits.plan import plan_audit
 from labelleak.core.battery import STANDARD
 from labelleak.errors import BadInput
-from labelleak.experiments.audit import open_journal, run_plan
-from labelleak.experiments.options import check_options
-from labelleak.experiments.plan import plan_audit
 from labelleak.records.record import read_records
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.models import build_model

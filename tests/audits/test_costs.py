@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from labelleak.audits.costs import Cohort, measure_cost, refuse_unlearnt
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
-from labelleak.experiments.costs import Cohort, measure_cost, refuse_unlearnt
 from labelleak.simulation.data.datasets import load_dataset
 
 DIGITS = load_dataset("digits")

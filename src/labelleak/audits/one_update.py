@@ -11,6 +11,8 @@ import numpy as np
 from torch import nn
 
 from labelleak.attacks import make_attack
+from labelleak.audits.answers import AttackResult, UpdateReport, scale_scores
+from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
@@ -20,8 +22,6 @@ from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.experiments.update_model import ModelOptions, view_update
-from labelleak.experiments.update_report import AttackResult, UpdateReport, scale_scores
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
 from labelleak.files.notes import HowMade

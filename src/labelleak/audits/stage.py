@@ -14,12 +14,12 @@ from torch import nn
 
 import labelleak
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow
+from labelleak.audits.clients import Clients
+from labelleak.audits.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.core.battery import Battery, make_records
 from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
 from labelleak.core.seeding import whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.plan import CellOptions, Plan, dummies_of, init_of, view_model
-from labelleak.experiments.updates import Clients
 from labelleak.records.record import Record
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.known_defense import Gradients, KnownDefense

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.audits.one_update import HowMade, attack_update
 from labelleak.cli import main
 from labelleak.cli.attack import _show
 from labelleak.core.heads_by_shape import locate_head, name_tensors
 from labelleak.core.interfaces import LabelledData
 from labelleak.errors import BadInput
-from labelleak.experiments.update_attack import HowMade, attack_update
 from labelleak.files.truth import read_truth
 from labelleak.records.record import read_records
 

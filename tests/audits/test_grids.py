@@ -2,8 +2,8 @@
 
 import pytest
 
+from labelleak.audits.grids import make_grid, read_grid
 from labelleak.errors import BadInput
-from labelleak.experiments.grids import make_grid, read_grid
 from labelleak.experiments.presets import PRESETS, load_preset
 
 

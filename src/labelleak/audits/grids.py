@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from labelleak.audits.options import AuditOptions, check_options
 from labelleak.errors import BadInput, unknown_name
-from labelleak.experiments.options import AuditOptions, check_options
 from labelleak.report.curves import CurveOptions
 
 # Of an audit's options these take a list in an audit already; a list of any other one

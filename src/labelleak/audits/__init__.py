@@ -1,0 +1,1 @@
+"""Audits: models attacked cell by cell, one update attacked, and the auditor's controls."""
