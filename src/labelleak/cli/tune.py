@@ -73,11 +73,11 @@ def tune(
     import torch
 
     from labelleak.audits.executors import make_executor
-    from labelleak.experiments.measurements import Measurements
-    from labelleak.experiments.tune import Search
-    from labelleak.experiments.tune_files import write_answer
-    from labelleak.experiments.tune_options import TuneOptions
-    from labelleak.experiments.tune_words import audit_command, caveats, say_answer
+    from labelleak.tune.files import write_answer
+    from labelleak.tune.measurements import Measurements
+    from labelleak.tune.options import TuneOptions
+    from labelleak.tune.search import Search
+    from labelleak.tune.words import audit_command, caveats, say_answer
 
     torch.set_num_threads(1)
     options = TuneOptions(

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from labelleak.audits.executors import Executor
-from labelleak.experiments.measurements import Measurements
-from labelleak.experiments.tune import Search
-from labelleak.experiments.tune_files import write_answer
-from labelleak.experiments.tune_options import TuneOptions
+from labelleak.tune.files import write_answer
+from labelleak.tune.measurements import Measurements
+from labelleak.tune.options import TuneOptions
+from labelleak.tune.search import Search
 
 TARGET = 0.2
 SECONDS = 180

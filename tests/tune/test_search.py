@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 from labelleak.audits.costs import measure_cost
 from labelleak.cli import app
 from labelleak.errors import BadInput
-from labelleak.experiments import measurements
-from labelleak.experiments.leaks import Leak
-from labelleak.experiments.measurements import MeanCost, Measurements
-from labelleak.experiments.tune import Search
-from labelleak.experiments.tune_answers import Point, pareto_front
-from labelleak.experiments.tune_options import TuneOptions
-from labelleak.experiments.tune_words import audit_command, caveats, say_answer
 from labelleak.records.intervals import Interval
 from labelleak.records.record import read_records
+from labelleak.tune import measurements
+from labelleak.tune.answers import Point, pareto_front
+from labelleak.tune.leaks import Leak
+from labelleak.tune.measurements import MeanCost, Measurements
+from labelleak.tune.options import TuneOptions
+from labelleak.tune.search import Search
+from labelleak.tune.words import audit_command, caveats, say_answer
 
 OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold"))
 

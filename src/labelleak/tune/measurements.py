@@ -20,10 +20,10 @@ from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
-from labelleak.experiments.leaks import Leak, LeakMeter, strongest_leak
-from labelleak.experiments.tune_options import TuneOptions
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.tune.leaks import Leak, LeakMeter, strongest_leak
+from labelleak.tune.options import TuneOptions
 
 NONE = "none"
 SEARCH, FRESH = "search", "fresh"

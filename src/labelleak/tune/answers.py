@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelleak.defenses import parse_defense
-from labelleak.experiments.leaks import Leak
-from labelleak.experiments.measurements import MeanCost
+from labelleak.tune.leaks import Leak
+from labelleak.tune.measurements import MeanCost
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelleak.experiments.ladders import first_holding, last_holding
+from labelleak.tune.bisection import first_holding, last_holding
 
 
 @given(st.integers(1, 40), st.integers(0, 41))

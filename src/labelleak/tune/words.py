@@ -10,10 +10,10 @@ from pathlib import Path
 from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
 from labelleak.defenses.catalogue import uncovered
-from labelleak.experiments.leaks import Leak
-from labelleak.experiments.tune_answers import Answer, Confirmed, is_readable
-from labelleak.experiments.tune_options import TuneOptions
 from labelleak.report import wording
+from labelleak.tune.answers import Answer, Confirmed, is_readable
+from labelleak.tune.leaks import Leak
+from labelleak.tune.options import TuneOptions
 
 # A loss of accuracy above which a setting should not be recommended without a warning.
 _HEAVY = 0.1

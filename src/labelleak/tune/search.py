@@ -18,17 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from labelleak.audits.costs import refuse_unlearnt
-from labelleak.experiments.families import Family, spread
-from labelleak.experiments.ladders import Rung, first_holding, last_holding
-from labelleak.experiments.leaks import Leak
-from labelleak.experiments.measurements import NONE, MeanCost, Measurements
-from labelleak.experiments.tune_answers import (
+from labelleak.tune.answers import (
     Answer,
     Confirmed,
     Missed,
     Point,
     is_readable,
 )
+from labelleak.tune.bisection import Rung, first_holding, last_holding
+from labelleak.tune.ladders import Family, spread
+from labelleak.tune.leaks import Leak
+from labelleak.tune.measurements import NONE, MeanCost, Measurements
 
 # Federations that bisection over costs looks at; what it finds is then measured in full.
 _SCREEN = 1

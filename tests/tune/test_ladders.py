@@ -9,7 +9,7 @@ import pytest
 from labelleak.cli.tune import tune
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
-from labelleak.experiments.families import (
+from labelleak.tune.ladders import (
     LADDERS,
     STANDARD_FAMILIES,
     make_families,

@@ -8,8 +8,8 @@ from labelleak.audits.costs import Cohort
 from labelleak.audits.options import AuditOptions, check_options
 from labelleak.audits.plan import init_of
 from labelleak.errors import BadInput, unknown_name
-from labelleak.experiments.families import STANDARD_FAMILIES, Family, make_families
 from labelleak.records.record import THREAT_MODELS
+from labelleak.tune.ladders import STANDARD_FAMILIES, Family, make_families
 
 
 @dataclass(frozen=True, kw_only=True)

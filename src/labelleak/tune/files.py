@@ -12,15 +12,15 @@ from typing import Any
 import labelleak
 from labelleak.defenses import parse_defense
 from labelleak.defenses.describe import describe_defense
-from labelleak.experiments.leaks import PHASE
-from labelleak.experiments.measurements import FRESH, NONE, SEARCH, MeanCost, Measurements
-from labelleak.experiments.tune_answers import Answer, Confirmed, Missed, Point
-from labelleak.experiments.tune_options import TuneOptions
-from labelleak.experiments.tune_words import audit_command, caveats, say_answer, say_leak
 from labelleak.records.files import write_whole
 from labelleak.records.record import Record
 from labelleak.report import wording
 from labelleak.report.tradeoffs import Place, draw_tradeoffs
+from labelleak.tune.answers import Answer, Confirmed, Missed, Point
+from labelleak.tune.leaks import PHASE
+from labelleak.tune.measurements import FRESH, NONE, SEARCH, MeanCost, Measurements
+from labelleak.tune.options import TuneOptions
+from labelleak.tune.words import audit_command, caveats, say_answer, say_leak
 
 
 def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:

@@ -1,0 +1,1 @@
+"""Tune: the cheapest defense that meets a target, searched by measurement."""
