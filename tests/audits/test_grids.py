@@ -4,7 +4,7 @@ import pytest
 
 from labelleak.audits.grids import make_grid, read_grid
 from labelleak.errors import BadInput
-from labelleak.experiments.presets import PRESETS, load_preset
+from labelleak.studies.presets import PRESETS, load_preset
 
 
 def test_every_list_multiplies():

@@ -17,17 +17,12 @@ FLOORS = [
     {"core"},
     {"attacks", "defenses", "files"},
     {"simulation", "report"},
-    {"adapters"},
     {"audits", "flower"},
     {"tune", "testing"},
     {"studies"},
-    {"experiments", "listings"},
-    {"commands"},
     {"cli"},
     {"__main__"},
 ]
-# Within a floor only these lean on each other; each pair is one way.
-SAME_FLOOR = {("listings", "experiments")}
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -63,7 +58,7 @@ def test_imports_run_downwards(path):
     assert room in FLOOR_OF, f"give {room} a floor"
     for other in imports_of(path):
         lower = FLOOR_OF[other] < FLOOR_OF[room]
-        assert other == room or lower or (room, other) in SAME_FLOOR, f"{room} imports {other}"
+        assert other == room or lower, f"{room} imports {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

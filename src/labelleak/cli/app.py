@@ -87,7 +87,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 @app.command()
 def bench() -> None:
     """Measure speed on this machine: ratios and times, each taken in this one run."""
-    from labelleak.experiments.bench import run_bench
+    from labelleak.studies.bench import run_bench
 
     for line in run_bench():
         print(line)

@@ -24,8 +24,8 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
 
         yield from MODELS.items()
     elif what == "paper":
-        from labelleak.experiments.presets import describe_presets
-        from labelleak.experiments.studies import STUDIES
+        from labelleak.studies.presets import describe_presets
+        from labelleak.studies.registry import STUDIES
 
         yield from describe_presets()
         yield from ((name, study.line) for name, study in STUDIES.items())

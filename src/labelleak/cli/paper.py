@@ -18,7 +18,7 @@ from labelleak.cli.run import (
 from labelleak.cli.studies import Asked, run_study, show_signals
 from labelleak.cli.terminal import say_remarks
 from labelleak.errors import unknown_name
-from labelleak.experiments.studies import STUDIES
+from labelleak.studies.registry import STUDIES
 
 if TYPE_CHECKING:
     from labelleak.audits.executors import Executor
@@ -59,7 +59,7 @@ def paper(
     import torch
 
     from labelleak.audits.executors import make_executor
-    from labelleak.experiments.presets import PRESETS
+    from labelleak.studies.presets import PRESETS
 
     torch.set_num_threads(1)
     where = make_executor(executor, workers, address)
@@ -95,8 +95,8 @@ def _all(
     out: Path, data: str, executor: Executor, *, quick: bool, seed: int, overwrite: bool
 ) -> None:
     """Run every preset into a folder of its own, and show them on one page."""
-    from labelleak.experiments.presets import PRESETS
     from labelleak.report.gallery import write_gallery
+    from labelleak.studies.presets import PRESETS
 
     exhibits = [
         _preset(name, out / name, data, executor, quick=quick, seed=seed, overwrite=overwrite)
@@ -118,9 +118,9 @@ def _preset(
     overwrite: bool,
     rows: tuple[str, ...] | None = None,
 ) -> Exhibit:
-    from labelleak.experiments.presets import load_preset
     from labelleak.report.curves import describe_ends, trace
     from labelleak.report.gallery import Exhibit
+    from labelleak.studies.presets import load_preset
 
     override = {"data": data, "seed": seed, **({"defenses": rows} if rows else {})}
     grid = load_preset(name, quick=quick, override=override)
@@ -135,9 +135,9 @@ def _preset(
 
 def _summary(out: Path) -> Path:
     """Write the tables of the compression finding from its records."""
-    from labelleak.experiments.compression_tables import make_finding_tables
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
+    from labelleak.studies.compression.tables import make_finding_tables
 
     path = out / "summary.md"
     write_whole(path, make_finding_tables(read_records(out / "records.jsonl")))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
-from labelleak.experiments.studies import STUDIES
+from labelleak.studies.registry import STUDIES
 
 if TYPE_CHECKING:
     from labelleak.report.gallery import Exhibit
@@ -78,8 +78,8 @@ def _signals(asked: Asked) -> None:
 
 def show_signals(out: Path, data: str, seed: int) -> Exhibit:
     """Draw what LLG rests on, and give it as an exhibit of the page of all figures."""
-    from labelleak.experiments.signals import draw_signals
     from labelleak.report.gallery import Exhibit
+    from labelleak.studies.signals import draw_signals
 
     paths = draw_signals(data, out, seed=seed)
     for path in paths:
@@ -96,9 +96,9 @@ def show_signals(out: Path, data: str, seed: int) -> Exhibit:
 
 def _attacks(asked: Asked) -> None:
     from labelleak.audits.audit import open_journal, run_plan
-    from labelleak.experiments.attack_table import make_table, plan_table
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
+    from labelleak.studies.attacks import make_table, plan_table
 
     plan = plan_table(asked.data, asked.network, seed=asked.seed, command=command_line())
     with (
@@ -114,25 +114,25 @@ def _attacks(asked: Asked) -> None:
 
 
 def _verdicts(asked: Asked) -> None:
-    from labelleak.experiments.verdicts import run_verdicts
+    from labelleak.studies.verdicts.study import run_verdicts
 
     _run_resumable(run_verdicts, asked, "verdicts", "cells")
 
 
 def _home(asked: Asked) -> None:
-    from labelleak.experiments.home import run_home
+    from labelleak.studies.verdicts.home import run_home
 
     _run_resumable(run_home, asked, "home", "cells")
 
 
 def _unknown_size(asked: Asked) -> None:
-    from labelleak.experiments.unknown_batch_size import run_unknown_size
+    from labelleak.studies.unknown_size import run_unknown_size
 
     _run_resumable(run_unknown_size, asked, "unknown size", "models", quick=asked.quick)
 
 
 def _shadow(asked: Asked) -> None:
-    from labelleak.experiments.shadow_table import QUICK, plan_shadow, run_shadow
+    from labelleak.studies.shadow import QUICK, plan_shadow, run_shadow
 
     coarse = QUICK if asked.quick else {}
     plan = plan_shadow(asked.data, asked.network, seed=asked.seed, command=command_line(), **coarse)
@@ -142,7 +142,7 @@ def _shadow(asked: Asked) -> None:
 
 
 def _rounds(asked: Asked) -> None:
-    from labelleak.experiments.rounds import run_rounds_experiment
+    from labelleak.studies.rounds import run_rounds_experiment
 
     _run_resumable(run_rounds_experiment, asked, "rounds", "federations", quick=asked.quick)
     print(f"figure   {asked.out / 'curves.svg'}")
@@ -171,7 +171,7 @@ def _show(table: Path, asked: Asked) -> None:
 
 
 def _shadow_studies(asked: Asked) -> None:
-    from labelleak.experiments.shadow_studies import plan_studies, run_studies
+    from labelleak.studies.shadow_parts import plan_studies, run_studies
 
     name, _, other = asked.data.partition(",")
     plan = plan_studies(name, asked.network, seed=asked.seed, command=command_line())
@@ -181,8 +181,8 @@ def _shadow_studies(asked: Asked) -> None:
 
 
 def _defenses(asked: Asked) -> None:
-    from labelleak.experiments.defense_study import run_defenses
-    from labelleak.experiments.defense_table import DEFENSES, plan_defenses
+    from labelleak.studies.defenses.study import run_defenses
+    from labelleak.studies.defenses.table import DEFENSES, plan_defenses
 
     some = asked.split_defenses()
     rows = some or DEFENSES
@@ -196,7 +196,7 @@ def _defenses(asked: Asked) -> None:
 
 
 def _compression_rounds(asked: Asked) -> None:
-    from labelleak.experiments.compression_study import run_compression_rounds
+    from labelleak.studies.compression.study import run_compression_rounds
 
     with interruptible(asked.out / "records.jsonl"):
         figure, *tables = run_compression_rounds(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labelleak.errors import BadInput
-from labelleak.experiments.signals import draw_signals, measure_signals
+from labelleak.studies.signals import draw_signals, measure_signals
 
 
 def test_absent_classes_are_positive_and_counts_are_linear():

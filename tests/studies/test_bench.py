@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from labelleak.core.interfaces import LabelledData
-from labelleak.experiments.bench import bare_round, simulated_round
+from labelleak.studies.bench import bare_round, simulated_round
 
 
 def test_the_simulator_and_the_bare_loop_end_at_the_same_weights():

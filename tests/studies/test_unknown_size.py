@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from labelleak.experiments import unknown_batch_size
-from labelleak.experiments.unknown_batch_size import overlap, run_unknown_size
-from labelleak.experiments.unknown_size_table import SOURCE
 from labelleak.records.record import read_records
 from labelleak.report import tabulate
+from labelleak.studies import unknown_size as unknown_batch_size
+from labelleak.studies.unknown_size import overlap, run_unknown_size
+from labelleak.studies.unknown_size_table import SOURCE
 
 
 @pytest.fixture(scope="module")

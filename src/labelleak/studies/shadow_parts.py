@@ -23,9 +23,9 @@ from labelleak.core.priors import free_guess
 from labelleak.core.score import advantage, score
 from labelleak.core.seeding import stream
 from labelleak.defenses import Chain, GaussianNoise, Pruning, TopK
-from labelleak.experiments.shadow_table import plan_shadow
 from labelleak.records.files import write_whole
 from labelleak.simulation.data.datasets import load_dataset
+from labelleak.studies.shadow import plan_shadow
 
 STAGES, SIZES, TRIALS = (0, 60, 600), (8, 128), 150
 BUDGETS = (250, 1000, 4000, 16000)

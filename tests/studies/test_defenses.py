@@ -10,11 +10,11 @@ from labelleak.audits.options import check_options
 from labelleak.audits.plan import plan_audit
 from labelleak.defenses import DEFENSES as ALL
 from labelleak.defenses import parse_defense
-from labelleak.experiments import defense_costs
-from labelleak.experiments.defense_costs import cohort_of, measure_costs
-from labelleak.experiments.defense_table import DEFENSES, make_defense_table
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import load_dataset
+from labelleak.studies.defenses import costs as defense_costs
+from labelleak.studies.defenses.costs import cohort_of, measure_costs
+from labelleak.studies.defenses.table import DEFENSES, make_defense_table
 
 
 def test_every_family_is_in_the_table():

@@ -8,8 +8,8 @@ from pathlib import Path
 from labelleak.audits.audit import Progress
 from labelleak.audits.run import load_once
 from labelleak.core.interfaces import LocalTraining
-from labelleak.experiments.verdict_cases import RELU, SEVERAL_STEPS, Case, Net
-from labelleak.experiments.verdicts import run_verdicts
+from labelleak.studies.verdicts.cases import RELU, SEVERAL_STEPS, Case, Net
+from labelleak.studies.verdicts.study import run_verdicts
 
 # Client simulation trains on each class alone, which is too much for a hundred of them.
 _MANY_CLASSES = 50

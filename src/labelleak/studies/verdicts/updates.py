@@ -12,9 +12,9 @@ from torch import Tensor
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.verdict_cases import Case
 from labelleak.simulation.client import train_locally
 from labelleak.simulation.gradients import HeadTable
+from labelleak.studies.verdicts.cases import Case
 
 
 def share_updates(

@@ -2,8 +2,8 @@
 
 import labelleak
 from labelleak.core.battery import RULES
-from labelleak.experiments.attack_table import ATTACKS, SIZES, make_table, plan_table
 from labelleak.report.wording import name_attack
+from labelleak.studies.attacks import ATTACKS, SIZES, make_table, plan_table
 
 
 def test_the_plan_takes_every_size_that_the_data_reach():

@@ -11,13 +11,13 @@ from typing import Any
 
 import labelleak
 from labelleak.audits.audit import Bar, Progress
-from labelleak.experiments.compression_rounds import DEFENSES, RoundsOptions, follow_clients
-from labelleak.experiments.compression_tables import draw_rounds, make_cost_table, make_round_tables
-from labelleak.experiments.defense_costs import cohort_of, measure_costs
 from labelleak.records.files import write_whole
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record, read_records
 from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.studies.compression.rounds import DEFENSES, RoundsOptions, follow_clients
+from labelleak.studies.compression.tables import draw_rounds, make_cost_table, make_round_tables
+from labelleak.studies.defenses.costs import cohort_of, measure_costs
 
 # A coarse run: rounds of the federations that tell cost.
 QUICK_ROUNDS = 20

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from labelleak.experiments.compression_rounds import ANSWERS, EACH, UPDATES
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import Record
 from labelleak.records.strongest import strongest_records
 from labelleak.report.curve_figures import write_curves
 from labelleak.report.curves import CurveOptions
+from labelleak.studies.compression.rounds import ANSWERS, EACH, UPDATES
 
 # Test accuracy from which on a network is taken to have learnt.
 LEARNT = 0.9

@@ -8,11 +8,11 @@ import torch
 
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.experiments import verdicts
-from labelleak.experiments.verdict_cases import CASES, RELU, SIGMOID, Case
-from labelleak.experiments.verdict_tables import make_verdict_table
-from labelleak.experiments.verdict_updates import defend_head
-from labelleak.experiments.verdicts import measure_verdicts, run_verdicts
+from labelleak.studies.verdicts import study as verdicts
+from labelleak.studies.verdicts.cases import CASES, RELU, SIGMOID, Case
+from labelleak.studies.verdicts.study import measure_verdicts, run_verdicts
+from labelleak.studies.verdicts.tables import make_verdict_table
+from labelleak.studies.verdicts.updates import defend_head
 
 PUSHED = next(c for c in CASES if c.verdict == "c" and c.training.momentum and not c.plain)
 SHORT = {**measure_verdicts.__kwdefaults__, "initialisations": 1, "trials": 2}

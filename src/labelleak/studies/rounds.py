@@ -23,7 +23,6 @@ from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.rounds_table import make_rounds_table
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
@@ -33,6 +32,7 @@ from labelleak.simulation.cohort import Federation, Round, run_rounds
 from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages
+from labelleak.studies.rounds_table import make_rounds_table
 
 ROUNDS = (1, 2, 5, 10, 25)
 # Steps on all clients' data at once before the federation begins: a fresh and a trained model.

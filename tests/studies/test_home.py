@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from labelleak.core.priors import DirichletPrior, free_guess
-from labelleak.experiments.home import home_cases
-from labelleak.experiments.verdict_tables import make_verdict_table
-from labelleak.experiments.verdicts import measure_verdicts
+from labelleak.studies.verdicts.home import home_cases
+from labelleak.studies.verdicts.study import measure_verdicts
+from labelleak.studies.verdicts.tables import make_verdict_table
 
 CASES = home_cases(10)
 FEW = tuple(

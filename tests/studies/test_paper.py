@@ -11,9 +11,9 @@ import pytest
 
 from labelleak.cli.studies import RUNS, Asked, run_study
 from labelleak.errors import BadInput
-from labelleak.experiments.presets import PRESETS
-from labelleak.experiments.studies import STUDIES
 from labelleak.records.record import read_records
+from labelleak.studies.presets import PRESETS
+from labelleak.studies.registry import STUDIES
 
 PAPER = [sys.executable, "-m", "labelleak", "paper"]
 

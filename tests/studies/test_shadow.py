@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import labelleak
-from labelleak.experiments.shadow_studies import calibration_error, plan_studies, run_studies
-from labelleak.experiments.shadow_table import make_shadow_table, margins, plan_shadow
+from labelleak.studies.shadow import make_shadow_table, margins, plan_shadow
+from labelleak.studies.shadow_parts import calibration_error, plan_studies, run_studies
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,6 @@ from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.experiments.verdict_cases import (
-    CASES,
-    Case,
-    Net,
-)
-from labelleak.experiments.verdict_tables import make_verdict_table
-from labelleak.experiments.verdict_updates import share_updates
 from labelleak.records.files import write_whole
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record, read_records
@@ -40,6 +33,13 @@ from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import Roles, divide
 from labelleak.simulation.training import Training, accuracy, train_in_stages
+from labelleak.studies.verdicts.cases import (
+    CASES,
+    Case,
+    Net,
+)
+from labelleak.studies.verdicts.tables import make_verdict_table
+from labelleak.studies.verdicts.updates import share_updates
 
 TRIALS, MODELS = 20, 5
 # The paper's CNN has 588 head inputs on images of this side; smaller images are enlarged to it.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from labelleak.audits.audit import Bar, open_journal, run_plan
 from labelleak.audits.plan import Plan
-from labelleak.experiments.defense_costs import cohort_of, measure_costs
-from labelleak.experiments.defense_table import make_defense_table
 from labelleak.records.files import write_whole
 from labelleak.records.record import read_records
+from labelleak.studies.defenses.costs import cohort_of, measure_costs
+from labelleak.studies.defenses.table import make_defense_table
 
 FEDERATIONS = 3
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelleak.experiments import rounds
-from labelleak.experiments.rounds import even_guess_asr, run_rounds_experiment
-from labelleak.experiments.rounds_table import make_rounds_table
 from labelleak.records.record import read_records
 from labelleak.report import tabulate
+from labelleak.studies import rounds
+from labelleak.studies.rounds import even_guess_asr, run_rounds_experiment
+from labelleak.studies.rounds_table import make_rounds_table
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.experiments.unknown_size_table import FREE, SOURCE, make_size_table
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
 from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import accuracy
+from labelleak.studies.unknown_size_table import FREE, SOURCE, make_size_table
 
 ACTIVATIONS = ("sigmoid", "relu")
 SIZES = (1, 8, 32, 128)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from labelleak.core.priors import UnbalancedPrior
-from labelleak.experiments.compression_rounds import (
+from labelleak.simulation.batches import parse_scheme
+from labelleak.simulation.data.datasets import load_dataset
+from labelleak.studies.compression.rounds import (
     ANSWERS,
     EACH,
     UPDATES,
@@ -14,14 +16,12 @@ from labelleak.experiments.compression_rounds import (
     RoundsOptions,
     follow_clients,
 )
-from labelleak.experiments.compression_tables import (
+from labelleak.studies.compression.tables import (
     draw_rounds,
     make_cost_table,
     make_finding_tables,
     make_round_tables,
 )
-from labelleak.simulation.batches import parse_scheme
-from labelleak.simulation.data.datasets import load_dataset
 
 OPTIONS = RoundsOptions(
     activations=("relu",),

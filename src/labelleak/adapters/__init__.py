@@ -1,1 +1,0 @@
-"""Ways in from elsewhere: models and update files that labelleak did not make."""

@@ -1,0 +1,1 @@
+"""Studies: the paper's experiments and our own, each made by one command."""

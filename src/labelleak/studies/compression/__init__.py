@@ -1,0 +1,1 @@
+"""What compression leaves of a label attack over rounds."""

@@ -1,0 +1,1 @@
+"""Every defense in one table: leak, accuracy, bytes and time."""

@@ -1,0 +1,1 @@
+"""How far each attack's own assumptions carry: verdicts."""
