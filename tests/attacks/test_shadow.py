@@ -302,7 +302,7 @@ def test_a_packed_posterior_answers_to_the_last_bit_alike(noisy):
 
 
 class Diary:
-    """A notebook that remembers what it was asked."""
+    """A fit_cache that remembers what it was asked."""
 
     def __init__(self):
         self.asked, self.held = [], {}
@@ -320,7 +320,7 @@ def test_notes_answer_alike_and_are_told_apart_by_all_that_a_fit_depends_on():
     attack = AdaptiveShadow(batches=40, epochs=1)
 
     def answer(notes=diary, seed=0, attack=attack, **changed):
-        known = scenarios.replace(scenario.known, notebook=notes, **changed)
+        known = scenarios.replace(scenario.known, fit_cache=notes, **changed)
         return prepare(attack, known, 5, rng(seed))(scenario.observation)
 
     first, again, without = answer(), answer(), answer(notes=None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from labelleak.core.interfaces import LabelledData
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (
     DEFENSES,
@@ -176,7 +176,7 @@ def test_what_sees_less_than_the_update_gives_the_same_head_alone(defense):
     alone = update.without(*(name for name in update.tensors if not name.startswith("head")))
     whole, head = (sent_by(defense, given)[0].tensors for given in (update, alone))
     same = all(torch.equal(tensor, whole[name]) for name, tensor in head.items())
-    assert same or defense.sees is Sees.UPDATE
+    assert same or defense.scope is Scope.UPDATE
 
 
 def test_nothing_is_left_to_defend_of_a_withheld_model(defense):

@@ -10,7 +10,7 @@ from torch import nn
 from contract.scenarios import blobs, network
 from labelleak.attacks import LLG
 from labelleak.core.interfaces import Knowledge, LocalTraining, prepare
-from labelleak.core.update import Sees
+from labelleak.core.update import Scope
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DEFENSES, Chain, parse_defense
 from labelleak.errors import BadInput
@@ -53,7 +53,7 @@ def test_head_table_and_autograd_agree(text):
 
 @pytest.mark.parametrize("text", ["clip:0.1", "topk:0.05"])
 def test_what_sees_the_update_is_given_all_of_it(text):
-    assert parse_defense(text).sees is Sees.UPDATE
+    assert parse_defense(text).scope is Scope.UPDATE
     seen, full = gradients(text), gradients(text, full=True)
     torch.testing.assert_close(seen.weight, full.weight)
     tensors = [t.flatten(1) for t in (full.weight, full.bias, *full.rest.values())]

@@ -23,7 +23,7 @@ from labelleak.core.interfaces import (
     samples,
 )
 from labelleak.core.observation import Observation
-from labelleak.core.update import Sees
+from labelleak.core.update import Scope
 
 # Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
 # ten classes twice as many change no ASR by more than 0.003).
@@ -56,7 +56,7 @@ def _imitate(
         batches.append(LabelledData(data.inputs[picks], data.labels[picks]))
         counts[row] = np.bincount(labels, minlength=classes)
     defense = known.defense
-    full = defense.sees is Sees.UPDATE
+    full = defense.scope is Scope.UPDATE
     update = defense.gradients(known.model, batches, rng, full=full)
     sent, _ = defense.apply(update, rng)
     weight, bias = sent.tensors.get(sent.head_weight), sent.tensors.get(sent.head_bias)

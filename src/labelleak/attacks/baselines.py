@@ -35,7 +35,7 @@ class RandomGuess:
 
 @dataclass(frozen=True)
 class FreeGuess:
-    """Give the counts that maximise expected ASR under the prior, whatever the update says.
+    """Return the counts that maximise expected ASR under the prior, whatever the update says.
 
     This is the best data-free guess that every attack is measured against. Without a known
     prior it takes labels to be uniform. Ties go to the lower class index.

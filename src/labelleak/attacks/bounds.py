@@ -20,7 +20,7 @@ _SUMS, _ROUNDINGS = 2.0, 32.0
 
 
 def count_bounds(observation: Observation) -> tuple[Ints, Ints] | None:
-    """Give the least and the most labels of each class that a bias gradient allows.
+    """Return the least and the most labels of each class that a bias gradient allows.
 
     For softmax cross-entropy the counts are ``c = sum of posteriors - N b`` exactly, and a
     sum of N posteriors lies within 0 and N, so ``-N b <= c <= N (1 - b)``: in whole numbers, a

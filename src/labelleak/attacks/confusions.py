@@ -163,7 +163,7 @@ class ILRG:
 
 
 def recover_features(weight: Floats, bias: Floats, faint: float = 1e-5) -> Floats:
-    """Give h_c = dW_c / b_c for each class, steadied where b_c is faint; ``*R x K x D``.
+    """Return h_c = dW_c / b_c for each class, steadied where b_c is faint; ``*R x K x D``.
 
     With entries scaled so that the largest is 1, it is ``(b_c dW_c + f^2 m) / (b_c^2 + f^2)``, m
     the mean feature ``sum_i b_i dW_i / sum_i b_i^2``.
@@ -204,13 +204,13 @@ class Confusions:
         return cls(rows, np.linalg.pinv(centred, rcond=_RANK))
 
     def plain_shares(self, signal: Floats) -> Floats:
-        """Give the least-squares shares that sum to 1, negative ones among them."""
+        """Return the least-squares shares that sum to 1, negative ones among them."""
         rest = signal - self.rows.mean(axis=-2)
         shares = np.einsum("...j,...jc->...c", rest, self.inverse)
         return np.asarray(shares - shares.mean(axis=-1, keepdims=True) + 1 / shares.shape[-1])
 
     def shares(self, signal: Floats) -> Floats:
-        """Give the least-squares shares that sum to 1 and are not negative."""
+        """Return the least-squares shares that sum to 1 and are not negative."""
         shares = self.plain_shares(signal)
         for trial in np.ndindex(shares.shape[:-1]):
             if shares[trial].min() < -_RANK:

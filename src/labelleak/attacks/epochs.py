@@ -126,7 +126,7 @@ class _Client:
         return (slice(start, start + size) for start in range(0, trials, size))
 
     def mean_bias(self, shares: Floats) -> Floats:
-        """Give the mean bias gradient along the steps of clients with label shares ``R x K``."""
+        """Return the mean bias gradient along the steps of clients with label shares ``R x K``."""
         classes = len(self.kernel)
         moved = np.zeros((len(shares), classes, classes))
         speed, seen = np.zeros_like(moved), np.zeros(shares.shape)

@@ -115,7 +115,7 @@ def recover_with_class_weights(
 
 
 def focal_factors(own: ArrayLike, *, gamma: float) -> Floats:
-    """Give the factor F by which focal loss multiplies the logit gradient ``p - e_y``.
+    """Return the factor F by which focal loss multiplies the logit gradient ``p - e_y``.
 
     ``F = (1 - p_y)^g - g p_y (1 - p_y)^(g - 1) ln p_y``; it is 1 for g = 0.
 
@@ -173,7 +173,7 @@ def recover_multi_label(bias_gradient: ArrayLike, posterior: ArrayLike, total: i
 
 
 def recover_binary(bias_gradient: ArrayLike, posterior: ArrayLike, total: int) -> Floats:
-    """Give negatives and positives behind a head with one logit under mean cross-entropy.
+    """Return negatives and positives behind a head with one logit under mean cross-entropy.
 
     ``positives = N q - N b``, with q the batch mean of sigmoid(logit); negatives are the rest.
 

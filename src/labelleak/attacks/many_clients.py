@@ -49,7 +49,7 @@ class SampleGradients:
 
     @staticmethod
     def fits(model: WhiteBox, data: LabelledData) -> bool:
-        """Tell whether samples can be differentiated each by itself, and held all together."""
+        """Return whether samples can be differentiated each by itself, and held all together."""
         numbers = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
         return len(data) * numbers <= _MOST_HELD and is_vectorised(model, data)
 
@@ -59,7 +59,7 @@ class SampleGradients:
         return max(1, _AT_ONCE // self.flat.shape[1])
 
     def of_batches(self, picks: Ints) -> Tensors:
-        """Give the gradients of ``S x N`` batches by parameter name."""
+        """Return the gradients of ``S x N`` batches by parameter name."""
         mean = F.embedding_bag(torch.from_numpy(picks), self.flat, mode="mean")
         columns = torch.split(mean, [shape.numel() for shape in self.shapes.values()], dim=1)
         return {
@@ -69,7 +69,7 @@ class SampleGradients:
 
 
 def is_vectorised(model: WhiteBox, data: LabelledData) -> bool:
-    """Tell whether a model treats samples alike and apart, in ways that can run side by side."""
+    """Return whether a model treats samples alike and apart, in ways that can run side by side."""
     if not model.is_per_sample(data.inputs):
         return False
     trained, frozen = _parts(model)
@@ -151,7 +151,7 @@ def _loss_of(
 
 
 def _fed(model: WhiteBox, inputs: Tensor) -> Tensor:
-    """Give inputs in the model's precision, token numbers as they are."""
+    """Return inputs in the model's precision, token numbers as they are."""
     return inputs.to(model.head_module.weight) if inputs.is_floating_point() else inputs
 
 

@@ -141,7 +141,7 @@ def _feed(dummies: Dummies, known: Knowledge, rng: np.random.Generator) -> HeadP
 
 
 def _feature_sum(seen: HeadPass) -> float:
-    """Give the mean sum of head inputs, 0 where it cannot be told from 0."""
+    """Return the mean sum of head inputs, 0 where it cannot be told from 0."""
     sums = _double(seen.inputs).sum(axis=1)
     rounding = 1e-6 * np.abs(_double(seen.inputs)).sum(axis=1).mean()
     spread = _ERRORS * sums.std() / np.sqrt(len(sums))

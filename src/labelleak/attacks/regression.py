@@ -81,7 +81,7 @@ class GradientRegression:
 
 
 def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
-    """Give the shares x >= 0, sum x = 1, whose mixture of columns a_c is nearest to a vector g.
+    """Return the shares x >= 0, sum x = 1, whose mixture of columns a_c is nearest to a vector g.
 
     Since shares sum to 1, ``|sum_c x_c a_c - g|`` is the length of a point in the hull of
     the vectors a_c - g. The shortest point is the direction of the non-negative least-squares
@@ -111,7 +111,7 @@ def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
 
 
 def _shortest(columns: Floats) -> Floats:
-    """Give the shares of the shortest point in the hull of columns; even ones if all are zero."""
+    """Return the shares of the shortest point in the hull of columns; even ones if all are zero."""
     classes = columns.shape[1]
     even = np.full(classes, 1 / classes)
     if not columns.any():

@@ -145,7 +145,7 @@ def _is_separable(rows: Floats, row: int) -> bool:
 
 
 def _spread(present: Mask, reach: Floats, norms: Floats, total: int) -> Ints:
-    """Give each class present one label, and the rest in proportion to row lengths."""
+    """Return each class present one label, and the rest in proportion to row lengths."""
     chosen = present & smallest(np.where(present, -reach, np.inf), total)
     one = chosen.astype(np.int64)
     among = chosen | ~chosen.any(axis=-1, keepdims=True)

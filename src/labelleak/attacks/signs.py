@@ -97,7 +97,7 @@ class RowMinimum:
 
 
 def _along_feature(observation: Observation) -> Floats:
-    """Give each row's coefficient along the one feature of a single sample, the label's < 0."""
+    """Return each row's coefficient along the one feature of a single sample, the label's < 0."""
     assert observation.weight is not None
     rows = observation.weight.detach().cpu().double().numpy()
     longest = np.square(rows).sum(axis=-1).argmax(axis=-1)[..., None]

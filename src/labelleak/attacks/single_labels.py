@@ -16,7 +16,7 @@ _SURE = 0.9
 
 
 def prove_label(observation: Observation, weight: Floats, bias: Floats | None) -> Ints:
-    """Give the label of one sample, or nothing where its gradient leaves it open.
+    """Return the label of one sample, or nothing where its gradient leaves it open.
 
     The head gradient of one sample gives its head input, so its posterior, so ``y = p - e``
     (`recover_soft_label`). Where all entries beside the largest are alike, y is a hard or a

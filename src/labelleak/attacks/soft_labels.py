@@ -175,7 +175,7 @@ def _search(gradient: Floats, head: Floats, offset: Floats, mixed: int) -> Recov
 
 
 def _zoom(losses: Callable[[Floats], Floats], grid: Floats) -> tuple[float, float]:
-    """Give the place and value of the least loss: the grid's best dips, each narrowed down."""
+    """Return the place and value of the least loss: the grid's best dips, each narrowed down."""
     values = losses(grid)
     padded = np.concatenate([[np.inf], values, [np.inf]])
     dips = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]))

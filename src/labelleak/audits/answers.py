@@ -94,7 +94,7 @@ class UpdateReport:
     outcomes: tuple[Outcome, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values; ``results`` is the list of answers."""
+        """Return the report as plain values; ``results`` is the list of answers."""
         return {
             "labelleak": labelleak.__version__,
             "source": self.source,

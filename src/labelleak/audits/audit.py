@@ -18,7 +18,7 @@ from labelleak.audits.plan import Plan, build, plan_audit
 from labelleak.audits.stage import audit_model
 from labelleak.audits.training_stages import reach_stages
 from labelleak.core.seeding import torch_threads
-from labelleak.files.notebook import KeptNotes
+from labelleak.files.fit_cache import FolderFitCache
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
@@ -164,7 +164,7 @@ def audit(
         command=_call(options, given=isinstance(model, nn.Module)),
     )
     if learnt is not None:
-        plan = replace(plan, notebook=KeptNotes(Path(learnt)))
+        plan = replace(plan, fit_cache=FolderFitCache(Path(learnt)))
     told = progress or (lambda done, total: None)
     with torch_threads(threads):
         if out is None:

@@ -30,13 +30,13 @@ def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.
 
 
 def dense_update(model: WhiteBox) -> Update:
-    """Give an update without a zero in it, of the shape of the trained parameters."""
+    """Return an update without a zero in it, of the shape of the trained parameters."""
     trained = [(n, p) for n, p in model.module.named_parameters() if p.requires_grad]
     return Update({name: torch.ones_like(value)[None] for name, value in trained}, model.head)
 
 
 def moved_update(model: WhiteBox, after: Mapping[str, Tensor]) -> Update:
-    """Give how the trained parameters moved from the model to a state dict."""
+    """Return how the trained parameters moved from the model to a state dict."""
     fixed = _fixed(model)
     moved = movement(model.module.state_dict(), after, head=model.head)
     return Update({n: t for n, t in moved.tensors.items() if n not in fixed}, model.head)

@@ -130,7 +130,7 @@ class Clients:
         return Updates(observation, truth, each, alone, prior, training, common, extra)
 
     def training(self, cell: CellOptions) -> LocalTraining:
-        """Give the local training of a cell's clients, as an attacker may know it."""
+        """Return the local training of a cell's clients, as an attacker may know it."""
         options = self.plan.options
         return LocalTraining(
             cell.lr,

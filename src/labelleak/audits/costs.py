@@ -82,7 +82,7 @@ class Cost:
     diverged: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields, rounded to what they are good for."""
+        """Return the fields, rounded to what they are good for."""
         row = asdict(self)
         row["accuracy"] = round(self.accuracy, 6)
         row["wire_bytes"] = round(self.wire_bytes, 1)
@@ -160,7 +160,7 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
 def _undefended(
     accuracy_after: float, model: nn.Module, head: str, *, diverged: bool = False
 ) -> Cost:
-    """Give the cost of no defense: every update is the whole model, in no more time."""
+    """Return the cost of no defense: every update is the whole model, in no more time."""
     state = {name: value[None] for name, value in model.state_dict().items()}
     return Cost(
         accuracy=accuracy_after,

@@ -16,7 +16,7 @@ from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, Notebook
+from labelleak.core.interfaces import FitCache, Knowledge, LabelledData, LocalTraining
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth
@@ -47,7 +47,7 @@ def attack_update(
     scheme: str = "iid",
     seed: int = 0,
     max_bytes: int = LIMIT,
-    notebook: Notebook | None = None,
+    fit_cache: FitCache | None = None,
 ) -> UpdateReport:
     """Say which labels one update gives away.
 
@@ -72,7 +72,7 @@ def attack_update(
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
         seed: seed of the attacks' randomness.
         max_bytes: largest file that is read.
-        notebook: where attacks keep what they learn; see `KeptNotes`.
+        fit_cache: where attacks keep what they learn; see `FolderFitCache`.
 
     Raises:
         BadInput: for anything that cannot be, and where no attack at all can answer.
@@ -100,7 +100,7 @@ def attack_update(
         found = replace(found, made=made)
         known = _knowledge(made, view, options, data)
     prior = _prior(scheme, known.auxiliary, seen.num_classes)
-    known = replace(known, notebook=notebook, prior=prior)
+    known = replace(known, fit_cache=fit_cache, prior=prior)
     left_out = _left_out(names, attacks, seen.num_classes)
     battery = Battery.prepare(
         [make_attack(name) for name in names if name not in left_out],
@@ -289,7 +289,7 @@ def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
 
 
 def _as_trial(seen: Observation) -> Observation:
-    """Give a lone update a trial dimension of one."""
+    """Return a lone update a trial dimension of one."""
     if seen.trials:
         raise BadInput(
             f"give one update at a time; this head has {len(seen.trials) + 2} dimensions"

@@ -24,7 +24,7 @@ from labelleak.attacks import (
 from labelleak.audits.options import AuditOptions
 from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.core.head import find_head
-from labelleak.core.interfaces import Attack, LabelledData, Notebook
+from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
@@ -62,7 +62,7 @@ class CellOptions:
 
     @property
     def shares_gradient(self) -> bool:
-        """Tell whether the update is the gradient of the clients' samples, scaled (FedSGD)."""
+        """Return whether the update is the gradient of the clients' samples, scaled (FedSGD)."""
         return self.local_steps == 1 and self.plain
 
 
@@ -80,7 +80,7 @@ class Plan:
     command: str
     model_fingerprint: str
     left_out: Mapping[str, str]
-    notebook: Notebook | None = None
+    fit_cache: FitCache | None = None
 
     @cached_property
     def cells(self) -> tuple[CellOptions, ...]:
@@ -111,7 +111,7 @@ class Plan:
         ]
 
     def trials_of(self, initialisation: int) -> range:
-        """Give the numbers of an initialisation's trials; all share the trials nearly evenly."""
+        """Return the numbers of an initialisation's trials; all share the trials nearly evenly."""
         edges = np.linspace(0, self.options.trials, self.options.models + 1).astype(int)
         return range(int(edges[initialisation]), int(edges[initialisation + 1]))
 

@@ -70,7 +70,7 @@ class AuditedModel:
         model = view_model(options, data, module)
         battery = Battery.prepare(
             plan.attacks,
-            Knowledge(model, data.input_shape, plan.roles.auxiliary, notebook=plan.notebook),
+            Knowledge(model, data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache),
             data.num_classes,
             seed=whole_number(options.seed, "battery", initialisation, stage),
         )
@@ -141,7 +141,7 @@ def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str
 def provenance(
     plan: Plan, module: nn.Module, initialisation: int, stage: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the keys that say where records come from: the contract's, and ours beside them."""
+    """Return the keys that say where records come from: the contract's, and ours beside them."""
     options, roles = plan.options, plan.roles
     common: dict[str, Any] = {
         "seed": options.seed,

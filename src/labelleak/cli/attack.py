@@ -92,7 +92,7 @@ def attack(
     import torch
 
     from labelleak.audits.one_update import HowMade, ModelOptions, attack_update
-    from labelleak.files.notebook import KeptNotes
+    from labelleak.files.fit_cache import FolderFitCache
     from labelleak.records.record import append_records
 
     if save is not None and truth is None:
@@ -132,7 +132,7 @@ def attack(
         scheme=scheme,
         seed=seed,
         max_bytes=max_bytes,
-        notebook=KeptNotes(learnt, _tell),
+        fit_cache=FolderFitCache(learnt, _tell),
     )
     if save is not None:
         command = shlex.join(["labelleak", *sys.argv[1:]])

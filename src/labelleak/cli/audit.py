@@ -117,7 +117,7 @@ def audit(
     from labelleak.audits.audit import open_journal, run_plan
     from labelleak.audits.options import check_options
     from labelleak.audits.plan import plan_audit
-    from labelleak.files.notebook import KeptNotes
+    from labelleak.files.fit_cache import FolderFitCache
 
     torch.set_num_threads(threads)
     options = check_options(
@@ -155,7 +155,7 @@ def audit(
         seed=seed,
     )
     plan = plan_audit(options, command=command_line())
-    notes = KeptNotes(learnt)
+    notes = FolderFitCache(learnt)
     say_remarks(options.defenses)
     with (
         open_journal(plan, out, overwrite=overwrite) as journal,
@@ -163,7 +163,7 @@ def audit(
         progress_bar("auditing", "cells") as advance,
     ):
         notes.tell = advance.tell
-        run_plan(replace(plan, notebook=notes), journal=journal, progress=advance)
+        run_plan(replace(plan, fit_cache=notes), journal=journal, progress=advance)
     _conclude(journal.records, out / "report.html")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def describe(what: str) -> Iterator[tuple[str, str]]:
-    """Give name and line of everything of a kind: attacks, defenses, data, models, paper, schemes.
+    """Return name and line of all of a kind: attacks, defenses, data, models, paper, schemes.
 
     >>> dict(describe("schemes"))["iid"]
     'every label drawn uniformly'

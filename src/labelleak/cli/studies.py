@@ -41,7 +41,7 @@ class Asked:
     executor: str | None = None
 
     def split_defenses(self) -> tuple[str, ...] | None:
-        """Give the text forms that were asked for; None for all."""
+        """Return the text forms that were asked for; None for all."""
         if self.defenses is None:
             return None
         return tuple(word.strip() for word in self.defenses.split(","))

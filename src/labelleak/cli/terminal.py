@@ -77,7 +77,7 @@ def say_remarks(defenses: Iterable[str]) -> None:
 
 
 def command_line() -> str:
-    """Give the command as typed, with the program's folder left out."""
+    """Return the command as typed, with the program's folder left out."""
     import shlex
 
     return shlex.join(["labelleak", *sys.argv[1:]])

@@ -48,7 +48,7 @@ class Flag:
     figure: np.ndarray
 
     def concerns(self, attack: str) -> bool:
-        """Tell whether an attack's answer is weakened by it."""
+        """Return whether an attack's answer is weakened by it."""
         return FLAGS[self.name].touches(attack)
 
 

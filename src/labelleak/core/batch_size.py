@@ -94,7 +94,7 @@ class MeanPosterior:
         return cls(even, np.eye(num_classes), np.zeros(num_classes), np.inf, spread, words)
 
     def noise(self, sizes: Floats) -> Floats:
-        """Give the error of the solved counts, ``candidates x K``."""
+        """Return the error of the solved counts, ``candidates x K``."""
         n = sizes[:, None]
         drawn = self.spread**2 * (n + n**2 / self.drawn)
         return np.asarray(np.sqrt(drawn + n**2 * (self.systematic**2 + _LEAST_NOISE**2)))
@@ -170,7 +170,7 @@ def estimate_batch_size(
 
 
 def least_batch_size(bias: Floats) -> int:
-    """Give the least N behind a summed bias gradient: ``sum of max(0, -G_i)``, rounded up.
+    """Return the least N behind a summed bias gradient: ``sum of max(0, -G_i)``, rounded up.
 
     It holds for any model, since ``c_i = N p_i - G_i >= -G_i``; a mean gradient has no such bound.
 
@@ -192,7 +192,7 @@ def _posterior(observation: Observation, known: Knowledge, assume_uniform: bool)
 
 
 def _fit_to_whole(counts: Floats, noise: Floats) -> Floats:
-    """Give the log density of figures around whole numbers from 0 up, wrapped where noise is wide.
+    """Return the log density of figures around whole numbers from 0, wrapped where noise is wide.
 
     Above 5 standard deviations nothing is told from nothing; terms within 4 whole
     numbers of the figure hold all of the density while noise is at most 1, and wider noise

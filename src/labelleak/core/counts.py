@@ -150,7 +150,7 @@ def round_within(values: ArrayLike, total: int, least: Ints, most: Ints) -> Ints
 
 
 def best_counts(tails: ArrayLike, total: int) -> Ints:
-    """Give the counts that maximise expected ASR under a posterior (or prior) of counts.
+    """Return the counts that maximise expected ASR under a posterior (or prior) of counts.
 
     Expected ASR is ``sum_i sum_{k <= g_i} P(c_i >= k) / N``, concave in each g_i, so the N
     largest (i, k) pairs are optimal. Ties: smaller k first, then the lower class.

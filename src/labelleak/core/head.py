@@ -18,7 +18,7 @@ def find_head(
     example: Tensor | None = None,
     num_classes: int | None = None,
 ) -> str:
-    """Give the module name of a model's classification head.
+    """Return the module name of a model's classification head.
 
     By name if one is given. Else by tracing one forward pass of an example: the head is the
     linear layer whose output leaves the model, or, when something follows it (a softmax, a

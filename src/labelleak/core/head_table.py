@@ -49,7 +49,7 @@ class HeadTable:
         return cls(seen.inputs, errors, has_bias)
 
     def gradients(self, batches: np.ndarray) -> Observation:
-        """Give the head gradients of ``T x B`` batches, all at once.
+        """Return the head gradients of ``T x B`` batches, all at once.
 
         >>> model = torch.nn.Linear(3, 2)
         >>> data = LabelledData(torch.rand(5, 3), torch.tensor([0, 1, 0, 1, 1]))

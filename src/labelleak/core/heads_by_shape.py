@@ -41,7 +41,7 @@ def name_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def locate_head(tensors: Mapping[str, Tensor], name: str | None = None) -> str:
-    """Give the module name of the head among tensors named as in a state dict.
+    """Return the module name of the head among tensors named as in a state dict.
 
     By name if one is given. Else by shape: among two-dimensional weights with a matching bias
     (without one, where none has any), the head is the one whose outputs feed no other layer: no

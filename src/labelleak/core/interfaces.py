@@ -13,7 +13,7 @@ from torch import Tensor
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 
@@ -124,7 +124,7 @@ class Defense(Protocol):
         ...
 
     @property
-    def sees(self) -> Sees:
+    def scope(self) -> Scope:
         """How much of an update must be at hand for the answer to be exact."""
         ...
 
@@ -147,11 +147,11 @@ class Defense(Protocol):
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[Update, Memory | None]:
-        """Give what is shared in place of an update, and what the client keeps for its next."""
+        """Return what is shared in place of an update, and what the client keeps for its next."""
         ...
 
 
-class Notebook(Protocol):
+class FitCache(Protocol):
     """Where an attack keeps what it learnt at some cost, for another time with the same knowledge.
 
     The key is a fingerprint of all that the answer depends on, so what is found under it is to the
@@ -159,7 +159,7 @@ class Notebook(Protocol):
     """
 
     def recall(self, what: str, key: str) -> Mapping[str, Tensor] | None:
-        """Give what was noted under a key; None if nothing was, and it is about to be learnt.
+        """Return what was noted under a key; None if nothing was, and it is about to be learnt.
 
         Args:
             what: what it is, in words for whoever waits.
@@ -186,7 +186,7 @@ class Knowledge:
         prior: how label counts are distributed before the update is seen.
         training: how the client trained.
         defense: what the client does to its update before it is shared.
-        notebook: where attacks keep what they learn; no knowledge of its own.
+        fit_cache: where attacks keep what they learn; no knowledge of its own.
     """
 
     model: WhiteBox | None = None
@@ -195,7 +195,7 @@ class Knowledge:
     prior: Prior = _UNIFORM
     training: LocalTraining | None = None
     defense: Defense | None = None
-    notebook: Notebook | None = None
+    fit_cache: FitCache | None = None
 
     @property
     def dummy_shape(self) -> tuple[int, ...]:
@@ -323,7 +323,7 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
 
 
 def samples(observation: Observation) -> int:
-    """Give N, for attacks that declare that they need it."""
+    """Return N, for attacks that declare that they need it."""
     if observation.num_samples is None:
         raise NotApplicable(f"this attack needs {Need.NUM_SAMPLES.value}, which is not known")
     return observation.num_samples
@@ -333,11 +333,11 @@ __all__ = [
     "Attack",
     "Defense",
     "Estimate",
+    "FitCache",
     "Knowledge",
     "LabelledData",
     "LocalTraining",
     "Need",
-    "Notebook",
     "Prepared",
     "prepare",
     "refuse_observation",

@@ -157,7 +157,7 @@ class RepeatedPrior:
 
 
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
-    """Give the best guess that needs no update, and the ASR that it scores on average.
+    """Return the best guess that needs no update, and the ASR that it scores on average.
 
     The guess takes the N largest P(c_i >= k) under the prior (`counts.best_counts`); their
     sum over N is its expected ASR, exactly.

@@ -13,7 +13,7 @@ from labelleak.errors import BadInput
 
 
 def stream(seed: int, *purpose: object) -> np.random.Generator:
-    """Give the generator of a purpose: same seed and purpose, same numbers; else independent.
+    """Return the generator of a purpose: same seed and purpose, same numbers; else independent.
 
     So a trial's numbers do not depend on what ran before it, in this process or another.
 
@@ -27,7 +27,7 @@ def stream(seed: int, *purpose: object) -> np.random.Generator:
 
 
 def whole_number(seed: int, *purpose: object) -> int:
-    """Give a whole number below 2^31 for libraries that take a seed."""
+    """Return a whole number below 2^31 for libraries that take a seed."""
     return int(stream(seed, *purpose).integers(2**31))
 
 

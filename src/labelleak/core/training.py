@@ -31,7 +31,7 @@ def make_loss(training: LocalTraining, reduction: str = "mean") -> nn.CrossEntro
 
 
 def class_weights_of(labels: Tensor, training: LocalTraining, like: Tensor) -> Tensor:
-    """Give the weight of each label's class, ones where classes weigh alike.
+    """Return the weight of each label's class, ones where classes weigh alike.
 
     >>> weighted = LocalTraining(lr=0.1, class_weights=(1.0, 3.0))
     >>> class_weights_of(torch.tensor([1, 0]), weighted, torch.zeros(1)).tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 from labelleak.errors import BadInput
 
 
-class Sees(IntEnum):
+class Scope(IntEnum):
     """How much of an update a defense must see at once; the widest view of a chain counts."""
 
     ENTRY = 0  # each entry alone: noise, signs
@@ -82,12 +82,12 @@ class Update:
         return total.sqrt()
 
     def replaced(self, tensors: Mapping[str, Tensor]) -> Update:
-        """Give the update with some tensors exchanged, each cast to the type that it had."""
+        """Return the update with some tensors exchanged, each cast to the type that it had."""
         cast = {name: tensor.to(self.tensors[name].dtype) for name, tensor in tensors.items()}
         return replace(self, tensors={**self.tensors, **cast})
 
     def without(self, *names: str) -> Update:
-        """Give the update without some tensors, which are then not shared at all."""
+        """Return the update without some tensors, which are then not shared at all."""
         kept = {name: tensor for name, tensor in self.tensors.items() if name not in names}
         return replace(self, tensors=kept)
 
@@ -109,4 +109,4 @@ class Memory:
     parts: tuple[Memory | None, ...] = ()
 
 
-__all__ = ["Memory", "Sees", "Update"]
+__all__ = ["Memory", "Scope", "Update"]

@@ -116,7 +116,7 @@ class WhiteBox:
         )
 
     def is_per_sample(self, inputs: Tensor) -> bool:
-        """Tell whether each input is passed alike whatever the batch around it and the seed.
+        """Return whether each input is passed alike whatever the batch around it and the seed.
 
         True for models of layers that see one sample at a time; False with dropout or batch norm
         in train mode, and False if anything follows the head. Tried on the first inputs, twice,

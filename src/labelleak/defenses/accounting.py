@@ -46,7 +46,7 @@ class Guarantee:
 
 
 def gaussian_epsilon(noise_multiplier: float, delta: float, rounds: int = 1) -> float:
-    """Give the exact epsilon of the Gaussian mechanism, repeated without subsampling.
+    """Return the exact epsilon of the Gaussian mechanism, repeated without subsampling.
 
     Balle & Wang, ICML 2018: with sensitivity 1 and deviation s, delta is ``Phi(1/2s - eps s) -
     e^eps Phi(-1/2s - eps s)``, solved for eps. T rounds are one with ``s / sqrt(T)``.
@@ -87,7 +87,7 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, rounds: int = 1) -> 
 def sampled_epsilon(
     noise_multiplier: float, sample_rate: float, steps: int, delta: float
 ) -> tuple[float, float, str]:
-    """Give epsilon of the Poisson-sampled Gaussian mechanism by Opacus.
+    """Return epsilon of the Poisson-sampled Gaussian mechanism by Opacus.
 
     Args:
         noise_multiplier: standard deviation of the noise over the clipping norm.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import at_least_zero
@@ -27,7 +27,7 @@ class ServerNoise(Part):
     sigma: float
 
     name: ClassVar[str] = "server_noise"
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
         at_least_zero(self.sigma, "sigma")
@@ -44,5 +44,5 @@ class ServerNoise(Part):
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[Update, Memory | None]:
-        """Give the update as the server receives it: unchanged."""
+        """Return the update as the server receives it: unchanged."""
         return update, memory

@@ -68,7 +68,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def uncovered(defense: str, off: Collection[str] = ()) -> tuple[str, ...]:
-    """Give a sentence for each thing that a defense leaves open.
+    """Return a sentence for each thing that a defense leaves open.
 
     Args:
         defense: text form of a chain.

@@ -56,7 +56,7 @@ class TrainingChange:
 
 
 def trainable(model: WhiteBox, *, full: bool) -> Gradients:
-    """Give the trained parameters by name: all of them, or the head's."""
+    """Return the trained parameters by name: all of them, or the head's."""
     prefix = f"{model.head}." if model.head else ""
     head = {f"{prefix}weight", f"{prefix}bias"}
     return {

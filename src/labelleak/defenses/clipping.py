@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import above_zero
 
@@ -48,7 +48,7 @@ class Clipping(Part):
     norm: float
 
     name: ClassVar[str] = "clip"
-    sees = Sees.UPDATE
+    scope = Scope.UPDATE
 
     def __post_init__(self) -> None:
         above_zero(self.norm, "the clipping norm")
@@ -76,7 +76,7 @@ class LayerClipping(Part):
     norm: float
 
     name: ClassVar[str] = "clip_layers"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         above_zero(self.norm, "the clipping norm")

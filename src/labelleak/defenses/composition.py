@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.core.interfaces import Defense, LabelledData
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients
 from labelleak.defenses.text import write
@@ -21,14 +21,14 @@ class Part:
 
     Attributes:
         name: first word of the text form.
-        sees: how much of the update it must have at hand.
+        scope: how much of the update it must have at hand.
         changes_training: whether the client computes its gradient differently.
         uses_head: whether it is about the head alone, so that the head must be shared.
         drops_zeros: whether it makes zeros, which its client then does not send.
     """
 
     name: ClassVar[str]
-    sees: Sees = Sees.ENTRY
+    scope: Scope = Scope.ENTRY
     changes_training: bool = False
     uses_head: ClassVar[bool] = False
     drops_zeros: ClassVar[bool] = False
@@ -52,7 +52,7 @@ class Part:
         return (self,)
 
     def value_bits(self, before: int) -> int:
-        """Give the bits that one shared value takes, given what it took before this defense."""
+        """Return the bits that one shared value takes, given what it took before this defense."""
         return before
 
     def __or__(self, other: Part) -> Chain:
@@ -76,7 +76,7 @@ class Part:
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[Update, Memory | None]:
-        """Give what is shared in place of an update, and what the client keeps for its next."""
+        """Return what is shared in place of an update, and what the client keeps for its next."""
         raise NotImplementedError
 
 
@@ -121,9 +121,9 @@ class Chain(Part):
         return self.links
 
     @property
-    def sees(self) -> Sees:  # type: ignore[override]
+    def scope(self) -> Scope:  # type: ignore[override]
         """The widest view that a part needs."""
-        return max((part.sees for part in self.links), default=Sees.ENTRY)
+        return max((part.scope for part in self.links), default=Scope.ENTRY)
 
     @property
     def changes_training(self) -> bool:  # type: ignore[override]

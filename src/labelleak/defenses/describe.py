@@ -14,7 +14,7 @@ DELTA = 1e-5
 def describe_defense(
     chain: Chain, *, rounds: int = 1, local_steps: int = 1, delta: float = DELTA
 ) -> dict[str, Any]:
-    """Give the extra keys of records under a defense; none where there is no defense.
+    """Return the extra keys of records under a defense; none where there is no defense.
 
     Epsilon is recomputed from the defense itself (`account`). For DP-SGD no gain from sampling
     is counted, since how a client samples is not known here.

@@ -73,7 +73,7 @@ class DPSGD(TrainingDefense):
         return {name: tensor / len(inputs) for name, tensor in total.items()}
 
     def weights(self, norms: Tensor) -> Tensor:
-        """Give min(1, C / norm) for each sample."""
+        """Return min(1, C / norm) for each sample."""
         return (self.clip / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
 
     def alter_table(
@@ -108,7 +108,7 @@ def refuse_batch_norm(model: torch.nn.Module) -> None:
 def sample_gradients(
     model: WhiteBox, inputs: Tensor, targets: Tensor, *, seed: int = 0
 ) -> Iterator[Gradients]:
-    """Give each sample's gradient of the whole model, in chunks, ``n x ...`` a parameter.
+    """Return each sample's gradient of the whole model, in chunks, ``n x ...`` a parameter.
 
     Args:
         model: a model without batch normalisation.
@@ -136,7 +136,7 @@ def sample_gradients(
 
 
 def sample_norms(model: WhiteBox, inputs: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
-    """Give the L2 norm of each sample's gradient of the whole model, n numbers in float64."""
+    """Return the L2 norm of each sample's gradient of the whole model, n numbers in float64."""
     chunks = sample_gradients(model, inputs, targets, seed=seed)
     return torch.cat([_norms(chunk) for chunk in chunks])
 

@@ -35,7 +35,7 @@ class Compression(Part):
         return self.coded_bits(max(before, 32) if self.has_feedback else before)
 
     def coded_bits(self, before: int) -> int:
-        """Give the bits that compression leaves of one value that took so many."""
+        """Return the bits that compression leaves of one value that took so many."""
         return before
 
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.noise import add_noise, gaussian
@@ -36,7 +36,7 @@ class HistoricalCompression(Part):
 
     name: ClassVar[str] = "historical_compression"
     drops_zeros: ClassVar[bool] = True
-    sees = Sees.UPDATE
+    scope = Scope.UPDATE
     uses_head: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class HistoricalDP(Part):
     sigma: float = 0.1
 
     name: ClassVar[str] = "historical_dp"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         above_zero(self.bound, "the bound")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import at_least_zero
 
@@ -42,12 +42,12 @@ def add_noise(
 
 
 def gaussian(sigma: float) -> Draw:
-    """Give draws of N(0, sigma^2)."""
+    """Return draws of N(0, sigma^2)."""
     return lambda rng, shape: sigma * rng.standard_normal(shape, dtype=np.float32)
 
 
 class _Noise(Part):
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def value_bits(self, before: int) -> int:
         """Noise makes floats of whatever there was."""

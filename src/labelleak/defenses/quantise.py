@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.core.update import Sees
+from labelleak.core.update import Scope
 from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput
 
@@ -48,9 +48,9 @@ class SignSGD(Compression):
             raise BadInput("sign with feedback needs scaled signs; write sign:scaled:feedback")
 
     @property
-    def sees(self) -> Sees:  # type: ignore[override]
+    def scope(self) -> Scope:  # type: ignore[override]
         """Each entry alone, or each tensor for its scale."""
-        return Sees.LAYER if self.scaled else Sees.ENTRY
+        return Scope.LAYER if self.scaled else Scope.ENTRY
 
     def coded_bits(self, before: int) -> int:
         """One bit."""
@@ -82,7 +82,7 @@ class QSGD(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "qsgd"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= _MOST_LEVELS:
@@ -128,7 +128,7 @@ class Quantisation(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "bits"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
@@ -169,7 +169,7 @@ class HalfPrecision(Compression):
 
     name: ClassVar[str] = "float16"
     drops_zeros: ClassVar[bool] = False
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def coded_bits(self, before: int) -> int:
         """16 bits, and no more than before."""

@@ -14,7 +14,7 @@ _CLIPS = {"clip", "clip_layers"}
 
 
 def remarks(defense: Defense) -> tuple[str, ...]:
-    """Give one sentence for each thing about a defense that its user may not expect.
+    """Return one sentence for each thing about a defense that its user may not expect.
 
     >>> from labelleak.defenses import parse_defense
     >>> remarks(parse_defense("gaussian:0"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.feedback import Compression
 from labelleak.defenses.text import at_least_zero, share
@@ -53,7 +53,7 @@ class TopK(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "topk"
-    sees = Sees.UPDATE
+    scope = Scope.UPDATE
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
@@ -83,7 +83,7 @@ class Pruning(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "prune"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         share(self.share, "the pruned share")
@@ -114,7 +114,7 @@ class ThresholdPruning(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "threshold"
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
         at_least_zero(self.threshold, "the threshold")
@@ -144,7 +144,7 @@ class RandomK(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "randomk"
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
@@ -194,7 +194,7 @@ class DeepGradientCompression(Part):
 
     name: ClassVar[str] = "dgc"
     drops_zeros: ClassVar[bool] = True
-    sees = Sees.LAYER
+    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
@@ -212,7 +212,7 @@ class DeepGradientCompression(Part):
         return before if self.is_off else max(before, 32)
 
     def share_in(self, rounds: int) -> float:
-        """Give the share of entries that is sent after so many rounds."""
+        """Return the share of entries that is sent after so many rounds."""
         progress = min(1.0, (rounds + 1) / (self.warm_up + 1))
         return float(self.keep**progress)
 

@@ -27,7 +27,7 @@ def write(defense: Any) -> str:
 
 
 def _later_matters(defense: Any, field: Field[Any]) -> bool:
-    """Tell whether a later positional field is not at its default, so this one must be written."""
+    """Return whether a later positional field is not at its default: then this one is written."""
     names = [f.name for f in fields(defense)]
     later = fields(defense)[names.index(field.name) + 1 :]
     values = [(getattr(defense, f.name), f.default) for f in later]
@@ -59,7 +59,7 @@ def read(text: str, known: Mapping[str, Callable[..., T]]) -> T:
 
 
 def write_form(made: Any) -> str:
-    """Give the text form of a class of defenses: values in capitals, what may be left out in [].
+    """Return the text form of a class of defenses: values in capitals, what may be left out in [].
 
     >>> from labelleak.defenses import TopK, GaussianNoise
     >>> write_form(GaussianNoise), write_form(TopK)

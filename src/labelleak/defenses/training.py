@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.core.interfaces import LabelledData
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part
@@ -30,12 +30,12 @@ class TrainingDefense(TrainingChange, Part):
     """
 
     changes_training = True
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[Update, Memory | None]:
-        """Give the update as it is: what there was to do was done in training."""
+        """Return the update as it is: what there was to do was done in training."""
         return update, memory
 
 
@@ -142,7 +142,7 @@ class RandomisedResponse(TrainingDefense):
         return isinf(self.epsilon)
 
     def keeps(self, num_classes: int) -> float:
-        """Give the chance that a label stays."""
+        """Return the chance that a label stays."""
         return 1 / (1 + (num_classes - 1) * exp(-self.epsilon))
 
     def change_batch(

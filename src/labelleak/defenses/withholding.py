@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.errors import unknown_name
 
@@ -33,7 +33,7 @@ class Withholding(Part):
     part: str = "head"
 
     name: ClassVar[str] = "withhold"
-    sees = Sees.ENTRY
+    scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
         if self.part not in ("bias", "weight", "head"):

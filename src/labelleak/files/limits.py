@@ -36,7 +36,7 @@ def reason(error: BaseException) -> str:
 
 
 def first_repeat(names: Iterable[str]) -> str | None:
-    """Give the first name that was there before, in one pass however many there are.
+    """Return the first name that was there before, in one pass however many there are.
 
     >>> first_repeat(["a", "b", "a", "b"])
     'a'

@@ -26,7 +26,7 @@ _METADATA = "__metadata__"
 
 
 def opens_header(start: bytes, size: int) -> bool:
-    """Say whether a file's first nine bytes open a safetensors header that fits in its size.
+    """Return whether a file's first nine bytes open a safetensors header that fits in its size.
 
     The first byte alone tells nothing: it is the header's length modulo 256, so one good file in
     32 begins as a pickle does.

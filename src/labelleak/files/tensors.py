@@ -113,7 +113,7 @@ def open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
 
 
 def _same(file: BinaryIO, path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Give a path that leads a library to this very file, not to what has taken its place."""
+    """Return a path that leads a library to this very file, not to what has taken its place."""
     own = f"/proc/self/fd/{file.fileno()}"
     return own if os.path.exists(own) else path
 

@@ -106,7 +106,7 @@ def _check_name(name: str, where: str) -> None:
 
 
 def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:
-    """Give name and tensor of a state dict, of one inside a checkpoint, or of a list."""
+    """Return name and tensor of a state dict, of one inside a checkpoint, or of a list."""
     if isinstance(found, Tensor):
         found = [found]
     if isinstance(found, Mapping):

@@ -234,7 +234,7 @@ class Auditor:
         return str(self._kept["head"])
 
     def _kind(self, sender: Sender) -> tuple[object, ...]:
-        """Give what senders must share to be audited in one call."""
+        """Return what senders must share to be audited in one call."""
         known = sender.labels is not None
         total = len(sender.labels) if sender.labels is not None else sender.num_samples
         return (total, sender.local_steps, known, sender.clients, sender.round)

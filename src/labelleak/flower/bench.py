@@ -64,7 +64,7 @@ def run_flower_bench() -> Iterator[str]:
 
 
 def _observer(samples: int, rounds: int) -> tuple[float, float]:
-    """Give seconds that the observing grid added, and seconds of the rounds without it."""
+    """Return seconds that the observing grid added, and seconds of the rounds without it."""
     from labelleak import flower
 
     inner, outer = Stopwatch(), Stopwatch()
@@ -78,7 +78,7 @@ def _observer(samples: int, rounds: int) -> tuple[float, float]:
 
 
 def _mod(samples: int, rounds: int) -> tuple[float, float]:
-    """Give seconds that the audit mod added, and seconds of the rounds without it."""
+    """Return seconds that the audit mod added, and seconds of the rounds without it."""
     from labelleak import flower
 
     inner, outer, whole = Stopwatch(), Stopwatch(), Stopwatch()

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from labelleak.flower.auditor import Auditor
 from labelleak.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
-from labelleak.flower.server import Arrival, audit_at_server, going_on
+from labelleak.flower.server import Arrival, audit_at_server, log_failures
 
 PARTITION = "partition-id"
 
@@ -39,7 +39,7 @@ class Watch:
         """Audit the replies to training messages."""
         found: list[Arrival] = []
         for reply in filter(is_train, replies):
-            with going_on(self.auditor, (round_of(reply), str(reply.metadata.src_node_id))):
+            with log_failures(self.auditor, (round_of(reply), str(reply.metadata.src_node_id))):
                 found += self._pair(reply)
         audit_at_server(self.auditor, found)
 
@@ -92,11 +92,11 @@ class ObservingGrid(Grid):
         return self._grid.create_message(*args, **options)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Give the nodes of the grid inside."""
+        """Return the nodes of the grid inside."""
         return self._grid.get_node_ids()
 
     def get_nodes(self) -> Any:
-        """Give what the grid inside says of its nodes."""
+        """Return what the grid inside says of its nodes."""
         return self._grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

@@ -45,7 +45,7 @@ class InProcessGrid(Grid):
         self._run = _empty_run()
 
     def context_of(self, node_id: int) -> Context:
-        """Give a node's context, which lasts from round to round."""
+        """Return a node's context, which lasts from round to round."""
         return self._contexts[node_id]
 
     def set_run(self, run: Any) -> None:
@@ -69,7 +69,7 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Give every node."""
+        """Return every node."""
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

@@ -16,7 +16,7 @@ from labelleak.flower.server import (
     Arrival,
     audit_at_server,
     audit_average,
-    going_on,
+    log_failures,
 )
 
 
@@ -55,7 +55,7 @@ class AuditedLegacyStrategy(Strategy):
         copies: dict[int, dict[str, Tensor]] = {}
         for proxy, instruction in chosen:
             self._sent.pop(proxy.cid, None)
-            with going_on(self._auditor, (server_round, proxy.cid)):
+            with log_failures(self._auditor, (server_round, proxy.cid)):
                 key = id(instruction.parameters)
                 if key not in copies:
                     copies[key] = _unpack(instruction.parameters)
@@ -71,7 +71,7 @@ class AuditedLegacyStrategy(Strategy):
         """Audit the answers, then let the strategy inside aggregate them."""
         found: list[Arrival] = []
         for proxy, answer in results:
-            with going_on(self._auditor, (server_round, proxy.cid)):
+            with log_failures(self._auditor, (server_round, proxy.cid)):
                 found += self._pair(server_round, proxy, answer)
         audit_at_server(self._auditor, found)
         sent = [answer.parameters.tensors for _, answer in results]

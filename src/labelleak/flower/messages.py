@@ -46,7 +46,7 @@ class Arrays(Mapping[str, Tensor]):
 
 
 def only_record(message: Message) -> tuple[str, ArrayRecord]:
-    """Give a message's array record and its key.
+    """Return a message's array record and its key.
 
     Raises:
         BadInput: if there is not exactly one, so that none can be called the model.
@@ -60,12 +60,12 @@ def only_record(message: Message) -> tuple[str, ArrayRecord]:
 
 
 def is_train(message: Message) -> bool:
-    """Tell whether a message belongs to training."""
+    """Return whether a message belongs to training."""
     return message.metadata.message_type.split(".")[0] == "train"
 
 
 def round_of(message: Message) -> int:
-    """Give the server's round: from the configuration that came along, or the group; else 0."""
+    """Return the server's round: from the configuration that came along, or the group; else 0."""
     if message.has_content():
         for record in message.content.config_records.values():
             number = record.get("server-round", record.get("server_round"))
@@ -87,7 +87,7 @@ def metrics_of(message: Message) -> dict[str, Any]:
 
 
 def num_examples(metrics: Mapping[str, Any]) -> int | None:
-    """Give the number of examples that a reply says it was trained on, if it does.
+    """Return the number of examples that a reply says it was trained on, if it does.
 
     A client may say anything; what is not a finite number of at least 1 counts as unsaid.
     """

@@ -1,4 +1,4 @@
-"""Give a model's arrays their names, find the head among them, put those of updates together."""
+"""Return a model's arrays their names, find the head among them, put those of updates together."""
 
 from __future__ import annotations
 

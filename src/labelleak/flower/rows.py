@@ -21,7 +21,7 @@ def keys_of(sender: Sender) -> dict[str, Any]:
 
 
 def common_keys(finding: Finding, batch_size: int | None) -> dict[str, Any]:
-    """Give the keys of a record that follow from how the updates were made."""
+    """Return the keys of a record that follow from how the updates were made."""
     seen = finding.observation
     total = int(finding.truth.counts[0].sum()) if finding.truth is not None else 0
     size = (batch_size or 0) * finding.sender.clients

@@ -19,7 +19,7 @@ LARGEST = 2**63
 
 @contextmanager
 def keep_metadata(message: Message) -> Iterator[None]:
-    """Give a message back the metadata that it came with, whatever was written there meanwhile.
+    """Return a message back the metadata that it came with, whatever was written there meanwhile.
 
     A reply takes over group, type, identities and times of what it answers, an error no less.
     """

@@ -52,7 +52,7 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     alike: dict[tuple[object, ...], list[Arrival]] = defaultdict(list)
     senders: dict[int, Sender] = {}
     for arrival in arrivals:
-        with going_on(auditor, arrival.place):
+        with log_failures(auditor, arrival.place):
             sender = senders[id(arrival)] = _sender(auditor, arrival)
             known = None if sender.labels is None else len(sender.labels)
             key = (id(arrival.before), arrival.round, sender.num_samples, known)
@@ -60,7 +60,7 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     for group in alike.values():
         finding = _together(auditor, group, senders) if len(group) > 1 else None
         for part in [group] if finding else [[one] for one in group]:
-            with going_on(auditor, *(one.place for one in part)):
+            with log_failures(auditor, *(one.place for one in part)):
                 found = finding or _audit(auditor, part, senders)
                 auditor.write(found, observer="server", action="observed")
 
@@ -72,7 +72,7 @@ def audit_average(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
     """
     if len(arrivals) < 2:
         return
-    with going_on(auditor, *(one.place for one in arrivals)):
+    with log_failures(auditor, *(one.place for one in arrivals)):
         parts = [_sender(auditor, arrival) for arrival in arrivals]
         labels = [part.labels for part in parts if part.labels is not None]
         sizes = [part.num_samples for part in parts if part.num_samples is not None]
@@ -110,7 +110,7 @@ def _together(
 
 
 @contextmanager
-def going_on(auditor: Auditor, *places: tuple[int, str]) -> Iterator[None]:
+def log_failures(auditor: Auditor, *places: tuple[int, str]) -> Iterator[None]:
     """Turn a failure into events, one for each round and client, and go on."""
     try:
         yield
@@ -122,4 +122,4 @@ def going_on(auditor: Auditor, *places: tuple[int, str]) -> Iterator[None]:
             auditor.note("audit_failed", round=server_round, client=client, reason=reason)
 
 
-__all__ = ["Arrival", "audit_at_server", "audit_average", "going_on"]
+__all__ = ["Arrival", "audit_at_server", "audit_average", "log_failures"]

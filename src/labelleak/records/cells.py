@@ -169,7 +169,7 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
 
 
 def condition_of(row: Record, varying: Sequence[str]) -> tuple[Any, ...]:
-    """Give what a record shares with the other attacks' records on the same trials.
+    """Return what a record shares with the other attacks' records on the same trials.
 
     Args:
         row: the record.

@@ -43,7 +43,7 @@ class Meaning:
     advice: str
 
     def touches(self, attack: str) -> bool:
-        """Tell whether an attack is concerned."""
+        """Return whether an attack is concerned."""
         return bool({"*", attack} & self.concerns)
 
 

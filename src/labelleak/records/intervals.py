@@ -22,14 +22,14 @@ class Interval:
     high: float
 
     def __contains__(self, value: float) -> bool:
-        """Tell whether a value lies between the ends, both included."""
+        """Return whether a value lies between the ends, both included."""
         return self.low <= value <= self.high
 
 
 def bootstrap_mean(
     values: ArrayLike, groups: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """Give the mean of values with a two-level percentile bootstrap interval.
+    """Return the mean of values with a two-level percentile bootstrap interval.
 
     Trials on one initialisation of a model are not independent (LLG varies more between
     initialisations than between batches), so groups are drawn first, with replacement, then
@@ -56,7 +56,7 @@ def bootstrap_mean(
 def bootstrap_means(
     columns: Sequence[tuple[ArrayLike, ArrayLike]], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Interval]:
-    """Give what `bootstrap_mean` gives for each column, drawing once for all of one layout.
+    """Return what `bootstrap_mean` gives for each column, drawing once for all of one layout.
 
     The draws depend on the seed and on the sizes of the groups only, so columns that share
     these share one draw: a page of 160 cells costs little more than one cell.

@@ -61,7 +61,7 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Give the record as one line of JSON, extra keys flat beside the contract's.
+        """Return the record as one line of JSON, extra keys flat beside the contract's.
 
         Raises:
             ValueError: if a number is NaN or infinite, which JSON cannot say.

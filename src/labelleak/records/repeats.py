@@ -66,7 +66,7 @@ def count_once(records: Iterable[Record]) -> list[Record]:
 
 
 def _said(row: Record) -> tuple[str, ...]:
-    """Give the keys of a federation, which tell most records of one file apart."""
+    """Return the keys of a federation, which tell most records of one file apart."""
     return tuple(str(row.extra.get(key)) for key in ("round", "client", "defended"))
 
 

@@ -56,13 +56,13 @@ class Course:
 
 
 def is_federated(row: Record) -> bool:
-    """Tell whether a record names its round and its advantage has a meaning."""
+    """Return whether a record names its round and its advantage has a meaning."""
     number = row.extra.get("round")
     return isinstance(number, int) and not isinstance(number, bool)
 
 
 def follow_rounds(records: Iterable[Record]) -> list[Course]:
-    """Give the course of each threat model with the defense off and on; none without rounds.
+    """Return the course of each threat model with the defense off and on; none without rounds.
 
     >>> follow_rounds([])
     []
@@ -88,7 +88,7 @@ def _rank(course: Course) -> int:
 
 
 def is_defended(row: Record) -> bool:
-    """Tell whether a defense was applied to the update that was attacked."""
+    """Return whether a defense was applied to the update that was attacked."""
     return bool(row.extra.get("defended", row.defense != "none"))
 
 

@@ -24,7 +24,7 @@ STRONGEST = "strongest"
 
 
 def worst_cases(records: Iterable[Record]) -> list[Cell]:
-    """Give the strongest attacker's cell for each threat model under each condition.
+    """Return the strongest attacker's cell for each threat model under each condition.
 
     Each cell's attack is `STRONGEST`; its ``chosen`` names the attacks that were chosen, with
     the number of trials that each answers for.
@@ -36,7 +36,7 @@ def worst_cases(records: Iterable[Record]) -> list[Cell]:
 
 
 def strongest_records(records: Iterable[Record]) -> list[Record]:
-    """Give one record per trial and threat model that reads the update: the chosen attack's.
+    """Return one record per trial and threat model that reads the update: the chosen attack's.
 
     >>> strongest_records([])
     []
@@ -111,7 +111,7 @@ def _mean_gain(folds: Sequence[Gains], key: Key) -> float:
 
 
 def _answer(rows: Sequence[Record], chosen: Key | None, threat_model: str) -> Iterator[Record]:
-    """Give a chosen attack's records as the strongest attacker's; None is the free guess."""
+    """Return a chosen attack's records as the strongest attacker's; None is the free guess."""
     told = [row for row in rows if _key(row) == (chosen or _key(rows[0]))]
     for row in told:
         name: dict[str, Any] = {"chosen": chosen[1] if chosen else "free"}

@@ -16,7 +16,7 @@ ACTIONS = ("blocked", "defended", "warned", "sent")
 
 
 @dataclass(frozen=True)
-class Fates:
+class ActionCounts:
     """What became of the updates of one round, or of all.
 
     Attributes:
@@ -30,7 +30,7 @@ class Fates:
     counts: Mapping[str, int]
 
 
-def follow_actions(records: Iterable[Record]) -> list[Fates]:
+def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
     """Count updates by action: all rounds first, then each; none without a client's audit.
 
     >>> follow_actions([])
@@ -49,20 +49,22 @@ def follow_actions(records: Iterable[Record]) -> list[Fates]:
     if not rounds:
         return []
     named = tuple(sorted(set().union(*policies.values())))
-    together = Fates(None, named, sum(rounds.values(), Counter()))
-    each = [Fates(t, tuple(sorted(policies[t])), rounds[t]) for t in sorted(rounds)]
+    together = ActionCounts(None, named, sum(rounds.values(), Counter()))
+    each = [ActionCounts(t, tuple(sorted(policies[t])), rounds[t]) for t in sorted(rounds)]
     return [together, *each]
 
 
-def say_fates(fates: Fates) -> str:
+def say_action_counts(action_counts: ActionCounts) -> str:
     """Say the counts in words, in the order in which an update is stopped least.
 
-    >>> say_fates(Fates(None, ("block",), {"blocked": 3, "sent": 1}))
+    >>> say_action_counts(ActionCounts(None, ("block",), {"blocked": 3, "sent": 1}))
     '4 updates audited by their clients: 1 sent, 3 blocked'
     """
-    total = wording.count(sum(fates.counts.values()), "update")
-    parts = [f"{fates.counts[a]} {a}" for a in reversed(ACTIONS) if fates.counts.get(a)]
+    total = wording.count(sum(action_counts.counts.values()), "update")
+    parts = [
+        f"{action_counts.counts[a]} {a}" for a in reversed(ACTIONS) if action_counts.counts.get(a)
+    ]
     return f"{total} audited by their clients: {', '.join(parts)}"
 
 
-__all__ = ["ACTIONS", "Fates", "follow_actions", "say_fates"]
+__all__ = ["ACTIONS", "ActionCounts", "follow_actions", "say_action_counts"]

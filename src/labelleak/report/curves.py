@@ -116,7 +116,7 @@ def trace(records: Iterable[Record], figure: CurveOptions) -> list[Point]:
 
 
 def value_of(record: Record, key: str) -> Value | None:
-    """Give a record's value under a key, its own or an extra one; None if it has none."""
+    """Return a record's value under a key, its own or an extra one; None if it has none."""
     found = getattr(record, key, None) if key != "extra" else None
     if found is None:
         found = record.extra.get(key)

@@ -86,7 +86,7 @@ class Comparison:
     servers: tuple[str, ...]
 
     def has(self, key: str) -> bool:
-        """Tell whether any row holds a cost key."""
+        """Return whether any row holds a cost key."""
         return any(row.costs.get(key) is not None for row in self.rows)
 
 
@@ -155,7 +155,7 @@ def _comparison(
 
 
 def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell | None:
-    """Give the cell that reaches highest, over stages and schemes."""
+    """Return the cell that reaches highest, over stages and schemes."""
     own = [
         cell
         for cell in cells

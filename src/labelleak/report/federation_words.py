@@ -14,7 +14,7 @@ def findings(courses: Sequence[Course]) -> list[str]:
 
 
 def most_informed(courses: Sequence[Course]) -> list[Course]:
-    """Give the courses of the server that holds most."""
+    """Return the courses of the server that holds most."""
     return [course for course in courses if course.threat_model == courses[-1].threat_model]
 
 

@@ -38,7 +38,7 @@ class Style:
 
 
 def assign_styles(cells: Sequence[Cell]) -> dict[Series, Style]:
-    """Give each series one look, so that it is the same in all figures of a page.
+    """Return each series one look, so that it is the same in all figures of a page.
 
     Attacks without the update share the page's ink; the measured ``free`` attack has no line,
     since its exact expectation is drawn as the baseline.
@@ -146,7 +146,7 @@ def _by_series(cells: Sequence[Cell]) -> dict[Series, list[Cell]]:
 
 
 def _free(cells: Sequence[Cell]) -> list[tuple[int, float]]:
-    """Give the exact expectation of the best free guess per batch size."""
+    """Return the exact expectation of the best free guess per batch size."""
     found: dict[int, list[float]] = {}
     for cell in sorted(cells, key=lambda c: c.sort_key):
         found.setdefault(cell.batch_size, []).append(cell.free)

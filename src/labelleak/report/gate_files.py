@@ -14,7 +14,7 @@ _UNFIT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(findings: Sequence[Finding], *, source: str) -> str:
-    """Give findings as JUnit XML, one test case per rule and cell.
+    """Return findings as JUnit XML, one test case per rule and cell.
 
     >>> "failures=\\"1\\"" in junit([Finding("a", "b", False, "no")], source="r.jsonl")
     True
@@ -39,7 +39,7 @@ def _fit(text: str) -> str:
 
 
 def markdown(findings: Sequence[Finding], *, source: str) -> str:
-    """Give findings as GitHub-flavoured Markdown, what failed first."""
+    """Return findings as GitHub-flavoured Markdown, what failed first."""
     failed = [finding for finding in findings if not finding.passed]
     passed = [finding for finding in findings if finding.passed]
     verdict = f"failed: {len(failed)} of {len(findings)} checks" if failed else "passed"

@@ -15,7 +15,7 @@ HEADLINE_BATCH_SIZE = 32
 
 
 def nearest_batch_size(cells: Iterable[Cell], wanted: int = HEADLINE_BATCH_SIZE) -> int:
-    """Give the tested batch size nearest to the wanted one in ratio; the smaller on a tie.
+    """Return the tested batch size nearest to the wanted one in ratio; the smaller on a tie.
 
     Raises:
         ValueError: if there are no cells.
@@ -25,7 +25,7 @@ def nearest_batch_size(cells: Iterable[Cell], wanted: int = HEADLINE_BATCH_SIZE)
 
 
 def strongest(cells: Iterable[Cell]) -> Cell:
-    """Give the cell that is worst for the client: highest advantage, then highest ASR.
+    """Return the cell that is worst for the client: highest advantage, then highest ASR.
 
     Raises:
         ValueError: if there are no cells.
@@ -38,7 +38,7 @@ def _harm(cell: Cell) -> tuple[float, float]:
 
 
 def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """Give each threat model's worst cell, weakest attacker first.
+    """Return each threat model's worst cell, weakest attacker first.
 
     The batch size is 32 where it was tested, else the nearest; the cell is that of the stage
     and scheme that are worst for the client.
@@ -56,7 +56,7 @@ def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def verdict_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """Give the cell per threat model, setting, stage and scheme that the page judges by.
+    """Return the cell per threat model, setting, stage and scheme that the page judges by.
 
     Each is taken at batch size 32, or at the nearest that was tested there.
 
@@ -89,7 +89,7 @@ def headline(cells: Sequence[Cell]) -> list[str]:
 
 
 def sentence_parts(cell: Cell) -> tuple[str, str, str, str]:
-    """Give the sentence in four pieces, of which the second and the fourth are the numbers."""
+    """Return the sentence in four pieces, of which the second and the fourth are the numbers."""
     server = wording.SERVERS[cell.threat_model]
     if cell.num_samples == 1:
         return (

@@ -17,7 +17,7 @@ from labelleak.records.repeats import count_once
 from labelleak.records.rounds import follow_rounds
 from labelleak.records.strongest import worst_cases
 from labelleak.report import headlines, scope, wording
-from labelleak.report.actions import ACTIONS, follow_actions, say_fates
+from labelleak.report.actions import ACTIONS, follow_actions, say_action_counts
 from labelleak.report.defenses import compare_defenses
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
 from labelleak.report.federation_words import findings, most_informed
@@ -54,7 +54,7 @@ class Section:
 
 
 def render(records: Sequence[Record], *, source: str) -> str:
-    """Give the report as one self-contained HTML text; the same records give the same bytes.
+    """Return the report as one self-contained HTML text; the same records give the same bytes.
 
     Args:
         records: what was measured.
@@ -115,11 +115,11 @@ def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
     courses = follow_rounds(records)
     if not courses:
         return None
-    fates = follow_actions(records)
+    action_counts = follow_actions(records)
     return {
-        "fates": fates[:1] + fates[1:][-_MOST_ROUNDS:],
-        "earlier": max(0, len(fates) - 1 - _MOST_ROUNDS),
-        "fate": say_fates(fates[0]) if fates else "",
+        "action_counts": action_counts[:1] + action_counts[1:][-_MOST_ROUNDS:],
+        "earlier": max(0, len(action_counts) - 1 - _MOST_ROUNDS),
+        "action_summary": say_action_counts(action_counts[0]) if action_counts else "",
         "actions": ACTIONS[::-1],
         "findings": findings(courses),
         "rounds": Markup(draw_rounds(courses, prefix="rounds")),

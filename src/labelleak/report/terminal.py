@@ -72,7 +72,7 @@ def _columns(cells: Sequence[Cell]) -> list[Series]:
 
 
 def _gain(cells: Sequence[Cell]) -> float:
-    """Give the mean advantage; a peak would not tell attacks apart that are all right at N = 1."""
+    """Return the mean advantage; a peak cannot rank attacks that are all right at N = 1."""
     gains = [c.advantage.mean for c in cells if c.advantage]
     return sum(gains) / len(gains) if gains else float("-inf")
 

@@ -11,7 +11,7 @@ from labelleak.records.repeats import count_once
 from labelleak.records.rounds import Course, client_of, follow_rounds, is_federated
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
-from labelleak.report.actions import follow_actions, say_fates
+from labelleak.report.actions import follow_actions, say_action_counts
 from labelleak.report.headlines import headline_cells
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _MOST_FLAGS = 6
 
 
 def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
-    """Give the view of the records so far.
+    """Return the view of the records so far.
 
     Raises:
         BadInput: if two records of one trial disagree.
@@ -43,7 +43,7 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         federated = [row for row in rows if is_federated(row)]
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
-        said += [say_fates(fates) for fates in follow_actions(rows)[:1]]
+        said += [say_action_counts(action_counts) for action_counts in follow_actions(rows)[:1]]
         _fill_courses(table, courses)
     else:
         _fill_cells(table, rows)

@@ -53,7 +53,7 @@ _CLOSE = 1e-9
 
 
 def name_attack(attack: str, adaptive: bool = False) -> str:
-    """Give the name of an attack as the literature writes it, or else as the records do.
+    """Return the name of an attack as the literature writes it, or else as the records do.
 
     >>> name_attack("llg_star"), name_attack("new_one", adaptive=True)
     ('LLG*', 'new_one, adaptive')

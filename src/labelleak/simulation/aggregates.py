@@ -127,7 +127,7 @@ def score_clients(pooled: Ints, each: Truth, prior: Prior = _UNIFORM) -> ClientS
 
 
 def _how(training: LocalTraining) -> LocalTraining:
-    """Give what must agree among clients: everything but the batch size."""
+    """Return what must agree among clients: everything but the batch size."""
     return replace(training, batch_size=1)
 
 

@@ -29,7 +29,7 @@ class Scheme(Protocol):
         ...
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Give the distribution of a batch's counts before anything is seen."""
+        """Return the distribution of a batch's counts before anything is seen."""
         ...
 
 
@@ -47,7 +47,7 @@ class IID:
         return pick_samples(pool, num_classes, labels, rng)
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Give the uniform prior."""
+        """Return the uniform prior."""
         return UniformPrior()
 
 
@@ -70,7 +70,7 @@ class Unbalanced:
         return pick_samples(pool, num_classes, labels, rng)
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Give the paper's unbalanced prior, both classes unknown."""
+        """Return the paper's unbalanced prior, both classes unknown."""
         return UnbalancedPrior()
 
 
@@ -98,7 +98,7 @@ class Dirichlet:
         return pick_samples(pool, num_classes, labels, rng)
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Give the Dirichlet-multinomial prior."""
+        """Return the Dirichlet-multinomial prior."""
         return DirichletPrior(self.alpha)
 
 
@@ -116,7 +116,7 @@ class Natural:
         return np.asarray(np.argpartition(keys, size - 1, axis=1)[:, :size])
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Give the prior of draws without replacement from this very pool."""
+        """Return the prior of draws without replacement from this very pool."""
         return PoolPrior(tuple(np.bincount(pool, minlength=num_classes).tolist()))
 
 

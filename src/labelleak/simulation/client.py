@@ -80,7 +80,7 @@ def run_client(
 
 
 def consumed_labels(data: LabelledData, steps: Sequence[Ints] | Ints) -> tuple[Ints, ...]:
-    """Give the labels that each step consumed, which is the truth behind the update."""
+    """Return the labels that each step consumed, which is the truth behind the update."""
     labels = data.labels.numpy()
     return tuple(labels[np.asarray(batch)] for batch in steps)
 
@@ -125,12 +125,12 @@ def train_locally(
 
 
 @dataclass(eq=False)
-class Apprentice:
+class ReusableTrainer:
     """Trains client after client on one copy of the model, made once and set back for each.
 
     As `train_locally`, which copies the model every time: for small models that is half the work.
 
-    >>> model, taught = nn.Linear(3, 2), Apprentice()
+    >>> model, taught = nn.Linear(3, 2), ReusableTrainer()
     >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
     >>> how = LocalTraining(lr=0.1)
     >>> after = [taught.train(model, data, np.array([[0, 1]]), how) for _ in range(2)]
@@ -257,7 +257,7 @@ def _fill_steps(samples: Ints, size: int, steps: int, rng: np.random.Generator) 
 
 
 __all__ = [
-    "Apprentice",
+    "ReusableTrainer",
     "Update",
     "consumed_labels",
     "copy_weights",

@@ -17,7 +17,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, whole_number
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.aggregation import average_states, server_step
-from labelleak.simulation.client import Apprentice, Last, Update, consumed_labels, draw_steps
+from labelleak.simulation.client import Last, ReusableTrainer, Update, consumed_labels, draw_steps
 from labelleak.simulation.training import accuracy
 
 # (client, model that was sent, data, indices of each step, training, seed) -> weights to share.
@@ -179,7 +179,7 @@ def run_rounds(
     current = copy.deepcopy(model)
     trained = frozenset(name for name, one in current.named_parameters() if one.requires_grad)
     velocity: dict[str, Tensor] = {}
-    serve = train or _plainly(Apprentice())
+    serve = train or _plainly(ReusableTrainer())
     for number in range(1, how.rounds + 1):
         sent = {name: value.detach().clone() for name, value in current.state_dict().items()}
         due = how.evaluate_every and (number - 1) % how.evaluate_every == 0
@@ -222,7 +222,7 @@ def sample_clients(clients: int, per_round: float | int, rng: np.random.Generato
     return sorted(int(one) for one in rng.choice(clients, number, replace=False))
 
 
-def _plainly(taught: Apprentice) -> ClientTraining:
+def _plainly(taught: ReusableTrainer) -> ClientTraining:
     return lambda _, model, data, steps, training, seed: taught.train(
         model, data, steps, training, seed=seed
     )

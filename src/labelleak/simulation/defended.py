@@ -12,7 +12,7 @@ from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.training import as_update
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part, as_part
@@ -33,7 +33,7 @@ def defended_gradients(
     full: bool = False,
     table: HeadTable | None = None,
 ) -> Observation:
-    """Give what an attacker sees of batches whose clients use a defense, each in its first round.
+    """Return what an attacker sees of batches whose clients use a defense, each in its first round.
 
     The head table serves where it is exact: the defense needs no more than the head, and the
     model passes each sample alone. Everything else goes through autograd, in slices.
@@ -59,7 +59,7 @@ def defended_gradients(
     torch.Size([2, 2, 3])
     """
     rng = stream(seed, "defense", defense.label)
-    if not full and defense.sees is not Sees.UPDATE and model.is_per_sample(data.inputs):
+    if not full and defense.scope is not Scope.UPDATE and model.is_per_sample(data.inputs):
         chain, places = as_part(defense), batches
         if is_costly(chain):
             used, places = np.unique(batches, return_inverse=True)
@@ -86,7 +86,7 @@ def _raw(
     rng: np.random.Generator,
     full: bool,
 ) -> Update:
-    wide = full or defense.sees is Sees.UPDATE
+    wide = full or defense.scope is Scope.UPDATE
     if defense.changes_training:
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
         return defense.gradients(model, picked, rng, full=wide)
@@ -95,17 +95,17 @@ def _raw(
 
 
 def training_changes(defense: Part) -> list[TrainingChange]:
-    """Give the parts of a defense that change how a client computes its gradient."""
+    """Return the parts of a defense that change how a client computes its gradient."""
     return [part for part in defense.parts if isinstance(part, TrainingChange)]
 
 
 def is_costly(defense: Part) -> bool:
-    """Tell whether samples are altered one by one at a cost, and by one part alone."""
+    """Return whether samples are altered one by one at a cost, and by one part alone."""
     return [change.is_costly for change in training_changes(defense)] == [True]
 
 
 def takes_long(defense: Part) -> bool:
-    """Tell whether any part alters samples one by one at a cost, so that none is done in vain."""
+    """Return whether any part alters samples one by one at a cost, so that none is done in vain."""
     return any(
         isinstance(part, TrainingChange) and part.is_costly and not part.is_off
         for part in defense.parts
@@ -125,7 +125,7 @@ def _rows(
 def altered_table(
     model: WhiteBox, data: LabelledData, defense: Part, table: HeadTable | None = None
 ) -> HeadTable | None:
-    """Give the head table as training-time defenses change it, or None where they cannot."""
+    """Return the head table as training-time defenses change it, or None where they cannot."""
     changes = training_changes(defense)
     if len(changes) > 1:
         return None

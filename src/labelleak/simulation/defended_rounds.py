@@ -19,7 +19,7 @@ from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
-from labelleak.simulation.client import Apprentice, copy_weights
+from labelleak.simulation.client import ReusableTrainer, copy_weights
 from labelleak.simulation.cohort import MeanChange
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.defended_client import train_defended
@@ -53,7 +53,7 @@ class DefendedClients:
     sent_bytes: list[float] = field(default_factory=list)
     plain_seconds: float = 0.0
     seconds: float = 0.0
-    _taught: Apprentice = field(default_factory=Apprentice)
+    _taught: ReusableTrainer = field(default_factory=ReusableTrainer)
     _personal: nn.Module | None = None
 
     def train(
@@ -88,7 +88,7 @@ class DefendedClients:
         return shared
 
     def accuracy(self, model: nn.Module, test: LabelledData) -> float:
-        """Give the test accuracy: of the global model, or the clients' mean with what is theirs."""
+        """Return the test accuracy of the global model, or the clients' mean with their own."""
         if not self.own:
             return accuracy(model, test)
         each = [accuracy(self._as_client_has_it(client, model), test) for client in self.own]
@@ -136,7 +136,7 @@ class DefendedClients:
 def noise_of_server(
     defense: Part, head: str, buffers: frozenset[str], training: LocalTraining, seed: int
 ) -> MeanChange | None:
-    """Give what a server that adds noise does to the mean of each round, for `run_rounds`.
+    """Return what a server that adds noise does to the mean of each round, for `run_rounds`.
 
     Args:
         defense: may hold `ServerNoise`; the noise is in the units of what clients share.
@@ -172,7 +172,7 @@ _TIMED = 10
 
 
 def shares_gradient(training: LocalTraining) -> bool:
-    """Tell whether what a client's weights moved by is -lr times its gradient."""
+    """Return whether what a client's weights moved by is -lr times its gradient."""
     plain = training.momentum == 0 and training.weight_decay == 0 and training.proximal == 0
     return training.local_steps == 1 and training.optimiser == "sgd" and plain
 

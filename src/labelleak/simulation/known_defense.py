@@ -11,7 +11,7 @@ import torch
 
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.training import as_update
-from labelleak.core.update import Memory, Sees, Update
+from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import as_part
 from labelleak.simulation.defended import altered_table, is_costly
@@ -42,7 +42,7 @@ class Gradients:
         rng: np.random.Generator,
         full: bool,
     ) -> Update:
-        """Give the gradients of batches of one size, computed at most once."""
+        """Return the gradients of batches of one size, computed at most once."""
         key = _name(batches)
         found = self.kept.get((key, full))
         if found is None:
@@ -146,9 +146,9 @@ class KnownDefense:
         return self.defense.label
 
     @property
-    def sees(self) -> Sees:
+    def scope(self) -> Scope:
         """How much of an update the defense needs."""
-        return self.defense.sees
+        return self.defense.scope
 
     @property
     def changes_training(self) -> bool:
@@ -163,7 +163,7 @@ class KnownDefense:
         *,
         full: bool = False,
     ) -> Update:
-        """Give each batch's gradient as the client computes it."""
+        """Return each batch's gradient as the client computes it."""
         if self.changes_training:
             found = None if full else self.samples.of(self.defense, model, batches)
             return found or self.defense.gradients(model, batches, rng, full=full)

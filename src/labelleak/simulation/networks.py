@@ -33,7 +33,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give one score a class for each input."""
+        """Return one score a class for each input."""
         scores: Tensor = self.head(self.features(inputs))
         return scores
 

@@ -24,7 +24,7 @@ class Partition(Protocol):
         ...
 
     def split(self, labels: Ints, num_clients: int, rng: np.random.Generator) -> list[Ints]:
-        """Give each client's indices; some may come out empty."""
+        """Return each client's indices; some may come out empty."""
         ...
 
 
@@ -35,7 +35,7 @@ class EvenPartition:
     label: str = "iid"
 
     def split(self, labels: Ints, num_clients: int, rng: np.random.Generator) -> list[Ints]:
-        """Give each client's indices."""
+        """Return each client's indices."""
         return np.array_split(rng.permutation(len(labels)), num_clients)
 
 
@@ -55,7 +55,7 @@ class DirichletPartition:
         return f"dirichlet:{self.alpha:g}"
 
     def split(self, labels: Ints, num_clients: int, rng: np.random.Generator) -> list[Ints]:
-        """Give each client's indices."""
+        """Return each client's indices."""
         found: list[Ints] = []
         for _ in range(_DRAWS):
             owners = np.empty(len(labels), dtype=np.int64)
@@ -87,7 +87,7 @@ class PathologicalPartition:
         return f"pathological:{self.classes}"
 
     def split(self, labels: Ints, num_clients: int, rng: np.random.Generator) -> list[Ints]:
-        """Give each client's indices."""
+        """Return each client's indices."""
         present = np.unique(labels)
         if not len(present) <= num_clients * self.classes:
             raise BadInput(
@@ -126,7 +126,7 @@ class ShardPartition:
         return f"shards:{self.shards}"
 
     def split(self, labels: Ints, num_clients: int, rng: np.random.Generator) -> list[Ints]:
-        """Give each client's indices."""
+        """Return each client's indices."""
         mixed = rng.permutation(len(labels))
         ordered = mixed[np.argsort(labels[mixed], kind="stable")]
         pieces = np.array_split(ordered, num_clients * self.shards)

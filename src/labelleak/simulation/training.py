@@ -77,7 +77,7 @@ def train_in_stages(
 
 
 def accuracy(model: nn.Module, data: LabelledData) -> float:
-    """Give the share of samples that the model classifies rightly, in eval mode."""
+    """Return the share of samples that the model classifies rightly, in eval mode."""
     training = model.training
     model.eval()
     with torch.no_grad():

@@ -210,7 +210,7 @@ def _turn_about(
 
 
 def _best(work: Callable[[], object], *, repeats: int = 15) -> float:
-    """Give the shortest of several runs: the one that other jobs disturbed least."""
+    """Return the shortest of several runs: the one that other jobs disturbed least."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -51,7 +51,7 @@ def load_preset(
 
 
 def describe_presets() -> Iterator[tuple[str, str]]:
-    """Give name and title of every preset."""
+    """Return name and title of every preset."""
     for name in PRESETS:
         yield name, load_preset(name).title
 

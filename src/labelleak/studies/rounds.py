@@ -53,7 +53,7 @@ TITLE = "Answers pooled over rounds: ten Dirichlet 0.3 clients, batches of 8, ag
 
 
 def even_guess_asr(counts: Ints) -> float:
-    """Give the expected ASR of as many labels of each class, the best guess where none is favoured.
+    """Return the expected ASR of as many labels of each class: best where none is favoured.
 
     Under a prior that treats all classes alike P(c_i >= k) is the same for all i, so the best guess
     without the update (`priors.free_guess`) is even; which classes get the remainder is left

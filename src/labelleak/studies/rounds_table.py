@@ -1,4 +1,4 @@
-"""Say whether the error of pooled answers falls with the root of the rounds."""
+"""Return whether the error of pooled answers falls with the root of the rounds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _panel(row: Record) -> Panel:
 
 
 def _errors(rows: list[Record]) -> dict[tuple[Panel, str, int], dict[int, float]]:
-    """Give the mean error of each initialisation's clients."""
+    """Return the mean error of each initialisation's clients."""
     found: dict[tuple[Panel, str, int], dict[int, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )

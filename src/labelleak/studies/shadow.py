@@ -119,7 +119,7 @@ def make_shadow_table(records: Iterable[Record]) -> str:
 
 
 def margins(records: Iterable[Record]) -> dict[tuple[int, str, int], float]:
-    """Give the shadow attack's mean ASR less the best other's, by stage, scheme and N."""
+    """Return the shadow attack's mean ASR less the best other's, by stage, scheme and N."""
     rows = list(records)
     found = {}
     for stage in sorted({row.training_steps for row in rows}):

@@ -57,7 +57,7 @@ class _Model:
         ]
 
     def success(self, attack: Attack, updates: list[Updates], known: Knowledge) -> list[float]:
-        """Give the mean ASR of an attack under every scheme."""
+        """Return the mean ASR of an attack under every scheme."""
         rng = stream(self.plan.options.seed, "attack", attack.name)
         ready = prepare(attack, known, self.plan.data.num_classes, rng)
         return [
@@ -149,7 +149,7 @@ def _heads(model: _Model, first: str) -> list[str]:
 
 
 def calibration_error(chances: Floats, came: np.ndarray) -> float:
-    """Give the expected calibration error over 15 bins: mean of |chance - frequency| by bin.
+    """Return the expected calibration error over 15 bins: mean of |chance - frequency| by bin.
 
     Args:
         chances: P(c_i >= k), any shape.
@@ -195,7 +195,7 @@ def _calibration(model: _Model) -> str:
 
 
 def _auxiliary(model: _Model, other: str | None) -> str:
-    """Give the attacker less data, or those of another data set."""
+    """Return the attacker less data, or those of another data set."""
     own = model.plan.roles.auxiliary
     order = stream(model.plan.options.seed, "few").permutation(len(own))
     sets = {f"all {len(own)} samples": own}

@@ -112,7 +112,7 @@ def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def is_readable(label: str) -> bool:
-    """Tell whether a defense shares anything of the head.
+    """Return whether a defense shares anything of the head.
 
     >>> is_readable("withhold:bias"), is_readable("gaussian:1|withhold:head")
     (True, False)

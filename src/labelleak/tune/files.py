@@ -42,7 +42,7 @@ def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: 
 def describe_answer(
     answer: Answer, options: TuneOptions, out: Path, *, command: str
 ) -> dict[str, Any]:
-    """Give all that was found as plain JSON."""
+    """Return all that was found as plain JSON."""
     chosen = answer.recommended
     return {
         "labelleak": labelleak.__version__,
@@ -106,7 +106,7 @@ def _missed(one: Missed, options: TuneOptions) -> dict[str, Any]:
 
 
 def _privacy(label: str, options: TuneOptions) -> dict[str, Any]:
-    """Give epsilon over all rounds with its method, recomputed from the defense itself."""
+    """Return epsilon over all rounds with its method, recomputed from the defense itself."""
     said = describe_defense(parse_defense(label), rounds=options.rounds)
     return {"epsilon": said.get("epsilon"), "epsilon_method": said.get("epsilon_method", "none")}
 

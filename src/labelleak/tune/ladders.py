@@ -12,7 +12,7 @@ RUNGS_PER_DECADE = 4
 
 
 def _decades(low: int, high: int) -> list[float]:
-    """Give strengths from 10^low to 10^high, evenly spaced on a logarithmic scale."""
+    """Return strengths from 10^low to 10^high, evenly spaced on a logarithmic scale."""
     rungs = range(low * RUNGS_PER_DECADE, high * RUNGS_PER_DECADE + 1)
     return [10.0 ** (rung / RUNGS_PER_DECADE) for rung in rungs]
 

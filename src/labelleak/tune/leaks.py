@@ -52,7 +52,7 @@ class Leak:
         return self.advantage.high
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as plain numbers and words."""
+        """Return the fields as plain numbers and words."""
         return {
             "advantage": round(self.advantage.mean, 6),
             "low": round(self.advantage.low, 6),
@@ -65,7 +65,7 @@ class Leak:
 
 
 def strongest_leak(records: Iterable[Record], attacker: str) -> Leak:
-    """Give the leak to the strongest attacker of a threat model, at the worst stage.
+    """Return the leak to the strongest attacker of a threat model, at the worst stage.
 
     Raises:
         BadInput: if nothing is left to learn there, or no attack of the threat model applies.
@@ -181,7 +181,7 @@ class LeakMeter:
             self.tick()
 
     def records(self, part: int) -> list[Record]:
-        """Give the records of a measurement, of this run or an earlier one."""
+        """Return the records of a measurement, of this run or an earlier one."""
         return self._kept()[part]
 
     def _asked(

@@ -50,7 +50,7 @@ class MeanCost:
     diverged: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields, rounded to what they are good for."""
+        """Return the fields, rounded to what they are good for."""
         digits = {"wire_bytes": 1, "seconds_ratio": 3}
         return {key: round(value, digits.get(key, 6)) for key, value in asdict(self).items()}
 
@@ -178,7 +178,7 @@ class Measurements:
             self.tell()
 
     def leak(self, label: str, fresh: int = 0) -> Leak:
-        """Give what leaks under a defense.
+        """Return what leaks under a defense.
 
         Args:
             label: the defense.
@@ -191,7 +191,7 @@ class Measurements:
         return self._leaks[label, fresh]
 
     def cost(self, label: str, *, fresh: bool = False, repeats: int | None = None) -> MeanCost:
-        """Give what a defense costs; arguments as those of `measure_costs`."""
+        """Return what a defense costs; arguments as those of `measure_costs`."""
         self.measure_costs([label], fresh=fresh, repeats=repeats)
         phase = FRESH if fresh else SEARCH
         pairs = [
@@ -209,7 +209,7 @@ class Measurements:
         )
 
     def leak_seed(self, fresh: int) -> int:
-        """Give the seed of an audit: the one asked for, or the k-th fresh one."""
+        """Return the seed of an audit: the one asked for, or the k-th fresh one."""
         seed = self.options.seed
         return whole_number(seed, "fresh leak", fresh) if fresh else seed
 

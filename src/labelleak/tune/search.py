@@ -207,7 +207,7 @@ class Search:
         return self.points[label]
 
     def _train(self, settings: Sequence[Setting]) -> list[Point]:
-        """Give points with their costs."""
+        """Return points with their costs."""
         self.measured.measure_costs([label for label, _ in settings])
         return [self._trained(point) for point in self._points(settings)]
 

@@ -94,7 +94,7 @@ def say_leak(leak: Leak, options: TuneOptions) -> str:
 
 
 def caveats(label: str, options: TuneOptions) -> list[str]:
-    """Give a sentence for each thing that a measured leak does not speak of."""
+    """Return a sentence for each thing that a measured leak does not speak of."""
     return list(dict.fromkeys(_caveats(label, options)))
 
 
@@ -111,7 +111,7 @@ def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
 
 
 def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str:
-    """Give the command that measures a setting, and no defense beside it, on a seed.
+    """Return the command that measures a setting, and no defense beside it, on a seed.
 
     It writes into a folder of its own inside the search's.
     """

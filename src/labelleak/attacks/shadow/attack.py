@@ -18,7 +18,7 @@ from labelleak.attacks.shadow.posterior import CountPosterior, expected_success
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Notebook, Prepared, samples
+from labelleak.core.interfaces import Estimate, FitCache, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
@@ -128,7 +128,7 @@ class ShadowPosterior:
         head: the model's head, its classes in their own order.
         seed: of everything drawn for a fit.
         source: what passes shadows through training and defense; None for one plain step.
-        notebook: where fits are kept for another time, if anywhere.
+        fit_cache: where fits are kept for another time, if anywhere.
         fitted: what was learnt so far, by N and by whether a bias is seen.
     """
 
@@ -141,7 +141,7 @@ class ShadowPosterior:
     head: Head
     seed: int
     source: ShadowClient | None = None
-    notebook: Notebook | None = None
+    fit_cache: FitCache | None = None
     fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
 
     @classmethod
@@ -163,12 +163,12 @@ class ShadowPosterior:
         bank = Bank.of(shown, labels, Head.of(known.model, order), rng)
         features = ClassFeatures.measure(shown, labels, attack.groups)
         seed = int(rng.integers(2**31))
-        notebook = known.notebook
+        fit_cache = known.fit_cache
         head = Head.of(known.model, torch.arange(num_classes))
-        return cls(attack, order, features, bank, shown, labels, head, seed, notebook=notebook)
+        return cls(attack, order, features, bank, shown, labels, head, seed, fit_cache=fit_cache)
 
     def __call__(self, observation: Observation) -> Estimate:
-        """Give the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
+        """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
         measured, posterior = self._measure(observation), self._posterior(observation)
         order = torch.argsort(self.order).numpy()
         few = min(measured.shape[1], posterior.total)
@@ -223,16 +223,16 @@ class ShadowPosterior:
 
     def _learn(self, total: int, has_bias: bool) -> CountPosterior:
         """Fit, or take what was fitted under the same fingerprint before."""
-        if self.notebook is None:
+        if self.fit_cache is None:
             return self._fit(total, has_bias)
         what = f"{self.attack.name}: learning from batches of its own, N = {total}"
         key = self._fingerprint(total, has_bias)
-        noted = self.notebook.recall(what, key)
+        noted = self.fit_cache.recall(what, key)
         if noted is not None:
             with suppress(BadInput):  # a note that is none is learnt anew
                 return CountPosterior.unpack(noted, total)
         learnt = self._fit(total, has_bias)
-        self.notebook.note(key, learnt.pack())
+        self.fit_cache.note(key, learnt.pack())
         return learnt
 
     def _fingerprint(self, total: int, has_bias: bool) -> str:

@@ -154,7 +154,7 @@ class Bank:
         return np.asarray((self.starts[labels] + places[source]).reshape(shadows, -1))
 
     def observe(self, counts: Ints, rng: np.random.Generator) -> Observation:
-        """Give the head gradients of shadow batches with given label counts."""
+        """Return the head gradients of shadow batches with given label counts."""
         return self.table.gradients(self.draw(counts, rng))
 
 

@@ -25,7 +25,7 @@ from labelleak.core.training import (
     make_optimiser,
     take_defended_steps,
 )
-from labelleak.core.update import Sees, Update
+from labelleak.core.update import Scope, Update
 from labelleak.core.white_box import WhiteBox
 
 # Shadows made one by one are fewer by this; and local steps that are taken side by side.
@@ -137,7 +137,7 @@ class ShadowClient:
 
     @property
     def _wide(self) -> bool:
-        return self.defense.sees is Sees.UPDATE
+        return self.defense.scope is Scope.UPDATE
 
     def _read(self, update: Update, trials: int) -> Observation:
         weight = update.tensors.get(update.head_weight)
@@ -200,7 +200,7 @@ class ShadowClient:
     def _take_steps(
         self, picks: Ints, kept: frozenset[str], rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Give the tensors after the last step of every shadow, side by side or in turn."""
+        """Return the tensors after the last step of every shadow, side by side or in turn."""
         rows = np.stack([rng.permutation(row) for row in picks])
         if self._together:
             return train_together(self.model, self.data, rows, self.training, kept)

@@ -43,7 +43,7 @@ class CountNet(nn.Module):
             self.last.bias[PARTS : 2 * PARTS] = -1.0
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give centres, inverse widths and weights of the parts, each ``T x K x 3``."""
+        """Return centres, inverse widths and weights of the parts, each ``T x K x 3``."""
         mean = features.mean(dim=-2, keepdim=True).expand_as(features)
         hidden = nn.functional.silu(self.first(torch.cat([features, mean], dim=-1)))
         for layer in (self.second, self.third):
@@ -113,7 +113,7 @@ class CountPosterior:
         return posterior
 
     def pack(self) -> dict[str, Tensor]:
-        """Give everything that was learnt as tensors by name; `unpack` is the reverse."""
+        """Return everything that was learnt as tensors by name; `unpack` is the reverse."""
         own = {name: getattr(self, name) for name in _LEARNT}
         return {**own, **{f"net.{name}": value for name, value in self.net.state_dict().items()}}
 
@@ -145,7 +145,7 @@ class CountPosterior:
     def best(
         self, features: Tensor, order: Ints, bounds: tuple[Ints, Ints] | None = None
     ) -> tuple[Ints, Floats, Floats]:
-        """Give the counts of the largest expected ASR, that ASR, and P(c_i >= 1).
+        """Return the counts of the largest expected ASR, that ASR, and P(c_i >= 1).
 
         Presence comes first: as chances fall with k, the N largest of all are those of the N
         classes likeliest to be there, so the cost grows as K + N^2 and not as K N.
@@ -194,7 +194,7 @@ def _ranked(tails: Floats, bounds: tuple[Ints, Ints] | None) -> Floats:
 
 
 def expected_success(tails: Floats, counts: Ints) -> Floats:
-    """Give the ASR that a posterior expects of guessed counts: ``sum_i sum_{k<=g_i} P / N``.
+    """Return the ASR that a posterior expects of guessed counts: ``sum_i sum_{k<=g_i} P / N``.
 
     Args:
         tails: P(c_i >= k) for k = 1 .. N, ``*R x K x N``.

@@ -136,7 +136,7 @@ def _read_attributes(rows: Any, columns: Columns) -> np.ndarray:
 
 
 def _read_labels(rows: Any, columns: Columns, source: str) -> tuple[list[str], list[str]]:
-    """Give each row's class by name, and the classes in the order in which they are declared."""
+    """Return each row's class by name, and the classes in the order in which they are declared."""
     if columns.attributes:
         names = [name for _, name in columns.attributes]
         return [names[index] for index in _read_attributes(rows, columns).argmax(axis=1)], names

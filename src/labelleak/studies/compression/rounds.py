@@ -157,7 +157,7 @@ class _Run:
     command: str
 
     def records(self) -> Iterator[list[Record]]:
-        """Give the records of each round, then those of all rounds together."""
+        """Return the records of each round, then those of all rounds together."""
         asked = self.options
         drawn = {name: self._draw(name) for name in asked.schemes}
         chains = [parse_defense(text) for text in asked.defenses]
@@ -198,7 +198,7 @@ class _Run:
         return parse_scheme(scheme).prior(pool, self.data.num_classes)
 
     def _models(self) -> Iterator[WhiteBox]:
-        """Give the global model of each round, none of which changes afterwards."""
+        """Return the global model of each round, none of which changes afterwards."""
         asked, data = self.options, self.data
         module = build_model(
             "cnn",

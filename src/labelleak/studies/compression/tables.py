@@ -163,7 +163,7 @@ def _costs(costs: Sequence[dict[str, Any]], place: tuple[str, str, int]) -> str:
 
 
 def _best(rows: Sequence[Record]) -> list[Record]:
-    """Give the strongest attacker's records, of whoever holds most."""
+    """Return the strongest attacker's records, of whoever holds most."""
     return [row for row in strongest_records(rows) if row.threat_model == "auxiliary"]
 
 

@@ -18,7 +18,7 @@ RATE, ROUNDS = 0.03, 150
 
 
 def cohort_of(activation: str | None = None) -> Cohort:
-    """Give the federation: ten clients of the paper's CNN, one step of 32 samples a round.
+    """Return the federation: ten clients of the paper's CNN, one step of 32 samples a round.
 
     >>> cohort_of("relu").init
     'default'

@@ -19,7 +19,7 @@ _CLIENT, _BATCH = 64, 16
 
 
 def home_cases(num_classes: int) -> tuple[Case, ...]:
-    """Give the cases for a data set.
+    """Return the cases for a data set.
 
     Gat & Sharif (AISec 2024) let a client take 10 local steps of 10 samples each at learning rate
     0.001, drawn alike, on an untrained network. Chen & Vikalo (ICML 2024) take clients of

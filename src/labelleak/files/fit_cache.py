@@ -1,4 +1,4 @@
-"""A notebook in which attacks keep what they learnt: in memory, or in a folder as safetensors."""
+"""A cache in which attacks keep what they learnt: in memory, or in a folder as safetensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelleak.files.safetensors import read_safetensors
 from labelleak.records.files import write_whole
 
 
-class KeptNotes:
+class FolderFitCache:
     """Notes under their fingerprints; the same answers with them as without, sooner.
 
     Files hold tensors alone, so reading one runs no code; one that is not whole is learnt anew and
@@ -21,7 +21,7 @@ class KeptNotes:
 
     Args:
         folder: where notes are kept as ``FINGERPRINT.safetensors``, made if it is not there;
-            None keeps them in memory, for as long as this notebook lives.
+            None keeps them in memory, for as long as this fit_cache lives.
         tell: called with what is about to be learnt whenever nothing was noted, and with "" when
             it is.
 
@@ -29,7 +29,7 @@ class KeptNotes:
         BadInput: if the folder cannot be made.
 
     >>> import torch
-    >>> notes = KeptNotes()
+    >>> notes = FolderFitCache()
     >>> notes.recall("a fit", "0123") is None
     True
     >>> notes.note("0123", {"x": torch.ones(2)})
@@ -50,7 +50,7 @@ class KeptNotes:
                 raise BadInput(f"cannot make {folder}: {error.strerror or error}") from error
 
     def recall(self, what: str, key: str) -> Mapping[str, Tensor] | None:
-        """Give what was noted under a key; None, and a word that it is learnt now, if nothing."""
+        """Return what was noted under a key; None, and a word that it is learnt now, if nothing."""
         if self.folder is None:
             found = self._held.get(key)
         else:
@@ -86,4 +86,4 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     return {name: value.clone() for name, value in tensors.items()}
 
 
-__all__ = ["KeptNotes"]
+__all__ = ["FolderFitCache"]

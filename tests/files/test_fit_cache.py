@@ -5,13 +5,13 @@ import torch
 
 import labelleak
 from labelleak.errors import BadInput
-from labelleak.files.notebook import KeptNotes
+from labelleak.files.fit_cache import FolderFitCache
 
 
 @pytest.mark.parametrize("kept", ["memory", "folder"])
 def test_what_was_noted_is_recalled_and_what_was_not_is_told(tmp_path, kept):
     said = []
-    notes = KeptNotes(tmp_path / "notes" if kept == "folder" else None, said.append)
+    notes = FolderFitCache(tmp_path / "notes" if kept == "folder" else None, said.append)
     assert notes.recall("a fit", "ab12") is None
     learnt = {"x": torch.randn(3, 2).T, "n": torch.tensor(7)}
     notes.note("ab12", learnt)
@@ -21,12 +21,12 @@ def test_what_was_noted_is_recalled_and_what_was_not_is_told(tmp_path, kept):
 
 
 def test_another_process_finds_them_and_a_broken_note_is_none(tmp_path):
-    KeptNotes(tmp_path).note("ab12", {"x": torch.ones(2)})
-    assert torch.equal(KeptNotes(tmp_path).recall("a fit", "ab12")["x"], torch.ones(2))
+    FolderFitCache(tmp_path).note("ab12", {"x": torch.ones(2)})
+    assert torch.equal(FolderFitCache(tmp_path).recall("a fit", "ab12")["x"], torch.ones(2))
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-3])
     said = []
-    notes = KeptNotes(tmp_path, said.append)
+    notes = FolderFitCache(tmp_path, said.append)
     assert notes.recall("a fit", "ab12") is None
     notes.note("ab12", {"x": torch.zeros(2)})
     assert torch.equal(notes.recall("a fit", "ab12")["x"], torch.zeros(2))
@@ -36,7 +36,7 @@ def test_another_process_finds_them_and_a_broken_note_is_none(tmp_path):
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot make"):
-        KeptNotes(tmp_path / "file" / "notes")
+        FolderFitCache(tmp_path / "file" / "notes")
 
 
 def test_an_audit_with_notes_gives_the_same_records(tmp_path):
