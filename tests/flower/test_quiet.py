@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 TESTS = Path(__file__).parents[1]
-ENVIRONMENT = TESTS.parent / "src" / "labelleak" / "adapters" / "flower" / "environment.py"
+ENVIRONMENT = TESTS.parent / "src" / "labelleak" / "flower" / "environment.py"
 WATCHED = """
 import os, socket, sys
 for name in list(os.environ):

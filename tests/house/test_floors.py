@@ -61,6 +61,17 @@ def test_imports_run_downwards(path):
         assert other == room or lower, f"{room} imports {other}"
 
 
+def test_the_house_has_twelve_rooms_and_four_files_beside_them():
+    inside = [p for p in SOURCE.iterdir() if p.name != "__pycache__" and p.suffix != ".typed"]
+    assert len([p for p in inside if p.is_dir()]) == 12
+    assert sorted(p.name for p in inside if p.is_file()) == [
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+        "testing.py",
+    ]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_every_file_opens_with_a_sentence_on_what_it_is(path):
     first = ast.get_docstring(ast.parse(path.read_text()))
