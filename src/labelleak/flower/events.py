@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
+from labelleak.records.files import lock_of
 from labelleak.records.record import Record
 
 LOG = logging.getLogger("labelleak.flower")
@@ -55,16 +56,10 @@ def note(folder: Path | None, event: str, **what: Any) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, where the system has such locks."""
+    """Hold the folder's lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a") as lock:
-            try:
-                import fcntl
-            except ImportError:  # elsewhere appends of several processes may mix
-                yield
-                return
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_of(folder / ".lock"):
             yield
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror or error}") from error

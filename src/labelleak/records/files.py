@@ -1,12 +1,16 @@
-"""Write files so that a reader sees the old one or the new one, never half of either."""
+"""Write files so that a reader sees the old one or the new one, and one process at a time."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labelleak.errors import BadInput
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -27,6 +31,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def lock_of(path: Path) -> BaseFileLock:
+    """Return the lock of a file, not yet taken; the system drops it when its process ends.
+
+    Any thread may release it. Where it is taken as a context, it is waited for.
+    """
+    from filelock import FileLock
+
+    return FileLock(path, thread_local=False, poll_interval=0.005)
 
 
 def _umask() -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from labelleak.errors import BadInput
-from labelleak.records.files import write_whole
+from labelleak.records.files import lock_of, write_whole
 from labelleak.records.record import Record, append_records, read_records
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 RECORDS = "records.jsonl"
 MARK = "run.json"
@@ -42,7 +44,7 @@ class Journal:
     asked: Mapping[str, Any]
     done: set[Unit] = field(default_factory=set)
     found: dict[str, Any] = field(default_factory=dict)
-    lock: IO[str] | None = None
+    lock: BaseFileLock | None = None
 
     @property
     def records(self) -> Path:
@@ -77,7 +79,7 @@ class Journal:
             journal._drop_unfinished()
             journal._mark()
         except BaseException as error:
-            lock.close()
+            lock.release()
             if isinstance(error, OSError):
                 raise BadInput(_refusal(folder, error)) from error
             raise
@@ -89,7 +91,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         """Let another run write."""
         if self.lock is not None:
-            self.lock.close()
+            self.lock.release()
 
     def write(self, unit: Unit, records: Iterable[Record]) -> None:
         """Append the records of a unit and mark it done.
@@ -130,13 +132,14 @@ def _refusal(folder: Path, error: OSError) -> str:
     return f"cannot write to the folder {folder}: {error.strerror or error}"
 
 
-def _lock(folder: Path) -> IO[str]:
+def _lock(folder: Path) -> BaseFileLock:
     """Hold the folder for this process; the lock goes with the process, however it ends."""
-    held = (folder / LOCK).open("w", encoding="utf-8")
+    from filelock import Timeout
+
+    held = lock_of(folder / LOCK)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        held.close()
+        held.acquire(timeout=0)
+    except Timeout as error:
         raise BadInput(f"another run is writing to {folder}; choose another --out") from error
     return held
 
