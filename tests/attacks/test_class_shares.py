@@ -13,8 +13,9 @@ from torch import nn
 
 from contract.scenarios import blobs, several_steps
 from labelleak.attacks import RLU, SoftLabelShares
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 
 

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
 from labelleak.attacks.regression import GradientRegression
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.client import run_client
 from labelleak.simulation.data.datasets import load_dataset
@@ -85,10 +86,10 @@ def asr(attack, model, auxiliary, how, observation, truth):
 @pytest.mark.parametrize(
     ("activation", "init", "how", "margin", "least"),
     [
-        ("sigmoid", "uniform", LocalTraining(0.1, 10, 8), 0.15, 0.75),
-        ("sigmoid", "uniform", LocalTraining(0.02, 10, 8, momentum=0.9), 0.1, 0.75),
-        ("sigmoid", "uniform", LocalTraining(0.02, 10, 8, weight_decay=0.01), 0.05, 0.9),
-        ("relu", "default", LocalTraining(0.01, 10, 8, optimiser="adam"), 0.01, 0.7),
+        ("sigmoid", "uniform", FullTraining(0.1, 10, 8), 0.15, 0.75),
+        ("sigmoid", "uniform", FullTraining(0.02, 10, 8, momentum=0.9), 0.1, 0.75),
+        ("sigmoid", "uniform", FullTraining(0.02, 10, 8, weight_decay=0.01), 0.05, 0.9),
+        ("relu", "default", FullTraining(0.01, 10, 8, optimiser="adam"), 0.01, 0.7),
     ],
 )
 def test_many_steps_are_matched_better_than_by_static_means(
@@ -120,7 +121,7 @@ WEIGHTS = tuple(np.linspace(0.3, 3, 10).tolist())
 )
 @pytest.mark.parametrize(("steps", "size"), [(10, 8), (1, 32)])
 def test_what_bends_the_clients_steps_is_simulated(digits, more, margin, least, steps, size):
-    how = LocalTraining(**{"lr": 0.05, "local_steps": steps, "batch_size": size, **more})
+    how = FullTraining(**{"lr": 0.05, "local_steps": steps, "batch_size": size, **more})
     model = model_of("relu", "default")
     seen = clients_of_the_simulator(model, digits.victims, how)
     static = asr(GradientRegression(), model, digits.auxiliary, how, *seen)
@@ -156,7 +157,7 @@ def test_shares_of_the_loss_become_shares_of_the_labels():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
     data = LabelledData(torch.rand(3, 3), torch.arange(3))
-    how = LocalTraining(0.1, class_weights=(1.0, 2.0, 5.0), label_smoothing=0.1)
+    how = FullTraining(0.1, class_weights=(1.0, 2.0, 5.0), label_smoothing=0.1)
     known = Knowledge(WhiteBox(model, "2"), (3,), data, training=how)
     client = _Client.of(known, 3, 1, np.random.default_rng(0))
     labels = torch.tensor([0, 0, 1, 2])
@@ -174,7 +175,7 @@ def test_shares_of_the_loss_become_shares_of_the_labels():
 
 
 def test_correcting_by_the_residual_helps(digits):
-    model, how = model_of("relu", "default"), LocalTraining(0.2, 10, 8)
+    model, how = model_of("relu", "default"), FullTraining(0.2, 10, 8)
     seen = clients(model, digits.victims, how)
     once = asr(ClientSimulation(rounds=0), model, digits.auxiliary, how, *seen)
     twice = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
@@ -183,13 +184,13 @@ def test_correcting_by_the_residual_helps(digits):
 
 
 def test_one_step_is_the_regression_on_class_means(digits):
-    model, how = model_of("relu", "default"), LocalTraining(0.1, 1, 32)
+    model, how = model_of("relu", "default"), FullTraining(0.1, 1, 32)
     seen = clients(model, digits.victims, how)
     assert asr(ClientSimulation(16), model, digits.auxiliary, how, *seen) > 0.97
 
 
 def test_the_model_and_random_state_stay_as_they_are(digits):
-    model, how = model_of("relu", "default"), LocalTraining(0.1, 2, 4)
+    model, how = model_of("relu", "default"), FullTraining(0.1, 2, 4)
     seen = clients(model, digits.victims, how)
     before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
     first = asr(ClientSimulation(), model, digits.auxiliary, how, *seen)
@@ -205,7 +206,7 @@ def test_training_that_diverges_is_answered_evenly():
     inputs = 1e20 * torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
     auxiliary = LabelledData(inputs, torch.arange(8) % 2)
     known = Knowledge(
-        WhiteBox(model, "1"), (3,), auxiliary, training=LocalTraining(1e20, 5, optimiser="sgd")
+        WhiteBox(model, "1"), (3,), auxiliary, training=FullTraining(1e20, 5, optimiser="sgd")
     )
     ready = prepare(ClientSimulation(), known, 2, np.random.default_rng(0))
     seen = Observation.from_gradient(torch.rand(2, 4), torch.rand(2), num_samples=5)
@@ -219,7 +220,7 @@ def test_a_head_without_bias_or_a_class_without_data(bias):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3, bias=bias))
     data = LabelledData(torch.rand(30, 3), torch.arange(30) % 3)
-    how = LocalTraining(0.1, 3, 8)
+    how = FullTraining(0.1, 3, 8)
     observation, truth = clients(model, data, how, head="2", num_classes=3)
     kept = data.labels != 2
     auxiliary = LabelledData(data.inputs[kept], data.labels[kept])

@@ -13,10 +13,11 @@ from contract import scenarios
 from contract.scenarios import blobs, network, one_step, several_steps
 from labelleak.attacks import RLU, RLUEpochs
 from labelleak.attacks.epochs import _Client, _measure, _search
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.seeding import stream
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.client import train_locally

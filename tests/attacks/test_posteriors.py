@@ -23,10 +23,11 @@ from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
 from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
 from labelleak.attacks.posteriors import FEATURES_CANCEL, ZLG, Interpolation
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess
 from labelleak.core.score import Truth, score
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.simulation.batches import draw_batches, parse_scheme

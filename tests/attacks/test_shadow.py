@@ -12,9 +12,10 @@ from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import best_counts
-from labelleak.core.interfaces import LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.defenses import Chain, GaussianNoise
 from labelleak.errors import BadInput

@@ -9,17 +9,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.audits.one_update import HowMade, attack_update
+from labelleak.audits.one_update import attack_update
 from labelleak.cli import main
 from labelleak.cli.attack import _show
 from labelleak.core.heads_by_shape import locate_head, name_tensors
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
 from labelleak.records.record import read_records
 
 LABELS = [0, 0, 0, 2, 2, 3, 3]
 COUNTS = (3, 0, 2, 2)
+
+
+def told_of(batch_size=7, **more):
+    return LocalTraining(batch_size=batch_size, **more)
 
 
 def build():
@@ -48,8 +53,8 @@ def test_both_forms_give_the_same_answers():
     model = build()
     before, after = stepped(model)
     told = {"truth": LABELS, "attacks": ["llg", "row_min", "llbg"]}
-    one = attack_update(gradient=gradient_of(model), made=HowMade(batch_size=7), **told)
-    two = attack_update(before=before, after=after, made=HowMade(batch_size=7, lr=0.1), **told)
+    one = attack_update(gradient=gradient_of(model), made=told_of(), **told)
+    two = attack_update(before=before, after=after, made=told_of(lr=0.1), **told)
     assert [r.counts for r in one.results] == [r.counts for r in two.results]
     assert all(sum(r.counts) == 7 for r in one.results)
     assert one.head == two.head == "2"
@@ -57,7 +62,11 @@ def test_both_forms_give_the_same_answers():
 
 
 def test_labels_and_counts_score_alike():
-    given = {"gradient": gradient_of(build()), "made": HowMade(batch_size=7), "attacks": ["llg"]}
+    given = {
+        "gradient": gradient_of(build()),
+        "made": told_of(),
+        "attacks": ["llg"],
+    }
     scores = [
         attack_update(**given, truth=truth).results[0].asr
         for truth in (LABELS, {"counts": COUNTS}, {"labels": LABELS}, list(COUNTS))
@@ -70,7 +79,7 @@ def test_a_white_box_attacker_with_data_finds_the_counts():
     model = build()
     report = attack_update(
         gradient=gradient_of(model),
-        made=HowMade(batch_size=7),
+        made=told_of(),
         model=model,
         auxiliary=auxiliary(),
         truth=LABELS,
@@ -87,7 +96,7 @@ def test_an_attack_that_gives_probabilities_says_what_it_expects(capsys):
         n: g + 0.1 * torch.randn(g.shape, generator=torch.Generator().manual_seed(1))
         for n, g in gradient_of(build()).items()
     }
-    given = {"gradient": noisy, "made": HowMade(batch_size=7), "model": build()}
+    given = {"gradient": noisy, "made": told_of(), "model": build()}
     attacks = ["shadow", "llg"]
     report = attack_update(**given, auxiliary=data, truth=LABELS, attacks=attacks)
     shadow, llg = report.results
@@ -124,7 +133,7 @@ def test_without_the_model_an_unknown_size_cannot_be_told_and_it_is_said_why():
 
 def test_momentum_that_was_taken_out_is_a_note_and_no_flag():
     before, after = stepped(build())
-    made = HowMade(batch_size=7, lr=0.1, momentum=0.9)
+    made = LocalTraining(batch_size=7, lr=0.1, momentum=0.9)
     report = attack_update(before=before, after=after, made=made, attacks=["llg"])
     assert "momentum" not in report.checked
     assert "momentum 0.9 was taken out" in report.notes[-1]
@@ -133,7 +142,11 @@ def test_momentum_that_was_taken_out_is_a_note_and_no_flag():
 
 
 def test_the_scheme_sets_the_guess_without_the_update():
-    given = {"gradient": gradient_of(build()), "made": HowMade(batch_size=8), "attacks": ["llg"]}
+    given = {
+        "gradient": gradient_of(build()),
+        "made": told_of(8),
+        "attacks": ["llg"],
+    }
     plain = attack_update(**given)
     skewed = attack_update(**given, scheme="unbalanced")
     assert plain.asr_free != skewed.asr_free
@@ -145,7 +158,7 @@ def test_dlg_takes_the_whole_gradient():
     model = build()
     report = attack_update(
         gradient=gradient_of(model, [2]),
-        made=HowMade(batch_size=1),
+        made=LocalTraining(batch_size=1),
         model=model,
         auxiliary=auxiliary(),
         truth=[2],
@@ -156,7 +169,7 @@ def test_dlg_takes_the_whole_gradient():
 
 def test_without_a_bias_the_attacks_on_it_say_so():
     weight = {"weight": gradient_of(build())["2.weight"]}
-    report = attack_update(gradient=weight, made=HowMade(batch_size=7), attacks=["llg", "llbg"])
+    report = attack_update(gradient=weight, made=told_of(), attacks=["llg", "llbg"])
     assert [r.attack for r in report.results] == ["llg"]
     assert "bias" in report.not_applicable["llbg"]
 
@@ -179,7 +192,7 @@ def test_what_cannot_be_is_said(given, sentence):
 
 def test_huge_numbers_in_what_is_known_are_refused():
     with pytest.raises(BadInput, match="lr must be a number"):
-        HowMade(lr=10**400)
+        LocalTraining(lr=10**400)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +252,7 @@ def test_the_command_reads_other_formats(tmp_path, monkeypatch, capsys, kind):
         "llg",
         "--json",
     )
-    direct = attack_update(gradient=held, made=HowMade(batch_size=7), attacks=["llg"])
+    direct = attack_update(gradient=held, made=told_of(), attacks=["llg"])
     assert json.loads(out)["results"][0]["counts"] == list(direct.results[0].counts)
 
 

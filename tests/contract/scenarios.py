@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
 from labelleak.simulation.gradients import HeadTable, autograd_gradients

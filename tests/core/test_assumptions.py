@@ -13,17 +13,11 @@ from contract import scenarios
 from labelleak.attacks import ATTACKS
 from labelleak.core.assumptions import check_model, check_update
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import (
-    Estimate,
-    Knowledge,
-    LabelledData,
-    LocalTraining,
-    Need,
-    prepare,
-)
+from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess
 from labelleak.core.score import Truth
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.records.flags import FLAGS

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.core.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.simulation.client import run_client

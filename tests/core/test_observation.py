@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.observation import Observation, step_weights
+from labelleak.core.observation import Observation
+from labelleak.core.scale import step_weights
 from labelleak.errors import BadInput
 
 CLASSES, WIDTH, SIZE = 4, 6, 8
@@ -147,12 +148,12 @@ def test_what_is_no_gradient_is_refused_in_a_sentence(weight, bias, options, sen
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"lr": 0.0}, "learning rate must be above 0"),
-        ({"lr": float("nan")}, "learning rate must be above 0"),
+        ({"lr": 0.0}, "lr must be a number above 0"),
+        ({"lr": float("nan")}, "lr must be a number above 0"),
         ({"head": "fc"}, "have no 'fc.weight'"),
         ({"after": {"weight": torch.ones(2, 7)}}, "before and"),
-        ({"momentum": 1.0}, "momentum must lie"),
-        ({"local_steps": 0}, "local_steps must be at least 1"),
+        ({"momentum": 1.0}, "momentum must be in"),
+        ({"local_steps": 0}, "local_steps must be a whole number"),
     ],
 )
 def test_an_update_that_cannot_be_read_is_refused(changed, sentence):

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from labelleak.attacks import LLBG
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, score
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples

@@ -56,7 +56,7 @@ def test_batch_norm_buffers_come_along_and_are_no_gradient(tmp_path):
     assert "1.0.running_mean" not in update.gradient
     found = gather_update(update=update.save(tmp_path / "u.safetensors"))
     assert found.after.keys() == model.state_dict().keys()
-    assert found.made.head == "2"
+    assert found.head == "2"
 
 
 def test_adam_is_said_and_flagged():

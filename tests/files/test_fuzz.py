@@ -156,7 +156,7 @@ def place(tmp_path_factory):
 def read(path):
     """Take a file as far as `labelleak attack` takes it before the attacks."""
     update = gather_update(gradient=path)
-    return observe(update, locate_head(update.tensors, update.made.head), None)
+    return observe(update, locate_head(update.tensors, update.head), None)
 
 
 def judge(path, content):

@@ -7,8 +7,8 @@ import torch
 
 from labelleak.core.assumptions import check_update
 from labelleak.core.interfaces import Knowledge
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.notes import HowMade
 from labelleak.files.update import gather_update, observe
 
 BEFORE = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
@@ -16,7 +16,7 @@ AFTER = {"fc.weight": torch.tensor([[2.0] * 4, [-1.0] * 4, [-1.0] * 4]), "fc.bia
 
 
 def seen(**made):
-    update = gather_update(before=BEFORE, after=AFTER, made=HowMade(batch_size=2, **made))
+    update = gather_update(before=BEFORE, after=AFTER, made=LocalTraining(batch_size=2, **made))
     return observe(update, "fc", None)
 
 

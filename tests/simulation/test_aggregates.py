@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from labelleak.attacks import LLBG, LLG
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.priors import DirichletPrior
 from labelleak.core.score import Truth, score
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.aggregates import observe_aggregate, pooled_truth, score_clients

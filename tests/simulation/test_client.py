@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.local_steps import make_optimiser
 from labelleak.core.observation import Observation
-from labelleak.core.training import make_optimiser
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.client import draw_steps, run_client, train_locally
@@ -49,7 +50,7 @@ def observe(model, after, training):
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_one_step_gives_back_the_gradient(model, data, decay):
-    training = LocalTraining(lr=0.1, batch_size=8, weight_decay=decay)
+    training = FullTraining(lr=0.1, batch_size=8, weight_decay=decay)
     seen = observe(model, train_locally(model, data, BATCHES[:1], training), training)
     true = autograd_gradients(WhiteBox(model, "2"), data, BATCHES[:1])
     torch.testing.assert_close(seen.weight.float(), true.weight[0], rtol=1e-4, atol=1e-5)
@@ -58,7 +59,7 @@ def test_one_step_gives_back_the_gradient(model, data, decay):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_small_steps_give_the_weighted_mean_of_the_steps_gradients(model, data, momentum):
-    training = LocalTraining(lr=1e-4, local_steps=3, batch_size=8, momentum=momentum)
+    training = FullTraining(lr=1e-4, local_steps=3, batch_size=8, momentum=momentum)
     double = model.double()
     exact = LabelledData(data.inputs.double(), data.labels)
     seen = observe(double, train_locally(double, exact, BATCHES, training), training)
@@ -70,7 +71,7 @@ def test_small_steps_give_the_weighted_mean_of_the_steps_gradients(model, data, 
 
 
 def test_adam_moves_by_the_learning_rate_in_its_first_step(model, data):
-    training = LocalTraining(lr=1e-3, optimiser="adam")
+    training = FullTraining(lr=1e-3, optimiser="adam")
     after = train_locally(model, data, BATCHES[:1], training)
     moved = (after["2.bias"] - model.state_dict()["2.bias"]).abs()
     torch.testing.assert_close(moved, torch.full((4,), 1e-3), rtol=1e-2, atol=1e-6)
@@ -83,7 +84,7 @@ def test_steps_follow_torchs_optimiser_one_by_one(model, data):
         optimiser.zero_grad()
         nn.CrossEntropyLoss()(twin(data.inputs[batch]), data.labels[batch]).backward()
         optimiser.step()
-    training = LocalTraining(lr=0.01, local_steps=3, optimiser="adam")
+    training = FullTraining(lr=0.01, local_steps=3, optimiser="adam")
     after = train_locally(model, data, BATCHES, training)
     assert all(torch.equal(after[name], value) for name, value in twin.state_dict().items())
 
@@ -91,7 +92,7 @@ def test_steps_follow_torchs_optimiser_one_by_one(model, data):
 def test_the_model_stays_and_its_buffers_come_back(data):
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
     before = copy.deepcopy(model.state_dict())
-    after = train_locally(model, data, BATCHES, LocalTraining(lr=0.1, local_steps=3))
+    after = train_locally(model, data, BATCHES, FullTraining(lr=0.1, local_steps=3))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert after.keys() == before.keys()
     assert int(after["1.num_batches_tracked"]) == 3
@@ -102,7 +103,7 @@ def test_dropout_is_drawn_from_the_seed(data):
     model = nn.Sequential(nn.Linear(6, 5), nn.Dropout(), nn.Linear(5, 4))
     state = torch.random.get_rng_state()
     one, same, other = (
-        train_locally(model, data, BATCHES, LocalTraining(lr=0.1), seed=seed) for seed in (1, 1, 2)
+        train_locally(model, data, BATCHES, FullTraining(lr=0.1), seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(one["2.weight"], same["2.weight"])
     assert not torch.equal(one["2.weight"], other["2.weight"])
@@ -124,7 +125,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_option_is_what_a_hand_written_loop_does(model, data, options):
-    training = LocalTraining(lr=0.1, local_steps=3, batch_size=8, **options)
+    training = FullTraining(lr=0.1, local_steps=3, batch_size=8, **options)
     twin = copy.deepcopy(model)
     start = [p.detach().clone() for p in twin.parameters()]
     optimiser = make_optimiser(twin.parameters(), training)
@@ -145,7 +146,7 @@ def test_every_option_is_what_a_hand_written_loop_does(model, data, options):
                 p.grad *= min(1.0, training.clip_norm / float(norm))
         optimiser.step()
     after = train_locally(model, data, BATCHES, training)
-    plain = train_locally(model, data, BATCHES, LocalTraining(lr=0.1))
+    plain = train_locally(model, data, BATCHES, FullTraining(lr=0.1))
     for name, value in twin.state_dict().items():
         torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(after["2.weight"], plain["2.weight"], rtol=1e-3)
@@ -153,18 +154,18 @@ def test_every_option_is_what_a_hand_written_loop_does(model, data, options):
 
 def test_steps_may_differ_in_length_and_the_truth_comes_aside(model, data):
     steps = (np.array([0, 1, 2]), np.array([7]))
-    update, labels = run_client(model, data, steps, LocalTraining(lr=0.1, local_steps=2))
+    update, labels = run_client(model, data, steps, FullTraining(lr=0.1, local_steps=2))
     assert [one.tolist() for one in labels] == [[0, 1, 2], [3]]
     assert all(torch.equal(update.before[n], v) for n, v in model.state_dict().items())
     assert update.before["2.weight"].data_ptr() != model[2].weight.data_ptr()
-    seen = update.observe("2", LocalTraining(lr=0.1, local_steps=2), num_samples=4)
+    seen = update.observe("2", FullTraining(lr=0.1, local_steps=2), num_samples=4)
     moved = (update.before["2.bias"] - update.after["2.bias"]).double() / 0.2
     torch.testing.assert_close(seen.bias, moved)
     assert (seen.num_samples, seen.local_steps) == (4, 2)
 
 
 def test_a_server_that_knows_the_training_undoes_it_and_keeps_the_rest(model, data):
-    training = LocalTraining(lr=0.1, batch_size=8, momentum=0.9, nesterov=True, weight_decay=0.01)
+    training = FullTraining(lr=0.1, batch_size=8, momentum=0.9, nesterov=True, weight_decay=0.01)
     update, _ = run_client(model.double(), exact(data), BATCHES[:1], training)
     names = [name for name, _ in model.named_parameters()]
     seen = update.observe("2", training, num_samples=8, rest=names)
@@ -219,9 +220,9 @@ def test_a_length_that_makes_no_sense_is_refused(asked):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": 0.0}, "lr must be a number above 0"),
         ({"momentum": 1.0}, "momentum must be"),
-        ({"optimiser": "lion"}, "sgd or adam"),
+        ({"optimiser": "lion"}, "one of sgd, adam"),
         ({"clip_norm": 0.0}, "clip_norm must be"),
         ({"label_smoothing": 1.0}, "label_smoothing must be"),
         ({"class_weights": (1.0, 0.0)}, "class_weights must be"),
@@ -230,4 +231,4 @@ def test_a_length_that_makes_no_sense_is_refused(asked):
 )
 def test_options_out_of_range_are_refused_in_a_sentence(options, sentence):
     with pytest.raises(BadInput, match=sentence):
-        LocalTraining(**{"lr": 0.1, **options})
+        FullTraining(**{"lr": 0.1, **options})

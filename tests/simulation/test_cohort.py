@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
 from labelleak.core.score import Truth
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.cohort import Federation, run_rounds, sample_clients

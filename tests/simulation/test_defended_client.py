@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract.scenarios import blobs, network
-from labelleak.core.interfaces import LocalTraining
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DPSGD, Chain, parse_defense
 from labelleak.errors import BadInput

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contract.scenarios import blobs, network
-from labelleak.core.interfaces import LocalTraining
+from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory
 from labelleak.defenses import Chain, parse_defense
 from labelleak.simulation.cohort import Federation, run_rounds

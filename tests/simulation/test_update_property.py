@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.attacks.dlg import DLG
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining, prepare
-from labelleak.core.observation import step_weights
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.scale import step_weights
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.client import Update, run_client
 from labelleak.simulation.gradients import autograd_gradients

@@ -56,7 +56,7 @@ class SoftLabelShares:
         assert known.model is not None
         assert known.auxiliary is not None
         assert known.training is not None
-        training, head = known.training, known.model.head_module
+        training, head = known.training.filled(), known.model.head_module
         seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
         inputs, logits = seen.inputs.double().cpu(), seen.logits.double().cpu()
         averages = _averages(known.auxiliary.labels, num_classes)

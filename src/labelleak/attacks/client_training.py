@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,24 +14,16 @@ from torch import Tensor, nn
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import (
-    Estimate,
-    Knowledge,
-    LabelledData,
-    LocalTraining,
-    Need,
-    Prepared,
-    samples,
-)
-from labelleak.core.observation import Observation
-from labelleak.core.seeding import torch_seeded
-from labelleak.core.training import (
+from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.core.local_steps import (
     bend_gradients,
     class_weights_of,
     make_loss,
     make_optimiser,
-    observe_training,
 )
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 
 DIVERGED = "simulation_diverged"
@@ -90,7 +83,7 @@ class ClientSimulation:
         client = _Client.of(known, num_classes, self.samples_per_class, rng)
         # A class alone has a larger gradient than any mixture and would be clipped where the client
         # was not; what is clipped is left to the simulated mixtures.
-        free = replace(client, training=replace(client.training, clip_norm=None))
+        free = replace(client, training=replace(client.training, clip_norm=math.inf))
         alone = [free.movement(shares) for shares in np.eye(num_classes)]
         has_bias = client.model.head_module.bias is not None
         kept = [_entries(one, has_bias) for one in alone if one is not None]
@@ -143,7 +136,7 @@ class _Client:
 
     model: WhiteBox
     data: LabelledData
-    training: LocalTraining
+    training: FullTraining
     picks: np.ndarray
     seed: int
 
@@ -155,14 +148,15 @@ class _Client:
         assert known.model is not None
         assert known.auxiliary is not None
         assert known.training is not None
-        draws = rng.random((known.training.local_steps, per_class))
+        how = known.training.filled()
+        draws = rng.random((how.local_steps, per_class))
         labels = known.auxiliary.labels.numpy()
         everything = np.arange(len(labels))
         members = [np.flatnonzero(labels == label) for label in range(num_classes)]
         pools = [own if own.size else everything for own in members]
         picks = np.stack([pool[(draws * len(pool)).astype(int)] for pool in pools], axis=1)
         seed = int(rng.integers(2**31))
-        return cls(known.model, known.auxiliary, known.training, picks, seed)
+        return cls(known.model, known.auxiliary, how, picks, seed)
 
     def label_shares(self, shares: Floats) -> Floats:
         """Turn shares that classes have in the loss, ``.. x K``, into shares of the labels.
@@ -170,7 +164,7 @@ class _Client:
         With class weights v a step's gradient is ``sum_c x_c v_c g_c / sum_c x_c v_c``: a mixture
         of the classes' own gradients whose shares are z_c = x_c v_c, scaled to sum to 1.
         """
-        if self.training.class_weights is None:
+        if not self.training.class_weights:
             return shares
         labels = shares / np.asarray(self.training.class_weights)
         return np.asarray(labels / labels.sum(axis=-1, keepdims=True))
@@ -184,7 +178,7 @@ class _Client:
         after = module.state_dict()
         if not all(bool(torch.isfinite(value).all()) for value in after.values()):
             return None
-        return observe_training(before, after, self.model.head, self.training)
+        return Observation.from_update(before, after, head=self.model.head, training=self.training)
 
     def _train(self, module: nn.Module, shares: Floats) -> None:
         how = self.training
@@ -209,9 +203,9 @@ class _Client:
 
 def _shrunk(client: _Client, shares: Floats, found: Observation, with_bias: bool) -> float:
     """Say how many times longer a simulated movement would be without clipping."""
-    if client.training.clip_norm is None:
+    if math.isinf(client.training.clip_norm):
         return 1.0
-    free = replace(client, training=replace(client.training, clip_norm=None)).movement(shares)
+    free = replace(client, training=replace(client.training, clip_norm=math.inf)).movement(shares)
     length = float(np.linalg.norm(_entries(found, with_bias)))
     if free is None or length == 0:
         return 1.0

@@ -12,8 +12,10 @@ from scipy.special import softmax
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import AuxiliaryTable, Confusions
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.interfaces import Estimate, Knowledge, LocalTraining, Need, Prepared, samples
-from labelleak.core.observation import Observation, step_weights
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.observation import Observation
+from labelleak.core.scale import StepPath
+from labelleak.core.training import FullTraining
 from labelleak.errors import BadInput
 
 # Of more local steps than these, several are taken as one.
@@ -74,7 +76,7 @@ class RLUEpochs:
         """Pass the auxiliary data once; keep confusions, some logits and mean head inputs."""
         assert known.training is not None
         confusions, logits, kernel = _measure(known, num_classes, self.samples_per_class, rng)
-        training = known.training
+        training = known.training.filled()
 
         def answer(observation: Observation) -> Estimate:
             total, b = samples(observation), observation.bias_gradient
@@ -112,12 +114,11 @@ class _Client:
     weights: Floats
 
     @classmethod
-    def of(cls, how: LocalTraining, steps: int, logits: Floats, kernel: Floats) -> _Client:
-        momentum = how.momentum if how.optimiser == "sgd" else 0.0
-        weights = step_weights(steps, momentum=momentum)
+    def of(cls, how: FullTraining, steps: int, logits: Floats, kernel: Floats) -> _Client:
+        path = StepPath.of(how, steps)
         if steps <= _MOST_STEPS:
-            return cls(logits, kernel, how.lr, momentum, weights / weights.sum())
-        rate = how.lr * float(weights.sum()) / _MOST_STEPS
+            return cls(logits, kernel, how.lr, path.momentum, path.weights / path.weights.sum())
+        rate = path.rate / _MOST_STEPS
         return cls(logits, kernel, rate, 0.0, np.full(_MOST_STEPS, 1 / _MOST_STEPS))
 
     def slices(self, trials: int) -> Iterator[slice]:

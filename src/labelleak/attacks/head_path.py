@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import LocalTraining
-from labelleak.core.observation import Observation, step_weights
+from labelleak.core.observation import Observation
+from labelleak.core.scale import StepPath
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import HeadPass
 
 # Points of a client's path at which posteriors are taken, at most.
@@ -24,30 +25,25 @@ class HeadPath:
     """Where the head stood at each step, as shares of its way, and how much the step counts.
 
     Attributes:
-        training: how the client trained; an Adam client is read as plain SGD, as its update was.
-        total: the sum of all step weights.
-        middle: where the average step stood, for the decay that `Observation.from_update` took out.
+        path: how the steps added up to the movement, as it was undone for the observation.
         places: where the chosen steps stood, 0 at the head that was sent and 1 at the one returned.
         weights: how much each of them counts; they sum to 1.
     """
 
-    training: LocalTraining
-    total: float
-    middle: float
+    path: StepPath
     places: Floats
     weights: Floats
 
     @classmethod
-    def of(cls, training: LocalTraining, steps: int) -> HeadPath:
+    def of(cls, training: FullTraining, steps: int) -> HeadPath:
         """Lay out the path of so many steps, thinned to 33 points."""
-        momentum = training.momentum if training.optimiser == "sgd" else 0.0
-        weights = step_weights(steps, momentum=momentum)
+        path = StepPath.of(training, steps)
+        weights = path.weights
         # The weights of t steps are the last t of all, so their sums run from the back.
         places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
-        middle = float(weights @ np.arange(steps)) / (steps * float(weights.sum()))
         few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
         share = weights[few] / weights[few].sum()
-        return cls(training, float(weights.sum()), middle, places[few], share)
+        return cls(path, places[few], share)
 
     def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
         """Undo `Observation.from_update`: how far the head's weight and bias went."""
@@ -59,10 +55,7 @@ class HeadPath:
         return weight, self._move(part.bias, head.bias)
 
     def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
-        decay = self.training.weight_decay if self.training.optimiser == "sgd" else 0.0
-        pushed = gradient.detach().cpu().double() + decay * start.detach().cpu().double()
-        rate = self.training.lr * self.total
-        return -rate * pushed / (1 + rate * decay * self.middle)
+        return self.path.movement(gradient.detach().cpu().double(), start.detach().cpu().double())
 
     def mean_posterior(self, seen: HeadPass, weight: Tensor, bias: Tensor) -> Floats:
         """Average the posteriors of what was seen along the path, ``R x K``."""

@@ -12,7 +12,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 
 # Numbers that the gradients of all samples may take together, and those of clients at once.
@@ -85,7 +86,7 @@ def is_vectorised(model: WhiteBox, data: LabelledData) -> bool:
 
 
 def train_together(
-    model: WhiteBox, data: LabelledData, picks: Ints, how: LocalTraining, keep: frozenset[str]
+    model: WhiteBox, data: LabelledData, picks: Ints, how: FullTraining, keep: frozenset[str]
 ) -> Tensors:
     """Let clients take local steps of SGD from the model side by side.
 
@@ -108,7 +109,7 @@ def train_together(
 
 
 def _train(
-    model: WhiteBox, data: LabelledData, picks: Ints, how: LocalTraining, keep: frozenset[str]
+    model: WhiteBox, data: LabelledData, picks: Ints, how: FullTraining, keep: frozenset[str]
 ) -> Tensors:
     trained, frozen = _parts(model)
     slopes = vmap(grad(_loss_of(model, frozen)), in_dims=(0, 0, 0))

@@ -104,7 +104,7 @@ class Interpolation:
         """Feed the dummies once and keep their head inputs and logits."""
         assert known.model is not None
         assert known.training is not None
-        training, head = known.training, known.model.head_module
+        training, head = known.training.filled(), known.model.head_module
         seen = _feed(self.dummies, known, rng)
         feature_sum = _feature_sum(seen)
 

@@ -14,8 +14,8 @@ from labelleak.core.batch_size import BatchSize
 from labelleak.core.battery import Outcome, make_records
 from labelleak.core.counts import Floats
 from labelleak.core.score import Truth
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.notes import HowMade
 from labelleak.records.record import Record
 
 CONFIDENCE = (
@@ -69,6 +69,7 @@ class UpdateReport:
         notes: what else the reader should know.
         source: name of the file.
         model: name of the model, or ``unknown``.
+        noted_head: the head's name as the file has it.
         scheme: how batches are taken to be drawn, for the guess without the update.
         estimated: N as it was read off the update, where nobody told it.
         truth: what was really there, where it was told.
@@ -79,7 +80,7 @@ class UpdateReport:
     head: str
     num_classes: int
     num_samples: int | None
-    made: HowMade
+    made: LocalTraining
     free_guess: tuple[int, ...] | None
     asr_free: float | None
     checked: Mapping[str, Mapping[str, Any]]
@@ -88,6 +89,7 @@ class UpdateReport:
     source: str
     model: str
     seed: int
+    noted_head: str | None = None
     scheme: str = "iid"
     estimated: BatchSize | None = None
     truth: Truth | None = None
@@ -95,6 +97,7 @@ class UpdateReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers."""
+        noted = {} if self.noted_head is None else {"head": self.noted_head}
         return {
             "labelleak": labelleak.__version__,
             "source": self.source,
@@ -102,7 +105,7 @@ class UpdateReport:
             "num_classes": self.num_classes,
             "num_samples": self.num_samples,
             "model": self.model,
-            "update": {k: v for k, v in asdict(self.made).items() if v is not None},
+            "update": {**self.made.known, **noted},
             "free_guess": None if self.free_guess is None else list(self.free_guess),
             "asr_free": self.asr_free,
             "scheme": self.scheme,

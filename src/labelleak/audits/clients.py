@@ -13,11 +13,12 @@ import torch
 from labelleak.audits.bytes import count_bytes, dense_update, moved_update
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, LocalTraining, Need
+from labelleak.core.interfaces import LabelledData, Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
@@ -51,7 +52,7 @@ class Updates:
     each: Truth
     alone: Prior
     prior: Prior
-    training: LocalTraining
+    training: FullTraining
     common: dict[str, Any]
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -95,7 +96,7 @@ class Clients:
     model: WhiteBox
     initialisation: int
     trials: int
-    _bytes: dict[tuple[str, LocalTraining], float] = field(default_factory=dict)
+    _bytes: dict[tuple[str, FullTraining], float] = field(default_factory=dict)
 
     def share(self, cell: CellOptions) -> Updates:
         """Let clients draw, train and share under the conditions of a cell."""
@@ -129,10 +130,10 @@ class Clients:
         truth = Truth(each.counts.sum(axis=1))
         return Updates(observation, truth, each, alone, prior, training, common, extra)
 
-    def training(self, cell: CellOptions) -> LocalTraining:
+    def training(self, cell: CellOptions) -> FullTraining:
         """Return the local training of a cell's clients, as an attacker may know it."""
         options = self.plan.options
-        return LocalTraining(
+        return FullTraining(
             cell.lr,
             cell.local_steps,
             cell.batch_size * cell.clients,
@@ -158,7 +159,7 @@ class Clients:
     def _needs_all(self) -> bool:
         return any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
 
-    def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: LocalTraining) -> float:
+    def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: FullTraining) -> float:
         """Count the bytes of one client's update: its gradient, or how its weights moved."""
         defense, place = cell.defense, (cell.defense.label, training)
         if place not in self._bytes:
@@ -235,7 +236,7 @@ class Clients:
             drawn = rng.permuted(drawn, axis=2)
         return drawn.reshape(self.trials, cell.clients, cell.local_steps, cell.batch_size)
 
-    def _train(self, drawn: np.ndarray, training: LocalTraining, cell: CellOptions) -> Observation:
+    def _train(self, drawn: np.ndarray, training: FullTraining, cell: CellOptions) -> Observation:
         """Train every client of every trial, and average the clients of a trial."""
         prefix = f"{self.model.head}." if self.model.head else ""
         before, own = self.model.module.state_dict(), self.plan.options.seed
@@ -262,17 +263,13 @@ class Clients:
             before,
             {name: torch.stack(values) for name, values in after.items()},
             head=self.model.head,
-            lr=training.lr,
-            local_steps=training.local_steps,
-            batch_size=training.batch_size,
-            momentum=training.momentum if training.optimiser == "sgd" else 0.0,
-            weight_decay=training.weight_decay if training.optimiser == "sgd" else 0.0,
+            training=training,
         )
 
     def _train_one(
         self,
         steps: np.ndarray,
-        training: LocalTraining,
+        training: FullTraining,
         defense: Chain,
         seed: int,
         defended_seed: int,
@@ -295,12 +292,12 @@ class Clients:
         return sent
 
 
-def describe_training(training: LocalTraining) -> str:
+def describe_training(training: FullTraining) -> str:
     """Say in a few words how a client trains.
 
-    >>> describe_training(LocalTraining(lr=0.1, local_steps=10, momentum=0.9))
+    >>> describe_training(FullTraining(lr=0.1, local_steps=10, momentum=0.9))
     'sgd lr 0.1 momentum 0.9'
-    >>> describe_training(LocalTraining(lr=0.1))
+    >>> describe_training(FullTraining(lr=0.1))
     'one step'
     """
     if training.local_steps == 1 and training.optimiser == "sgd":

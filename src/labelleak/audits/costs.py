@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from labelleak.core.head import find_head
-from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.update import Update
 from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
@@ -55,7 +56,7 @@ class Cohort:
     @property
     def federation(self) -> Federation:
         """The rounds as `run_rounds` takes them."""
-        training = LocalTraining(self.lr, self.local_steps, self.batch_size)
+        training = FullTraining(self.lr, self.local_steps, self.batch_size)
         return Federation(
             training,
             rounds=self.rounds,

@@ -16,15 +16,16 @@ from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
-from labelleak.core.interfaces import FitCache, Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
+from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
-from labelleak.files.notes import HowMade
 from labelleak.files.truth import read_truth
 from labelleak.files.update import Source, Update, gather_update, observe
 from labelleak.simulation.batches import parse_scheme
@@ -38,7 +39,7 @@ def attack_update(
     after: Source | None = None,
     gradient: Source | None = None,
     update: Source | None = None,
-    made: HowMade | None = None,
+    made: LocalTraining | None = None,
     head: str | None = None,
     model: nn.Module | ModelOptions | str | None = None,
     auxiliary: str | Dataset | LabelledData | None = None,
@@ -78,8 +79,9 @@ def attack_update(
         BadInput: for anything that cannot be, and where no attack at all can answer.
 
     >>> import torch
+    >>> from labelleak.core.training import LocalTraining
     >>> weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
-    >>> report = attack_update(gradient={"fc.weight": weight}, made=HowMade(batch_size=1),
+    >>> report = attack_update(gradient={"fc.weight": weight}, made=LocalTraining(batch_size=1),
     ...                        truth=[0], attacks=["llg"])
     >>> report.results[0].counts, report.results[0].asr
     ((1, 0, 0), 1.0)
@@ -88,8 +90,7 @@ def attack_update(
     found = _gather(captured, before, after, gradient, update, made, max_bytes)
     data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
     options = ModelOptions(name=model) if isinstance(model, str) else model
-    named = head or found.made.head
-    view, place, notes = view_update(found, named, options, data, seed, max_bytes)
+    view, place, notes = view_update(found, head or found.head, options, data, seed, max_bytes)
     seen = observe(found, place, None if view is None else view.module)
     known = _knowledge(found.made, view, options, data)
     size, why = _estimate_size(seen, known)
@@ -108,8 +109,8 @@ def attack_update(
         seen.num_classes,
         seed=seed,
     )
-    if found.gradient is None:
-        # The momentum was taken out of the weights' change; see Observation.from_update.
+    if found.gradient is None and StepPath.of(found.made).momentum:
+        # It was taken out of the weights' change; see Observation.from_update.
         battery = replace(battery, flags=tuple(f for f in battery.flags if f.name != "momentum"))
     missing = {**left_out, **battery.not_applicable(seen)}
     if len(missing) == len(names):
@@ -157,6 +158,7 @@ class _Case:
             num_classes=seen.num_classes,
             num_samples=seen.num_samples,
             made=self.update.made,
+            noted_head=self.update.head,
             free_guess=guess,
             asr_free=asr_free,
             checked=dict(_checked((*battery.flags, *check_update(seen, battery.known)))),
@@ -197,7 +199,7 @@ def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
 
 
 def _momentum_note(update: Update) -> tuple[str, ...]:
-    if update.gradient is not None or not update.made.momentum:
+    if update.gradient is not None or not StepPath.of(update.made).momentum:
         return ()
     return (
         f"momentum {update.made.momentum:g} was taken out of the update, its buffer taken to have "
@@ -217,17 +219,18 @@ def _gather(
     after: Source | None,
     gradient: Source | None,
     update: Source | None,
-    made: HowMade | None,
+    made: LocalTraining | None,
     max_bytes: int,
 ) -> Update:
     if captured is not None:
         if any(form is not None for form in (before, after, gradient, update)):
             raise BadInput("give the update in one form only: the capture, or files")
         before, after = captured.before, captured.after
-        made = (made or HowMade()).over(captured.made)
-    return gather_update(
+        made = (made or LocalTraining()).over(captured.made)
+    found = gather_update(
         before=before, after=after, gradient=gradient, update=update, made=made, max_bytes=max_bytes
     )
+    return found if captured is None else replace(found, head=captured.head)
 
 
 def _attack_names(attacks: Sequence[str]) -> list[str]:
@@ -249,22 +252,13 @@ def _left_out(names: Sequence[str], asked: Sequence[str], num_classes: int) -> d
 
 
 def _knowledge(
-    made: HowMade,
+    made: LocalTraining,
     view: WhiteBox | None,
     model: nn.Module | ModelOptions | None,
     data: Dataset | LabelledData | None,
 ) -> Knowledge:
     own = LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
-    training = None
-    if made.batch_size is not None:
-        training = LocalTraining(
-            lr=made.lr or 1.0,  # one step of plain SGD shares the gradient whatever its rate
-            local_steps=made.local_steps or 1,
-            batch_size=made.batch_size,
-            momentum=made.momentum or 0.0,
-            weight_decay=made.weight_decay or 0.0,
-            optimiser="adam" if made.optimiser == "adam" else "sgd",
-        )
+    training = None if made.batch_size is None else made
     shape = None if own is None else tuple(own.inputs.shape[1:])
     if shape is None and isinstance(model, ModelOptions):
         shape = model.input_shape
@@ -327,4 +321,4 @@ def _checked(flags: Sequence[Flag]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-__all__ = ["HowMade", "ModelOptions", "UpdateReport", "attack_update"]
+__all__ = ["LocalTraining", "ModelOptions", "UpdateReport", "attack_update"]

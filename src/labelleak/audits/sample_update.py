@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from labelleak.core.head import find_head
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.local_steps import make_optimiser
 from labelleak.core.seeding import stream, torch_seeded, whole_number
-from labelleak.core.training import make_optimiser
+from labelleak.core.training import FullTraining
 from labelleak.errors import BadInput
 from labelleak.files.capture import capture
 from labelleak.records.files import write_whole
@@ -43,7 +44,7 @@ class ClientStep:
     init: str | None = None
     scheme: str = "unbalanced"
     training_steps: int = 0
-    training: LocalTraining
+    training: FullTraining
     seed: int = 0
 
 

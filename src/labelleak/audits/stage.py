@@ -17,8 +17,9 @@ from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.audits.clients import Clients
 from labelleak.audits.plan import CellOptions, Plan, dummies_of, init_of, view_model
 from labelleak.core.battery import Battery, make_records
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.seeding import whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.record import Record
 from labelleak.simulation.defended import takes_long
@@ -89,7 +90,7 @@ class AuditedModel:
         trials = plan.trials_of(self.initialisation)
         gradients = Gradients()
         defenses: dict[str, KnownDefense] = {}
-        place: tuple[str, bool, LocalTraining] | None = None
+        place: tuple[str, bool, FullTraining] | None = None
         known = self.battery
         for cell in cells:
             shared = self.clients.share(cell)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from labelleak.audits.options import AuditOptions
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.training import Training, train_in_stages
@@ -52,7 +53,7 @@ def reach_stages(
         parse_partition(options.partition), data.labels.numpy(), options.users, rng
     )
     how = Federation(
-        LocalTraining(
+        FullTraining(
             lr=options.train_lr,
             local_steps=options.round_steps,
             batch_size=options.train_batch_size,

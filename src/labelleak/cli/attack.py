@@ -91,7 +91,8 @@ def attack(
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
-    from labelleak.audits.one_update import HowMade, ModelOptions, attack_update
+    from labelleak.audits.one_update import ModelOptions, attack_update
+    from labelleak.core.training import LocalTraining
     from labelleak.files.fit_cache import FolderFitCache
     from labelleak.records.record import append_records
 
@@ -106,7 +107,7 @@ def attack(
         after=after,
         gradient=gradient,
         update=update,
-        made=HowMade(
+        made=LocalTraining(
             lr=lr,
             batch_size=batch_size,
             local_steps=local_steps,

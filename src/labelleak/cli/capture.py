@@ -38,10 +38,10 @@ def capture(
     import torch
 
     from labelleak.audits.sample_update import ClientStep, write_client_step
-    from labelleak.core.interfaces import LocalTraining
+    from labelleak.core.training import FullTraining
 
     torch.set_num_threads(1)
-    training = LocalTraining(
+    training = FullTraining(
         lr=lr,
         local_steps=local_steps,
         batch_size=batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -102,21 +103,21 @@ def _one(name: str, raised: bool, figure: float) -> Flag:
 def check_training(known: Knowledge) -> list[Flag]:
     """Check what is known of the client's training; nothing where nothing is.
 
-    >>> from labelleak.core.interfaces import LocalTraining
+    >>> from labelleak.core.training import LocalTraining
     >>> flags = check_training(Knowledge(training=LocalTraining(lr=0.1, clip_norm=1.0)))
     >>> [flag.name for flag in flags if flag.raised]
     ['gradient_clipping']
     """
-    how = known.training
-    if how is None:
+    if known.training is None:
         return []
-    adam, clipped = how.optimiser == "adam", how.clip_norm is not None
+    how = known.training.filled()
+    adaptive, clipped = how.optimiser != "sgd", how.clip_norm < math.inf
     weights = how.class_weights or (1.0,)
     spread = max(weights) / min(weights)
     return [
         _one("momentum", how.momentum > 0, how.momentum),
-        _one("adaptive_optimiser", adam, float(adam)),
-        _one("gradient_clipping", clipped, how.clip_norm or 0.0),
+        _one("adaptive_optimiser", adaptive, float(adaptive)),
+        _one("gradient_clipping", clipped, how.clip_norm if clipped else 0.0),
         _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
         _one("class_weights", spread > 1, spread),
     ]

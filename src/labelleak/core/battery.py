@@ -15,7 +15,6 @@ from labelleak.core.interfaces import (
     Defense,
     Estimate,
     Knowledge,
-    LocalTraining,
     Need,
     Prepared,
     prepare,
@@ -26,6 +25,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
+from labelleak.core.training import LocalTraining
 from labelleak.errors import NotApplicable
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import THREAT_MODELS, Record

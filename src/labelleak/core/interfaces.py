@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
@@ -50,65 +51,6 @@ class LabelledData:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """How the client turned the model it got into the one it returned.
-
-    All of it is what a server usually hands out with the model, so an attacker may know it.
-
-    Attributes:
-        lr: learning rate.
-        local_steps: optimiser steps.
-        batch_size: labels per step.
-        momentum: SGD momentum, or 0.
-        weight_decay: L2 factor.
-        optimiser: sgd or adam.
-        dampening: SGD dampening.
-        nesterov: whether the momentum is Nesterov's.
-        proximal: FedProx's pull mu towards the weights that the server sent, or 0.
-        clip_norm: each step's gradient is scaled down to this L2 norm; None leaves it.
-        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
-        class_weights: weight of each class in the loss (mean reduction divides by their sum over
-            the batch); None weighs all alike.
-
-    Raises:
-        BadInput: for a number out of its range, naming it.
-    """
-
-    lr: float
-    local_steps: int = 1
-    batch_size: int = 1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    dampening: float = 0.0
-    nesterov: bool = False
-    proximal: float = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        clip = 1.0 if self.clip_norm is None else self.clip_norm
-        weights = (1.0,) if self.class_weights is None else self.class_weights
-        for name, fits, range_ in (
-            ("lr", self.lr > 0, "above 0"),
-            ("local_steps", self.local_steps >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("optimiser", self.optimiser in ("sgd", "adam"), "sgd or adam"),
-            ("proximal", self.proximal >= 0, "at least 0"),
-            ("clip_norm", clip > 0, "above 0"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
-            ("class_weights", bool(weights) and min(weights) > 0, "above 0, one a class"),
-        ):
-            if not fits:
-                raise BadInput(f"{name} must be {range_}, not {getattr(self, name)!r}")
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise BadInput("Nesterov momentum needs a momentum above 0 and no dampening")
 
 
 class Defense(Protocol):
@@ -336,7 +278,6 @@ __all__ = [
     "FitCache",
     "Knowledge",
     "LabelledData",
-    "LocalTraining",
     "Need",
     "Prepared",
     "prepare",

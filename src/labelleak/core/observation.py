@@ -1,4 +1,4 @@
-"""What the attacker sees of an update; the one place where sign, scale and steps are decided."""
+"""What the attacker sees of an update: gradients of the mean loss at the head."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.scale import StepPath
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
 
@@ -107,45 +109,31 @@ class Observation:
         after: Mapping[str, Tensor],
         *,
         head: str,
-        lr: float | None,
-        local_steps: int = 1,
-        batch_size: int | None = None,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        proximal: float = 0.0,
+        training: LocalTraining | None = None,
         rest: Iterable[str] | None = None,
+        **known: Any,
     ) -> Observation:
-        """Turn weights before and after local SGD into the mean gradient along the way.
+        """Turn weights before and after local training into the mean gradient along the way.
 
-        SGD moves the weights by ``-lr * sum_t w_t (g_t + weight_decay * theta_t + proximal *
-        (theta_t - theta_0))``, where w_t counts how often momentum replays step t's gradient
-        (`step_weights`). So the mean gradient is ``(before - after) / (lr * sum w)`` less the
-        known terms. It is exact for one step; over several steps theta_t is taken on the
-        straight line from before to after.
+        What the optimiser did linearly is undone (`labelleak.core.scale`). It is exact for one
+        step; over several steps the weights are taken on the straight line from before to after.
 
         Args:
             before: state dict that the server sent (leading dimensions ``*R`` allowed).
             after: state dict that the client returned.
             head: module name of the head; ``""`` when the model is the head itself.
-            lr: learning rate of the client's SGD; None where it is not known. The gradients then
-                come out times it, `lr_known` is False, and a flag is raised.
-            local_steps: optimiser steps that the client took.
-            batch_size: labels per step; None when unknown.
-            momentum: SGD momentum, buffer empty at the start, as in ``torch.optim.SGD``.
-            dampening: SGD dampening.
-            nesterov: whether the momentum is Nesterov's.
-            weight_decay: L2 factor added to each step's gradient.
-            proximal: FedProx's pull towards the weights that the server sent.
+            training: how the client trained, as far as it is known. Without a learning rate the
+                gradients come out times it, `lr_known` is False, and a flag is raised. Without a
+                batch size the number of samples is not known.
             rest: names of further parameters whose mean gradients are kept, for the attacks that
                 need the whole gradient: those that the client trained, not buffers. The
                 head's own names are passed over.
+            known: fields of `LocalTraining`, in place of one (``lr=0.1, batch_size=4``).
 
         Raises:
             BadInput: if the head's weight or a name of the rest is not in both dicts, shapes
-                differ, lr is not above 0, or weight decay or a proximal term is to be undone
-                without it; and as `from_gradient`.
+                differ, a field is out of its range, or weight decay or a proximal term is to be
+                undone without the learning rate; and as `from_gradient`.
 
         >>> before = {"fc.weight": torch.zeros(2, 3)}
         >>> after = {"fc.weight": torch.tensor([[0.2, 0.2, 0.2], [-0.2, -0.2, -0.2]])}
@@ -153,39 +141,23 @@ class Observation:
         >>> seen.row_sums.round(6).tolist(), seen.num_samples
         ([-6.0, 6.0], 4)
         """
-        if lr is None and (weight_decay or proximal):
-            raise BadInput(
-                "weight decay and a proximal term are undone with the learning rate only; give --lr"
-            )
-        rate = 1.0 if lr is None else lr
-        if not rate > 0:
-            raise BadInput(f"the learning rate must be above 0, not {lr}")
-        if local_steps < 1:
-            raise BadInput(f"local_steps must be at least 1, not {local_steps}")
-        weights = step_weights(
-            local_steps, momentum=momentum, dampening=dampening, nesterov=nesterov
-        )
-        total = float(weights.sum())
-        # Where along the straight line the average step stood: 0 at before, 1 at after.
-        progress = float(weights @ np.arange(local_steps)) / (local_steps * total)
+        told = training or LocalTraining()
+        if known:
+            told = LocalTraining(**known).over(told)
+        path = StepPath.of(told)
 
         def mean_gradient(name: str) -> Tensor:
-            start, end = _pair(before, after, name)
-            moved = end - start
-            gradient = -moved / (rate * total)
-            gradient -= weight_decay * (start + progress * moved)
-            gradient -= proximal * progress * moved
-            return gradient
+            return path.mean_gradient(*_pair(before, after, name))
 
         weight, bias = (f"{head}.{part}" if head else part for part in ("weight", "bias"))
         others = None if rest is None else [name for name in rest if name not in (weight, bias)]
         return cls(
             mean_gradient(weight),
             mean_gradient(bias) if bias in before or bias in after else None,
-            None if batch_size is None else batch_size * local_steps,
-            local_steps,
+            None if told.batch_size is None else told.batch_size * path.steps,
+            path.steps,
             None if others is None else {name: mean_gradient(name) for name in others},
-            lr is not None,
+            told.lr is not None,
         )
 
     @property
@@ -228,28 +200,6 @@ class Observation:
         if self.bias is None:
             raise BadInput("the bias gradient was not shared, or the head has no bias")
         return np.asarray(self.bias.detach().cpu().double().numpy())
-
-
-def step_weights(
-    steps: int, *, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
-) -> np.ndarray:
-    """Count how often SGD with momentum replays each step's gradient in the whole update.
-
-    With an empty buffer at the start, step t's gradient is added (1 - mu^(T-t+1)) / (1 - mu)
-    times (times 1 - dampening from the second step on, as torch.optim.SGD does); plain SGD
-    gives ones. Ten steps at momentum 0.9 weigh 41.4 in all, not 10.
-
-    >>> round(float(step_weights(10, momentum=0.9).sum()), 1)
-    41.4
-    """
-    if not 0 <= momentum < 1:
-        raise BadInput(f"momentum must lie in [0, 1), not {momentum}")
-    remaining = np.arange(steps, 0, -1)
-    replays = (1 - momentum**remaining) / (1 - momentum)
-    enters = np.where(np.arange(steps) == 0, 1.0, 1.0 - dampening)
-    if nesterov:
-        return np.asarray(1 + momentum * replays) if momentum else np.ones(steps)
-    return np.asarray(enters * replays) if momentum else np.ones(steps)
 
 
 def _as_tensor(values: Any) -> Tensor | None:

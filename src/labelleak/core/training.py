@@ -1,181 +1,164 @@
-"""The parts of a client's local step: loss, optimiser, what bends gradients, and what is undone."""
+"""How a client trained: what is known of it, and what an imitator takes where nothing is."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from labelleak.errors import BadInput, shown
 
-from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.core.observation import Observation
-from labelleak.core.update import Update
-from labelleak.core.white_box import WhiteBox
+# Of these an imitator can take steps; what each does linearly is undone (`core.scale`).
+OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
+# Files come from anybody; no honest number is larger.
+LARGEST_COUNT, LARGEST_NUMBER = 10**9, 1e30
 
 
-def make_loss(training: LocalTraining, reduction: str = "mean") -> nn.CrossEntropyLoss:
-    """Make the loss of a local training: cross-entropy, smoothed and weighted where asked.
+@dataclass(frozen=True)
+class LocalTraining:
+    """How the client turned the model it got into the one it returned; None is not known.
 
-    With reduction ``none`` each sample's loss is already times its class weight, and the mean of
-    torch is their sum over that of the weights (`class_weights_of`).
+    All of it is what a server usually hands out with the model, so an attacker may know it. What
+    is known to be absent has a value of its own: 0 for momentum, weight decay, proximal term and
+    label smoothing, ``math.inf`` for the clipping norm, ``()`` for class weights.
+
+    Attributes:
+        lr: learning rate.
+        local_steps: optimiser steps.
+        batch_size: labels per step.
+        momentum: SGD momentum.
+        weight_decay: L2 factor; for adamw the decoupled one.
+        optimiser: sgd, adam, adamw or rmsprop.
+        dampening: SGD dampening.
+        nesterov: whether the momentum is Nesterov's.
+        proximal: FedProx's pull mu towards the weights that the server sent.
+        clip_norm: each step's gradient is scaled down to this L2 norm.
+        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+        class_weights: weight of each class in the loss (mean reduction divides by their sum over
+            the batch).
+
+    Raises:
+        BadInput: for a value out of its range, naming it.
     """
-    weights = training.class_weights
-    return nn.CrossEntropyLoss(
-        weight=None if weights is None else torch.tensor(weights),
-        label_smoothing=training.label_smoothing,
-        reduction=reduction,
-    )
+
+    lr: float | None = None
+    local_steps: int | None = None
+    batch_size: int | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    optimiser: str | None = None
+    dampening: float | None = None
+    nesterov: bool | None = None
+    proximal: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float | None = None
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, (fits, range_) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise BadInput(f"{name} must be {range_}, not {shown(value)}")
+        if self.nesterov and (self.momentum == 0 or self.dampening):
+            raise BadInput("Nesterov momentum needs a momentum above 0 and no dampening")
+
+    def over(self, other: LocalTraining) -> LocalTraining:
+        """Fill in from another what is not known here.
+
+        >>> LocalTraining(lr=0.1).over(LocalTraining(lr=0.5, batch_size=4)).known
+        {'lr': 0.1, 'batch_size': 4}
+        """
+        return LocalTraining(**{**other.known, **self.known})
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What is known, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def filled(self) -> FullTraining:
+        """Return the training that an imitator takes: what is known, else one plain step of SGD.
+
+        >>> how = LocalTraining(lr=0.1, batch_size=4).filled()
+        >>> how.optimiser, how.momentum, "momentum" in how.unknown
+        ('sgd', 0.0, True)
+        """
+        unknown = tuple(name for name, value in vars(self).items() if value is None)
+        return FullTraining(**self.known, unknown=unknown)
 
 
-def class_weights_of(labels: Tensor, training: LocalTraining, like: Tensor) -> Tensor:
-    """Return the weight of each label's class, ones where classes weigh alike.
+@dataclass(frozen=True)
+class FullTraining(LocalTraining):
+    """A training of which nothing is open, as who takes the steps needs it.
 
-    >>> weighted = LocalTraining(lr=0.1, class_weights=(1.0, 3.0))
-    >>> class_weights_of(torch.tensor([1, 0]), weighted, torch.zeros(1)).tolist()
-    [3.0, 1.0]
+    Attributes:
+        unknown: what `LocalTraining.filled` had to take from the values below.
+
+    >>> FullTraining(lr=0.1).local_steps
+    1
     """
-    if training.class_weights is None:
-        return torch.ones(len(labels), dtype=like.dtype)
-    return torch.tensor(training.class_weights, dtype=like.dtype)[labels]
+
+    lr: float = 1.0
+    local_steps: int = 1
+    batch_size: int = 1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    optimiser: str = "sgd"
+    dampening: float = 0.0
+    nesterov: bool = False
+    proximal: float = 0.0
+    clip_norm: float = math.inf
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    unknown: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def filled(self) -> FullTraining:
+        """Return itself."""
+        return self
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What was told, by name."""
+        told = {name: value for name, value in vars(self).items() if name not in self.unknown}
+        told.pop("unknown")
+        return told
 
 
-def make_optimiser(
-    parameters: Iterable[nn.Parameter], training: LocalTraining
-) -> torch.optim.Optimizer:
-    """Make the optimiser of a local training, its state empty as at the start of a round."""
-    if training.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=training.lr,
-        momentum=training.momentum,
-        dampening=training.dampening,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-    )
+def _whole(value: Any) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and 1 <= int(value) <= LARGEST_COUNT
 
 
-def bend_gradients(
-    trained: Sequence[nn.Parameter], start: Sequence[Tensor], training: LocalTraining
-) -> None:
-    """Add FedProx's pull to the gradients, then clip them by their norm.
+def _number(fits: Callable[[float], bool], most: float = LARGEST_NUMBER) -> Callable[[Any], bool]:
+    """Test for a number in a range; NaN is in none."""
 
-    Args:
-        trained: the parameters, each with its gradient.
-        start: what they were when the server sent them; empty without a proximal term.
-        training: how the client trains.
-    """
-    for parameter, origin in zip(trained, start, strict=bool(start)):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - origin, alpha=training.proximal)
-    if training.clip_norm is not None:
-        nn.utils.clip_grad_norm_(trained, training.clip_norm)
+    def test(value: Any) -> bool:
+        plain = isinstance(value, Real) and not isinstance(value, bool)
+        return plain and bool(value <= most) and fits(value)
+
+    return test
 
 
-def take_defended_steps(
-    model: WhiteBox,
-    data: LabelledData,
-    steps: Iterable[Ints],
-    training: LocalTraining,
-    defense: Defense,
-    rng: np.random.Generator,
-) -> dict[str, Tensor]:
-    """Take a client's local steps, each gradient as a training-time defense has it.
-
-    Running statistics of batch norm stay as they were; only parameters are trained. The loss is
-    the defense's, so label smoothing and class weights of the training itself have no say.
-
-    Args:
-        model: the model that the server sent; left as it was.
-        data: where the client's samples lie.
-        steps: indices into the data, one array a step; a step without samples is none.
-        training: learning rate, optimiser and what bends gradients.
-        defense: what the client does at every step.
-        rng: source of dropout, noise and the like.
-
-    Returns:
-        The state dict after the last step.
-    """
-    client = WhiteBox(copy.deepcopy(model.module), model.head)
-    trained = {n: p for n, p in client.module.named_parameters() if p.requires_grad}
-    own = list(trained.values())
-    start = [parameter.detach().clone() for parameter in own]
-    optimiser = make_optimiser(own, training)
-    for picks in map(torch.from_numpy, steps):
-        if len(picks):
-            batch = LabelledData(data.inputs[picks], data.labels[picks])
-            update = defense.gradients(client, [batch], rng, full=True)
-            for name, parameter in trained.items():
-                parameter.grad = update.tensors[name][0].detach().clone()
-            bend_gradients(own, start, training)
-            optimiser.step()
-    return {name: value.detach() for name, value in client.module.state_dict().items()}
+def _weights(values: Any) -> bool:
+    above = _number(lambda value: value > 0)
+    return isinstance(values, tuple) and all(above(value) for value in values)
 
 
-def as_update(seen: Observation, head: str) -> Update:
-    """Take gradients that were observed as the update that they were read off.
+_AT_LEAST_0 = (_number(lambda value: value >= 0), "a number of at least 0")
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (_number(lambda value: value > 0), "a number above 0"),
+    "local_steps": (_whole, "a whole number of at least 1"),
+    "batch_size": (_whole, "a whole number of at least 1"),
+    "momentum": (_number(lambda value: 0 <= value < 1), "in [0, 1)"),
+    "weight_decay": _AT_LEAST_0,
+    "optimiser": (OPTIMISERS.__contains__, "one of " + ", ".join(OPTIMISERS)),
+    "dampening": _AT_LEAST_0,
+    "nesterov": (lambda value: isinstance(value, bool), "true or false"),
+    "proximal": _AT_LEAST_0,
+    "clip_norm": (_number(lambda value: value > 0, math.inf), "a number above 0"),
+    "label_smoothing": (_number(lambda value: 0 <= value < 1), "in [0, 1)"),
+    "class_weights": (_weights, "numbers above 0, one a class"),
+}
 
-    Args:
-        seen: gradients, of the head alone or with the rest.
-        head: module name of the head.
-    """
-    empty = Update({}, head)
-    tensors: dict[str, Tensor | None] = {
-        **(seen.rest or {}),
-        empty.head_weight: seen.weight,
-        empty.head_bias: seen.bias,
-    }
-    return Update({name: t for name, t in tensors.items() if t is not None}, head)
-
-
-def observe_training(
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
-    head: str,
-    training: LocalTraining,
-    *,
-    rest: Iterable[str] | None = None,
-) -> Observation:
-    """Observe weights before and after local steps as one who knows the training does.
-
-    What SGD did to the scale is undone (`Observation.from_update`). Adam's movement is taken as
-    plain SGD's, over ``lr * steps``; clipping, smoothing and class weights stay in it.
-
-    Args:
-        before: state dict that the server sent.
-        after: state dict that the client returned.
-        head: module name of the head.
-        training: how the client trained; its local_steps are the steps really taken.
-        rest: names of further parameters to keep, as in `Observation.from_update`.
-
-    Returns:
-        The observation, without a number of samples.
-    """
-    sgd = training.optimiser == "sgd"
-    return Observation.from_update(
-        before,
-        after,
-        head=head,
-        lr=training.lr,
-        local_steps=training.local_steps,
-        momentum=training.momentum if sgd else 0.0,
-        dampening=training.dampening if sgd else 0.0,
-        nesterov=training.nesterov and sgd,
-        weight_decay=training.weight_decay if sgd else 0.0,
-        proximal=training.proximal if sgd else 0.0,
-        rest=rest,
-    )
-
-
-__all__ = [
-    "as_update",
-    "bend_gradients",
-    "class_weights_of",
-    "make_loss",
-    "make_optimiser",
-    "observe_training",
-    "take_defended_steps",
-]
+__all__ = ["OPTIMISERS", "FullTraining", "LocalTraining"]

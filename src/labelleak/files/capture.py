@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.notes import HowMade, write_tensors
+from labelleak.files.notes import Note, write_tensors
 
 
 class CapturedUpdate:
@@ -23,9 +24,11 @@ class CapturedUpdate:
         before: state dict at the start of the block.
         after: state dict at its end; empty inside the block.
         gradient: the optimiser's gradients, averaged over its steps, by parameter name.
+        head: module name of the head, where it was given.
     """
 
-    def __init__(self, model: nn.Module, given: HowMade) -> None:
+    def __init__(self, model: nn.Module, given: LocalTraining, head: str | None = None) -> None:
+        self.head = head
         self._model = model
         self._given = given
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -37,12 +40,13 @@ class CapturedUpdate:
         self.gradient: dict[str, Tensor] = {}
 
     @property
-    def made(self) -> HowMade:
+    def made(self) -> LocalTraining:
         """How the update was made: what was given, and what was seen of optimiser and batches."""
         one = self._options[0] if self._options else {}
         steady = all(options == one for options in self._options)
         size = next(iter(self._sizes)) if len(self._sizes) == 1 else None
-        seen = HowMade(batch_size=size, local_steps=self._steps or None, **(one if steady else {}))
+        options = one if steady else {}
+        seen = LocalTraining(batch_size=size, local_steps=self._steps or None, **options)
         return self._given.over(seen)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -50,18 +54,18 @@ class CapturedUpdate:
         self._check()
         sides = (("before", self.before), ("after", self.after))
         both = {f"{side}.{name}": t for side, state in sides for name, t in state.items()}
-        write_tensors(Path(path), both, self.made, "update")
+        write_tensors(Path(path), both, self._note("update"))
         return Path(path)
 
     def save_before(self, path: str | os.PathLike[str]) -> Path:
         """Write the weights before, for ``labelleak attack --before FILE``."""
-        write_tensors(Path(path), self.before, self.made, "before")
+        write_tensors(Path(path), self.before, self._note("before"))
         return Path(path)
 
     def save_after(self, path: str | os.PathLike[str]) -> Path:
         """Write the weights after, for ``labelleak attack --after FILE``."""
         self._check()
-        write_tensors(Path(path), self.after, self.made, "after")
+        write_tensors(Path(path), self.after, self._note("after"))
         return Path(path)
 
     def save_gradient(self, path: str | os.PathLike[str]) -> Path:
@@ -69,8 +73,11 @@ class CapturedUpdate:
         self._check()
         if not self.gradient:
             raise BadInput("no optimiser step on this model was seen, so there is no gradient")
-        write_tensors(Path(path), self.gradient, self.made, "gradient")
+        write_tensors(Path(path), self.gradient, self._note("gradient"))
         return Path(path)
+
+    def _note(self, part: str) -> Note:
+        return Note(self.made, self.head, part)
 
     def _check(self) -> None:
         if not self.after:
@@ -133,7 +140,7 @@ def capture(
     >>> update.made.lr, update.made.batch_size, sorted(update.gradient)
     (0.1, 4, ['bias', 'weight'])
     """
-    update = CapturedUpdate(model, HowMade(lr=lr, batch_size=batch_size, head=head))
+    update = CapturedUpdate(model, LocalTraining(lr=lr, batch_size=batch_size), head)
     hooks = [
         register_optimizer_step_post_hook(update._step),
         model.register_forward_pre_hook(update._forward),

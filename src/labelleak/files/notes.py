@@ -3,81 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from labelleak.errors import BadInput, shown
+from labelleak.core.training import LocalTraining
+from labelleak.errors import BadInput
 from labelleak.records.files import write_whole
 
 # The one key of a safetensors file's metadata that labelleak writes.
 KEY = "labelleak"
-LARGEST_NUMBER = 10**9
 
 
-@dataclass(frozen=True, kw_only=True)
-class HowMade:
-    """How a client made its update, as far as it is known; None where it is not.
+@dataclass(frozen=True)
+class Note:
+    """What a file says of itself.
 
     Attributes:
-        lr: learning rate.
-        batch_size: labels per step.
-        local_steps: optimiser steps.
-        momentum: SGD momentum.
-        dampening: SGD dampening.
-        nesterov: whether the momentum is Nesterov's.
-        weight_decay: L2 factor.
-        proximal: FedProx's pull.
-        optimiser: sgd or adam.
+        training: how the client made the update.
         head: module name of the head.
+        part: before, after, gradient, or update (both sides in one file).
     """
 
-    lr: float | None = None
-    batch_size: int | None = None
-    local_steps: int | None = None
-    momentum: float | None = None
-    dampening: float | None = None
-    nesterov: bool | None = None
-    weight_decay: float | None = None
-    proximal: float | None = None
-    optimiser: str | None = None
+    training: LocalTraining = field(default_factory=LocalTraining)
     head: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "local_steps"):
-            value = getattr(self, name)
-            if value is not None and not (_is_whole(value) and 1 <= value <= LARGEST_NUMBER):
-                raise BadInput(f"{name} must be a whole number of at least 1, not {shown(value)}")
-        for name in ("lr", "momentum", "dampening", "weight_decay", "proximal"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 <= value <= LARGEST_NUMBER):
-                raise BadInput(f"{name} must be a number of at least 0, not {shown(value)}")
-        if self.optimiser not in (None, "sgd", "adam"):
-            raise BadInput(f"the optimiser must be sgd or adam, not {shown(self.optimiser)}")
-        if self.nesterov not in (None, True, False) or not isinstance(self.head, str | None):
-            raise BadInput("nesterov must be true or false, and the head a name")
-
-    def over(self, other: HowMade) -> HowMade:
-        """Fill in from another what is not known here.
-
-        >>> HowMade(lr=0.1).over(HowMade(lr=0.5, batch_size=4)).batch_size
-        4
-        """
-        mine = {name: value for name, value in vars(self).items() if value is not None}
-        return HowMade(**{**asdict(other), **mine})
+    part: str | None = None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], made: HowMade, part: str) -> None:
-    """Write tensors and how they were made as safetensors, the old file or the new one.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Note) -> None:
+    """Write tensors and a note of how they were made as safetensors, whole or not at all.
 
     Args:
         path: the file.
         tensors: by name.
-        made: how the client made the update.
-        part: before, after, gradient, or update (both sides in one file).
+        note: what the file says of itself.
 
     Raises:
         BadInput: if it cannot be written.
@@ -86,40 +49,38 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], made: HowMade, part
 
     from labelleak import __version__
 
-    known = {name: value for name, value in asdict(made).items() if value is not None}
-    note = json.dumps({"labelleak": __version__, "part": part, **known})
+    known = {"part": note.part, **note.training.known, "head": note.head}
+    # JSON has no infinity, which is a norm that clips nothing.
+    told = {n: str(v) if v == math.inf else v for n, v in known.items() if v is not None}
+    text = json.dumps({"labelleak": __version__, **told}, allow_nan=False)
     # A copy each, since safetensors refuses tensors that share memory (tied weights).
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(plain, metadata={KEY: note}))
+    write_whole(path, save(plain, metadata={KEY: text}))
 
 
-def read_note(metadata: Mapping[str, str], where: Path) -> tuple[HowMade, str | None]:
-    """Read how an update was made, and which part of it a file holds, from its metadata.
+def read_note(metadata: Mapping[str, str], where: Path) -> Note:
+    """Read what a file says of itself from its metadata; an empty note where it is not labelleak's.
 
     Raises:
         BadInput: if labelleak's metadata are there and not what it writes.
     """
     if KEY not in metadata:
-        return HowMade(), None
+        return Note()
     try:
-        note = json.loads(metadata[KEY])
+        told = json.loads(metadata[KEY])
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the labelleak metadata in {where.name} are not JSON") from error
-    if not isinstance(note, dict):
+    if not isinstance(told, dict):
         raise BadInput(f"the labelleak metadata in {where.name} are no JSON object")
-    known: dict[str, Any] = {f.name: note[f.name] for f in fields(HowMade) if f.name in note}
+    known: dict[str, Any] = {f.name: told.get(f.name) for f in fields(LocalTraining)}
+    if known["clip_norm"] == "inf":
+        known["clip_norm"] = math.inf
+    if isinstance(known["class_weights"], list):
+        known["class_weights"] = tuple(known["class_weights"])
+    head, part = told.get("head"), told.get("part")
     try:
-        part = note.get("part")
-        return HowMade(**known), part if isinstance(part, str) else None
+        if not isinstance(head, str | None):
+            raise BadInput("the head must be a name")
+        return Note(LocalTraining(**known), head, part if isinstance(part, str) else None)
     except BadInput as error:
         raise BadInput(f"the labelleak metadata in {where.name} are wrong: {error}") from error
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= LARGEST_NUMBER  # false for NaN too, and safe for ints of any length

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from labelleak.core.heads_by_shape import name_tensors
 from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.limits import LIMIT
-from labelleak.files.notes import HowMade, read_note
+from labelleak.files.notes import Note, read_note
 from labelleak.files.tensors import read_tensors
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -29,13 +30,15 @@ class Update:
         gradient: the shared gradient, by name; None in the other form.
         made: how the client made it, as far as it is known.
         source: name of the files, for records.
+        head: module name of the head, where the files name it.
     """
 
     before: Mapping[str, Tensor] | None
     after: Mapping[str, Tensor] | None
     gradient: Mapping[str, Tensor] | None
-    made: HowMade
+    made: LocalTraining
     source: str
+    head: str | None = None
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -51,7 +54,7 @@ def gather_update(
     after: Source | None = None,
     gradient: Source | None = None,
     update: Source | None = None,
-    made: HowMade | None = None,
+    made: LocalTraining | None = None,
     max_bytes: int = LIMIT,
 ) -> Update:
     """Read an update in one of its three forms: before and after, gradient, or one file of both.
@@ -74,7 +77,7 @@ def gather_update(
     }
     if sum(forms.values()) != 1 or (before is None) != (after is None):
         raise BadInput("give the update in one form: --before and --after, --gradient, or --update")
-    given = made or HowMade()
+    given = made or LocalTraining()
     if update is not None:
         tensors, noted = _load(update, "update", max_bytes)
         sides = [_side(tensors, f"{side}.") for side in ("before", "after")]
@@ -83,15 +86,19 @@ def gather_update(
                 "--update takes a file of labelleak's capture, with tensors before.* and after.*; "
                 "use --before and --after, or --gradient"
             )
-        return Update(sides[0], sides[1], None, given.over(noted), _source(update))
+        known = given.over(noted.training)
+        return Update(sides[0], sides[1], None, known, _source(update), noted.head)
     if gradient is not None:
         tensors, noted = _load(gradient, "gradient", max_bytes)
-        return Update(None, None, tensors, given.over(noted), _source(gradient))
+        known = given.over(noted.training)
+        return Update(None, None, tensors, known, _source(gradient), noted.head)
     assert before is not None
     assert after is not None
     start, noted = _load(before, "before", max_bytes)
     end, noted_after = _load(after, "after", max_bytes)
-    return Update(start, end, None, given.over(noted_after).over(noted), _source(after))
+    known = given.over(noted_after.training).over(noted.training)
+    place = noted_after.head or noted.head
+    return Update(start, end, None, known, _source(after), place)
 
 
 def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
@@ -119,14 +126,7 @@ def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
         update.before,
         update.after,
         head=head,
-        lr=made.lr,
-        local_steps=steps,
-        batch_size=made.batch_size,
-        momentum=made.momentum or 0.0,
-        dampening=made.dampening or 0.0,
-        nesterov=bool(made.nesterov),
-        weight_decay=made.weight_decay or 0.0,
-        proximal=made.proximal or 0.0,
+        training=made,
     )
 
 
@@ -145,14 +145,16 @@ def _rest(
     return {name: gradient[name] for name in others} if fitting else None
 
 
-def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], HowMade]:
+def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], Note]:
     if isinstance(source, Mapping):
-        return dict(source), HowMade()
+        return dict(source), Note()
     file = read_tensors(source, max_bytes=max_bytes)
-    made, part = read_note(file.metadata, file.path)
-    if part is not None and part != wanted:
-        raise BadInput(f"{file.path.name} says that it holds the part {part!r}, not {wanted!r}")
-    return name_tensors(file.tensors), made
+    noted = read_note(file.metadata, file.path)
+    if noted.part is not None and noted.part != wanted:
+        raise BadInput(
+            f"{file.path.name} says that it holds the part {noted.part!r}, not {wanted!r}"
+        )
+    return name_tensors(file.tensors), noted
 
 
 def _side(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from labelleak.attacks import make_attack
 from labelleak.core.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
@@ -244,6 +245,7 @@ class Auditor:
     ) -> Observation:
         """Read the head's part of the updates, one trial each."""
         steps = sender.local_steps or self.local_steps
+        size = None if self.batch_size is None else self.batch_size * sender.clients
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
         start = {name: before[name] for name in names if name in before}
         end = {name: stack(name, start.get(name), afters) for name in names if name in afters[0]}
@@ -251,12 +253,7 @@ class Auditor:
             start,
             end,
             head=head,
-            lr=self.lr,
-            local_steps=steps,
-            batch_size=None if self.batch_size is None else self.batch_size * sender.clients,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            proximal=self.proximal,
+            training=self._training(steps, size),
         )
         total = sender.num_samples if self.batch_size is None else seen.num_samples
         return replace(seen, num_samples=len(sender.labels) if sender.labels else total)
@@ -267,14 +264,7 @@ class Auditor:
         """Prepare the attacks for the weights that were sent; once a round at the server."""
         steps, total = observation.local_steps, observation.num_samples
         size = None if self.batch_size is None else self.batch_size * sender.clients
-        training = LocalTraining(
-            self.lr,
-            steps,
-            size or max(1, (total or 1) // steps),
-            self.momentum,
-            self.weight_decay,
-            self.optimiser,
-        )
+        training = self._training(steps, size or max(1, (total or 1) // steps))
         source = None if self._module is None else getattr(before, "_arrays", before)
         kept = self._kept.get("battery")
         if kept and kept[0] is source and kept[1].num_classes == observation.num_classes:
@@ -288,6 +278,18 @@ class Auditor:
             battery = Battery.prepare(attacks, known, observation.num_classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery
+
+    def _training(self, steps: int, size: int | None) -> LocalTraining:
+        """Return how a client trained, by what the auditor was told."""
+        return LocalTraining(
+            lr=self.lr,
+            local_steps=steps,
+            batch_size=size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            proximal=self.proximal,
+            optimiser=self.optimiser,
+        )
 
     @property
     def _shape(self) -> tuple[int, ...] | None:

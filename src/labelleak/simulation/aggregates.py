@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.interfaces import LocalTraining
 from labelleak.core.observation import Observation
 from labelleak.core.priors import PoolPrior, Prior, UniformPrior, free_guess
 from labelleak.core.score import Truth, advantage, score
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.simulation.aggregation import average_states
 from labelleak.simulation.client import Update
@@ -128,7 +128,7 @@ def score_clients(pooled: Ints, each: Truth, prior: Prior = _UNIFORM) -> ClientS
 
 def _how(training: LocalTraining) -> LocalTraining:
     """Return what must agree among clients: everything but the batch size."""
-    return replace(training, batch_size=1)
+    return replace(training.filled(), batch_size=1)
 
 
 def average_clients(observation: Observation, clients: int) -> Observation:

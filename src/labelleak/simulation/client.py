@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.local_steps import bend_gradients, make_loss, make_optimiser
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
-from labelleak.core.training import bend_gradients, make_loss, make_optimiser, observe_training
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
 Last = Literal["keep", "drop"]
@@ -43,8 +44,7 @@ class Update:
     ) -> Observation:
         """Observe it as a server that knows the client's training does.
 
-        What SGD did to the scale is undone (`Observation.from_update`). Adam's movement is taken
-        as plain SGD's, over ``lr * steps``; clipping, smoothing and class weights stay in it.
+        What the optimiser did linearly is undone (`Observation.from_update`).
 
         Args:
             head: module name of the head.
@@ -53,7 +53,9 @@ class Update:
                 last batch they are fewer than batch size times steps.
             rest: names of further parameters to keep, as in `Observation.from_update`.
         """
-        seen = observe_training(self.before, self.after, head, training, rest=rest)
+        seen = Observation.from_update(
+            self.before, self.after, head=head, training=training, rest=rest
+        )
         return replace(seen, num_samples=num_samples)
 
 
@@ -177,6 +179,7 @@ def _train(
     seed: int,
 ) -> dict[str, Tensor]:
     """Train a module in place; the state dict that is returned shares its memory."""
+    training = training.filled()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     start = [one.detach().clone() for one in trained] if training.proximal else []
     optimiser, criterion = make_optimiser(trained, training), make_loss(training)

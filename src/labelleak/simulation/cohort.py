@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.client import Last, ReusableTrainer, Update, consumed_labels, draw_steps
@@ -76,7 +77,7 @@ class Federation:
                 hint = "; a share is at most 1.0, a number of clients is whole"
                 more = hint if name == "per_round" else ""
                 raise BadInput(f"{name} must be {range_}, not {getattr(self, name)!r}{more}")
-        how = self.training
+        how = self.training.filled()
         plain = how.optimiser == "sgd" and how.momentum == 0 and self.epochs is None
         if self.aggregation == "fedsgd" and not (plain and how.local_steps == 1):
             raise BadInput("fedsgd averages gradients: clients take one step of plain SGD each")
@@ -239,15 +240,16 @@ def _serve(
 ) -> ClientRound:
     """Let one client take its local steps."""
     seed, number, client = who
+    training = how.training.filled()
     steps = draw_steps(
         own,
-        how.training.batch_size,
+        training.batch_size,
         stream(seed, "steps", number, client),
-        steps=None if how.epochs else how.training.local_steps,
+        steps=None if how.epochs else training.local_steps,
         epochs=how.epochs,
         last=how.last,
     )
-    training = replace(how.training, local_steps=len(steps), batch_size=len(steps[0]))
+    training = replace(training, local_steps=len(steps), batch_size=len(steps[0]))
     draw = whole_number(seed, "client", number, client)
     after = train(client, model, data, steps, training, draw)
     update = Update(sent, after)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.local_steps import as_update
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
-from labelleak.core.training import as_update
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.local_steps import take_defended_steps
 from labelleak.core.seeding import stream
-from labelleak.core.training import take_defended_steps
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 
 

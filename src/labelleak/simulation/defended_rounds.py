@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, LocalTraining
+from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream
+from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.aggregation import ServerNoise
@@ -116,7 +117,7 @@ class DefendedClients:
         seed: int,
         model: nn.Module,
     ) -> tuple[Update, dict[str, Tensor]]:
-        unit = -training.lr if shares_gradient(training) else 1.0
+        unit = _unit(training)
         buffers = frozenset(name for name, _ in model.named_buffers())
         moved = movement(before, after, head=self.head, buffers=buffers, unit=unit)
         rng = stream(seed, "defense", self.defense.label)
@@ -153,7 +154,7 @@ def noise_of_server(
         return None
     (noise,) = noises  # a chain holds at most one
     kept = [part for part in defense.parts if isinstance(part, Withholding)]
-    unit = -training.lr if shares_gradient(training) else 1.0
+    unit = _unit(training)
 
     def change(
         sent: Mapping[str, Tensor], mean: dict[str, Tensor], number: int
@@ -173,8 +174,15 @@ _TIMED = 10
 
 def shares_gradient(training: LocalTraining) -> bool:
     """Return whether what a client's weights moved by is -lr times its gradient."""
+    training = training.filled()
     plain = training.momentum == 0 and training.weight_decay == 0 and training.proximal == 0
     return training.local_steps == 1 and training.optimiser == "sgd" and plain
 
 
 __all__ = ["DefendedClients", "noise_of_server", "shares_gradient"]
+
+
+def _unit(training: LocalTraining) -> float:
+    """Return what a shared gradient was multiplied with on its way into the weights."""
+    training = training.filled()
+    return -training.lr if shares_gradient(training) else 1.0

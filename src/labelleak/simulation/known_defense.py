@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from labelleak.core.interfaces import Defense, LabelledData
-from labelleak.core.training import as_update
+from labelleak.core.local_steps import as_update
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import as_part

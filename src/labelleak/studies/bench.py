@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from labelleak.attacks import LLG
 from labelleak.audits.audit import audit
 from labelleak.core.counts import extract_counts
-from labelleak.core.interfaces import Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, torch_threads
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import MissingExtra
 from labelleak.simulation.client import draw_steps
@@ -32,7 +33,7 @@ TABLE_RATIO = 50.0
 SIMULATOR_OVERHEAD = 0.10
 # What one turn of a comparison does: trials of a call, and calls.
 _TRIALS, _CALLS = 100, 20
-_CLIENT = LocalTraining(lr=0.1, local_steps=10, batch_size=8)
+_CLIENT = FullTraining(lr=0.1, local_steps=10, batch_size=8)
 
 
 def run_bench() -> Iterator[str]:

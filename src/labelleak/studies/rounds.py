@@ -18,10 +18,11 @@ from labelleak.audits.plan import Plan, build, plan_audit
 from labelleak.audits.stage import provenance
 from labelleak.core.battery import Battery
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining, threat_model
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData, threat_model
 from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.files import write_whole
 from labelleak.records.journal import Journal
@@ -172,7 +173,7 @@ def _attack_federation(
     parts = partition_samples(parse_partition(PARTITION), train.labels.numpy(), CLIENTS, rng)
     steps = options.round_steps
     how = Federation(
-        LocalTraining(lr=LR, local_steps=steps, batch_size=BATCH),
+        FullTraining(lr=LR, local_steps=steps, batch_size=BATCH),
         rounds=last,
         aggregation="fedsgd" if steps == 1 else "fedavg",
     )

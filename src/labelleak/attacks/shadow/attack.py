@@ -108,7 +108,12 @@ class AdaptiveShadow(Shadow):
         assert known.training is not None
         assert known.defense is not None
         client = ShadowClient(
-            known.model, known.auxiliary, known.training, known.defense, ready.order, ready.bank
+            known.model,
+            known.auxiliary,
+            known.training.filled(),
+            known.defense,
+            ready.order,
+            ready.bank,
         )
         return replace(ready, source=client)
 

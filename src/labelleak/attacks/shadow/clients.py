@@ -15,16 +15,17 @@ from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train
 from labelleak.attacks.shadow.batches import Bank
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Defense, LabelledData, LocalTraining
-from labelleak.core.observation import Observation
-from labelleak.core.seeding import torch_seeded
-from labelleak.core.training import (
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.local_steps import (
     as_update,
     bend_gradients,
     make_loss,
     make_optimiser,
     take_defended_steps,
 )
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
+from labelleak.core.training import FullTraining
 from labelleak.core.update import Scope, Update
 from labelleak.core.white_box import WhiteBox
 
@@ -53,7 +54,7 @@ class ShadowClient:
 
     model: WhiteBox
     data: LabelledData
-    training: LocalTraining
+    training: FullTraining
     defense: Defense
     order: Tensor
     bank: Bank
@@ -83,7 +84,7 @@ class ShadowClient:
         """Whether local steps are taken side by side: those of SGD with no more than momentum."""
         how = self.training
         plain = replace(
-            LocalTraining(lr=how.lr, local_steps=how.local_steps, batch_size=how.batch_size),
+            FullTraining(lr=how.lr, local_steps=how.local_steps, batch_size=how.batch_size),
             momentum=how.momentum,
             weight_decay=how.weight_decay,
         )
@@ -186,15 +187,11 @@ class ShadowClient:
         moved = {name: torch.nan_to_num(after[name] - before[name]) for name in sorted(kept)}
         update = Update(moved, self.model.head)
         sent, _ = self.defense.apply(update, rng)
-        how, sgd = self.training, self.training.optimiser == "sgd"
         return Observation.from_update(
             before,
             {**before, **{k: before[k] + sent.tensors.get(k, 0 * own) for k, own in moved.items()}},
             head=self.model.head,
-            lr=how.lr,
-            local_steps=how.local_steps,
-            momentum=how.momentum if sgd else 0.0,
-            weight_decay=how.weight_decay if sgd else 0.0,
+            training=self.training,
         )
 
     def _take_steps(

@@ -17,11 +17,12 @@ from labelleak.attacks import make_attack
 from labelleak.core.battery import Battery, Outcome, make_records
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.head import find_head
-from labelleak.core.interfaces import Knowledge, LocalTraining
+from labelleak.core.interfaces import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.update import Memory, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
@@ -175,7 +176,7 @@ class _Run:
                     batches = all_drawn[:, number]
                     sent = self._share(model, batches, chain, client, number)
                     prior = PartPrior(self._prior(name), asked.rounds)
-                    battery = battery.with_batches(prior, LocalTraining(lr=1.0), known)
+                    battery = battery.with_batches(prior, FullTraining(lr=1.0), known)
                     rows += self._attack(battery, sent, batches, client, name, chain, number)
             yield rows
         assert middle is not None
@@ -263,7 +264,7 @@ class _Run:
         truth = self._truth(drawn.reshape(len(drawn), -1))
         prior = self._prior(scheme)
         together = _mean(client.sent)
-        whole = middle.with_batches(prior, LocalTraining(lr=1.0), None)
+        whole = middle.with_batches(prior, FullTraining(lr=1.0), None)
         summed = [_summed(rounds, truth, prior) for rounds in client.answers.values()]
         return [
             *self._write(summed, truth, scheme, chain, {"kind": ANSWERS}),

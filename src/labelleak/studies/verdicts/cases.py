@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelleak.core.battery import RULES
-from labelleak.core.interfaces import LocalTraining
+from labelleak.core.training import FullTraining
 
 STEPS, BATCH = 10, 8
 
@@ -59,7 +59,7 @@ class Case:
     size: int
     scheme: str = "unbalanced"
     stage: int = 0
-    training: LocalTraining | None = None
+    training: FullTraining | None = None
     spread: bool = False
     plain: bool = False
     defense: str = "none"
@@ -99,11 +99,11 @@ class Case:
         }[self.verdict]
 
 
-def _local(lr: float, momentum: float = 0.0) -> LocalTraining:
-    return LocalTraining(lr, STEPS, BATCH, momentum)
+def _local(lr: float, momentum: float = 0.0) -> FullTraining:
+    return FullTraining(lr, STEPS, BATCH, momentum)
 
 
-_ADAM = LocalTraining(0.001, STEPS, BATCH, optimiser="adam")
+_ADAM = FullTraining(0.001, STEPS, BATCH, optimiser="adam")
 
 
 _PUSHED = _local(0.01, momentum=0.9)

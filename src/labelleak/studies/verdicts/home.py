@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labelleak.audits.audit import Progress
 from labelleak.audits.run import load_once
-from labelleak.core.interfaces import LocalTraining
+from labelleak.core.training import FullTraining
 from labelleak.studies.verdicts.cases import RELU, SEVERAL_STEPS, Case, Net
 from labelleak.studies.verdicts.study import run_verdicts
 
@@ -35,7 +35,7 @@ def home_cases(num_classes: int) -> tuple[Case, ...]:
 
 
 def _of_llbg(attacks: tuple[str, ...]) -> Iterator[Case]:
-    how = LocalTraining(lr=0.001, local_steps=10, batch_size=10)
+    how = FullTraining(lr=0.001, local_steps=10, batch_size=10)
     for net in _LLBG_NETS:
         yield Case("llbg", net, 100, "iid", training=how, named=attacks)
 
@@ -44,7 +44,7 @@ def _of_rlu() -> Iterator[Case]:
     for stage in (0, 100):
         for scheme in ("dirichlet:0.1", "dirichlet:0.5"):
             for epochs in (1, 5, 10):
-                how = LocalTraining(0.01, epochs * _CLIENT // _BATCH, _BATCH)
+                how = FullTraining(0.01, epochs * _CLIENT // _BATCH, _BATCH)
                 size = epochs * _CLIENT
                 yield Case("rlu", RELU, size, scheme, stage, how, epochs=epochs)
 

@@ -18,10 +18,11 @@ from labelleak.attacks import LLGStar, dummies_for, make_attack
 from labelleak.audits.audit import Progress
 from labelleak.audits.run import load_once
 from labelleak.core.battery import Battery, make_records
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData, LocalTraining
+from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.priors import RepeatedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.records.files import write_whole
@@ -247,7 +248,7 @@ def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) ->
     drawn = draw_batches(scheme, pool, classes, own, bench.trials, stream(bench.seed, *purpose))
     rng = stream(bench.seed, *purpose, "order")
     observation = share_updates(server.model, server.table, bench.roles.victims, case, drawn, rng)
-    training = case.training or LocalTraining(lr=1.0, batch_size=case.size)
+    training = case.training or FullTraining(lr=1.0, batch_size=case.size)
     battery = replace(
         server.battery, attacks=tuple(a for a in bench.attacks if a.name in case.attacks)
     ).with_batches(RepeatedPrior(scheme.prior(pool, classes), case.epochs), training)
@@ -270,7 +271,7 @@ def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) ->
 def _provenance(
     bench: _Bench, server: _Server, case: Case, initialisation: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    how = case.training or LocalTraining(lr=1.0, batch_size=case.size)
+    how = case.training or FullTraining(lr=1.0, batch_size=case.size)
     common: dict[str, Any] = {
         "seed": bench.seed,
         "data": bench.data.name,

@@ -50,10 +50,8 @@ def share_updates(
         module.state_dict(),
         {name: torch.stack([one[name] for one in after]) for name in names},
         head="head",
-        lr=how.lr,
-        local_steps=how.local_steps,
-        batch_size=how.batch_size,
-        momentum=0.0 if case.plain or how.optimiser != "sgd" else how.momentum,
+        # A plain case shows what an observer does who has not heard of the momentum.
+        training=replace(how, momentum=0.0) if case.plain else how,
     )
 
 

@@ -1,0 +1,153 @@
+"""The parts of a client's local step: loss, optimiser, and what bends gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
+from labelleak.core.update import Update
+from labelleak.core.white_box import WhiteBox
+
+
+def make_loss(training: LocalTraining, reduction: str = "mean") -> nn.CrossEntropyLoss:
+    """Make the loss of a local training: cross-entropy, smoothed and weighted where asked.
+
+    With reduction ``none`` each sample's loss is already times its class weight, and the mean of
+    torch is their sum over that of the weights (`class_weights_of`).
+    """
+    training = training.filled()
+    weights = training.class_weights
+    return nn.CrossEntropyLoss(
+        weight=torch.tensor(weights) if weights else None,
+        label_smoothing=training.label_smoothing,
+        reduction=reduction,
+    )
+
+
+def class_weights_of(labels: Tensor, training: LocalTraining, like: Tensor) -> Tensor:
+    """Return the weight of each label's class, ones where classes weigh alike.
+
+    >>> weighted = LocalTraining(lr=0.1, class_weights=(1.0, 3.0))
+    >>> class_weights_of(torch.tensor([1, 0]), weighted, torch.zeros(1)).tolist()
+    [3.0, 1.0]
+    """
+    weights = training.class_weights
+    if not weights:
+        return torch.ones(len(labels), dtype=like.dtype)
+    return torch.tensor(weights, dtype=like.dtype)[labels]
+
+
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], training: LocalTraining
+) -> torch.optim.Optimizer:
+    """Make the optimiser of a local training, its state empty as at the start of a round."""
+    training = training.filled()
+    lr, decay = training.lr, training.weight_decay
+    if training.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+    if training.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+    if training.optimiser == "rmsprop":
+        momentum = training.momentum
+        return torch.optim.RMSprop(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=training.lr,
+        momentum=training.momentum,
+        dampening=training.dampening,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+    )
+
+
+def bend_gradients(
+    trained: Sequence[nn.Parameter], start: Sequence[Tensor], training: LocalTraining
+) -> None:
+    """Add FedProx's pull to the gradients, then clip them by their norm.
+
+    Args:
+        trained: the parameters, each with its gradient.
+        start: what they were when the server sent them; empty without a proximal term.
+        training: how the client trains.
+    """
+    training = training.filled()
+    for parameter, origin in zip(trained, start, strict=bool(start)):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - origin, alpha=training.proximal)
+    if training.clip_norm < math.inf:
+        nn.utils.clip_grad_norm_(trained, training.clip_norm)
+
+
+def take_defended_steps(
+    model: WhiteBox,
+    data: LabelledData,
+    steps: Iterable[Ints],
+    training: LocalTraining,
+    defense: Defense,
+    rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    """Take a client's local steps, each gradient as a training-time defense has it.
+
+    Running statistics of batch norm stay as they were; only parameters are trained. The loss is
+    the defense's, so label smoothing and class weights of the training itself have no say.
+
+    Args:
+        model: the model that the server sent; left as it was.
+        data: where the client's samples lie.
+        steps: indices into the data, one array a step; a step without samples is none.
+        training: learning rate, optimiser and what bends gradients.
+        defense: what the client does at every step.
+        rng: source of dropout, noise and the like.
+
+    Returns:
+        The state dict after the last step.
+    """
+    client = WhiteBox(copy.deepcopy(model.module), model.head)
+    trained = {n: p for n, p in client.module.named_parameters() if p.requires_grad}
+    own = list(trained.values())
+    start = [parameter.detach().clone() for parameter in own]
+    optimiser = make_optimiser(own, training)
+    for picks in map(torch.from_numpy, steps):
+        if len(picks):
+            batch = LabelledData(data.inputs[picks], data.labels[picks])
+            update = defense.gradients(client, [batch], rng, full=True)
+            for name, parameter in trained.items():
+                parameter.grad = update.tensors[name][0].detach().clone()
+            bend_gradients(own, start, training)
+            optimiser.step()
+    return {name: value.detach() for name, value in client.module.state_dict().items()}
+
+
+def as_update(seen: Observation, head: str) -> Update:
+    """Take gradients that were observed as the update that they were read off.
+
+    Args:
+        seen: gradients, of the head alone or with the rest.
+        head: module name of the head.
+    """
+    empty = Update({}, head)
+    tensors: dict[str, Tensor | None] = {
+        **(seen.rest or {}),
+        empty.head_weight: seen.weight,
+        empty.head_bias: seen.bias,
+    }
+    return Update({name: t for name, t in tensors.items() if t is not None}, head)
+
+
+__all__ = [
+    "as_update",
+    "bend_gradients",
+    "class_weights_of",
+    "make_loss",
+    "make_optimiser",
+    "take_defended_steps",
+]
