@@ -25,7 +25,8 @@ Learnt = Annotated[
     Path | None,
     Option("Folder where the shadow attack keeps what it learns, to use it again."),
 ]
-Scheme = Annotated[str, Option("How batches are drawn; see `labelleak list schemes`.")]
+_SCHEME = Option("How batches are drawn; see `labelleak list schemes`.")
+Scheme = Annotated[str, _SCHEME]
 Seed = Annotated[int, Option("Seed of everything random.", min=0)]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -60,9 +61,7 @@ class AuditOptions(Options):
     batch_sizes: Annotated[
         tuple[int, ...], Option("Samples per batch, comma-separated.", min=1)
     ] = BATCH_SIZES
-    schemes: Annotated[
-        tuple[str, ...], Option("How batches are drawn; see `labelleak list schemes`.")
-    ] = ("iid", "unbalanced")
+    schemes: Annotated[tuple[str, ...], _SCHEME] = ("iid", "unbalanced")
     local_steps: Annotated[
         tuple[int, ...],
         Option("Steps that a client takes before it shares, comma-separated.", min=1),
