@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel slow test-slow \
+.PHONY: demo test bench check lint types tests wheel loops slow test-slow \
 	test-runtimes test-core test-flower-versions clean
 
 demo: .venv/core
@@ -30,6 +30,11 @@ tests:
 wheel:
 	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .
 	$(BIN)/python tests/house/check_wheel.py build/wheel
+
+# Random training loops under labelleak.capture; ends with 1 if one is silently wrong.
+LOOPS ?= 500
+loops: .venv/core
+	$(BIN)/python tests/loops/run.py $(LOOPS)
 
 bench: .venv/core
 	$(BIN)/labelleak bench

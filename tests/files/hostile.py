@@ -11,7 +11,6 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 FILES = {}
 REASONS = {}
@@ -29,17 +28,6 @@ def bad(reason):
         return make
 
     return put
-
-
-def save(kind, tensors, path):
-    """Write a good file of a format: safetensors, npz, or PyTorch's own."""
-    if kind == "safetensors":
-        save_file(tensors, path)
-    elif kind == "npz":
-        with path.open("wb") as file:
-            np.savez(file, **{name: t.numpy() for name, t in tensors.items()})
-    else:
-        torch.save(tensors, path)
 
 
 def header(entries, data=b"", length=None, raw=None):

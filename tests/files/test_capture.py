@@ -83,13 +83,15 @@ def test_an_exception_leaves_no_update_and_no_hook(tmp_path):
     assert not model._forward_pre_hooks
 
 
-def test_options_that_vary_are_left_unknown_and_other_models_are_not_seen():
+def test_a_learning_rate_that_varies_is_averaged_and_other_models_are_not_seen():
     model, other = build(), build()
     with labelleak.capture(model) as update:
         train(model, torch.optim.SGD(model.parameters(), lr=0.1), 1)
         train(model, torch.optim.SGD(model.parameters(), lr=0.2), 1)
         train(other, torch.optim.SGD(other.parameters(), lr=0.3), 5)
-    assert (update.made.lr, update.made.local_steps) == (None, 2)
+    assert update.made.local_steps == 2
+    assert update.made.lr == pytest.approx(0.15)
+    assert any("learning rate varies" in note for note in update.notes)
 
 
 def test_without_a_step_there_is_no_gradient_to_save(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
+from labelleak.files.measured import Measured
 from labelleak.files.truth import read_truth
 from labelleak.files.update import Source, Update, gather_update, observe
 from labelleak.simulation.batches import parse_scheme
@@ -92,14 +94,14 @@ def attack_update(
     options = ModelOptions(name=model) if isinstance(model, str) else model
     view, place, notes = view_update(found, head or found.head, options, data, seed, max_bytes)
     seen = observe(found, place, None if view is None else view.module)
-    known = _knowledge(found.made, view, options, data)
+    known = _knowledge(found.made, seen.num_samples, view, options, data)
     size, why = _estimate_size(seen, known)
     if size is not None:
         steps = seen.local_steps
         seen = replace(seen, num_samples=size.num_samples)
         made = replace(found.made, batch_size=size.num_samples // steps)
         found = replace(found, made=made)
-        known = _knowledge(made, view, options, data)
+        known = _knowledge(made, seen.num_samples, view, options, data)
     prior = _prior(scheme, known.auxiliary, seen.num_classes)
     known = replace(known, fit_cache=fit_cache, prior=prior)
     left_out = _left_out(names, attacks, seen.num_classes)
@@ -112,6 +114,7 @@ def attack_update(
     if found.gradient is None and StepPath.of(found.made).momentum:
         # It was taken out of the weights' change; see Observation.from_update.
         battery = replace(battery, flags=tuple(f for f in battery.flags if f.name != "momentum"))
+    battery = replace(battery, flags=(*battery.flags, *_measured_flags(found.measured)))
     missing = {**left_out, **battery.not_applicable(seen)}
     if len(missing) == len(names):
         raise BadInput(_nothing_applies(missing, seen, why))
@@ -122,7 +125,7 @@ def attack_update(
         model=_name_of(options),
         scheme=scheme,
         missing=missing,
-        notes=(*notes, *why, *_momentum_note(found)),
+        notes=(*notes, *why, *_momentum_note(found), *_measured_notes(found)),
         size=size,
         seed=seed,
     )
@@ -207,6 +210,23 @@ def _momentum_note(update: Update) -> tuple[str, ...]:
     )
 
 
+def _measured_flags(measured: Measured) -> tuple[Flag, ...]:
+    """Flag what a capture measured or could not explain."""
+    told = {
+        "class_weights": measured.weighted,
+        "adaptive_optimiser": measured.optimiser is not None,
+        "capture_doubtful": measured.doubtful,
+    }
+    return tuple(
+        Flag(name, np.asarray(True), np.asarray(1.0)) for name, raised in told.items() if raised
+    )
+
+
+def _measured_notes(update: Update) -> tuple[str, ...]:
+    """Repeat what the capture has to say, made safe to show where it came from a file."""
+    return tuple("".join(filter(str.isprintable, note)) for note in update.measured.notes or ())
+
+
 def _name_of(model: nn.Module | ModelOptions | None) -> str:
     if isinstance(model, nn.Module):
         return type(model).__name__
@@ -230,7 +250,9 @@ def _gather(
     found = gather_update(
         before=before, after=after, gradient=gradient, update=update, made=made, max_bytes=max_bytes
     )
-    return found if captured is None else replace(found, head=captured.head)
+    if captured is None:
+        return found
+    return replace(found, head=captured.head, measured=captured.measured)
 
 
 def _attack_names(attacks: Sequence[str]) -> list[str]:
@@ -253,12 +275,15 @@ def _left_out(names: Sequence[str], asked: Sequence[str], num_classes: int) -> d
 
 def _knowledge(
     made: LocalTraining,
+    num_samples: int | None,
     view: WhiteBox | None,
     model: nn.Module | ModelOptions | None,
     data: Dataset | LabelledData | None,
 ) -> Knowledge:
     own = LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
-    training = None if made.batch_size is None else made
+    training = made if made.batch_size is not None else None
+    if training is None and num_samples is not None:
+        training = replace(made, batch_size=math.ceil(num_samples / (made.local_steps or 1)))
     shape = None if own is None else tuple(own.inputs.shape[1:])
     if shape is None and isinstance(model, ModelOptions):
         shape = model.input_shape

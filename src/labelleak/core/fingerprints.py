@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from labelleak.core.lazy import Tensor, torch
+import torch
+from torch import Tensor
 
 LENGTH = 16
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-from labelleak.core.lazy import Tensor, torch
+import torch
+from torch import Tensor
+
 from labelleak.errors import BadInput
 
 

@@ -2,52 +2,88 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.nn.parameter import is_lazy
 
 from labelleak.core.training import LocalTraining
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
+from labelleak.files.captured_training import TrainingSummary, summarise
+from labelleak.files.head_watch import HeadWatch
+from labelleak.files.measured import Measured
+from labelleak.files.model_watch import ModelWatch
 from labelleak.files.notes import Note, write_tensors
+from labelleak.records.files import write_whole
 
 
 class CapturedUpdate:
-    """What a client's training did to its model: weights before and after, and the mean gradient.
+    """What a client's training did to its model, measured at its head.
 
     Attributes:
         before: state dict at the start of the block.
         after: state dict at its end; empty inside the block.
-        gradient: the optimiser's gradients, averaged over its steps, by parameter name.
-        head: module name of the head, where it was given.
     """
 
-    def __init__(self, model: nn.Module, given: LocalTraining, head: str | None = None) -> None:
-        self.head = head
+    def __init__(self, model: nn.Module, given: LocalTraining, head: str | None) -> None:
         self._model = model
         self._given = given
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._steps = 0
-        self._sizes: set[int] = set()
-        self._options: list[dict[str, Any]] = []
+        self._watch = ModelWatch(model, head)
         self.before: dict[str, Tensor] = _copy(model)
         self.after: dict[str, Tensor] = {}
-        self.gradient: dict[str, Tensor] = {}
 
     @property
     def made(self) -> LocalTraining:
-        """How the update was made: what was given, and what was seen of optimiser and batches."""
-        one = self._options[0] if self._options else {}
-        steady = all(options == one for options in self._options)
-        size = next(iter(self._sizes)) if len(self._sizes) == 1 else None
-        options = one if steady else {}
-        seen = LocalTraining(batch_size=size, local_steps=self._steps or None, **options)
-        return self._given.over(seen)
+        """How the update was made: what was given, and what was measured; None is unknown."""
+        return self._given.over(self._summary.made)
+
+    @property
+    def head(self) -> str | None:
+        """Module name of the head; None where it is not known."""
+        return self._summary.head
+
+    @property
+    def measured(self) -> Measured:
+        """What else was measured: the loss, its scale, and what is in doubt."""
+        summary = self._summary
+        notes = (*summary.doubts, *summary.notes)
+        return replace(summary.measured, notes=notes or None, doubtful=bool(summary.doubts) or None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was seen that the figures do not say, what is in doubt first."""
+        return self.measured.notes or ()
+
+    @property
+    def gradient(self) -> dict[str, Tensor]:
+        """The gradient of the mean loss, averaged over the steps, by parameter name.
+
+        That of the head is measured at its output, so it does not depend on what was done to
+        ``.grad``; the others' are what the optimiser used, over the same factor.
+        """
+        found: dict[str, Tensor] = {}
+        for watch in self._watch.candidates():
+            for part, value in watch.mean.items():
+                kind = dict(watch.layer.named_parameters()).get(part, value).dtype
+                found[f"{watch.name}.{part}" if watch.name else part] = value.to(kind)
+            found |= {name: value for name, value in watch.rest.items() if name not in found}
+        return found
+
+    @property
+    def _summary(self) -> TrainingSummary:
+        watches = self._watch.candidates()
+        if not watches:
+            none = "no linear layer of the model was seen with a gradient, so its head is unknown"
+            return TrainingSummary(None, LocalTraining(), Measured(), (), (none,))
+        summaries = [summarise(watch, self._given.lr) for watch in watches]
+        return summaries[0] if len(summaries) == 1 else _common(watches, summaries)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write both sides to one file, for ``labelleak attack --update FILE``."""
@@ -76,38 +112,44 @@ class CapturedUpdate:
         write_tensors(Path(path), self.gradient, self._note("gradient"))
         return Path(path)
 
-    def _note(self, part: str) -> Note:
-        return Note(self.made, self.head, part)
+    def save_truth(self, path: str | os.PathLike[str]) -> Path:
+        """Write the labels that were trained on, for ``labelleak attack --truth FILE``; private!
+
+        Raises:
+            BadInput: if they could not be told, or are soft.
+        """
+        self._check()
+        watches = self._watch.candidates()
+        labels = watches[0].labels() if len(watches) == 1 else None
+        if labels is None:
+            raise BadInput("the labels could not be told from the gradient at the head")
+        write_whole(Path(path), json.dumps({"labels": labels}).encode())
+        return Path(path)
 
     def _check(self) -> None:
         if not self.after:
             raise BadInput("the update is not complete; save it after the capture block has ended")
 
-    def _step(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
-        """Add the gradients of a step, if it was one of this model's optimiser."""
-        found = [
-            (self._names[id(parameter)], parameter.grad.detach(), group)
-            for group in optimiser.param_groups
-            for parameter in group["params"]
-            if id(parameter) in self._names and parameter.grad is not None
-        ]
-        if not found:
-            return
-        self._steps += 1
-        for group in {id(group): group for _, _, group in found}.values():
-            read = _options(optimiser, group)
-            if read not in self._options:
-                self._options.append(read)
-        for name, gradient, _group in found:
-            mean = self.gradient.setdefault(name, torch.zeros_like(gradient))
-            mean += (gradient - mean) / self._steps
+    def _note(self, part: str) -> Note:
+        measured = self.measured
+        if part == "gradient":  # it is already that of the mean loss
+            measured = replace(measured, gradient_scale=None)
+        return Note(self.made, self.head, part, measured)
 
-    def _forward(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and torch.is_grad_enabled():
-            self._sizes.add(len(inputs[0]))
+    def _fill(self, *_: object) -> None:
+        """Copy what did not exist at the start, of lazy modules."""
+        now = _copy(self._model) if self._lazy() else {}
+        self.before |= {name: value for name, value in now.items() if name not in self.before}
+
+    def _lazy(self) -> bool:
+        return len(self.before) < len(self._model.state_dict())
 
     def _finish(self) -> None:
+        self._watch.finish()
+        self._fill()
         self.after = _copy(self._model)
+        if all(torch.equal(self.before[n], self.after[n]) for n, _ in _parameters(self._model)):
+            self._watch.take_unstepped()
 
 
 @contextmanager
@@ -118,57 +160,74 @@ def capture(
     batch_size: int | None = None,
     head: str | None = None,
 ) -> Iterator[CapturedUpdate]:
-    """Watch the optimiser steps that anybody takes on a model inside the block.
+    """Watch the training that anybody does on a model inside the block.
 
-    Steps, learning rate, momentum and weight decay are read off the optimiser of torch that
-    steps, the batch size off the model's forward passes with gradients; where these vary over
-    the steps they are left unknown. What is given wins over what is seen. The model and the
-    training are not changed. A block that raises leaves no update.
+    What happened is measured at the head: which loss, how many labels a step, its reduction and
+    scale, and every change of the head's parameters, whatever made it. What cannot be told
+    stays None, and `CapturedUpdate.notes` says so. What is given wins over what is seen. The
+    model and the training are not changed; compiled models run without compilation inside the
+    block. A block that raises leaves no update.
 
     Args:
         model: the model that is trained.
         lr: learning rate, where the training loop is not one of torch's optimisers.
-        batch_size: labels per step, where passes do not tell (accumulated batches).
-        head: module name of the head, written into the files.
+        batch_size: labels per step, where it should not be what was measured.
+        head: module name of the head; found if left out.
+
+    Raises:
+        BadInput: if no linear layer has the head's name.
 
     >>> model = nn.Linear(3, 2)
     >>> optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> with capture(model) as update:
-    ...     loss = nn.functional.cross_entropy(model(torch.ones(4, 3)), torch.zeros(4).long())
+    ...     loss = nn.functional.cross_entropy(model(torch.eye(4, 3)), torch.zeros(4).long())
     ...     loss.backward()
     ...     optimiser.step()
     >>> update.made.lr, update.made.batch_size, sorted(update.gradient)
     (0.1, 4, ['bias', 'weight'])
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     update = CapturedUpdate(model, LocalTraining(lr=lr, batch_size=batch_size), head)
-    hooks = [
-        register_optimizer_step_post_hook(update._step),
-        model.register_forward_pre_hook(update._forward),
-    ]
+    filling = model.register_forward_hook(update._fill) if update._lazy() else None
     try:
-        yield update
+        with update._watch.watching():
+            yield update
     finally:
-        for hook in hooks:
-            hook.remove()
+        if filling is not None:
+            filling.remove()
     update._finish()
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    """Copy the tensors of a state dict that exist; other state is no part of an update."""
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor) and not is_lazy(value)
+    }
 
 
-def _options(optimiser: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, Any]:
-    """Read what an update's arithmetic needs from an optimiser's options."""
-    if isinstance(optimiser, torch.optim.SGD):
-        names = ("lr", "momentum", "dampening", "nesterov", "weight_decay")
-        read = {name: group[name] for name in names}
-        return {
-            "optimiser": "sgd",
-            **{name: float(v) if name != "nesterov" else bool(v) for name, v in read.items()},
-        }
-    # AdamW and its kin scale coordinates as Adam does; others are not known.
-    adam = "Adam" in type(optimiser).__name__
-    return {"lr": float(group["lr"]), **({"optimiser": "adam"} if adam else {})}
+def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    state = model.state_dict()
+    return [(name, p) for name, p in model.named_parameters() if name in state]
+
+
+def _common(watches: list[HeadWatch], summaries: list[TrainingSummary]) -> TrainingSummary:
+    """Keep what holds for every layer that may be the head."""
+    made = _same([summary.made.known for summary in summaries])
+    measured = _same([summary.measured.known for summary in summaries])
+    named = ", ".join(shown(watch.name) for watch in watches)
+    doubt = f"several layers may be the head ({named}); name it with head="
+    others = dict.fromkeys(doubt for summary in summaries for doubt in summary.doubts)
+    notes = dict.fromkeys(note for summary in summaries for note in summary.notes)
+    return TrainingSummary(
+        None, LocalTraining(**made), Measured(**measured), tuple(notes), (doubt, *others)
+    )
+
+
+def _same(known: list[dict[str, Any]]) -> dict[str, Any]:
+    first, *others = known
+    return {n: v for n, v in first.items() if all(other.get(n) == v for other in others)}
 
 
 __all__ = ["CapturedUpdate", "capture"]

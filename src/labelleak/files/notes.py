@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
+from labelleak.files.measured import Measured
 from labelleak.records.files import write_whole
 
 # The one key of a safetensors file's metadata that labelleak writes.
@@ -27,11 +28,13 @@ class Note:
         training: how the client made the update.
         head: module name of the head.
         part: before, after, gradient, or update (both sides in one file).
+        measured: what a capture measured beside.
     """
 
     training: LocalTraining = field(default_factory=LocalTraining)
     head: str | None = None
     part: str | None = None
+    measured: Measured = field(default_factory=Measured)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Note) -> None:
@@ -50,6 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Note) -> None
     from labelleak import __version__
 
     known = {"part": note.part, **note.training.known, "head": note.head}
+    known |= note.measured.to_json()
     # JSON has no infinity, which is a norm that clips nothing.
     told = {n: str(v) if v == math.inf else v for n, v in known.items() if v is not None}
     text = json.dumps({"labelleak": __version__, **told}, allow_nan=False)
@@ -81,6 +85,7 @@ def read_note(metadata: Mapping[str, str], where: Path) -> Note:
     try:
         if not isinstance(head, str | None):
             raise BadInput("the head must be a name")
-        return Note(LocalTraining(**known), head, part if isinstance(part, str) else None)
+        part = part if isinstance(part, str) else None
+        return Note(LocalTraining(**known), head, part, Measured.of(told))
     except BadInput as error:
         raise BadInput(f"the labelleak metadata in {where.name} are wrong: {error}") from error

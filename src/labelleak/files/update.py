@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.limits import LIMIT
+from labelleak.files.measured import Measured
 from labelleak.files.notes import Note, read_note
 from labelleak.files.tensors import read_tensors
 
@@ -31,6 +32,7 @@ class Update:
         made: how the client made it, as far as it is known.
         source: name of the files, for records.
         head: module name of the head, where the files name it.
+        measured: what a capture measured beside.
     """
 
     before: Mapping[str, Tensor] | None
@@ -39,6 +41,7 @@ class Update:
     made: LocalTraining
     source: str
     head: str | None = None
+    measured: Measured = field(default_factory=Measured)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -87,18 +90,20 @@ def gather_update(
                 "use --before and --after, or --gradient"
             )
         known = given.over(noted.training)
-        return Update(sides[0], sides[1], None, known, _source(update), noted.head)
+        return Update(sides[0], sides[1], None, known, _source(update), noted.head, noted.measured)
     if gradient is not None:
         tensors, noted = _load(gradient, "gradient", max_bytes)
         known = given.over(noted.training)
-        return Update(None, None, tensors, known, _source(gradient), noted.head)
+        source = _source(gradient)
+        return Update(None, None, tensors, known, source, noted.head, noted.measured)
     assert before is not None
     assert after is not None
     start, noted = _load(before, "before", max_bytes)
     end, noted_after = _load(after, "after", max_bytes)
     known = given.over(noted_after.training).over(noted.training)
     place = noted_after.head or noted.head
-    return Update(start, end, None, known, _source(after), place)
+    measured = noted_after.measured if noted_after.measured.known else noted.measured
+    return Update(start, end, None, known, _source(after), place, measured)
 
 
 def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
@@ -116,18 +121,30 @@ def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
     steps = made.local_steps or 1
     prefix = f"{head}." if head else ""
     if update.gradient is not None:
-        size = None if made.batch_size is None else made.batch_size * steps
+        size = _labels(update)
         weight, bias = (update.gradient.get(f"{prefix}{part}") for part in ("weight", "bias"))
         seen = Observation.from_gradient(weight, bias, num_samples=size, local_steps=steps)
         return replace(seen, rest=_rest(update.gradient, prefix, model))
     assert update.before is not None
     assert update.after is not None
-    return Observation.from_update(
-        update.before,
-        update.after,
-        head=head,
-        training=made,
+    seen = Observation.from_update(update.before, update.after, head=head, training=made)
+    bias, scale = seen.bias, update.measured.gradient_scale or 1.0
+    if bias is not None and update.measured.decays_bias is False:
+        spared = replace(made, weight_decay=None)
+        bias = Observation.from_update(update.before, update.after, head=head, training=spared).bias
+    return replace(
+        seen,
+        weight=None if seen.weight is None else seen.weight / scale,
+        bias=None if bias is None else bias / scale,
+        num_samples=_labels(update),
     )
+
+
+def _labels(update: Update) -> int | None:
+    """Return the number of labels in all; None when unknown."""
+    if update.made.batch_size is None:
+        return update.measured.num_samples
+    return update.made.batch_size * (update.made.local_steps or 1)
 
 
 def _rest(

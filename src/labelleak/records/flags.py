@@ -74,7 +74,7 @@ FLAGS: dict[str, Meaning] = {
         "give momentum to Observation.from_update, or use client_simulation",
     ),
     "adaptive_optimiser": Meaning(
-        "the client's optimiser scales each coordinate (Adam), so sizes say little",
+        "the client's optimiser scales each coordinate (Adam) or is unknown, so sizes say little",
         STATIC | TRAJECTORIES,
         "use client_simulation, which trains as the client does",
     ),
@@ -97,6 +97,11 @@ FLAGS: dict[str, Meaning] = {
         "the learning rate is not known, so the gradient is known up to a factor only",
         SIZES,
         "give the learning rate, or use llg, which reads no size",
+    ),
+    "capture_doubtful": Meaning(
+        "the capture saw what it could not explain, so sizes may be wrong",
+        EVERY,
+        "read the notes of the capture, which say what",
     ),
     "several_local_steps": Meaning(
         "the update sums several local steps, along which the model moved",

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
 
 from labelleak.records.intervals import Interval, bootstrap_means
-from labelleak.records.options import Options
 from labelleak.records.record import Record
 from labelleak.report import wording
 
@@ -27,8 +28,8 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurveOptions(Options):
+@checked(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class CurveOptions:
     """What a grid's figure shows.
 
     Attributes:

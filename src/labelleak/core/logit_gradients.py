@@ -1,0 +1,368 @@
+"""Read loss, labels and scale off the gradient at the logits, row by row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Entries of logits that are read at once.
+CHUNK = 2**22
+# Below it, rows are made of rounding.
+LOOSEST = 0.03
+
+
+@dataclass(frozen=True, eq=False)
+class LogitRows:
+    """What the gradient at the logits tells of the rows of one backward pass.
+
+    Attributes:
+        loss: cross_entropy, row_weighted (cross-entropy whose rows weigh differently within a
+            class, as in a focal loss), bce, mse, softmax (rows sum to zero, but their targets
+            cannot be told from their scale), or unknown.
+        rows: rows that took part; None where rounding hides whether some did.
+        labels: class of each row that took part; None where targets are soft or unknown.
+        scales: weight of each such row's loss in the total; None where it cannot be told.
+        smoothing: share of each label that is spread over all classes.
+        certain: False where other targets and scales explain these rows as well.
+    """
+
+    loss: str
+    rows: int | None
+    labels: Tensor | None = None
+    scales: Tensor | None = None
+    smoothing: float | None = None
+    certain: bool = False
+
+
+def read_logit_rows(
+    logits: Tensor, gradient: Tensor, *, smoothing: float | None = None
+) -> LogitRows:
+    """Read the rows of one backward pass.
+
+    Softmax cross-entropy with target t and weight s gives the row ``s (p - t)``. Where t is
+    one class, all other entries stand to p in the one ratio s, so both follow exactly. With two
+    classes a single row fits any s, so several rows must agree.
+
+    Args:
+        logits: ``... x K``, what the head returned.
+        gradient: the loss's gradient with respect to them, of the same shape.
+        smoothing: share that other rows of the same training told, for where these do not.
+
+    >>> z = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5]], requires_grad=True)
+    >>> loss = torch.nn.functional.cross_entropy(z, torch.tensor([2, 0]))
+    >>> found = read_logit_rows(z.detach(), torch.autograd.grad(loss, z)[0])
+    >>> found.loss, found.labels.tolist(), round(float(found.scales.sum()), 4)
+    ('cross_entropy', [2, 0], 1.0)
+    """
+    classes = gradient.shape[-1]
+    z, dz = logits.reshape(-1, classes), gradient.reshape(-1, classes)
+    step = max(1, CHUNK // classes)
+    chunks = [
+        _read_chunk(z[at : at + step], dz[at : at + step], smoothing)
+        for at in range(0, len(z), step)
+    ]
+    return _join(chunks) if chunks else LogitRows("unknown", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows that took part, in float64, and how far rounding may have moved them."""
+
+    z: Tensor
+    p: Tensor
+    dz: Tensor
+    tolerance: float
+    least: float
+
+    @property
+    def classes(self) -> int:
+        return self.dz.shape[1]
+
+
+def _read_chunk(z: Tensor, dz: Tensor, smoothing: float | None) -> LogitRows:
+    if not (torch.isfinite(z).all() and torch.isfinite(dz).all()):
+        return LogitRows("unknown", None)
+    kinds = [torch.finfo(t.dtype) for t in (z, dz)]
+    tolerance = min(LOOSEST, 64 * max(kind.eps for kind in kinds))
+    least = 2 * max(kind.smallest_normal * kind.eps for kind in kinds)
+    took = dz.ne(0).any(1)
+    p = z.double().softmax(1)
+    if not took.any():
+        return LogitRows("unknown", None if _certain(p, least).any() else 0)
+    rows = _Rows(z[took].double(), p[took], dz[took].double(), tolerance, least)
+    count = len(rows.dz)
+    read = _read(rows)
+    if smoothing is not None and not read.certain:
+        read = _as_others(rows, smoothing) or read
+    if read.loss != "cross_entropy" or read.scales is None:
+        return LogitRows(read.loss, count, read.labels, None, read.smoothing, read.certain)
+    hidden = p[~took]
+    hidden = hidden[_certain(hidden, least / float(read.scales.abs().median()))]
+    if not len(hidden):
+        return LogitRows("cross_entropy", count, *_facts(read))
+    # A mean over N rows weighs each 1/N: it tells whether rows of no gradient were in it.
+    weight = float(read.scales[0])
+    if read.labels is None or abs(weight * (count + len(hidden)) - 1) > tolerance:
+        return LogitRows("cross_entropy", None, *_facts(read))
+    labels = torch.cat([read.labels, hidden.argmax(1)])
+    scales = torch.full((len(labels),), weight, dtype=torch.float64)
+    return LogitRows("cross_entropy", len(labels), labels, scales, read.smoothing, read.certain)
+
+
+def _certain(p: Tensor, least: float) -> Tensor:
+    """Tell the rows whose gradient at their likeliest class would be lost to rounding."""
+    return 1 - p.amax(1) <= max(8 * least, 1e-15)
+
+
+def _facts(read: LogitRows) -> tuple[Tensor | None, Tensor | None, float | None, bool]:
+    return read.labels, read.scales, read.smoothing, read.certain
+
+
+def _read(rows: _Rows) -> LogitRows:
+    low = rows.tolerance > 1e-3
+    read = _hard(rows)
+    if read is not None and low:
+        # In half precision a little smoothing passes for none; the closer fit is taken.
+        spread = _smoothed(rows)
+        closer = spread is not None and _left(rows, spread) < _left(rows, read)
+        read = spread if closer else read
+    if read is not None:
+        return read
+    size = float(rows.dz.abs().max())
+    if not bool((rows.dz.sum(1).abs() <= rows.tolerance * size + rows.least).all()):
+        return _sigmoid(rows) or _squares(rows) or LogitRows("unknown", None)
+    for reader in (
+        (_smoothed, _negated)
+        if low
+        else (
+            _smoothed,
+            _negated,
+            _weighted_and_smoothed,
+            _sparse,
+        )
+    ):
+        read = reader(rows)
+        if read is not None:
+            return read
+    return LogitRows("softmax", None)
+
+
+def _left(rows: _Rows, read: LogitRows) -> float:
+    """Measure what a reading with labels leaves unexplained."""
+    assert read.labels is not None
+    assert read.scales is not None
+    smoothing = read.smoothing or 0.0
+    targets = torch.full_like(rows.p, smoothing / rows.classes)
+    targets.scatter_(1, read.labels[:, None], 1 - smoothing + smoothing / rows.classes)
+    return float((rows.dz - read.scales[:, None] * (rows.p - targets)).norm())
+
+
+def _hard(rows: _Rows) -> LogitRows | None:
+    """Read rows whose target is one class."""
+    labels = rows.dz.argmin(1)
+    here = torch.zeros_like(rows.p).scatter_(1, labels[:, None], 1.0)
+    others = rows.p * (1 - here)
+    scales = (rows.dz * others).sum(1) / (others**2).sum(1).clamp_min(1e-300)
+    apart = (rows.dz - scales[:, None] * others) * (1 - here)
+    top = others.amax(1)
+    fits = apart.abs().amax(1) <= rows.tolerance * scales * top + rows.least
+    # The label's own entry is 1 - p_y, which rounding blurs where the model is certain.
+    own = (rows.dz * here).sum(1) + scales * others.sum(1)
+    fits &= own.abs() <= rows.tolerance * scales + rows.least
+    if not (fits & (scales > 0)).all():
+        return None
+    slack = rows.tolerance * scales + rows.least / top.clamp_min(1e-300)
+    pooled = (rows.dz * others).sum() / (others**2).sum()
+    if ((scales - pooled).abs() <= slack).all():
+        certain = rows.classes > 2 or _apart(top) or _is_whole(rows, float(pooled))
+        return _cross_entropy(labels, pooled.expand(len(labels)), certain=certain)
+    by_class = _pooled_by_class(rows.dz * others, others**2, labels)
+    if ((scales - by_class).abs() <= slack).all():
+        alone = torch.bincount(labels)[labels].min() < 2
+        return _cross_entropy(labels, by_class, certain=rows.classes > 2 or not bool(alone))
+    # With two classes any row fits, so weights of its own say nothing.
+    return None if rows.classes == 2 else LogitRows("row_weighted", None, labels, certain=True)
+
+
+def _as_others(rows: _Rows, smoothing: float) -> LogitRows | None:
+    """Read rows of one scale as smoothed like others, if that leaves nothing unexplained."""
+    labels = rows.dz.argmin(1)
+    spread = torch.full_like(rows.p, smoothing / rows.classes)
+    apart = rows.p - spread.scatter(1, labels[:, None], 1 - smoothing + smoothing / rows.classes)
+    scale = float((apart * rows.dz).sum() / (apart**2).sum())
+    fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
+    if not bool(fits) or scale <= 0:
+        return None
+    checked = rows.classes > 2 or len(rows.dz) > 2 or _is_whole(rows, scale)
+    scales = torch.full((len(labels),), scale, dtype=torch.float64)
+    return _cross_entropy(labels, scales, smoothing, certain=checked)
+
+
+def _is_whole(rows: _Rows, scale: float) -> bool:
+    """Tell a scale that is a mean's or a sum's, up to a power of two: no chance hit.
+
+    With two classes and one row any label fits some scale, but only the true one such a scale.
+    """
+    shares = (math.log2(scale * count) for count in (1, len(rows.dz)))
+    near = any(abs(share - round(share)) < 1e-4 for share in shares)
+    return near and rows.tolerance < 1e-4
+
+
+def _apart(values: Tensor) -> bool:
+    return len(values) > 1 and bool(values.max() - values.min() > 1e-3 * values.max())
+
+
+def _cross_entropy(
+    labels: Tensor | None, scales: Tensor, smoothing: float = 0.0, *, certain: bool
+) -> LogitRows:
+    return LogitRows("cross_entropy", len(scales), labels, scales.clone(), smoothing, certain)
+
+
+def _pooled_by_class(products: Tensor, squares: Tensor, labels: Tensor) -> Tensor:
+    size = int(labels.max()) + 1
+    sums = torch.zeros(2, size, dtype=torch.float64, device=labels.device)
+    sums[0].index_add_(0, labels, products.sum(1))
+    sums[1].index_add_(0, labels, squares.sum(1))
+    return (sums[0] / sums[1].clamp_min(1e-300))[labels]
+
+
+def _smoothed(rows: _Rows) -> LogitRows | None:
+    """Read rows of one scale s whose target keeps 1 - e of its class and spreads e evenly.
+
+    With b = s e / K each entry is ``s (p_k - [k = y]) - b (1 - K [k = y])``: two unknowns.
+    """
+    classes, count = rows.classes, len(rows.dz)
+    if count * (classes - 1) < 3 or (classes < 4 and count < 2):
+        return None
+    # Where the model is surer than the target, the label's entry is not the lowest.
+    first, second = rows.dz.argmin(1), (rows.dz.abs().max() * rows.p - rows.dz).argmax(1)
+    return _smoothed_from(rows, first) or _smoothed_from(rows, second)
+
+
+def _smoothed_from(rows: _Rows, labels: Tensor) -> LogitRows | None:
+    """Fit scale and spread to labels, and labels to them, in turn."""
+    classes = rows.classes
+    for _ in range(8):
+        here = torch.zeros_like(rows.p).scatter_(1, labels[:, None], 1.0)
+        columns = torch.stack([(rows.p - here).flatten(), (classes * here - 1).flatten()], 1)
+        answer = torch.linalg.lstsq(columns, rows.dz.flatten()[:, None]).solution[:, 0]
+        scale, spread = float(answer[0]), float(answer[1])
+        better = (scale * rows.p - rows.dz).argmax(1)
+        if torch.equal(better, labels):
+            break
+        labels = better
+    if not scale > 0 or not rows.tolerance < classes * spread / scale < 1:
+        return None
+    left = (columns @ answer - rows.dz.flatten()).abs().max()
+    if left > rows.tolerance * scale:
+        return None
+    scales = torch.full((len(labels),), scale, dtype=torch.float64)
+    return _cross_entropy(labels, scales, classes * spread / scale, certain=True)
+
+
+def _negated(rows: _Rows) -> LogitRows | None:
+    """Read rows of a loss that is maximised; two classes do not tell it."""
+    if rows.classes == 2:
+        return None
+    read = _hard(_Rows(rows.z, rows.p, -rows.dz, rows.tolerance, rows.least))
+    if read is None or read.scales is None:
+        return None
+    return _cross_entropy(read.labels, -read.scales, certain=read.certain)
+
+
+def _weighted_and_smoothed(rows: _Rows) -> LogitRows | None:
+    """Read rows of torch's cross-entropy with both class weights and smoothing.
+
+    Each row is ``(p 1^T - I) (b_y e_y + v)`` with b_y the class's own weight and v the spread
+    one: 2 K unknowns, which all rows share.
+    """
+    classes, count = rows.classes, len(rows.dz)
+    if classes > 64 or count > 4096 or count * (classes - 1) < 4 * classes:
+        return None
+    labels = rows.dz.argmin(1)
+    spread = rows.p[:, :, None] - torch.eye(classes, dtype=torch.float64)
+    own = torch.zeros_like(spread)
+    picked = spread.gather(2, labels[:, None, None].expand(-1, classes, 1))
+    own.scatter_(2, labels[:, None, None].expand(-1, classes, 1), picked)
+    columns = torch.cat([own, spread], 2).flatten(0, 1)
+    answer = torch.linalg.lstsq(columns, rows.dz.flatten()[:, None], driver="gelsd").solution[:, 0]
+    left = (columns @ answer - rows.dz.flatten()).abs().max()
+    scales, shares = answer[:classes][labels], answer[classes:][labels]
+    total = scales + classes * shares
+    smoothing = classes * shares / total
+    even = (smoothing - smoothing[0]).abs().max() <= 1e3 * rows.tolerance
+    if left > rows.tolerance * total.max() or not even or not 0 < float(smoothing[0]) < 1:
+        return None
+    if not (total > 0).all():
+        return None
+    return _cross_entropy(labels, total, float(smoothing.mean()), certain=True)
+
+
+def _sparse(rows: _Rows) -> LogitRows | None:
+    """Read rows whose target leaves most classes out, as mixup does: there the ratio to p is s."""
+    if rows.classes < 4:
+        return None
+    kept = rows.p > 1e-6
+    ratio = torch.where(kept, rows.dz / rows.p.clamp_min(1e-300), -torch.inf)
+    scales = ratio.amax(1)
+    slack = rows.tolerance * scales.abs()[:, None] / rows.p.clamp_min(1e-2)
+    sharing = (kept & (ratio >= scales[:, None] - slack)).sum(1)
+    uniform = (scales - scales.median()).abs() <= 1e2 * rows.tolerance * scales.median().abs()
+    if not (scales > 0).all() or not uniform.all() or int(sharing.min()) < 2:
+        return None
+    return _cross_entropy(None, scales, certain=True)
+
+
+def _sigmoid(rows: _Rows) -> LogitRows | None:
+    """Tell binary cross-entropy with a target of 0 or 1 for each class."""
+    chance = rows.z.sigmoid()
+    apart = chance - (rows.dz < 0).double()
+    return _one_scale(rows, apart, "bce")
+
+
+def _squares(rows: _Rows) -> LogitRows | None:
+    """Tell squared errors from one-hot targets."""
+    labels = (rows.z - rows.dz / _slope(rows)).argmax(1)
+    here = torch.zeros_like(rows.z).scatter_(1, labels[:, None], 1.0)
+    return _one_scale(rows, rows.z - here, "mse")
+
+
+def _slope(rows: _Rows) -> float:
+    ratio = rows.dz / rows.z.where(rows.z.abs() > 1e-6, torch.full_like(rows.z, torch.nan))
+    return float(ratio.nanmedian()) or 1.0
+
+
+def _one_scale(rows: _Rows, apart: Tensor, loss: str) -> LogitRows | None:
+    scale = (apart * rows.dz).sum() / (apart**2).sum().clamp_min(1e-300)
+    fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
+    return LogitRows(loss, None, certain=True) if bool(fits) and scale > 0 else None
+
+
+def _join(chunks: list[LogitRows]) -> LogitRows:
+    """Join the readings of several pieces of one gradient."""
+    told = [chunk for chunk in chunks if chunk.rows != 0]
+    if len(told) < 2:
+        return told[0] if told else chunks[0]
+    losses = {chunk.loss for chunk in told}
+    rows = [chunk.rows for chunk in told]
+    smoothings = [chunk.smoothing for chunk in told]
+    even = None not in smoothings and max(smoothings) - min(smoothings) < 1e-3  # type: ignore[type-var,operator]
+    return LogitRows(
+        losses.pop() if len(losses) == 1 else "unknown",
+        None if None in rows else sum(row for row in rows if row is not None),
+        _cat([chunk.labels for chunk in told]),
+        _cat([chunk.scales for chunk in told]) if even else None,
+        smoothings[0] if even else None,
+        all(chunk.certain for chunk in told),
+    )
+
+
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if len(held) == len(parts) else None
+
+
+__all__ = ["LogitRows", "read_logit_rows"]
