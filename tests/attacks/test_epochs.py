@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from contract import scenarios
-from contract.scenarios import blobs, network, one_step, several_steps
+from contract.scenarios import answer, blobs, network, one_step, several_steps
 from labelleak.attacks import RLU, RLUEpochs
 from labelleak.attacks.epochs import _Client, _measure, _search
 from labelleak.core.interfaces import Knowledge, LabelledData, prepare
@@ -21,12 +21,6 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.client import train_locally
-
-
-def answer(attack, scenario, **changed):
-    known = replace(scenario.known, **changed)
-    classes = scenario.truth.counts.shape[-1]
-    return prepare(attack, known, classes, np.random.default_rng(0))(scenario.observation)
 
 
 def client(steps=5, momentum=0.0, classes=4, lr=0.3):
@@ -152,11 +146,7 @@ def test_no_moves_leave_rlu_and_few_are_kept_to():
 
 @pytest.mark.parametrize("lr", [1e-8, 1e4, 1e30])
 def test_any_learning_rate_gives_whole_counts(lr):
-    scenario = several_steps("steps")
-    how = replace(scenario.known.training, lr=lr)
-    found = answer(RLUEpochs(), scenario, training=how)
-    assert (found.counts.sum(-1) == scenario.observation.num_samples).all()
-    assert np.isfinite(found.scores).all()
+    scenarios.check_any_learning_rate(RLUEpochs(), lr)
 
 
 def test_more_steps_than_are_simulated_are_taken_together():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from labelleak.audits.executors import Executor, make_executor
+from labelleak.audits.executors import Executor
 from labelleak.audits.grids import make_grid
 from labelleak.audits.run import open_grid, run_grid
 from labelleak.errors import BadInput
@@ -174,15 +174,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("where", "sentence"),
     [
-        (("rya", None, None), "did you mean 'ray'"),
-        (("joblib", 2, "auto"), "add --executor ray"),
+        ({"kind": "rya"}, "did you mean 'ray'"),
+        ({"kind": "joblib", "workers": 2, "address": "auto"}, "add `kind` ray"),
+        ({"kind": "joblib", "workers": 0}, "`workers` 0: must be at least 1"),
     ],
 )
-def test_executors_that_cannot_be_are_refused(words, sentence):
+def test_executors_that_cannot_be_are_refused(where, sentence):
     with pytest.raises(BadInput, match=sentence):
-        make_executor(*words)
+        Executor(**where)
 
 
 def test_an_executor_answers_in_the_order_of_the_tasks():

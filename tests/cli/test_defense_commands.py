@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from labelleak.cli import app
+from labelleak.cli.app import app
 from labelleak.errors import BadInput
 
 AUDITED = ["audit", "--batch-sizes", "4", "--schemes", "iid", "--trials", "2", "--attacks", "llg"]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
@@ -194,3 +194,19 @@ def all_scenarios() -> list[Scenario]:
 def head_table(scenario: Scenario, batches: np.ndarray, data: LabelledData) -> Observation:
     assert scenario.known.model is not None
     return HeadTable.build(scenario.known.model, data).gradients(batches)
+
+
+def answer(attack, scenario: Scenario, observation: Observation | None = None, **changed):
+    """Let an attack answer a scenario, with some of its knowledge changed."""
+    known = replace(scenario.known, **changed)
+    classes = scenario.truth.counts.shape[-1]
+    ready = prepare(attack, known, classes, np.random.default_rng(0))
+    return ready(observation or scenario.observation)
+
+
+def check_any_learning_rate(attack, lr: float) -> None:
+    """Assert that an attack gives whole counts whatever the learning rate that it is told."""
+    scenario = several_steps("steps")
+    found = answer(attack, scenario, training=replace(scenario.known.training, lr=lr))
+    assert (found.counts.sum(-1) == scenario.observation.num_samples).all()
+    assert np.isfinite(found.scores).all()

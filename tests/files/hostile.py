@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 FILES = {}
 REASONS = {}
@@ -28,6 +29,17 @@ def bad(reason):
         return make
 
     return put
+
+
+def save(kind, tensors, path):
+    """Write a good file of a format: safetensors, npz, or PyTorch's own."""
+    if kind == "safetensors":
+        save_file(tensors, path)
+    elif kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **{name: t.numpy() for name, t in tensors.items()})
+    else:
+        torch.save(tensors, path)
 
 
 def header(entries, data=b"", length=None, raw=None):

@@ -4,10 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from files import hostile
 
@@ -36,13 +34,7 @@ def growth(folder, paths):
 
 def write_large(kind, path):
     state = {f"{place}.weight": torch.rand(2**10, 2**12) for place in range(4)}  # 4 x 16 MiB
-    if kind == "safetensors":
-        save_file(state, path)
-    elif kind == "npz":
-        with path.open("wb") as file:
-            np.savez(file, **{name: t.numpy() for name, t in state.items()})
-    else:
-        torch.save(state, path)
+    hostile.save(kind, state, path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak")

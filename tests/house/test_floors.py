@@ -96,6 +96,12 @@ def loaded_by(code):
         "import labelleak.cli",
         "import sys; sys.argv = ['labelleak', '--help']\n"
         "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
+        "import sys; sys.argv = ['labelleak', 'list', 'attacks']\n"
+        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
+        "import sys; sys.argv = ['labelleak', 'list', 'defenses']\n"
+        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
+        "import labelleak.attacks",
+        "import labelleak.defenses",
         "import labelleak.report",
         "import labelleak.records.record",
     ],

@@ -12,8 +12,7 @@ from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import Record
 from labelleak.report import Cell, headline_cells, tabulate, verdict_cells, worst_cases
 from labelleak.report.headlines import headline, nearest_batch_size
-
-from .conftest import make_record, make_records
+from report.conftest import make_record, make_records
 
 KEYS = ("scheme", "training_steps", "batch_size", "attack", "threat_model")
 

@@ -10,9 +10,8 @@ from labelleak.errors import BadInput
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.report import render
-
-from .conftest import make_record
-from .federated import federated_records
+from report.conftest import make_record
+from report.federated import federated_records
 
 
 def naive(records: list[Record]) -> list[Record]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from labelleak.cli import app
+from labelleak.cli.app import app
 from labelleak.records.follow import Follower
 from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import append_records

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from labelleak.cli import app
+from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.records.record import Record, append_records
 from labelleak.report import worst_cases

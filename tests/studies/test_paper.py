@@ -71,10 +71,9 @@ def test_every_study_has_a_function_and_a_line():
         ("home", {"quick": True}),
         ("verdicts", {"model": "cnn"}),
         ("rounds", {"model": "cnn"}),
-        ("home", {"executor": "joblib"}),
     ],
 )
 def test_an_option_that_means_nothing_to_a_study_is_refused(tmp_path, name, option):
-    with pytest.raises(BadInput, match=f"'{name}' takes no --{next(iter(option))}"):
+    with pytest.raises(BadInput, match=f"'{name}' takes no `{next(iter(option))}`"):
         run_study(name, Asked(data="digits", out=tmp_path, seed=0, **option))
     assert not list(tmp_path.iterdir())

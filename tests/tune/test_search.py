@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from labelleak.audits.costs import measure_cost
-from labelleak.cli import app
+from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.records.intervals import Interval
 from labelleak.records.record import read_records
@@ -166,14 +166,16 @@ def test_the_front_holds_what_no_other_point_beats():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"accuracy_budget": 0.1}, "either --target-advantage or --accuracy-budget"),
-        ({"target_advantage": None}, "either --target-advantage or --accuracy-budget"),
-        ({"target_advantage": 1.5}, "--target-advantage must lie from 0"),
+        ({"accuracy_budget": 0.1}, "either `target_advantage` or `accuracy_budget`"),
+        ({"target_advantage": None}, "either `target_advantage` or `accuracy_budget`"),
+        ({"target_advantage": 1.5}, "`target_advantage` 1.5: must be below 1"),
         ({"attacker": "auxilary"}, "did you mean 'auxiliary'"),
-        ({"rounds": 0}, "--rounds must be at least 1"),
-        ({"lr": -1.0}, "--lr must be a number above 0, not -1"),
-        ({"lr": float("inf")}, "--lr must be a number above 0, not inf"),
-        ({"grid": -1}, "--grid"),
+        ({"rounds": 0}, "`rounds` 0: must be at least 1"),
+        ({"lr": -1.0}, "`lr` -1.0: must be above 0"),
+        ({"lr": float("inf")}, "`lr` inf: must be a finite number"),
+        ({"grid": -1}, "`grid` -1"),
+        ({"families": ()}, "`families` is empty"),
+        ({"families": ("topk", "topk")}, "`families` lists topk more than once"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(changes, said):

@@ -8,8 +8,6 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from labelleak.attacks.llg import Dummies
 from labelleak.core.counts import Floats, round_counts
@@ -22,6 +20,7 @@ from labelleak.core.interfaces import (
     Prepared,
     samples,
 )
+from labelleak.core.lazy import F, torch
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.counts import Floats, Ints, round_counts, round_within
 from labelleak.core.interfaces import samples
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]

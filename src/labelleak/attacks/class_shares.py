@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from scipy.special import softmax
-from torch import Tensor, nn
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, nn, special, torch
 from labelleak.core.observation import Observation
 
 # Logits beyond these would overflow in a sum; their softmax is one class either way.
@@ -83,9 +81,9 @@ class SoftLabelShares:
 
 
 def _first_posterior(head: nn.Linear) -> Floats:
-    if not isinstance(head.bias, Tensor):
+    if not isinstance(head.bias, torch.Tensor):
         return np.full(head.out_features, 1 / head.out_features)
-    return np.asarray(softmax(head.bias.detach().double().cpu().numpy()))
+    return np.asarray(special.softmax(head.bias.detach().double().cpu().numpy()))
 
 
 def _averages(labels: Tensor, num_classes: int) -> Tensor:

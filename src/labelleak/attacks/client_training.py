@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.local_steps import (
     bend_gradients,
     class_weights_of,

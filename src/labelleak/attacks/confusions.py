@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from scipy.optimize import nnls
-from scipy.special import softmax
-from torch import Tensor
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, optimize, special, torch
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 
@@ -142,7 +139,9 @@ class ILRG:
         assert known.model is not None
         head = known.model.head_module
         weight = _double(head.weight)
-        bias = _double(head.bias if isinstance(head.bias, Tensor) else torch.zeros(num_classes))
+        bias = _double(
+            head.bias if isinstance(head.bias, torch.Tensor) else torch.zeros(num_classes)
+        )
 
         def answer(observation: Observation) -> Estimate:
             assert observation.weight is not None
@@ -154,7 +153,7 @@ class ILRG:
             for n, part in enumerate(torch.split(stacked, size)):
                 own = flat[size * n : size * (n + 1)]
                 features = recover_features(_double(part), own, self.faint)
-                posteriors = softmax(features @ weight.T + bias, axis=-1)
+                posteriors = special.softmax(features @ weight.T + bias, axis=-1)
                 shares.append(Confusions.of(posteriors - np.eye(num_classes)).plain_shares(own))
             counts = total * np.clip(np.concatenate(shares), 0.0, 1.0).reshape(b.shape)
             return Estimate(round_bounded(counts, observation), counts)
@@ -230,7 +229,7 @@ def _nearest_mixture(rows: Floats) -> Floats:
         return even
     system = np.concatenate([rows.T / scale, np.ones((1, len(rows)))])
     try:
-        found, _ = nnls(system, np.eye(len(system))[-1])
+        found, _ = optimize.nnls(system, np.eye(len(system))[-1])
     except RuntimeError:  # too many iterations
         return even
     return np.asarray(found / found.sum()) if found.sum() > 0 else even

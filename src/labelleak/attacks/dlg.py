@@ -8,19 +8,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 
 DIVERGED = "optimisation_diverged"
 NOT_SMOOTH = "activations_not_smooth"
 
-_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Threshold)
+_KINKED = ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "RReLU", "Hardtanh", "Threshold")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ class DLG:
         assert known.model is not None
         shape, seed = known.dummy_shape, int(rng.integers(2**31))
         model = WhiteBox(copy.deepcopy(known.model.module).double(), known.model.head)
-        kinked = any(isinstance(module, _KINKED) for module in model.module.modules())
+        kinks = tuple(getattr(nn, name) for name in _KINKED)
+        kinked = any(isinstance(module, kinks) for module in model.module.modules())
 
         def answer(observation: Observation) -> Estimate:
             total = samples(observation)

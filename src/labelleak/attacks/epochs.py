@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import softmax
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import AuxiliaryTable, Confusions
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import special
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import FullTraining
@@ -132,7 +132,7 @@ class _Client:
         moved = np.zeros((len(shares), classes, classes))
         speed, seen = np.zeros_like(moved), np.zeros(shares.shape)
         for weight in self.weights:
-            posteriors = softmax(self.logits + moved[:, :, None], axis=-1).mean(axis=2)
+            posteriors = special.softmax(self.logits + moved[:, :, None], axis=-1).mean(axis=2)
             errors = shares[:, :, None] * (posteriors - np.eye(classes))
             seen += weight * errors.sum(axis=1)
             speed = self.momentum * speed + self.kernel @ errors
@@ -178,7 +178,7 @@ def _measure(
     logits, inputs = (np.asarray(t.double().cpu().numpy()) for t in (seen.logits, seen.inputs))
     labels = known.auxiliary.labels.cpu().numpy()
     table = AuxiliaryTable(
-        softmax(logits, axis=-1), np.eye(num_classes)[labels], np.ones(len(labels))
+        special.softmax(logits, axis=-1), np.eye(num_classes)[labels], np.ones(len(labels))
     )
     # The same draws for every class, so that class names do not matter.
     draws, everything = rng.random(per_class), np.arange(len(labels))

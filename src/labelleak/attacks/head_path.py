@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.counts import Floats
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import FullTraining
@@ -48,9 +47,9 @@ class HeadPath:
     def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
         """Undo `Observation.from_update`: how far the head's weight and bias went."""
         assert part.weight is not None
-        assert isinstance(head.weight, Tensor)
+        assert isinstance(head.weight, torch.Tensor)
         weight = self._move(part.weight, head.weight)
-        if part.bias is None or not isinstance(head.bias, Tensor):
+        if part.bias is None or not isinstance(head.bias, torch.Tensor):
             return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
         return weight, self._move(part.bias, head.bias)
 

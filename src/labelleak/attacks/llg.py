@@ -8,11 +8,10 @@ from enum import Enum
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.counts import Floats, extract_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
 
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 
@@ -40,7 +37,8 @@ class SampleGradients:
         """Differentiate the cross-entropy of each sample by itself; see `fits`."""
         trained, frozen = _parts(model)
         inputs = _fed(model, data.inputs)
-        each = vmap(grad(_loss_of(model, frozen, alone=True)), in_dims=(None, 0, 0))
+        one = torch.func.grad(_loss_of(model, frozen, alone=True))
+        each = torch.func.vmap(one, in_dims=(None, 0, 0))
         rows = []
         slices = torch.split(inputs, _SAMPLES), torch.split(data.labels, _SAMPLES)
         for part, labels in zip(*slices, strict=True):
@@ -77,7 +75,7 @@ def is_vectorised(model: WhiteBox, data: LabelledData) -> bool:
     together = {name: torch.stack([value, value]) for name, value in trained.items()}
     inputs = _fed(model, data.inputs[:1])
     try:
-        vmap(grad(_loss_of(model, frozen)), in_dims=(0, None, None))(
+        torch.func.vmap(torch.func.grad(_loss_of(model, frozen)), in_dims=(0, None, None))(
             together, inputs, data.labels[:1]
         )
     except (RuntimeError, ValueError, TypeError, NotImplementedError):  # a layer of its own kind
@@ -112,7 +110,7 @@ def _train(
     model: WhiteBox, data: LabelledData, picks: Ints, how: FullTraining, keep: frozenset[str]
 ) -> Tensors:
     trained, frozen = _parts(model)
-    slopes = vmap(grad(_loss_of(model, frozen)), in_dims=(0, 0, 0))
+    slopes = torch.func.vmap(torch.func.grad(_loss_of(model, frozen)), in_dims=(0, 0, 0))
     weights = {name: value.expand(len(picks), *value.shape) for name, value in trained.items()}
     moving: Tensors = {}
     for step in np.array_split(picks, how.local_steps, axis=1):
@@ -145,7 +143,7 @@ def _loss_of(
         if alone:
             inputs, labels = inputs[None], labels[None]
         return F.cross_entropy(
-            functional_call(model.module, {**trained, **frozen}, (inputs,)), labels
+            torch.func.functional_call(model.module, {**trained, **frozen}, (inputs,)), labels
         )
 
     return loss

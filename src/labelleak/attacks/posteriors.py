@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from scipy.optimize import nnls
-from torch import Tensor
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, optimize, torch
 from labelleak.core.observation import Observation
 
 # Bytes of class means in one block; two blocks are held at once.
@@ -118,7 +116,7 @@ def _shortest(columns: Floats) -> Floats:
         return even
     system = np.concatenate([columns, np.ones((1, classes))])
     try:
-        found, _ = nnls(system, np.eye(len(system))[-1])
+        found, _ = optimize.nnls(system, np.eye(len(system))[-1])
     except RuntimeError:  # it gave up: the bounded answer is the clipped one
         found = np.maximum(np.linalg.lstsq(system, np.eye(len(system))[-1])[0], 0.0)
     return np.asarray(found / found.sum()) if found.sum() > 0 else even

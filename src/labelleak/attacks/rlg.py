@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from scipy.optimize import linprog
 
 from labelleak.core.counts import Floats, Ints, fill, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import optimize, torch
 from labelleak.core.observation import Observation
 
 RANK_EXCEEDED = "rank_exceeded"
@@ -140,7 +139,7 @@ def _is_separable(rows: Floats, row: int) -> bool:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > _EXACT)
     others = np.delete(unit, row, axis=0)
-    found = linprog(unit[row], A_ub=-others, b_ub=np.zeros(len(others)), bounds=(-1, 1))
+    found = optimize.linprog(unit[row], A_ub=-others, b_ub=np.zeros(len(others)), bounds=(-1, 1))
     return found.fun is not None and found.fun < -_MARGIN
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax
 
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import special
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 
@@ -74,7 +74,7 @@ def recover_soft_label(
         mixed: classes that stand out of a label: 1 for smoothing and hard labels, 2 for mixup.
 
     >>> head, h, y = np.array([[1.0, 0], [0, 1], [1, 1]]), np.array([0.5, -1]), [0.1, 0.2, 0.7]
-    >>> e = softmax(head @ h) - y
+    >>> e = special.softmax(head @ h) - y
     >>> recover_soft_label(np.outer(e, h), e, head).label.round(9).tolist()
     [0.1, 0.2, 0.7]
     """
@@ -144,7 +144,7 @@ def _closed_form(gradient: Floats, errors: Floats, head: Floats, offset: Floats)
     features = np.where(
         usable, np.einsum("...i,...ij->...j", errors, gradient) / np.where(usable, power, 1.0), 0.0
     )
-    label = softmax(features @ head.T + offset, axis=-1) - errors
+    label = special.softmax(features @ head.T + offset, axis=-1) - errors
     return Recovered(label, features, np.zeros(label.shape[:-1]))
 
 
@@ -153,7 +153,7 @@ def _search(gradient: Floats, head: Floats, offset: Floats, mixed: int) -> Recov
     left, powers, right = np.linalg.svd(gradient, full_matrices=False)
     power, direction = float(powers[0]), right[0]
     if not power > np.finfo(np.float64).tiny:
-        return Recovered(softmax(offset), np.zeros(head.shape[1]), np.asarray(0.0))
+        return Recovered(special.softmax(offset), np.zeros(head.shape[1]), np.asarray(0.0))
     equal = max(len(head) - mixed, 2)
     if len(head) == 2:
         label = np.eye(2)[gradient.sum(axis=1).argmin()]
@@ -162,7 +162,7 @@ def _search(gradient: Floats, head: Floats, offset: Floats, mixed: int) -> Recov
 
     def labels(lengths: Floats) -> Floats:
         logits = lengths[..., None] * pull + offset
-        return np.asarray(softmax(logits, axis=-1) - error / lengths[..., None])
+        return np.asarray(special.softmax(logits, axis=-1) - error / lengths[..., None])
 
     def losses(lengths: Floats) -> Floats:
         spread = np.sort(labels(lengths), axis=-1)[..., :equal].var(axis=-1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
+from labelleak.audits.update_options import ModelOptions
 from labelleak.core.head import find_head
 from labelleak.core.heads_by_shape import locate_head
 from labelleak.core.interfaces import LabelledData
@@ -20,34 +19,6 @@ from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.user_models import call_factory
 
 AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The model that an attacker holds, by name.
-
-    Attributes:
-        name: a name of ``labelleak list models``, or ``package.module:factory``; None for none.
-        init: how a named model is initialised; None for what goes with it.
-        activation: activation of a named model; None for its own.
-        weights: file of trained weights, in any format of `read_tensors`.
-        mode: train (as clients run it) or eval.
-        input_shape: of one input, where no auxiliary data tell it.
-    """
-
-    name: str | None = None
-    init: str | None = None
-    activation: str | None = None
-    weights: str | None = None
-    mode: str = "train"
-    input_shape: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("train", "eval"):
-            raise BadInput(f"the mode must be train or eval, not {self.mode!r}")
-        for name in ("init", "activation", "weights"):
-            if self.name is None and getattr(self, name) is not None:
-                raise BadInput(f"--{name} needs --model")
 
 
 def view_update(

@@ -5,27 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from labelleak.errors import BadInput, unknown_name
+from labelleak.records.options import Option, Options
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
+KINDS = ("serial", "joblib", "ray")
+ExecutorKind = Annotated[str, Option("serial, joblib (processes) or ray.", flag="executor")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Executor:
+class Executor(Options):
     """Where tasks run. Answers come in the order of the tasks, whatever finishes first.
 
-    Attributes:
-        kind: serial, joblib (processes of this machine), or ray.
-        workers: processes, or Ray tasks at a time; None for as many as there are cores.
-        address: of a running Ray cluster (``auto`` finds one on this machine); None starts one.
+    Without an address Ray starts a cluster of its own on this machine.
+
+    Raises:
+        BadInput: for an unknown kind, or an address without Ray.
     """
 
-    kind: Literal["serial", "joblib", "ray"] = "serial"
-    workers: int | None = None
-    address: str | None = None
+    kind: ExecutorKind = "serial"
+    workers: Annotated[int | None, Option("Processes at a time; all cores if left out.", min=1)] = (
+        None
+    )
+    address: Annotated[
+        str | None, Option("Address of a running Ray cluster; auto finds a local one.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise unknown_name("executor", self.kind, KINDS)
+        if self.address and self.kind != "ray":
+            raise BadInput("`address` is that of a Ray cluster; add `kind` ray")
 
     def map(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> Iterator[Answer]:
         """Apply a function to every task.
@@ -80,7 +94,7 @@ def _join_ray(address: str | None, workers: int | None) -> int:
         from ray.util.joblib import register_ray
     except ImportError as error:
         raise BadInput(
-            "Ray is not installed; install labelleak[ray], or use --executor joblib"
+            "Ray is not installed; install labelleak[ray], or use `kind` joblib"
         ) from error
     if not ray.is_initialized():
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}
@@ -99,17 +113,4 @@ def _join_ray(address: str | None, workers: int | None) -> int:
     return workers or max(1, int(held.get("CPU", 1)))
 
 
-def make_executor(kind: str, workers: int | None, address: str | None) -> Executor:
-    """Check where a grid is to run.
-
-    Raises:
-        BadInput: for an unknown kind, or an address without Ray.
-    """
-    if kind not in ("serial", "joblib", "ray"):
-        raise unknown_name("executor", kind, ["serial", "joblib", "ray"])
-    if address and kind != "ray":
-        raise BadInput("--address is that of a Ray cluster; add --executor ray")
-    return Executor(kind=kind, workers=workers, address=address)  # type: ignore[arg-type]
-
-
-__all__ = ["Executor", "make_executor"]
+__all__ = ["Executor", "ExecutorKind"]

@@ -9,8 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from labelleak.audits.options import AuditOptions, check_options
 from labelleak.errors import BadInput, unknown_name
 from labelleak.report.curves import CurveOptions
@@ -19,7 +17,6 @@ from labelleak.report.curves import CurveOptions
 # multiplies into several audits.
 LISTS = frozenset(f.name for f in fields(AuditOptions) if isinstance(f.default, tuple))
 OPTIONS = tuple(f.name for f in fields(AuditOptions))
-_FIGURE = TypeAdapter(CurveOptions)
 _OWN = ("title", "claim", "figure", "quick", "part")
 
 
@@ -156,10 +153,9 @@ def _figure(table: Mapping[str, Any]) -> CurveOptions:
         if key not in known:
             raise unknown_name("key under [figure]", key, known)
     try:
-        return _FIGURE.validate_python(dict(table))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"[figure] {first['loc'][0]} {first['input']!r}: {first['msg']}") from error
+        return CurveOptions(**table)
+    except BadInput as error:
+        raise BadInput(f"[figure] {error}") from error
 
 
 __all__ = ["Grid", "make_grid", "read_grid"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from labelleak.audits.update_options import ClientStep
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.seeding import stream, torch_seeded, whole_number
-from labelleak.core.training import FullTraining
 from labelleak.errors import BadInput
 from labelleak.files.capture import capture
 from labelleak.records.files import write_whole
@@ -23,29 +22,6 @@ from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import Training, train_in_stages
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientStep:
-    """What to simulate.
-
-    Attributes:
-        data: name or path of the data set.
-        model: name of the model, or ``package.module:factory``.
-        init: how a named model is initialised; None for what goes with it.
-        scheme: how the client's batches are drawn.
-        training_steps: steps that the server's model was trained before.
-        training: the client's own training.
-        seed: seed of everything random.
-    """
-
-    data: str = "digits"
-    model: str = "cnn"
-    init: str | None = None
-    scheme: str = "unbalanced"
-    training_steps: int = 0
-    training: FullTraining
-    seed: int = 0
 
 
 def write_client_step(step: ClientStep, out: Path) -> list[Path]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from labelleak.audits.options import Learnt
+from labelleak.audits.update_options import KnownTraining, ModelOptions, UpdateOptions
+from labelleak.cli.options import command
+from labelleak.cli.terminal import command_line
 from labelleak.errors import BadInput
+from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
     from labelleak.audits.answers import AttackResult, UpdateReport
@@ -18,144 +21,52 @@ if TYPE_CHECKING:
 _MANY = 6
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttackRun(Options):
+    """What is kept and what is printed."""
+
+    learnt: Learnt = None
+    json: Annotated[bool, Option("Print one JSON object.")] = False
+    save: Annotated[Path | None, Option("Append a record an attack here; needs `truth`.")] = None
+    keep_counts: Annotated[bool, Option("Write counts into the records; private!")] = False
+
+
+@command
 def attack(
-    before: Annotated[
-        str | None, typer.Option(help="Weights that the server sent: safetensors, npz or pt.")
-    ] = None,
-    after: Annotated[str | None, typer.Option(help="Weights that the client returned.")] = None,
-    gradient: Annotated[
-        str | None, typer.Option(help="The shared gradient, in place of both.")
-    ] = None,
-    update: Annotated[
-        str | None, typer.Option(help="One file of labelleak's capture, in place of both.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="The client's learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Labels per local step.")] = None,
-    local_steps: Annotated[
-        int | None, typer.Option(help="The client's optimiser steps; 1 if left out.")
-    ] = None,
-    momentum: Annotated[float | None, typer.Option(help="The client's SGD momentum.")] = None,
-    dampening: Annotated[float | None, typer.Option(help="Its dampening.")] = None,
-    nesterov: Annotated[
-        bool | None, typer.Option("--nesterov", help="Its momentum is Nesterov's.")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="The client's L2 factor.")] = None,
-    proximal: Annotated[float | None, typer.Option(help="FedProx's pull.")] = None,
-    optimiser: Annotated[str | None, typer.Option(help="sgd or adam.")] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Module name of the last linear layer; found if left out.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="The attacker's model: a name, or package.module:factory."),
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="default, uniform or xavier, for a named model.")
-    ] = None,
-    activation: Annotated[str | None, typer.Option(help="Activation of a named model.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="The model's weights; those of --before if left out.")
-    ] = None,
-    mode: Annotated[str, typer.Option(help="train (as clients run it) or eval.")] = "train",
-    input_shape: Annotated[
-        str | None, typer.Option(help="Shape of an input, as in 1,28,28, without --auxiliary.")
-    ] = None,
-    auxiliary: Annotated[
-        str | None, typer.Option(help="The attacker's own data: a name or path, as for audit.")
-    ] = None,
-    truth: Annotated[
-        str | None, typer.Option(help="JSON list of the true labels or counts, to score against.")
-    ] = None,
-    attacks: Annotated[
-        str, typer.Option(help="Comma-separated names, or standard; see `labelleak list attacks`.")
-    ] = "standard",
-    scheme: Annotated[
-        str, typer.Option(help="How batches are drawn, for the guess without the update.")
-    ] = "iid",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
-    max_bytes: Annotated[
-        int, typer.Option(help="Largest file that is read; 2 GiB unless said.", min=1)
-    ] = 2 * 2**30,
-    learnt: Annotated[
-        Path | None,
-        typer.Option(help="Folder where the shadow attack keeps what it learns, to use it again."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Append a record an attack here; needs --truth.")
-    ] = None,
-    keep_counts: Annotated[
-        bool, typer.Option("--keep-counts", help="Write counts into the records; private!")
-    ] = False,
+    options: UpdateOptions, training: KnownTraining, model: ModelOptions, place: AttackRun
 ) -> None:
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
-    from labelleak.audits.one_update import ModelOptions, attack_update
+    from labelleak.audits.one_update import attack_update
     from labelleak.core.training import LocalTraining
     from labelleak.files.fit_cache import FolderFitCache
     from labelleak.records.record import append_records
 
-    if save is not None and truth is None:
+    if place.save is not None and options.truth is None:
         raise BadInput(
-            "--save needs --truth: a record says how right an answer was, and without the truth "
-            "nobody knows; keep the output of --json instead"
+            "`save` needs `truth`: a record says how right an answer was, and without the truth "
+            "nobody knows; keep the output of `json` instead"
         )
     torch.set_num_threads(1)
     report = attack_update(
-        before=before,
-        after=after,
-        gradient=gradient,
-        update=update,
-        made=LocalTraining(
-            lr=lr,
-            batch_size=batch_size,
-            local_steps=local_steps,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            proximal=proximal,
-            optimiser=optimiser,
-        ),
-        head=head,
-        model=ModelOptions(
-            name=model,
-            init=init,
-            activation=activation,
-            weights=weights,
-            mode=mode,
-            input_shape=_shape(input_shape),
-        ),
-        auxiliary=auxiliary,
-        truth=truth,
-        attacks=[name.strip() for name in attacks.split(",") if name.strip()],
-        scheme=scheme,
-        seed=seed,
-        max_bytes=max_bytes,
-        fit_cache=FolderFitCache(learnt, _tell),
+        **vars(options),
+        made=LocalTraining(**vars(training)),
+        model=model,
+        fit_cache=FolderFitCache(place.learnt, _tell),
     )
-    if save is not None:
-        command = shlex.join(["labelleak", *sys.argv[1:]])
-        append_records(save, report.records(command=command, keep_counts=keep_counts))
-    if as_json:
+    if place.save is not None:
+        records = report.records(command=command_line(), keep_counts=place.keep_counts)
+        append_records(place.save, records)
+    if place.json:
         print(json.dumps(report.to_json(), allow_nan=False))
     else:
-        _show(report, save)
+        _show(report, place.save)
 
 
 def _tell(what: str) -> None:
     if what:
         print(f"{what} ...", file=sys.stderr)
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and 0 < int(part) < 2**16 for part in parts):
-        raise BadInput(f"--input-shape takes whole numbers with commas between, not {text!r}")
-    return tuple(int(part) for part in parts)
 
 
 def _show(report: UpdateReport, save: Path | None) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labelleak.cli.options import RecordsFile, command
 from labelleak.errors import BadInput
+from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
     from labelleak.report.gate import Finding
@@ -17,19 +20,20 @@ if TYPE_CHECKING:
 _SHOWN_PASSED = 10
 
 
-def gate(
-    records: Annotated[Path, typer.Argument(help="A records.jsonl file.")],
-    policy: Annotated[Path, typer.Option(help="TOML file of what is allowed.")],
-    junit: Annotated[
-        Path | None, typer.Option(help="Write the findings here as JUnit XML.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class GateRun(Options):
+    """What the records are judged by, and where the findings go."""
+
+    policy: Annotated[Path, Option("TOML file of what is allowed.")]
+    junit: Annotated[Path | None, Option("Write the findings here as JUnit XML.")] = None
     summary: Annotated[
-        Path | None, typer.Option(help="Write the findings here as GitHub-flavoured Markdown.")
-    ] = None,
-    github_summary: Annotated[
-        bool, typer.Option("--github-summary", help="Append them to $GITHUB_STEP_SUMMARY too.")
-    ] = False,
-) -> None:
+        Path | None, Option("Write the findings here as GitHub-flavoured Markdown.")
+    ] = None
+    github_summary: Annotated[bool, Option("Append them to $GITHUB_STEP_SUMMARY too.")] = False
+
+
+@command
+def gate(records: RecordsFile, asked: GateRun) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
@@ -38,15 +42,15 @@ def gate(
     from labelleak.report.gate_files import markdown
     from labelleak.report.policy import read_policy
 
-    rules = read_policy(policy)
+    rules = read_policy(asked.policy)
     findings = judge(read_records(records), rules)
     _show(findings)
     text = markdown(findings, source=records.name)
-    if junit is not None:
-        write_whole(junit, to_junit(findings, source=records.name))
-    if summary is not None:
-        write_whole(summary, text)
-    if github_summary:
+    if asked.junit is not None:
+        write_whole(asked.junit, to_junit(findings, source=records.name))
+    if asked.summary is not None:
+        write_whole(asked.summary, text)
+    if asked.github_summary:
         _append(text)
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
@@ -56,7 +60,7 @@ def _append(text: str) -> None:
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if not place:
         raise BadInput(
-            "--github-summary needs GITHUB_STEP_SUMMARY, which is not set; use --summary"
+            "`github_summary` needs GITHUB_STEP_SUMMARY, which is not set; use `summary`"
         )
     try:
         with Path(place).open("a", encoding="utf-8") as file:

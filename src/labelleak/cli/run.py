@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labelleak.audits.executors import Executor
+from labelleak.cli.options import OUT, Overwrite, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar
+from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
-    from labelleak.audits.executors import Executor
     from labelleak.audits.grids import Grid
     from labelleak.records.record import Record
 
-ExecutorOption = Annotated[str, typer.Option(help="serial, joblib (processes) or ray.")]
-WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes at a time; all cores if left out.", min=1)
-]
-AddressOption = Annotated[
-    str | None, typer.Option(help="Address of a running Ray cluster; auto finds a local one.")
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Drop another run that lies in --out.")
-]
+
+@dataclass(frozen=True, kw_only=True)
+class GridRun(Options):
+    """Where a grid's records go."""
+
+    out: Annotated[Path, Option("Folder for records, page, figure and table.")] = OUT
+    overwrite: Overwrite = False
 
 
+@command
 def run(
     grid: Annotated[Path, typer.Argument(help="A TOML file of options; every list multiplies.")],
-    out: Annotated[Path, typer.Option(help="Folder for records, page, figure and table.")] = Path(
-        "out"
-    ),
-    executor: ExecutorOption = "serial",
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    overwrite: OverwriteOption = False,
+    place: GridRun,
+    where: Executor,
 ) -> None:
     """Run a grid of audits; an interrupted one goes on where it stopped."""
-    from labelleak.audits.executors import make_executor
     from labelleak.audits.grids import read_grid
 
-    where = make_executor(executor, workers, address)
-    run_into(read_grid(grid), out, where, overwrite=overwrite)
+    out = place.out
+    run_into(read_grid(grid), out, where, overwrite=place.overwrite)
     print(f"\nrecords  {out / 'records.jsonl'}\npage     {out / 'report.html'}")
 
 

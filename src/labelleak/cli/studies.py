@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from labelleak.audits.options import Data, Seed
+from labelleak.cli.options import OUT, Overwrite
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
 from labelleak.errors import BadInput
+from labelleak.records.options import Option, Options
 from labelleak.studies.registry import STUDIES
 
 if TYPE_CHECKING:
@@ -17,34 +20,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the command line asked of a study.
+class Asked(Options):
+    """What is asked of an experiment."""
 
-    Attributes:
-        data: name or path of the data set.
-        out: folder of what it writes.
-        seed: seed of everything random.
-        model: name of the model, or None for the study's own.
-        quick: whether the coarse version is wanted.
-        overwrite: whether another run in the folder may be dropped.
-        defenses: the defenses that are wanted of a comparison, with commas; None for all.
-        executor: where a grid is to run; None for here.
-    """
-
-    data: str
-    out: Path
-    seed: int
-    model: str | None = None
-    quick: bool = False
-    overwrite: bool = False
-    defenses: str | None = None
-    executor: str | None = None
-
-    def split_defenses(self) -> tuple[str, ...] | None:
-        """Return the text forms that were asked for; None for all."""
-        if self.defenses is None:
-            return None
-        return tuple(word.strip() for word in self.defenses.split(","))
+    out: Annotated[Path, Option("Folder for figures, tables and records.")] = OUT
+    data: Data = "digits"
+    quick: Annotated[bool, Option("A coarse version, all in a few minutes.")] = False
+    model: Annotated[
+        str | None, Option("Model of attacks, shadow, shadow_studies; lenet if left out.")
+    ] = None
+    defenses: Annotated[
+        tuple[str, ...] | None,
+        Option("What defenses and compression_finding compare, comma-separated; all if left out."),
+    ] = None
+    seed: Seed = 0
+    overwrite: Overwrite = False
 
     @property
     def network(self) -> str:
@@ -57,9 +47,9 @@ class Asked:
         Raises:
             BadInput: naming the first one.
         """
-        for option in ("model", "quick", "overwrite", "defenses", "executor"):
+        for option in ("model", "quick", "overwrite", "defenses"):
             if getattr(self, option) and option not in taken:
-                raise BadInput(f"the experiment {name!r} takes no --{option}; leave it out")
+                raise BadInput(f"the experiment {name!r} takes no `{option}`; leave it out")
 
 
 def run_study(name: str, asked: Asked) -> None:
@@ -184,10 +174,9 @@ def _defenses(asked: Asked) -> None:
     from labelleak.studies.defenses.study import run_defenses
     from labelleak.studies.defenses.table import DEFENSES, plan_defenses
 
-    some = asked.split_defenses()
-    rows = some or DEFENSES
+    rows = asked.defenses or DEFENSES
     plan = plan_defenses(asked.data, seed=asked.seed, command=command_line(), defenses=rows)
-    say_remarks(some or ())
+    say_remarks(asked.defenses or ())
     with interruptible(asked.out / "records.jsonl"):
         table = run_defenses(
             plan, asked.out, rows, seed=asked.seed, overwrite=asked.overwrite, bar=progress_bar

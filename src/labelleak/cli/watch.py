@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from labelleak.cli.options import command
+from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
     from labelleak.records.follow import Follower
@@ -15,13 +19,19 @@ if TYPE_CHECKING:
 _REST_FACTOR = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchRun(Options):
+    """How often to look, and where the page goes."""
+
+    page: Annotated[Path | None, Option("Write the page here again when records came.")] = None
+    every: Annotated[float, Option("Seconds between looks.", min=0.1)] = 2.0
+    once: Annotated[bool, Option("Look once and end.")] = False
+
+
+@command
 def watch(
     records: Annotated[Path, typer.Argument(help="A records.jsonl file, there already or not.")],
-    page: Annotated[
-        Path | None, typer.Option(help="Write the page here again when records came.")
-    ] = None,
-    every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    asked: WatchRun,
 ) -> None:
     """Follow a running federation or audit: rounds, clients, advantage, worst client, flags."""
     from rich.console import Console
@@ -31,10 +41,10 @@ def watch(
     from labelleak.report.watching import view
 
     follower, console = Follower(records), Console()
-    if once:
+    if asked.once:
         follower.read_new()
         console.print(view(follower.records, records.name, follower.unreadable))
-        _write(follower, page)
+        _write(follower, asked.page)
         return
     try:
         shown = view([], records.name)
@@ -44,9 +54,9 @@ def watch(
                 if follower.read_new():
                     shown = view(follower.records, records.name, follower.unreadable)
                     live.update(shown, refresh=True)
-                    _write(follower, page)
+                    _write(follower, asked.page)
                 spent = time.monotonic() - start
-                time.sleep(max(every, _REST_FACTOR * spent))
+                time.sleep(max(asked.every, _REST_FACTOR * spent))
     except KeyboardInterrupt:
         # Written to a file, the view has no newline at its end.
         console.print("stopped watching" if console.is_terminal else "\nstopped watching")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-import torch
-from torch import Tensor
+from labelleak.core.lazy import Tensor, torch
 
 LENGTH = 16
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 

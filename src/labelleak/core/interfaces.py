@@ -8,9 +8,9 @@ from enum import Enum
 from typing import ClassVar, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from labelleak.core.counts import Floats, Ints
+from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.training import LocalTraining

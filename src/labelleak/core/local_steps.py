@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Update

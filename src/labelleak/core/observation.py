@@ -9,9 +9,8 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.scale import StepPath
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
@@ -203,7 +202,7 @@ class Observation:
 
 
 def _as_tensor(values: Any) -> Tensor | None:
-    if values is None or isinstance(values, Tensor):
+    if values is None or isinstance(values, torch.Tensor):
         return values
     try:
         return torch.as_tensor(values)

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import stats
 
 from labelleak.core.counts import Floats, Ints, best_counts
+from labelleak.core.lazy import stats
 from labelleak.errors import BadInput
 
 

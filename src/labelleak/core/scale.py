@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from zlib import crc32
 
 import numpy as np
-import torch
 
+from labelleak.core.lazy import torch
 from labelleak.errors import BadInput
 
 

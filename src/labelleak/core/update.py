@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-import torch
-from torch import Tensor
-
+from labelleak.core.lazy import Tensor, torch
 from labelleak.errors import BadInput
 
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
 
@@ -91,7 +86,7 @@ class WhiteBox:
                 f"the head {self.head!r} must see one vector per input, once per pass; "
                 f"it ran {len(caught)} time(s)"
             )
-        if not isinstance(outputs, Tensor):
+        if not isinstance(outputs, torch.Tensor):
             raise BadInput(
                 f"the model returns {type(outputs).__name__}, not one tensor of logits; wrap it"
             )
@@ -102,7 +97,7 @@ class WhiteBox:
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         if inputs.is_floating_point():
             inputs = inputs.to(self.head_module.weight)  # its precision and device
-        return functional_call(self.module, buffers, (inputs,))
+        return torch.func.functional_call(self.module, buffers, (inputs,))
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
         """Pass many inputs through the model in chunks and join the results."""
@@ -122,8 +117,10 @@ class WhiteBox:
         in train mode, and False if anything follows the head. Tried on the first inputs, twice,
         in a batch and alone.
         """
+        modules = nn.modules
         if any(
-            m.training and isinstance(m, (_BatchNorm, _DropoutNd)) for m in self.module.modules()
+            m.training and isinstance(m, (modules.batchnorm._BatchNorm, modules.dropout._DropoutNd))
+            for m in self.module.modules()
         ):
             return False
         few = inputs[:4]

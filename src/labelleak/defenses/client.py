@@ -7,11 +7,9 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
 

@@ -8,9 +8,8 @@ from math import isinf
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.text import above_zero

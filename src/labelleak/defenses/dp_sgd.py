@@ -8,13 +8,9 @@ from math import isinf
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
@@ -98,7 +94,7 @@ def refuse_batch_norm(model: torch.nn.Module) -> None:
         BadInput: naming the first layer of batch normalisation.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise BadInput(
                 f"DP-SGD clips each sample's own gradient, but batch normalisation ({name!r}) "
                 "mixes samples; replace it by group normalisation"
@@ -121,10 +117,10 @@ def sample_gradients(
     frozen = dict(model.module.named_parameters()) | dict(model.module.named_buffers())
 
     def loss(trained: Gradients, one: Tensor, target: Tensor) -> Tensor:
-        outputs = functional_call(model.module, {**frozen, **trained}, (one[None],))
+        outputs = torch.func.functional_call(model.module, {**frozen, **trained}, (one[None],))
         return F.cross_entropy(outputs, target[None].to(outputs))
 
-    of_each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
     if inputs.is_floating_point():
         inputs = inputs.to(model.head_module.weight)
     size = max(1, _CHUNK_BYTES // (4 * sum(p.numel() for p in parameters.values())))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Update
 from labelleak.defenses.composition import Part
 

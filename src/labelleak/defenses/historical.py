@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
+from labelleak.core.lazy import torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part

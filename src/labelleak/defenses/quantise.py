@@ -8,9 +8,8 @@ from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Scope
 from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional as F
-
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, plain_gradient
@@ -124,7 +120,7 @@ def _head_input(model: WhiteBox, inputs: Tensor) -> Tensor:
 
     hook = model.head_module.register_forward_pre_hook(catch)
     try:
-        functional_call(model.module, _frozen(model.module), (inputs,))
+        torch.func.functional_call(model.module, _frozen(model.module), (inputs,))
     finally:
         hook.remove()
     return caught[0]

@@ -7,9 +7,8 @@ from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
 from labelleak.defenses.feedback import Compression

@@ -9,11 +9,9 @@ from math import exp, isinf
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange

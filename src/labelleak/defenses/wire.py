@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from labelleak.core.interfaces import Defense
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Update
 from labelleak.defenses.composition import as_part
 

@@ -11,20 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labelleak.records.intervals import Interval, bootstrap_means
-from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.record import SETTING, THREAT_MODELS, Record
 
-_FIELDS = (
-    "data",
-    "model",
-    "training_steps",
-    "scheme",
-    "num_classes",
-    "batch_size",
-    "local_steps",
-    "num_samples",
-    "defense",
-)
-_PICK = attrgetter(*_FIELDS)
+_PICK = attrgetter(*SETTING)
 # Extra keys that change what is measured: where a file holds several values of one, records
 # of different values must not be averaged.
 _CONDITIONS = (
@@ -218,7 +207,7 @@ def _cell(
     accuracies = [row.model_accuracy for row in members if row.model_accuracy is not None]
     flags = Counter(flag for row in members for flag in row.flags)
     return Cell(
-        **dict(zip(_FIELDS, fields, strict=True)),
+        **dict(zip(SETTING, fields, strict=True)),
         attack=attack,
         threat_model=threat_model,
         adaptive=adaptive,

@@ -18,6 +18,18 @@ from labelleak.errors import BadInput
 
 SCHEMA = 1
 THREAT_MODELS = ("none", "update", "model", "auxiliary")
+# What was attacked; records that differ in one of these are never averaged.
+SETTING = (
+    "data",
+    "model",
+    "training_steps",
+    "scheme",
+    "num_classes",
+    "batch_size",
+    "local_steps",
+    "num_samples",
+    "defense",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.records.record import Record
+from labelleak.records.record import SETTING, Record
 
 _WHERE = (
     "trial",
@@ -15,16 +15,8 @@ _WHERE = (
     "attack",
     "threat_model",
     "adaptive",
-    "data",
-    "model",
     "initialisation",
-    "training_steps",
-    "scheme",
-    "num_classes",
-    "batch_size",
-    "local_steps",
-    "num_samples",
-    "defense",
+    *SETTING,
 )
 _ANSWER = ("asr", "asr_free", "advantage", "presence_precision", "presence_recall")
 # Extra keys that say how an attack did or which libraries ran, and not what was attacked.

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as checked
 
 from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.options import Options
 from labelleak.records.record import Record
 from labelleak.report import wording
 
@@ -28,8 +27,8 @@ _NAMES = {
 }
 
 
-@checked(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class CurveOptions:
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions(Options):
     """What a grid's figure shows.
 
     Attributes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelleak.defenses.catalogue import uncovered
 from labelleak.records.cells import Cell, Setting, condition_of, tabulate, varying_conditions
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.strongest import strongest_records, worst_cases
@@ -169,9 +170,6 @@ def _words(defense: str, records: Sequence[Record]) -> tuple[str, ...]:
     extra = next((r.extra for r in records if "privacy" in r.extra), {})
     said = [*extra.get("defense_remarks", ()), *([extra["privacy"]] if extra else [])]
     sentences = [wording.as_sentence(one, defense) for one in said]
-    # Here, since the package of defenses loads torch and this page must not.
-    from labelleak.defenses.catalogue import uncovered
-
     return tuple(dict.fromkeys([*sentences, *uncovered(defense, extra.get("defense_off", ()))]))
 
 

@@ -3,81 +3,90 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from labelleak.audits.costs import Cohort
-from labelleak.audits.options import AuditOptions, check_options
-from labelleak.audits.plan import init_of
+from labelleak.audits.options import (
+    Activation,
+    AuditOptions,
+    Data,
+    Init,
+    ModelName,
+    Scheme,
+    Seed,
+    check_options,
+)
 from labelleak.errors import BadInput, unknown_name
+from labelleak.records.options import Option, Options
 from labelleak.records.record import THREAT_MODELS
-from labelleak.tune.ladders import STANDARD_FAMILIES, Family, make_families
+
+if TYPE_CHECKING:
+    from labelleak.audits.costs import Cohort
+    from labelleak.tune.ladders import Family
+
+STANDARD_FAMILIES = (
+    "gaussian",
+    "clip|gaussian",
+    "head_noise",
+    "prune",
+    "topk",
+    "sign",
+    "qsgd",
+    "withhold",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions:
-    """What to search, against whom, and what must hold.
+class TuneOptions(Options):
+    """What to search, against whom, and what must hold; each field says what it means.
 
-    Attributes:
-        data: name or path of the data set.
-        model: name of the model, or ``package.module:factory``.
-        activation: activation of a named model; None for its own.
-        init: how parameters are initialised; None for what goes with the model.
-        attacker: what the attacker holds: update, model or auxiliary.
-        target_advantage: largest advantage that may be left; or
-        accuracy_budget: largest loss of test accuracy that may be paid.
-        families: families of defenses to search, or defenses written out.
-        batch_size: labels in a batch.
-        scheme: how batches are drawn.
-        training_steps: steps of training before leakage is measured, each; the worst counts.
-        trials: batches for each measurement, over all initialisations and for each stage.
-        initialisations: independent models of each measurement.
-        users: clients of the federation in which cost is measured.
-        rounds: its rounds.
-        lr: its clients' learning rate; None for what suits the model.
-        repeats: federations that each accuracy is the mean of.
-        grid: points of a plain grid to measure beside the search; 0 for none.
-        seed: seed of everything random.
+    Raises:
+        BadInput: naming the first option that cannot be, and why.
     """
 
-    data: str = "digits"
-    model: str = "mlp"
-    activation: str | None = None
-    init: str | None = None
-    attacker: str = "auxiliary"
-    target_advantage: float | None = None
-    accuracy_budget: float | None = None
-    families: tuple[str, ...] = STANDARD_FAMILIES
-    batch_size: int = 32
-    scheme: str = "unbalanced"
-    training_steps: tuple[int, ...] = (0, 300)
-    trials: int = 100
-    initialisations: int = 5
-    users: int = 10
-    rounds: int = 150
-    lr: float | None = None
-    repeats: int = 3
-    grid: int = 0
-    seed: int = 0
+    data: Data = "digits"
+    model: ModelName = "mlp"
+    activation: Activation = None
+    init: Init = None
+    attacker: Annotated[
+        str, Option("What the attacker holds: update, model or auxiliary (data).")
+    ] = "auxiliary"
+    target_advantage: Annotated[
+        float | None,
+        Option("Largest advantage that may be left, 0 to 1; or", min=0, below=1),
+    ] = None
+    accuracy_budget: Annotated[
+        float | None,
+        Option("largest loss of test accuracy, such as 0.02.", min=0, below=1),
+    ] = None
+    families: Annotated[
+        tuple[str, ...],
+        Option("Families to search, or defenses written out, comma-separated."),
+    ] = STANDARD_FAMILIES
+    batch_size: Annotated[int, Option("Labels in a batch.", min=1)] = 32
+    scheme: Scheme = "unbalanced"
+    training_steps: Annotated[
+        tuple[int, ...],
+        Option("Training before a leak is measured; the worst stage counts.", min=0),
+    ] = (0, 300)
+    trials: Annotated[int, Option("Batches for each measurement and stage.", min=1)] = 100
+    initialisations: Annotated[int, Option("Models of each measurement.", min=1)] = 5
+    users: Annotated[int, Option("Clients of the federation that tells cost.", min=1)] = 10
+    rounds: Annotated[int, Option("Rounds of that federation.", min=1)] = 150
+    lr: Annotated[
+        float | None, Option("Its learning rate; what suits the model if left out.", above=0)
+    ] = None
+    repeats: Annotated[int, Option("Federations that an accuracy is the mean of.", min=1)] = 3
+    grid: Annotated[
+        int, Option("Measure a plain grid of so many points too, to compare.", min=0)
+    ] = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        given = (self.target_advantage is None) + (self.accuracy_budget is None)
-        if given != 1:
-            raise BadInput("say what must hold by either --target-advantage or --accuracy-budget")
+        super().__post_init__()
+        if (self.target_advantage is None) == (self.accuracy_budget is None):
+            raise BadInput("say what must hold by either `target_advantage` or `accuracy_budget`")
         if self.attacker not in THREAT_MODELS[1:]:
             raise unknown_name("attacker", self.attacker, THREAT_MODELS[1:])
-        for name, value, most in (
-            ("target-advantage", self.target_advantage, "1, where the update tells everything"),
-            ("accuracy-budget", self.accuracy_budget, "1, the whole accuracy"),
-        ):
-            if value is not None and not 0 <= value < 1:
-                raise BadInput(f"--{name} must lie from 0 to below {most}; not {value:g}")
-        counts = ("users", "rounds", "repeats", "batch_size")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise BadInput(f"--{name.replace('_', '-')} must be at least 1")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise BadInput(f"--lr must be a number above 0, not {self.lr:g}")
-        if self.grid < 0:
-            raise BadInput("--grid must be at least 0, which measures no grid")
 
     @property
     def ladders(self) -> tuple[Family, ...]:
@@ -86,6 +95,8 @@ class TuneOptions:
         Raises:
             BadInput: for an unknown family, or a defense that is off.
         """
+        from labelleak.tune.ladders import make_families
+
         return make_families(self.families)
 
     @property
@@ -111,6 +122,9 @@ class TuneOptions:
     @property
     def cohort(self) -> Cohort:
         """The federation that measures cost; the paper's sigmoid CNN takes a larger rate."""
+        from labelleak.audits.costs import Cohort
+        from labelleak.audits.plan import init_of
+
         init = init_of(self.audit)
         return Cohort(
             model=self.model,
@@ -123,4 +137,4 @@ class TuneOptions:
         )
 
 
-__all__ = ["TuneOptions"]
+__all__ = ["STANDARD_FAMILIES", "TuneOptions"]

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.attacks.bounds import hold_tails
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
@@ -19,6 +17,7 @@ from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Estimate, FitCache, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.head_table import HeadTable
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 

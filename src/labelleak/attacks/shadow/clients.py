@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
 from labelleak.attacks.shadow.batches import Bank
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import (
     as_update,
     bend_gradients,
@@ -133,7 +132,9 @@ class ShadowClient:
         learns = [name for name, value in module.named_parameters() if value.requires_grad]
         how = f"{self.training!r} {self.defense.label} {modes} {learns}"
         own = [(how, self.data.inputs), ("labels", self.data.labels)]
-        tensors = [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
+        tensors = [
+            (name, value) for name, value in state.items() if isinstance(value, torch.Tensor)
+        ]
         return fingerprint_tensors([*own, *tensors])
 
     @property

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
 
+from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass
 
@@ -73,7 +71,7 @@ class ClassFeatures:
         """Learn units, directions and constants from labelled samples, every class with some."""
         inputs, posteriors = seen.inputs.double(), seen.logits.double().softmax(dim=-1)
         classes = posteriors.shape[1]
-        members = one_hot(labels, classes).double()
+        members = F.one_hot(labels, classes).double()
         share = members / members.sum(dim=0)
         means = share.T @ inputs
         covariance = _steadied((inputs - means[labels]).T @ (inputs - means[labels]), _STEADY)

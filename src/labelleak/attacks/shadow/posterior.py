@@ -5,58 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from labelleak.attacks.bounds import hold_tails
 from labelleak.core.counts import Floats, Ints, best_counts, smallest
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
 
-PARTS = 3
+if TYPE_CHECKING:
+    from labelleak.attacks.shadow.net import CountNet
+
 # Rows (classes of batches) in one step of training, within these numbers of batches.
 _ROWS, _FEWEST, _MOST = 640, 4, 64
 # Fields of the posterior that are kept beside its network.
 _LEARNT = ("middle", "size", "lowest", "highest", "classes")
 _LR, _DECAY, _STEEPEST = 3e-3, 1e-4, 1.0
-
-
-class CountNet(nn.Module):
-    """Three layers over the classes of a batch; permuting classes permutes the answer.
-
-    Each class is passed alike, and sees the mean and maximum over all classes. For each class
-    it gives a mixture of logistic distributions of ``sqrt(c)``, a scale on which counts of
-    every size spread alike, so that its cost does not grow with N.
-    """
-
-    def __init__(self, features: int, width: int, spread: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(2 * features, width)
-        self.second = nn.Linear(3 * width, width)
-        self.third = nn.Linear(3 * width, width)
-        self.last = nn.Linear(width, 3 * PARTS)
-        self.spread = spread
-        with torch.no_grad():
-            self.last.bias[:PARTS] = torch.linspace(0.3, 1.7, PARTS)
-            self.last.bias[PARTS : 2 * PARTS] = -1.0
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return centres, inverse widths and weights of the parts, each ``T x K x 3``."""
-        mean = features.mean(dim=-2, keepdim=True).expand_as(features)
-        hidden = nn.functional.silu(self.first(torch.cat([features, mean], dim=-1)))
-        for layer in (self.second, self.third):
-            hidden = hidden + nn.functional.silu(layer(_with_others(hidden)))
-        centres, widths, weights = self.last(hidden).chunk(3, dim=-1)
-        inverse = torch.exp(-widths.clamp(-5, 4)) / self.spread
-        return centres * self.spread, inverse, weights.softmax(dim=-1)
-
-
-def _with_others(hidden: Tensor) -> Tensor:
-    mean = hidden.mean(dim=-2, keepdim=True).expand_as(hidden)
-    most = hidden.amax(dim=-2, keepdim=True).expand_as(hidden)
-    return torch.cat([hidden, mean, most], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +73,7 @@ class CountPosterior:
         lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
         classes = counts.shape[1]
         with torch_seeded(int(rng.integers(2**31))):
-            net = CountNet(features.shape[-1], width, _spread(total, classes))
+            net = _make_net(features.shape[-1], width, total, classes)
         posterior = cls(net, middle, size, lowest, highest, torch.tensor(classes), total)
         _train(net, posterior._scaled(features), torch.from_numpy(counts), total, epochs, rng)
         return posterior
@@ -127,7 +93,7 @@ class CountPosterior:
         try:
             width, features = packed["net.first.weight"].shape
             with torch_seeded(0):  # its first weights are written over
-                net = CountNet(features // 2, width, _spread(total, int(packed["classes"])))
+                net = _make_net(features // 2, width, total, int(packed["classes"]))
             parts = {k.removeprefix("net."): v for k, v in packed.items() if k.startswith("net.")}
             net.load_state_dict(parts)
             own = {name: packed[name] for name in _LEARNT}
@@ -164,7 +130,7 @@ class CountPosterior:
             if classes > self.total:
                 first = _ranked(present[..., None], bounds)[..., 0]
                 likely = np.nonzero(smallest(-first, self.total))[1].reshape(trials, -1)
-                rows = torch.from_numpy(likely)[..., None].expand(-1, -1, PARTS)
+                rows = torch.from_numpy(likely)[..., None].expand(-1, -1, parts[0].shape[-1])
                 parts = tuple(one.gather(1, rows) for one in parts)
             else:
                 likely = np.broadcast_to(np.arange(classes), present.shape)
@@ -212,14 +178,16 @@ def _tails(parts: tuple[Tensor, ...], most: int) -> Floats:
     centres, inverse, weights = parts
     steps = torch.sqrt(torch.arange(1, most + 1) - 0.5)
     chances = torch.zeros(*centres.shape[:-1], most)
-    for part in range(PARTS):
+    for part in range(weights.shape[-1]):
         height = (centres[..., part, None] - steps) * inverse[..., part, None]
         chances += weights[..., part, None] * torch.sigmoid(height)
     return np.asarray(chances.double().numpy())
 
 
-def _spread(total: int, classes: int) -> float:
-    return math.sqrt(max(total / classes, 1.0))
+def _make_net(features: int, width: int, total: int, classes: int) -> CountNet:
+    from labelleak.attacks.shadow.net import CountNet  # a class of torch's, so torch is loaded
+
+    return CountNet(features, width, math.sqrt(max(total / classes, 1.0)))
 
 
 def _train(
@@ -262,4 +230,4 @@ def _surprise(parts: tuple[Tensor, Tensor, Tensor], counts: Tensor, total: int) 
     return -torch.logsumexp(torch.log(weights + 1e-12) + mass, dim=-1).mean()
 
 
-__all__ = ["CountNet", "CountPosterior", "expected_success"]
+__all__ = ["CountPosterior", "expected_success"]

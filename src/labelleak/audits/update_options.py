@@ -1,0 +1,139 @@
+"""What is asked about one update: who made it how, what its attacker holds, how it is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from labelleak.audits.options import Attacks, Data, Head, ModelName, Scheme, Seed
+from labelleak.errors import BadInput
+from labelleak.records.options import Option, Options
+
+if TYPE_CHECKING:
+    from labelleak.core.training import FullTraining
+
+_LR = Option("The client's learning rate.", above=0)
+_BATCH_SIZE = Option("Labels per local step.", min=1)
+_MOMENTUM = Option("The client's SGD momentum.", min=0, below=1)
+_WEIGHT_DECAY = Option("The client's L2 factor.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions(Options):
+    """One update, and how it is to be answered; the update comes in one of four forms."""
+
+    before: Annotated[
+        str | None, Option("Weights that the server sent: safetensors, npz or pt.")
+    ] = None
+    after: Annotated[str | None, Option("Weights that the client returned.")] = None
+    gradient: Annotated[str | None, Option("The shared gradient, in place of both.")] = None
+    update: Annotated[str | None, Option("One file of labelleak's capture, in place of both.")] = (
+        None
+    )
+    head: Head = None
+    auxiliary: Annotated[
+        str | None, Option("The attacker's own data: a name or path, as for audit.")
+    ] = None
+    truth: Annotated[
+        str | None, Option("JSON list of the true labels or counts, to score against.")
+    ] = None
+    attacks: Attacks = ("standard",)
+    scheme: Annotated[str, Option("How batches are drawn, for the guess without the update.")] = (
+        "iid"
+    )
+    seed: Seed = 0
+    max_bytes: Annotated[int, Option("Largest file that is read; 2 GiB unless said.", min=1)] = (
+        2 * 2**30
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownTraining(Options):
+    """How the client trained, as far as it is known; None where it is not."""
+
+    lr: Annotated[float | None, _LR] = None
+    batch_size: Annotated[int | None, _BATCH_SIZE] = None
+    local_steps: Annotated[
+        int | None, Option("The client's optimiser steps; 1 if left out.", min=1)
+    ] = None
+    momentum: Annotated[float | None, _MOMENTUM] = None
+    dampening: Annotated[float | None, Option("Its dampening.", min=0)] = None
+    nesterov: Annotated[bool | None, Option("Its momentum is Nesterov's.")] = None
+    weight_decay: Annotated[float | None, _WEIGHT_DECAY] = None
+    proximal: Annotated[float | None, Option("FedProx's pull.", min=0)] = None
+    optimiser: Annotated[str | None, Option("sgd, adam, adamw or rmsprop.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """The model that an attacker holds, by name; `mode` and `input_shape` mean nothing without one.
+
+    Raises:
+        BadInput: for another option without a name.
+    """
+
+    name: Annotated[
+        str | None,
+        Option("The attacker's model: a name, or package.module:factory.", flag="model"),
+    ] = None
+    init: Annotated[str | None, Option("default, uniform or xavier, for a named model.")] = None
+    activation: Annotated[str | None, Option("Activation of a named model.")] = None
+    weights: Annotated[
+        str | Path | None, Option("The model's weights; those of `before` if left out.")
+    ] = None
+    mode: Annotated[Literal["train", "eval"], Option("train (as clients run it) or eval.")] = (
+        "train"
+    )
+    input_shape: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "Shape of an input, as in 1,28,28, without `auxiliary`.",
+            min=1,
+            below=2**16,
+            repeats=True,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("init", "activation", "weights"):
+            if self.name is None and getattr(self, option) is not None:
+                raise BadInput(f"`{option}` needs `name`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientStep(Options):
+    """The client that is simulated, to have an update to attack."""
+
+    data: Data = "digits"
+    model: ModelName = "cnn"
+    init: Annotated[str | None, Option("default, uniform or xavier; what goes with the model.")] = (
+        None
+    )
+    scheme: Scheme = "unbalanced"
+    batch_size: Annotated[int, _BATCH_SIZE] = 32
+    local_steps: Annotated[int, Option("The client's steps.", min=1)] = 1
+    lr: Annotated[float, _LR] = 0.1
+    momentum: Annotated[float, _MOMENTUM] = 0.0
+    weight_decay: Annotated[float, _WEIGHT_DECAY] = 0.0
+    training_steps: Annotated[
+        int, Option("Steps that the server's model was trained before.", min=0)
+    ] = 0
+    seed: Seed = 0
+
+    @property
+    def training(self) -> FullTraining:
+        """The client's own training."""
+        from labelleak.core.training import FullTraining
+
+        return FullTraining(
+            lr=self.lr,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+__all__ = ["ClientStep", "KnownTraining", "ModelOptions", "UpdateOptions"]

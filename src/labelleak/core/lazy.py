@@ -1,0 +1,31 @@
+"""The large libraries, each loaded when it is first used.
+
+Modules that describe attacks and defenses take them from here, so that a list, a report or a
+gate can read what is known of every attack without loading any of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+
+class _Later(ModuleType):
+    """Stand for a module, which is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+if TYPE_CHECKING:
+    import torch
+    from scipy import optimize, special, stats
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+else:
+    Tensor = Any  # for signatures alone; at run time ask for torch.Tensor
+    torch, nn, F = map(_Later, ("torch", "torch.nn", "torch.nn.functional"))
+    optimize, special, stats = map(_Later, ("scipy.optimize", "scipy.special", "scipy.stats"))
+
+__all__ = ["F", "Tensor", "nn", "optimize", "special", "stats", "torch"]
