@@ -55,7 +55,7 @@ def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
 
 
 def say_action_counts(action_counts: ActionCounts) -> str:
-    """Say the counts in words, in the order in which an update is stopped least.
+    """Return the counts in words, in the order in which an update is stopped least.
 
     >>> say_action_counts(ActionCounts(None, ("block",), {"blocked": 3, "sent": 1}))
     '4 updates audited by their clients: 1 sent, 3 blocked'

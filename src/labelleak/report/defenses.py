@@ -166,7 +166,7 @@ def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell 
 
 
 def _words(defense: str, records: Sequence[Record]) -> tuple[str, ...]:
-    """Say what its user may not expect, what is proved, and what is left open."""
+    """Return what may surprise a user, what is proved, and what is left open."""
     extra = next((r.extra for r in records if "privacy" in r.extra), {})
     said = [*extra.get("defense_remarks", ()), *([extra["privacy"]] if extra else [])]
     sentences = [wording.as_sentence(one, defense) for one in said]

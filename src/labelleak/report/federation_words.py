@@ -9,7 +9,7 @@ from labelleak.report import wording
 
 
 def findings(courses: Sequence[Course]) -> list[str]:
-    """Say the outcome for the server that holds most, with the defense off and on."""
+    """Return the outcome for the server that holds most, with the defense off and on."""
     return [_finding(course, courses) for course in most_informed(courses)]
 
 

@@ -108,7 +108,7 @@ RC: Any = {
 
 
 def describe(cells: Sequence[Cell]) -> str:
-    """Say in words what a figure shows, with the numbers at its ends.
+    """Return in words what a figure shows, with the numbers at its ends.
 
     Raises:
         ValueError: if there are no cells.
@@ -131,7 +131,7 @@ def _name(cell: Cell) -> str:
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> str:
-    """Say the first and last value of a curve."""
+    """Return the first and last value of a curve, as text."""
     said = [f"{wording.share(value)} at {size}" for size, value in (points[0], points[-1])]
     return ", ".join(dict.fromkeys(said)) + "."
 

@@ -74,7 +74,7 @@ def verdict_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def headline(cells: Sequence[Cell]) -> list[str]:
-    """Say the outcome in plain words, one text per threat model that was tested.
+    """Return the outcome in plain words, one text per threat model that was tested.
 
     Args:
         cells: the strongest attackers' cells, as `worst_cases` gives them.
@@ -109,12 +109,12 @@ def sentence_parts(cell: Cell) -> tuple[str, str, str, str]:
 
 
 def sentence(cell: Cell) -> str:
-    """Say how many labels of a batch an attacker names, beside the guess without the update."""
+    """Return how many labels of a batch an attacker names, beside the guess without the update."""
     return "".join(sentence_parts(cell)) + "."
 
 
 def detail(cell: Cell, cells: Sequence[Cell]) -> str:
-    """Say which attack, stage and scheme a headline speaks of, and out of how many."""
+    """Return which attack, stage and scheme a headline is about, and out of how many."""
     rivals = [
         other
         for other in cells
@@ -145,7 +145,7 @@ _RIVALS: dict[str, tuple[str, Callable[[Cell], Any]]] = {
 
 
 def _name_rivals(cells: Sequence[Cell]) -> str:
-    """Say of how many cells one is the worst, and in what they differ."""
+    """Return of how many cells this one is the worst, and how they differ."""
     differ = [name for name, (_, of) in _RIVALS.items() if len({of(cell) for cell in cells}) > 1]
     if differ == ["defense"] and "none" in {cell.defense for cell in cells}:
         return f"{len(cells)} cases (no defense and {wording.count(len(cells) - 1, 'defense')})"
@@ -156,7 +156,7 @@ def _name_rivals(cells: Sequence[Cell]) -> str:
 
 
 def caution(cell: Cell) -> str:
-    """Say what an advantage near or below zero does not mean; empty where it is above."""
+    """Return what an advantage near or below zero does not mean; empty if it is above."""
     if cell.advantage is None:
         return "The labels are certain without any update here, so this cell measures no leak."
     if cell.advantage.high < 0:

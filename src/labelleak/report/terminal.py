@@ -85,7 +85,7 @@ def _place(cell: Cell) -> Place:
 
 
 def _leaders(worst: Sequence[Cell]) -> dict[Place, Cell]:
-    """Take the cell of the server that holds most in each place; it may run every attack."""
+    """Return the cell of the strongest server in each place; it may run every attack."""
     ranked = sorted(worst, key=lambda cell: THREAT_MODELS.index(cell.threat_model))
     return {_place(cell): cell for cell in ranked}
 
@@ -120,7 +120,7 @@ def _strongest(cell: Cell | None) -> str:
 
 
 def _caption(cells: Sequence[Cell], series: Sequence[Series]) -> str:
-    """Say what the columns are and who each attacker is."""
+    """Return what the columns are and who each attacker is."""
     who = "; ".join(
         f"{wording.name_attack(attack, adaptive)}: {wording.SHORT_SERVERS[threat_model]}"
         for attack, threat_model, adaptive in series

@@ -70,7 +70,7 @@ class TuneOptions(Options):
     ] = (0, 300)
     trials: Annotated[int, Option("Batches for each measurement and stage.", min=1)] = 100
     initialisations: Annotated[int, Option("Models of each measurement.", min=1)] = 5
-    users: Annotated[int, Option("Clients of the federation that tells cost.", min=1)] = 10
+    users: Annotated[int, Option("Clients of the federation that measures cost.", min=1)] = 10
     rounds: Annotated[int, Option("Rounds of that federation.", min=1)] = 150
     lr: Annotated[
         float | None, Option("Its learning rate; what suits the model if left out.", above=0)

@@ -1,15 +1,18 @@
 """Search the cheapest defense that works: families of rising strength, leak against accuracy.
 
-The rule. Within a family leakage falls, and cost rises, with strength. So for a target of
-leakage each family is searched by bisection for its weakest rung that meets the target (the upper
-end of the advantage's interval, at the worst training stage); only these are trained with, and the
-one that keeps most accuracy is the candidate. All families are asked at a time, so that what
-attackers learn of a model serves all of them. For a budget of accuracy it is the other way round:
-the strongest rung within the budget by bisection, on one federation each, then in full, and of
-these the one that leaks least. Intervals of the
-search were looked at many times, so the candidate is measured again on data splits, models and
-batches that the search never saw; where it misses there, the next stronger (for a budget,
-the next weaker) rung of its family takes its place.
+Within a family, leakage falls and cost rises with strength. For a target of leakage, bisection
+finds the weakest rung of each family that meets the target: the upper end of the advantage's
+interval, at the worst training stage, must not lie above it. Models are trained with these rungs
+only, and the rung that keeps the most accuracy is the candidate. All families are searched
+together, so that what an attacker learns of a model is learned once.
+
+For a budget of accuracy, bisection finds the strongest rung of each family within the budget. It
+trains one federation per rung, then all of them for the rungs it found. The candidate is the rung
+that leaks least.
+
+The search looks at many intervals and picks the best, which flatters the candidate. So the
+candidate is measured again on data splits, models and batches that the search never saw. If it
+misses there, the next stronger rung of its family takes its place (for a budget, the next weaker).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from labelleak.tune.ladders import Family, spread
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import NONE, MeanCost, Measurements
 
-# Federations that bisection over costs looks at; what it finds is then measured in full.
+# Federations per rung during bisection over costs; the rungs it finds are then measured in full.
 _SCREEN = 1
 # Text form of a defense, and the family that it is of.
 Setting = tuple[str, str]
@@ -94,7 +97,7 @@ class Search:
         return budget is not None and cost.loss <= budget
 
     def _best_of_each(self, families: Sequence[Family]) -> list[Point]:
-        """Search every family; at most one point comes of each, trained with."""
+        """Return at most one point of each family, with its cost."""
 
         def enough(asked: Sequence[Rung]) -> list[bool]:
             settings = [(families[f].labels[rung], families[f].name) for f, rung in asked]
@@ -122,7 +125,7 @@ class Search:
         return self._train([(f.labels[found[f.name]], f.name) for f in families if f.name in found])
 
     def _step_down(self, found: dict[str, int], families: Sequence[Family]) -> None:
-        """Where all federations together cost more than the first one did, take weaker rungs."""
+        """Take weaker rungs where the mean over all federations exceeds the budget."""
         labels = {family.name: family.labels for family in families}
         doubted = set(found)
         while doubted:
@@ -137,7 +140,7 @@ class Search:
                     del found[name]
 
     def _settle(self, found: Sequence[Point], families: Sequence[Family]) -> Confirmed | None:
-        """Confirm the best point on fresh seeds; one that misses gives way to the next rung."""
+        """Return the best point confirmed on fresh seeds; a miss is replaced by the next rung."""
         candidates = list(found)
         ladders = {family.name: family.labels for family in families}
         step = 1 if self._has_target else -1
@@ -178,14 +181,14 @@ class Search:
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
     def _closest(self) -> Point | None:
-        """The point that leaks least, trained with."""
+        """Return the point that leaks least, with its cost."""
         readable = [p for p in self.points.values() if p.readable and p.label != NONE]
         if not self._has_target or not readable:
             return None
         return self._trained(min(readable, key=lambda p: (p.leak.bound, p.leak.advantage.mean)))
 
     def _grid(self, families: Sequence[Family]) -> Confirmed | None:
-        """Measure a plain grid in full, and confirm its best point as the search does its own."""
+        """Return the best point of a plain grid, confirmed as the search confirms its own."""
         laid = spread(families, self.measured.options.grid)
         self.measured.expect(len(laid), len(laid))
         points = self._train([(family.labels[rung], family.name) for family, rung in laid])

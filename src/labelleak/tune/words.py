@@ -20,7 +20,7 @@ _HEAVY = 0.1
 
 
 def say_answer(answer: Answer, options: TuneOptions) -> str:
-    """Say the outcome in a few sentences."""
+    """Return the outcome in a few sentences."""
     server = wording.SERVERS[options.attacker]
     chosen = answer.recommended
     if chosen is None:
@@ -60,7 +60,7 @@ def _met(options: TuneOptions) -> str:
 
 
 def _change(loss: float) -> str:
-    """Say a loss of accuracy in points.
+    """Return a loss of accuracy in points.
 
     >>> _change(0.012), _change(-0.0051), _change(0.0)
     ('1.2 points lower', '0.5 points higher', '0.0 points lower')
@@ -89,12 +89,12 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
 
 
 def say_leak(leak: Leak, options: TuneOptions) -> str:
-    """Write an advantage with its interval."""
+    """Return an advantage with its interval, as text."""
     return wording.span(leak.advantage, options.trials)
 
 
 def caveats(label: str, options: TuneOptions) -> list[str]:
-    """Return a sentence for each thing that a measured leak does not speak of."""
+    """Return one sentence for each thing that the measured leak does not cover."""
     return list(dict.fromkeys(_caveats(label, options)))
 
 
@@ -113,7 +113,7 @@ def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
 def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str:
     """Return the command that measures a setting, and no defense beside it, on a seed.
 
-    It writes into a folder of its own inside the search's.
+    The command writes into a new folder inside that of the search.
     """
     words = ["labelleak", "audit", "--data", options.data, "--model", options.model]
     for flag, value in (("--activation", options.activation), ("--init", options.init)):
