@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import labelleak
+from labelleak.attacks import STANDARD
 from labelleak.audits.audit import open_journal, run_plan
 from labelleak.audits.options import check_options
 from labelleak.audits.plan import plan_audit
-from labelleak.core.battery import STANDARD
 from labelleak.errors import BadInput
 from labelleak.records.record import read_records
 from labelleak.simulation.data.datasets import Dataset

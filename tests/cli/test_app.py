@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labelleak.core.battery import STANDARD
+from labelleak.attacks import STANDARD
 from labelleak.records.record import read_records
 
 QUICK = ["--batch-sizes=1,4", "--schemes=iid", "--trials=4"]

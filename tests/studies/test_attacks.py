@@ -1,7 +1,7 @@
 """The attacks' table names every attack that was run, with the free guess beside them."""
 
 import labelleak
-from labelleak.core.battery import RULES
+from labelleak.attacks import RULES
 from labelleak.report.wording import name_attack
 from labelleak.studies.attacks import ATTACKS, SIZES, make_table, plan_table
 

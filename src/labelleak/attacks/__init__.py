@@ -1,15 +1,22 @@
-"""The attacks, one file a family; a new one is its file and one line here."""
+"""The attacks, one file a family; a new one is its file and one line of the catalogue."""
 
 from __future__ import annotations
 
 from labelleak.attacks.adaptive import (
-    ADAPTIVE,
     AdaptiveLLGPlus,
     AdaptiveLLGStar,
     AdaptiveRegression,
 )
 from labelleak.attacks.baselines import FreeGuess, RandomGuess
 from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired
+from labelleak.attacks.catalogue import (
+    ADAPTIVE,
+    ATTACKS,
+    RULES,
+    STANDARD,
+    make_attack,
+    slow_attacks,
+)
 from labelleak.attacks.class_shares import SoftLabelShares
 from labelleak.attacks.client_training import ClientSimulation
 from labelleak.attacks.confusions import ILRG, PPLR, RLU
@@ -22,54 +29,6 @@ from labelleak.attacks.rlg import RLG
 from labelleak.attacks.shadow.attack import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
-from labelleak.core.interfaces import Attack
-from labelleak.errors import unknown_name
-
-ATTACKS: dict[str, type[Attack]] = {
-    attack.name: attack
-    for attack in (
-        RandomGuess,
-        FreeGuess,
-        LLG,
-        LLGRepaired,
-        IDLG,
-        RowMinimum,
-        RLG,
-        EBI,
-        LLBG,
-        LLGStar,
-        ZLG,
-        ILRG,
-        SoftLabel,
-        DLG,
-        Interpolation,
-        LLGPlus,
-        LLBGMeasured,
-        PPLR,
-        RLU,
-        RLUEpochs,
-        GradientRegression,
-        SoftLabelShares,
-        ClientSimulation,
-        Shadow,
-        AdaptiveShadow,
-    )
-} | ADAPTIVE
-
-
-def make_attack(name: str) -> Attack:
-    """Build the attack of a name, with its default options.
-
-    Raises:
-        BadInput: for a name that is no attack; the sentence names the nearest one.
-
-    >>> make_attack("llg").name
-    'llg'
-    """
-    if name not in ATTACKS:
-        raise unknown_name("attack", name, ATTACKS)
-    return ATTACKS[name]()
-
 
 __all__ = [
     "ADAPTIVE",
@@ -83,6 +42,8 @@ __all__ = [
     "PPLR",
     "RLG",
     "RLU",
+    "RULES",
+    "STANDARD",
     "ZLG",
     "AdaptiveLLGPlus",
     "AdaptiveLLGStar",
@@ -105,4 +66,5 @@ __all__ = [
     "SoftLabelShares",
     "dummies_for",
     "make_attack",
+    "slow_attacks",
 ]

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.attacks.llg import Dummies
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import (
-    Attack,
     Estimate,
     Knowledge,
     LabelledData,
@@ -23,6 +23,7 @@ from labelleak.core.interfaces import (
 from labelleak.core.lazy import F, torch
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 # Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
 # ten classes twice as many change no ASR by more than 0.003).
@@ -113,6 +114,9 @@ class AdaptiveLLGStar:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "LLG*, adaptive", ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}, standard=True
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
@@ -137,6 +141,9 @@ class AdaptiveLLGPlus:
     name: ClassVar[str] = "llg_plus_adaptive"
     needs: ClassVar[frozenset[Need]] = AdaptiveLLGStar.needs | {Need.AUXILIARY}
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "LLG+, adaptive", ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}, standard=True
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Imitate batches once for each batch size that is met."""
@@ -170,6 +177,11 @@ class AdaptiveRegression:
         {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022"
+    card: ClassVar[Card] = Card(
+        "gradient regression, adaptive",
+        ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Measure the class means; imitate batches once for each batch size that is met."""
@@ -216,8 +228,6 @@ def _features(observation: Observation, means: torch.Tensor) -> Floats:
 
 
 # Beside the attacks that need no defense; each is refused where the defense is not granted.
-ADAPTIVE: dict[str, type[Attack]] = {
-    attack.name: attack for attack in (AdaptiveLLGStar, AdaptiveLLGPlus, AdaptiveRegression)
-}
 
-__all__ = ["ADAPTIVE", "AdaptiveLLGPlus", "AdaptiveLLGStar", "AdaptiveRegression"]
+
+__all__ = ["AdaptiveLLGPlus", "AdaptiveLLGStar", "AdaptiveRegression"]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
 from labelleak.core.priors import free_guess
@@ -19,6 +20,7 @@ class RandomGuess:
     name: ClassVar[str] = "random"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022 (baseline)"
+    card: ClassVar[Card] = Card("random guess", standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep a seed: what is drawn depends on N and the trials, not on earlier calls."""
@@ -44,6 +46,7 @@ class FreeGuess:
     name: ClassVar[str] = "free"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.PRIOR})
     cite: ClassVar[str] = "labelleak (expected-ASR optimum under the prior)"
+    card: ClassVar[Card] = Card("free guess", standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep the prior."""

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 # A class of which a model is surer than this would take every label.
 _MOST_CONFIDENT = 0.999
@@ -32,6 +34,9 @@ class EBI:
     name: ClassVar[str] = "ebi"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Bock et al., 2025 (arXiv 2505.20924), after LLG"
+    card: ClassVar[Card] = Card(
+        "EBI", ONE_GRADIENT | {Assumption.BIAS, Assumption.FEW_SAMPLES}, standard=True
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""
@@ -71,6 +76,7 @@ class LLBG:
     name: ClassVar[str] = "llbg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Gat & Sharif, AISec 2024"
+    card: ClassVar[Card] = Card("LLBG", ONE_GRADIENT | SIZES | {Assumption.BIAS}, standard=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence < 1:
@@ -109,6 +115,9 @@ class LLBGMeasured:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
+    card: ClassVar[Card] = Card(
+        "LLBG, measured", ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART}
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep a confidence a class."""
@@ -158,6 +167,11 @@ class LLGRepaired:
     name: ClassVar[str] = "llg_repaired"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.BIAS, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "repaired LLG",
+        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.NON_NEGATIVE_INPUTS},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""

@@ -10,10 +10,12 @@ import numpy as np
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, special, torch
 from labelleak.core.observation import Observation
+from labelleak.records.flags import SIZES, Assumption
 
 # Logits beyond these would overflow in a sum; their softmax is one class either way.
 _LARGEST = 1e100
@@ -48,6 +50,17 @@ class SoftLabelShares:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (soft labels)"
+    card: ClassVar[Card] = Card(
+        "soft-label shares",
+        SIZES
+        | {
+            Assumption.BIAS,
+            Assumption.PLAIN_STEPS,
+            Assumption.HARD_LABELS,
+            Assumption.EQUAL_CLASSES,
+            Assumption.SAMPLES_APART,
+        },
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep their head inputs and logits."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.regression import mixture_shares
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, torch
@@ -24,6 +25,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
+from labelleak.records.flags import Assumption
 
 DIVERGED = "simulation_diverged"
 
@@ -76,6 +78,10 @@ class ClientSimulation:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (gradients of auxiliary data)"
+    card: ClassVar[Card] = Card(
+        "client simulation",
+        frozenset({Assumption.KNOWN_SCALE, Assumption.SAMPLES_APART, Assumption.STABLE_SIMULATION}),
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Train once on each class alone."""

@@ -13,11 +13,13 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
+from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, optimize, special, torch
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 # Directions in which classes are confused less than this (relatively) are noise, not signal.
 _RANK = 1e-7
@@ -43,6 +45,12 @@ class PPLR:
     name: ClassVar[str] = "pplr"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Posterior Probability-Based Label Recovery, ICLR 2024 submission"
+    card: ClassVar[Card] = Card(
+        "PPLR",
+        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; keep two numbers a class for biases and for row sums."""
@@ -84,6 +92,12 @@ class RLU:
     name: ClassVar[str] = "rlu"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Chen & Vikalo, ICML 2024"
+    card: ClassVar[Card] = Card(
+        "RLU",
+        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and invert the confusions of biases and of row sums."""
@@ -129,6 +143,12 @@ class ILRG:
         {Need.WEIGHT, Need.BIAS, Need.NUM_SAMPLES, Need.MODEL}
     )
     cite: ClassVar[str] = "Ma et al., ICLR 2023"
+    card: ClassVar[Card] = Card(
+        "iLRG",
+        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.faint < float("inf"):

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 DIVERGED = "optimisation_diverged"
 NOT_SMOOTH = "activations_not_smooth"
@@ -56,6 +58,9 @@ class DLG:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.FULL_GRADIENT}
     )
     cite: ClassVar[str] = "Zhu et al., NeurIPS 2019"
+    card: ClassVar[Card] = Card(
+        "DLG", ONE_GRADIENT | SIZES | {Assumption.CLOSE_FIT, Assumption.SMOOTH_ACTIVATIONS}
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Copy the model in double precision."""

@@ -9,12 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, extract_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 NO_IMPACT = "impact_not_negative"
 
@@ -40,6 +42,11 @@ class LLG:
     name: ClassVar[str] = "llg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "LLG",
+        ONE_GRADIENT | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""
@@ -106,6 +113,11 @@ class LLGStar:
     name: ClassVar[str] = "llg_star"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "LLG*",
+        ONE_GRADIENT | SIZES | {Assumption.NON_NEGATIVE_INPUTS, Assumption.SAMPLES_APART},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep impact and offsets."""
@@ -133,6 +145,11 @@ class LLGPlus:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
+    card: ClassVar[Card] = Card(
+        "LLG+",
+        ONE_GRADIENT | SIZES | {Assumption.NON_NEGATIVE_INPUTS, Assumption.SAMPLES_APART},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once, in random order, and keep impact and offsets."""

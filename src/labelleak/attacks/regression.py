@@ -9,10 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
+from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, optimize, torch
 from labelleak.core.observation import Observation
+from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
 
 # Bytes of class means in one block; two blocks are held at once.
 _BLOCK_BYTES = 128 * 2**20
@@ -48,6 +50,12 @@ class GradientRegression:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
+    card: ClassVar[Card] = Card(
+        "gradient regression",
+        ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep the inner products of the class means."""

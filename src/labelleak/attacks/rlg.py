@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, fill, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import optimize, torch
 from labelleak.core.observation import Observation
+from labelleak.records.flags import Assumption
 
 RANK_EXCEEDED = "rank_exceeded"
 CUT_SHORT = "linear_programs_cut_short"
@@ -65,6 +67,17 @@ class RLG:
     name: ClassVar[str] = "rlg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Dang et al., NeurIPS 2021"
+    card: ClassVar[Card] = Card(
+        "RLG",
+        frozenset(
+            {
+                Assumption.HARD_LABELS,
+                Assumption.FEW_SAMPLES,
+                Assumption.FEW_CLASSES,
+                Assumption.LOW_RANK,
+            }
+        ),
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""

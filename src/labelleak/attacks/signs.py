@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
+from labelleak.records.flags import ONE_GRADIENT, Assumption
 
 # Two coefficients closer than this cannot tell which of two opposite rows is the label's.
 _TIE = 1e-5
@@ -38,6 +40,12 @@ class IDLG:
     name: ClassVar[str] = "idlg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Zhao et al., 2020 (arXiv 2001.02610)"
+    card: ClassVar[Card] = Card(
+        "iDLG",
+        ONE_GRADIENT
+        | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""
@@ -81,6 +89,12 @@ class RowMinimum:
     name: ClassVar[str] = "row_min"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Yin et al., CVPR 2021 (GradInversion)"
+    card: ClassVar[Card] = Card(
+        "row minimum",
+        ONE_GRADIENT
+        | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
+        standard=True,
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""

@@ -9,11 +9,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import special
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
+from labelleak.records.flags import SIZES, Assumption
 
 MORE_SAMPLES = "more_than_one_sample"
 # Lengths of h that are tried: this many on each side of 0, up to this many times the shortest
@@ -118,6 +120,16 @@ class SoftLabel:
     name: ClassVar[str] = "soft_label"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Wang et al., ICLR 2024 (soft labels)"
+    card: ClassVar[Card] = Card(
+        "soft label",
+        SIZES
+        | {
+            Assumption.ONE_STEP,
+            Assumption.PLAIN_STEPS,
+            Assumption.EQUAL_CLASSES,
+            Assumption.ONE_SAMPLE,
+        },
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep the head."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labelleak.attacks import make_attack
+from labelleak.attacks import STANDARD, make_attack, slow_attacks
 from labelleak.audits.answers import AttackResult, UpdateReport, scale_scores
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
-from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD, Answer, Battery, Outcome
+from labelleak.core.battery import Answer, Battery, Outcome
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
@@ -104,7 +104,7 @@ def attack_update(
         known = _knowledge(made, seen.num_samples, view, options, data)
     prior = _prior(scheme, known.auxiliary, seen.num_classes)
     known = replace(known, fit_cache=fit_cache, prior=prior)
-    left_out = _left_out(names, attacks, seen.num_classes)
+    left_out = slow_attacks(set(names) - set(attacks), seen.num_classes)
     battery = Battery.prepare(
         [make_attack(name) for name in names if name not in left_out],
         known,
@@ -264,13 +264,6 @@ def _attack_names(attacks: Sequence[str]) -> list[str]:
     if not names:
         raise BadInput("name at least one attack, or standard")
     return list(dict.fromkeys(names))
-
-
-def _left_out(names: Sequence[str], asked: Sequence[str], num_classes: int) -> dict[str, str]:
-    """Say which attacks of the standard battery are too slow for so many classes."""
-    slow = COSTLY & set(names) - set(asked) if num_classes > MANY_CLASSES else set()
-    why = f"is left out above {MANY_CLASSES} classes; name it in --attacks to run it"
-    return {name: f"{name} {why}" for name in sorted(slow)}
 
 
 def _knowledge(

@@ -14,15 +14,16 @@ from torch import nn
 
 from labelleak.attacks import (
     ADAPTIVE,
+    STANDARD,
     AdaptiveShadow,
     Dummies,
     LLGStar,
     Shadow,
     dummies_for,
     make_attack,
+    slow_attacks,
 )
 from labelleak.audits.options import AuditOptions
-from labelleak.core.battery import COSTLY, MANY_CLASSES, STANDARD
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
@@ -244,14 +245,9 @@ def _adaptive(options: AuditOptions) -> Iterator[str]:
 
 def _left_out(options: AuditOptions, num_classes: int) -> dict[str, str]:
     """Say which attacks of the standard battery are too slow for so many classes."""
-    if num_classes <= MANY_CLASSES:
+    if "standard" not in options.attacks:
         return {}
-    return {
-        name: f"{name} is left out of the standard battery above {MANY_CLASSES} classes; name it "
-        "in --attacks to run it"
-        for name in sorted(COSTLY & set(STANDARD))
-        if "standard" in options.attacks and name not in options.attacks
-    }
+    return slow_attacks(set(STANDARD) - set(options.attacks), num_classes)
 
 
 def dummies_of(options: AuditOptions) -> Dummies:

@@ -15,7 +15,6 @@ from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
-from labelleak.records.flags import FLAGS
 
 # Shares above which a flag is raised; each is tested from both sides.
 NEGATIVE_INPUTS = 0.01
@@ -47,10 +46,6 @@ class Flag:
     name: str
     raised: np.ndarray
     figure: np.ndarray
-
-    def concerns(self, attack: str) -> bool:
-        """Return whether an attack's answer is weakened by it."""
-        return FLAGS[self.name].touches(attack)
 
 
 def check_model(known: Knowledge) -> list[Flag]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.core.assumptions import Flag, check_model, check_training, check_update
+from labelleak.core.card import Card, card_of
 from labelleak.core.interfaces import (
     Attack,
     Defense,
@@ -27,38 +28,11 @@ from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
 from labelleak.errors import NotApplicable
-from labelleak.records.flags import FLAGS
+from labelleak.records.flags import FLAGS, concerning
 from labelleak.records.record import THREAT_MODELS, Record
 
 # A weaker attack's lead in ASR that is worth a flag.
 WEAKER_LEAD = 0.02
-# Every attack on label counts that answers in well under a millisecond for ten classes and needs
-# no fitting. Left to be named: rlg (linear programs), dlg and client_simulation (training),
-# soft_label (one sample), and those that need several local steps.
-RULES = (
-    "random",
-    "free",
-    "llg",
-    "llg_repaired",
-    "idlg",
-    "row_min",
-    "ebi",
-    "llbg",
-    "llg_star",
-    "zlg",
-    "ilrg",
-    "llg_plus",
-    "pplr",
-    "rlu",
-    "gradient_regression",
-)
-# The standard battery is fixed, so that audits of different hands can be compared: the rules, and
-# the strongest attack known, which learns from batches of the attacker's own.
-STANDARD = (*RULES, "shadow")
-
-# These solve a system of K classes for every trial; above so many classes they must be named.
-COSTLY = frozenset({"ilrg", "rlu", "pplr", "gradient_regression"})
-MANY_CLASSES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +41,7 @@ class Answer:
 
     Attributes:
         attack: the attack's name.
+        card: what is known of the attack.
         threat_model: what the attacker holds: none, update, model or auxiliary.
         estimate: what it answered.
         seconds: time per trial that answering took, preparation not counted.
@@ -75,6 +50,7 @@ class Answer:
     """
 
     attack: str
+    card: Card
     threat_model: str
     estimate: Estimate
     seconds: float
@@ -88,6 +64,7 @@ class Outcome:
 
     Attributes:
         attack: the attack's name.
+        card: what is known of the attack.
         threat_model: what the attacker holds: none, update, model or auxiliary.
         estimate: what it answered.
         score: how right that is.
@@ -99,6 +76,7 @@ class Outcome:
     """
 
     attack: str
+    card: Card
     threat_model: str
     estimate: Estimate
     score: Score
@@ -198,7 +176,8 @@ class Battery:
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
             about = (*_about(attack, flags), *_noted(estimate))
             adaptive = Need.DEFENSE in attack.needs
-            yield Answer(attack.name, threat_model(attack), estimate, seconds, about, adaptive)
+            model = threat_model(attack)
+            yield Answer(attack.name, card_of(attack), model, estimate, seconds, about, adaptive)
 
     def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
         """Let every attack answer, then score it against the truth and the free guess.
@@ -211,6 +190,7 @@ class Battery:
         outcomes = [
             Outcome(
                 answer.attack,
+                answer.card,
                 answer.threat_model,
                 answer.estimate,
                 result,
@@ -253,7 +233,8 @@ def _prepare(
 def _about(attack: Attack, flags: Iterable[Flag]) -> Iterator[Flag]:
     """Keep the flags that concern an attack; a guess without the update assumes nothing."""
     if threat_model(attack) != "none":
-        yield from (flag for flag in flags if flag.concerns(attack.name))
+        assumes = card_of(attack).assumes
+        yield from (flag for flag in flags if FLAGS[flag.name].concerns(assumes))
 
 
 def _noted(estimate: Estimate) -> Iterator[Flag]:
@@ -300,6 +281,8 @@ def make_records(
     records = []
     for row, trial in enumerate(trials):
         keys = {**extra, **(more[row] if more else {})}
+        keys["attack_title"] = outcome.card.title
+        keys["concerned_by"] = concerning(outcome.card.assumes)
         keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
         keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
         keys["exact"] = bool(result.exact[row])

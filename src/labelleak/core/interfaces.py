@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
@@ -198,6 +199,7 @@ class Attack(Protocol):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
     cite: ClassVar[str]
+    card: ClassVar[Card]
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Get ready to attack updates of one model."""

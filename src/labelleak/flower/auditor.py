@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from labelleak.attacks import make_attack
-from labelleak.core.battery import COSTLY, MANY_CLASSES, RULES, Battery, make_records
+from labelleak.attacks import RULES, make_attack, slow_attacks
+from labelleak.core.battery import Battery, make_records
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
@@ -58,7 +58,7 @@ class Auditor:
         head: module name of the last linear layer; None takes the model's last.
         attacks: names or attacks; None takes the standard battery but for the shadow attack, which
             fits anew for each round's model; name it to have it
-            (``attacks=labelleak.core.battery.STANDARD``). Above 256 classes the costly ones must be
+            (``attacks=labelleak.attacks.STANDARD``). Above 256 classes the costly ones must be
             named, too.
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen; the advantage counts from
@@ -310,7 +310,7 @@ class Auditor:
     def _attacks(self, num_classes: int) -> list[Attack]:
         asked = self.attacks
         if asked is None:
-            left_out = COSTLY if num_classes > MANY_CLASSES else frozenset()
+            left_out = slow_attacks(RULES, num_classes)
             asked = [name for name in RULES if name not in left_out]
         return [make_attack(one) if isinstance(one, str) else one for one in asked]
 

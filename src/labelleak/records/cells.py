@@ -68,6 +68,8 @@ class Cell:
     None where that guess is always right. ``condition`` holds the extra keys that differ
     within the file. ``flags`` pairs each flag with the number of trials that raised it.
     ``chosen`` names the attacks that a strongest attacker's cell is made of, most trials first.
+    ``titles`` pairs the attacks behind the cell with their titles, and ``concerned_by`` holds the
+    flags that concern them, as far as records say; None where they do not.
     ``expected_asr`` is the mean ASR that the attack said to expect, None where it does not say.
     """
 
@@ -98,6 +100,8 @@ class Cell:
     count_accuracy: float | None = None
     chosen: tuple[tuple[str, bool], ...] = ()
     expected_asr: float | None = None
+    titles: tuple[tuple[str, str], ...] = ()
+    concerned_by: frozenset[str] | None = None
 
     @property
     def setting(self) -> Setting:
@@ -226,6 +230,8 @@ def _cell(
         count_accuracy=_mean_extra(members, "count_accuracy"),
         chosen=_chosen(members),
         expected_asr=_mean_extra(members, "expected_asr"),
+        titles=tuple(sorted(titles_of(members).items())),
+        concerned_by=_concerned_by(members),
     )
 
 
@@ -237,6 +243,19 @@ def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
         if "chosen" in row.extra
     )
     return tuple(name for name, _ in sorted(named.items(), key=lambda item: (-item[1], item[0])))
+
+
+def titles_of(rows: Iterable[Record]) -> dict[str, str]:
+    """Return the titles of attacks that records give, by name."""
+    named = ((row.extra.get("chosen", row.attack), row.extra.get("attack_title")) for row in rows)
+    return {name: title for name, title in named if isinstance(title, str)}
+
+
+def _concerned_by(rows: Iterable[Record]) -> frozenset[str] | None:
+    """Return the flags that concern an attack beside those that concern all, if records say so."""
+    said = [row.extra["concerned_by"] for row in rows if "concerned_by" in row.extra]
+    lists = [one for one in said if isinstance(one, list)]
+    return frozenset(str(flag) for one in lists for flag in one) if lists else None
 
 
 def _mean_extra(members: Sequence[Record], key: str) -> float | None:

@@ -116,6 +116,8 @@ def _answer(rows: Sequence[Record], chosen: Key | None, threat_model: str) -> It
     for row in told:
         name: dict[str, Any] = {"chosen": chosen[1] if chosen else "free"}
         name["chosen_adaptive"] = bool(chosen and chosen[2])
+        if not chosen:
+            name["attack_title"] = None
         unread: dict[str, Any] = {} if chosen else {"asr": row.asr_free, "advantage": _nothing(row)}
         yield replace(
             row,

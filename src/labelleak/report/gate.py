@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelleak.attacks import ATTACKS
 from labelleak.records.cells import Cell, tabulate
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import Record
@@ -155,10 +156,18 @@ def _judge_run(cells: Sequence[Cell], attack: str, trials: int, name: str) -> Fi
     )
 
 
+def _concerned(cell: Cell, flag: str) -> bool:
+    """Return whether a flag concerns a cell's attack: as it is here, or else as records say."""
+    known = ATTACKS.get(cell.attack)
+    if known or FLAGS[flag].breaks is None:
+        return FLAGS[flag].concerns(known.card.assumes if known else ())
+    return flag in (cell.concerned_by or ())
+
+
 def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, name: str) -> Finding:
     """Judge a flag by the attack that raised it most often."""
     rule, meaning = f"flags.{flag}", FLAGS[flag]
-    able = [c for c in cells if c.threat_model != "none" and meaning.touches(c.attack)]
+    able = [c for c in cells if c.threat_model != "none" and _concerned(c, flag)]
     raised = [(dict(cell.flags).get(flag, 0), cell) for cell in cells]
     looked = max((cell.trials for cell in able), default=0)
     most, cell = max(raised, key=lambda pair: pair[0] / pair[1].trials)

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from labelleak.attacks import ATTACKS
+from labelleak.records.cells import titles_of
 from labelleak.records.flags import FLAGS
 from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
@@ -149,7 +151,7 @@ def untested(records: Sequence[Record]) -> list[str]:
 
 def _untested_attackers(records: Sequence[Record]) -> list[str]:
     run = {record.attack for record in records}
-    absent = [wording.name_attack(a) for a in wording.ATTACKS if a not in run | {"free", "random"}]
+    absent = [wording.name_attack(a) for a in ATTACKS if a not in run | {"free", "random"}]
     held = {record.threat_model for record in records}
     found = [f"{wording.SERVERS[t].capitalize()}." for t in THREAT_MODELS[1:] if t not in held]
     if absent:
@@ -223,6 +225,7 @@ def flags(records: Sequence[Record]) -> list[Flag]:
 
 def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) -> Flag:
     attacks = sorted({(row.attack, row.adaptive) for row in rows})
+    titles = titles_of(rows)
     meaning = FLAGS.get(name)
     figures = [row.extra["flag_figures"].get(name) for row in rows if "flag_figures" in row.extra]
     numbers = sorted(f for f in figures if isinstance(f, (int, float)))
@@ -230,7 +233,7 @@ def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) ->
         name,
         meaning.says if meaning else "",
         meaning.advice if meaning else "",
-        ", ".join(wording.name_attack(*attack) for attack in attacks),
+        ", ".join(wording.name_attack(*attack, titles) for attack in attacks),
         len(rows),
         sum(runs[attack] for attack in attacks),
         " to ".join(dict.fromkeys(f"{n:.3g}" for n in (numbers[0], numbers[-1])))

@@ -40,8 +40,9 @@ def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
     table.add_column("scheme, steps", overflow="fold", min_width=15)
     table.add_column("batch", justify="right", no_wrap=True)
     table.add_column("free", justify="right", min_width=6)
+    titles = {name: title for cell in cells for name, title in cell.titles}
     for attack, _, adaptive in series:
-        name = escape(wording.name_attack(attack, adaptive))
+        name = escape(wording.name_attack(attack, adaptive, titles))
         table.add_column(name, justify="right", overflow="fold", min_width=6)
     table.add_column("advantage of the strongest", overflow="fold", min_width=10)
     names = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
@@ -121,8 +122,9 @@ def _strongest(cell: Cell | None) -> str:
 
 def _caption(cells: Sequence[Cell], series: Sequence[Series]) -> str:
     """Return what the columns are and who each attacker is."""
+    titles = {name: title for cell in cells for name, title in cell.titles}
     who = "; ".join(
-        f"{wording.name_attack(attack, adaptive)}: {wording.SHORT_SERVERS[threat_model]}"
+        f"{wording.name_attack(attack, adaptive, titles)}: {wording.SHORT_SERVERS[threat_model]}"
         for attack, threat_model, adaptive in series
     )
     all_series = {cell.series for cell in cells if cell.threat_model != "none"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from labelleak.records.cells import titles_of
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.records.rounds import Course, client_of, follow_rounds, is_federated
@@ -44,13 +45,13 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
         said += [say_action_counts(action_counts) for action_counts in follow_actions(rows)[:1]]
-        _fill_courses(table, courses)
+        _fill_courses(table, courses, titles_of(rows))
     else:
         _fill_cells(table, rows)
     return Group(escape("; ".join(said)), table, escape(_flags(rows)))
 
 
-def _fill_courses(table: Table, courses: Sequence[Course]) -> None:
+def _fill_courses(table: Table, courses: Sequence[Course], titles: Mapping[str, str]) -> None:
     from rich.markup import escape
 
     for name in ("server", "defense", "advantage so far", "last round", "worst client", "attack"):
@@ -63,7 +64,7 @@ def _fill_courses(table: Table, courses: Sequence[Course]) -> None:
             wording.span(course.advantage, course.updates),
             wording.span(last.advantage, last.clients),
             f"{worst.name}: {wording.number(worst.advantage.mean)}",
-            " or ".join(wording.name_attack(attack) for attack in course.attacks),
+            " or ".join(wording.name_attack(attack, titles=titles) for attack in course.attacks),
         )
         table.add_row(*map(escape, row))
 

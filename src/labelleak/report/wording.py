@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from labelleak.attacks import ATTACKS
 from labelleak.records.cells import Cell, Setting
 from labelleak.records.intervals import Interval
 
-ATTACKS = {
-    "random": "random guess",
-    "free": "free guess",
-    "llg": "LLG",
-    "llg_repaired": "repaired LLG",
-    "llg_star": "LLG*",
-    "llg_plus": "LLG+",
-    "idlg": "iDLG",
-    "row_min": "row minimum",
-    "rlg": "RLG",
-    "zlg": "ZLG",
-    "ilrg": "iLRG",
-    "ebi": "EBI",
-    "llbg": "LLBG",
-    "llbg_measured": "LLBG, measured",
-    "pplr": "PPLR",
-    "rlu": "RLU",
-    "rlu_epochs": "RLU, epochs",
-    "gradient_regression": "gradient regression",
-    "client_simulation": "client simulation",
-    "interpolation": "interpolation",
-    "soft_label": "soft label",
-    "soft_label_shares": "soft-label shares",
-    "dlg": "DLG",
-    "shadow": "shadow models",
-    "llg_star_adaptive": "LLG*, adaptive",
-    "llg_plus_adaptive": "LLG+, adaptive",
-    "gradient_regression_adaptive": "gradient regression, adaptive",
-    "shadow_adaptive": "shadow models, adaptive",
-}
 SERVERS = {
     "none": "someone who sees no update",
     "update": "a server that sees only the shared update",
@@ -50,23 +21,31 @@ SHORT_SERVERS = {
     "auxiliary": "model + own data",
 }
 _CLOSE = 1e-9
+_NONE: Mapping[str, str] = {}
 
 
-def name_attack(attack: str, adaptive: bool = False) -> str:
+def name_attack(attack: str, adaptive: bool = False, titles: Mapping[str, str] = _NONE) -> str:
     """Return the name of an attack as the literature writes it, or else as the records do.
+
+    Args:
+        attack: its name.
+        adaptive: whether its attacker knows the defense.
+        titles: what records call attacks that are not installed here.
 
     >>> name_attack("llg_star"), name_attack("new_one", adaptive=True)
     ('LLG*', 'new_one, adaptive')
+    >>> name_attack("new_one", titles={"new_one": "New One", "llg_star": "ignored"})
+    'New One'
     """
-    name = ATTACKS.get(attack, attack)
+    known = ATTACKS.get(attack)
+    name = known.card.title if known else titles.get(attack, attack)
     return f"{name}, adaptive" if adaptive and not name.endswith("adaptive") else name
 
 
 def name_attacker(cell: Cell) -> str:
     """Name a cell's attack; of a strongest attacker's cell, the attacks that were chosen."""
-    if not cell.chosen:
-        return name_attack(cell.attack, cell.adaptive)
-    return " or ".join(name_attack(attack, adaptive) for attack, adaptive in cell.chosen)
+    titles, named = dict(cell.titles), cell.chosen or ((cell.attack, cell.adaptive),)
+    return " or ".join(name_attack(attack, adaptive, titles) for attack, adaptive in named)
 
 
 def name_stage(training_steps: int) -> str:
@@ -218,5 +197,5 @@ def labels_named(rate: float, labels: int) -> str:
 
 def name_series(cell: Cell) -> str:
     """Name an attack with what its attacker holds, as a figure's legend does."""
-    label = name_attack(cell.attack, cell.adaptive)
+    label = name_attack(cell.attack, cell.adaptive, dict(cell.titles))
     return f"{label} ({SHORT_SERVERS[cell.threat_model]})"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from labelleak.attacks import RULES
 from labelleak.audits.options import check_options
 from labelleak.audits.plan import Plan, plan_audit
-from labelleak.core.battery import RULES
 from labelleak.records.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
 from labelleak.report.wording import name_attack, name_attacker

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from labelleak.attacks import STANDARD
 from labelleak.audits.audit import Progress, open_journal, run_plan
 from labelleak.audits.options import check_options
 from labelleak.audits.plan import Plan, plan_audit
-from labelleak.core.battery import STANDARD
 from labelleak.records.files import write_whole
 from labelleak.records.record import Record, read_records
 from labelleak.report.wording import name_attack

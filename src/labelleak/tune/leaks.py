@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from labelleak.attacks import ADAPTIVE, AdaptiveShadow, make_attack
+from labelleak.attacks import ADAPTIVE, STANDARD, AdaptiveShadow, make_attack
 from labelleak.audits.executors import Executor
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.plan import build
 from labelleak.audits.run import plan_once
 from labelleak.audits.stage import AuditedModel
 from labelleak.audits.training_stages import reach_stages
-from labelleak.core.battery import STANDARD
 from labelleak.core.interfaces import threat_model
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput

@@ -14,6 +14,7 @@ from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior, expected_success
 from labelleak.attacks.single_labels import prove_label
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Estimate, FitCache, Knowledge, Need, Prepared, samples
@@ -22,6 +23,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import BadInput
+from labelleak.records.flags import SIZES, Assumption
 
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
@@ -69,6 +71,12 @@ class Shadow:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches)"
+    card: ClassVar[Card] = Card(
+        "shadow models",
+        SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES},
+        standard=True,
+        learns=True,
+    )
 
     def __post_init__(self) -> None:
         if self.batches < 1 or self.epochs < 1:
@@ -98,6 +106,9 @@ class AdaptiveShadow(Shadow):
     name: ClassVar[str] = "shadow_adaptive"
     needs: ClassVar[frozenset[Need]] = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
     cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients)"
+    card: ClassVar[Card] = Card(
+        "shadow models, adaptive", Shadow.card.assumes, standard=True, learns=True
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """As `Shadow`, with what the client does in between."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from labelleak.attacks import STANDARD
 from labelleak.audits.options import check_options
 from labelleak.audits.plan import Plan, plan_audit
-from labelleak.core.battery import STANDARD
 from labelleak.defenses import parse_defense
 from labelleak.defenses.accounting import Guarantee, account
 from labelleak.records.intervals import bootstrap_mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelleak.core.battery import RULES
+from labelleak.attacks import RULES
 from labelleak.core.training import FullTraining
 
 STEPS, BATCH = 10, 8

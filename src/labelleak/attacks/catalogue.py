@@ -1,0 +1,95 @@
+"""The list of all attacks, a line each; what is known of an attack it says itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+
+from labelleak.core.interfaces import Attack, Need
+from labelleak.errors import unknown_name
+from labelleak.records.flags import Assumption
+
+_LINES = (
+    "baselines:RandomGuess",
+    "baselines:FreeGuess",
+    "llg:LLG",
+    "bias:LLGRepaired",
+    "signs:IDLG",
+    "signs:RowMinimum",
+    "rlg:RLG",
+    "bias:EBI",
+    "bias:LLBG",
+    "llg:LLGStar",
+    "posteriors:ZLG",
+    "confusions:ILRG",
+    "soft_labels:SoftLabel",
+    "dlg:DLG",
+    "posteriors:Interpolation",
+    "llg:LLGPlus",
+    "bias:LLBGMeasured",
+    "confusions:PPLR",
+    "confusions:RLU",
+    "epochs:RLUEpochs",
+    "regression:GradientRegression",
+    "class_shares:SoftLabelShares",
+    "client_training:ClientSimulation",
+    "shadow.attack:Shadow",
+    "shadow.attack:AdaptiveShadow",
+    "adaptive:AdaptiveLLGStar",
+    "adaptive:AdaptiveLLGPlus",
+    "adaptive:AdaptiveRegression",
+)
+
+
+def _load(line: str) -> type[Attack]:
+    module, name = line.split(":")
+    found: type[Attack] = getattr(import_module(f"labelleak.attacks.{module}"), name)
+    return found
+
+
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in map(_load, _LINES)}
+
+# The standard battery is fixed, so that audits of different hands can be compared: every quick
+# rule on label counts, and the strongest attack known, which learns from batches of its own.
+STANDARD = tuple(
+    name for name, a in ATTACKS.items() if a.card.standard and Need.DEFENSE not in a.needs
+)
+RULES = tuple(name for name in STANDARD if not ATTACKS[name].card.learns)
+# Rules of attackers who know the defense, and imitate one shared gradient with it.
+ADAPTIVE = tuple(
+    name
+    for name, a in ATTACKS.items()
+    if Need.DEFENSE in a.needs and Assumption.ONE_STEP in a.card.assumes
+)
+
+
+def make_attack(name: str) -> Attack:
+    """Build the attack of a name, with its default options.
+
+    Raises:
+        BadInput: for a name that is no attack; the sentence names the nearest one.
+
+    >>> make_attack("llg").name
+    'llg'
+    """
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS)
+    return ATTACKS[name]()
+
+
+def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
+    """Say of each attack that is too slow for so many classes why the battery leaves it out.
+
+    >>> list(slow_attacks(["llg", "rlu"], 1000)), slow_attacks(["rlu"], 10)
+    (['rlu'], {})
+    """
+    limits = {name: ATTACKS[name].card.quick_up_to for name in sorted(names)}
+    return {
+        name: f"{name} is left out of the standard battery above {limit} classes; name it in "
+        "--attacks to run it"
+        for name, limit in limits.items()
+        if limit is not None and num_classes > limit
+    }
+
+
+__all__ = ["ADAPTIVE", "ATTACKS", "RULES", "STANDARD", "make_attack", "slow_attacks"]
