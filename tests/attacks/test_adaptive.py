@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from contract.scenarios import FEATURES, blobs, network
-from labelleak.attacks import ATTACKS
-from labelleak.attacks.adaptive import ADAPTIVE
+from labelleak.attacks import ADAPTIVE, ATTACKS
 from labelleak.attacks.llg import Dummies
 from labelleak.core.interfaces import Knowledge, prepare
 from labelleak.core.observation import Observation
@@ -35,7 +34,7 @@ def knowledge(text):
 
 def asr(name, text, seed=0):
     if name in ADAPTIVE:
-        attack = ADAPTIVE[name](**EFFORT)
+        attack = ATTACKS[name](**EFFORT)
     else:
         attack = ATTACKS[name](**({"dummies": Dummies.UNIFORM} if name == "llg_star" else {}))
     answer = prepare(attack, knowledge(text), 5, np.random.default_rng(seed))
@@ -64,18 +63,18 @@ def test_knowing_the_defense_helps_where_the_scale_is_changed():
 def test_a_defense_that_is_not_granted_is_refused(adaptive):
     known = Knowledge(MODEL, (FEATURES,), blobs(5))
     with pytest.raises(NotApplicable, match="the defense that the client uses"):
-        prepare(ADAPTIVE[adaptive](), known, 5, np.random.default_rng(0))
+        prepare(ATTACKS[adaptive](), known, 5, np.random.default_rng(0))
 
 
 def test_other_attacks_are_not_shown_the_defense():
     known = knowledge("clip:1")
     assert known.granted(ATTACKS["llg_plus"].needs).defense is None
-    assert known.granted(ADAPTIVE["llg_plus_adaptive"].needs).defense is known.defense
+    assert known.granted(ATTACKS["llg_plus_adaptive"].needs).defense is known.defense
 
 
 @pytest.mark.parametrize("adaptive", ADAPTIVE)
 def test_same_seed_same_answer_whatever_else_was_asked(adaptive):
-    attack = ADAPTIVE[adaptive](**EFFORT)
+    attack = ATTACKS[adaptive](**EFFORT)
     seen = defended_gradients(MODEL, VICTIMS, BATCHES, parse_defense("gaussian:0.1"))
     fewer = defended_gradients(MODEL, VICTIMS, BATCHES[:, :4], parse_defense("gaussian:0.1"))
     first, second = (
@@ -94,7 +93,7 @@ def test_what_is_left_of_the_head_is_used(text):
 
 def test_a_single_update_without_trials_is_answered():
     answer = prepare(
-        ADAPTIVE["llg_plus_adaptive"](**EFFORT), knowledge("none"), 5, np.random.default_rng(0)
+        ATTACKS["llg_plus_adaptive"](**EFFORT), knowledge("none"), 5, np.random.default_rng(0)
     )
     seen = defended_gradients(MODEL, VICTIMS, BATCHES[:1], parse_defense("none"))
     one = Observation(seen.weight[0], seen.bias[0], 8)

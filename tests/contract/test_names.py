@@ -1,34 +1,47 @@
-"""No registered attack is forgotten where attacks are named by hand."""
+"""Every registered attack says what pages and flags need to know of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from labelleak.attacks import ATTACKS
+from labelleak.attacks import ADAPTIVE, ATTACKS, RULES, STANDARD, slow_attacks
+from labelleak.core.card import Card, card_of
 from labelleak.core.interfaces import threat_model
-from labelleak.records.flags import FLAGS
-from labelleak.report.wording import ATTACKS as WORDS
+from labelleak.records.flags import Assumption, concerning
 from labelleak.report.wording import name_attack
 
 READERS = [name for name, attack in ATTACKS.items() if threat_model(attack()) != "none"]
 
 
+def test_titles_differ():
+    titles = [name_attack(name) for name in ATTACKS]
+    assert len(set(titles)) == len(ATTACKS)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_page_has_a_name_for_every_attack(name):
-    assert name in WORDS, f"name {name} in report/wording.py"
-    assert list(WORDS.values()).count(WORDS[name]) == 1
+def test_every_attack_declares_its_card_itself(name):
+    assert isinstance(vars(ATTACKS[name])["card"], Card)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_some_assumption_concerns_every_attack_that_reads_an_update(name):
-    named = {flag for flag, meaning in FLAGS.items() if name in meaning.concerns}
-    assert named, f"put {name} into the families of flags.py that it belongs to"
+def test_some_flag_concerns_every_attack_that_reads_an_update(name):
+    assert concerning(ATTACKS[name].card.assumes)
 
 
-def test_families_name_no_attack_that_is_not_there():
-    concerned = set().union(*(meaning.concerns for meaning in FLAGS.values()))
-    assert concerned - {"*"} <= set(ATTACKS)
-
-
-def test_an_attack_without_an_entry_keeps_its_own_name():
+def test_an_attack_that_is_not_here_keeps_its_own_name():
     assert name_attack("brand_new") == "brand_new"
+
+
+def test_an_attack_without_a_card_may_assume_anything():
+    class Own:
+        name = "own"
+
+    assert card_of(Own()) == Card("own", frozenset(Assumption))
+
+
+def test_the_battery_is_what_cards_say():
+    assert set(RULES) < set(STANDARD)
+    assert "shadow" in set(STANDARD) - set(RULES)
+    assert not set(STANDARD) & set(ADAPTIVE)
+    assert list(slow_attacks(STANDARD, 257)) == ["gradient_regression", "ilrg", "pplr", "rlu"]
+    assert not slow_attacks(STANDARD, 256)

@@ -27,7 +27,7 @@ def records():
 def test_the_plan_holds_the_standard_battery_and_the_shadow_attack():
     plan = plan_shadow("digits", "lenet", seed=0, command="", stages=(0, 5), sizes=(4,), trials=3)
     names = [attack.name for attack in plan.attacks]
-    assert set(labelleak.core.battery.STANDARD) <= set(names)
+    assert set(labelleak.attacks.STANDARD) <= set(names)
     assert names[-1] == "shadow"
     assert plan.options.training_steps == (0, 5)
 

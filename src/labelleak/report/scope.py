@@ -25,7 +25,7 @@ _SCORES = {
     "expected_asr",
 }
 _PRIVATE = {"counts", "true_counts", "presence_chances"}
-_ELSEWHERE = {"not_applicable"}
+_ELSEWHERE = {"not_applicable", "attack_title", "concerned_by"}
 
 
 class Fact(NamedTuple):
