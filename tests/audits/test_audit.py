@@ -11,9 +11,8 @@ from torch import nn
 
 import labelleak
 from labelleak.attacks import STANDARD
-from labelleak.audits.audit import open_journal, run_plan
 from labelleak.audits.options import check_options
-from labelleak.audits.plan import plan_audit
+from labelleak.audits.run import Part, open_run, run_parts
 from labelleak.errors import BadInput
 from labelleak.records.record import read_records
 from labelleak.simulation.data.datasets import Dataset
@@ -84,21 +83,23 @@ def test_an_interrupted_audit_goes_on_to_the_same_records(tmp_path, moment):
         if calls > moment:
             raise Stop
 
-    plan = plan_audit(options)
-    with pytest.raises(Stop), open_journal(plan, tmp_path) as journal:
-        run_plan(plan, journal=journal, progress=interrupt)
+    parts = [Part(options=options)]
+    with pytest.raises(Stop), open_run(parts, tmp_path) as journal:
+        run_parts(parts, journal, numbered=False, progress=interrupt)
     path = tmp_path / "records.jsonl"
     if path.exists():  # a kill in the middle of a write leaves part of a line
         path.write_text(path.read_text() + '{"schema": 1, "tri')
     seen = []
-    with open_journal(plan, tmp_path) as journal:
-        run_plan(plan, journal=journal, progress=lambda done, total: seen.append((done, total)))
+    with open_run(parts, tmp_path) as journal:
+        run_parts(
+            parts, journal, numbered=False, progress=lambda done, total: seen.append((done, total))
+        )
     assert seen[-1] == (16, 16)
     undisturbed = labelleak.audit(**SMALL).records
     resumed = [replace(r, command=undisturbed[0].command) for r in read_records(path)]
     assert sorted(plain(resumed), key=str) == sorted(plain(undisturbed), key=str)
-    with open_journal(plan, tmp_path) as journal:
-        run_plan(plan, journal=journal, progress=lambda done, total: None)
+    with open_run(parts, tmp_path) as journal:
+        run_parts(parts, journal, numbered=False)
     assert len(read_records(path)) == len(undisturbed)
 
 
@@ -253,16 +254,16 @@ def test_a_request_that_fails_leaves_an_older_audit_and_a_folder_alone(tmp_path)
 
 
 def test_an_audit_that_finished_nothing_does_not_block_its_folder(tmp_path):
-    plan = plan_audit(check_options(**SMALL, seed=9))
-    with open_journal(plan, tmp_path):
+    parts = [Part(options=check_options(**SMALL, seed=9))]
+    with open_run(parts, tmp_path):
         pass
     assert labelleak.audit(**SMALL, out=tmp_path).records
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    plan = plan_audit(check_options(**SMALL))
+    parts = [Part(options=check_options(**SMALL))]
     refused = pytest.raises(BadInput, match="another run is writing")
-    with open_journal(plan, tmp_path), refused:
+    with open_run(parts, tmp_path), refused:
         labelleak.audit(**SMALL, out=tmp_path)
 
 

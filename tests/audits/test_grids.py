@@ -4,7 +4,6 @@ import pytest
 
 from labelleak.audits.grids import make_grid, read_grid
 from labelleak.errors import BadInput
-from labelleak.studies.presets import PRESETS, load_preset
 
 
 def test_every_list_multiplies():
@@ -76,25 +75,3 @@ def test_a_grid_that_is_not_there_is_named(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match="not UTF-8"):
         read_grid(tmp_path / "bytes.toml")
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_whole_and_their_quick_form_is_smaller(name):
-    full, quick = load_preset(name), load_preset(name, quick=True, override={"data": "mnist.npz"})
-    assert full.title
-    assert full.claim
-
-    def work(grid):
-        return sum(
-            a.trials * len(a.batch_sizes) * len(a.local_steps) * len(a.lr) * len(a.training_steps)
-            for a in grid.audits
-        )
-
-    assert work(quick) < work(full)
-    assert {a.data for a in quick.audits} == {"mnist.npz"}
-    assert all("free" in a.attacks for a in full.audits)
-
-
-def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(BadInput, match="did you mean 'trained'"):
-        load_preset("trainde")

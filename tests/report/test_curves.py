@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from labelleak.errors import BadInput
 from labelleak.records.record import read_records
-from labelleak.report.curve_figures import draw_curves, write_curves
+from labelleak.report.curve_figures import curve_files, draw_curves
 from labelleak.report.curves import CurveOptions, describe_ends, tabulate_curves, trace
 
 
@@ -81,11 +80,5 @@ def test_only_the_attacks_asked_for_are_shown(rows):
     assert {p.line for p in trace(rows, CurveOptions(attacks=("llg",)))} == {("llg",)}
 
 
-def test_records_without_the_key_leave_nothing_to_draw(rows, tmp_path):
-    assert write_curves(rows, tmp_path, title="t", figure=CurveOptions(x="nosuch")) == []
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_written_is_named(rows, tmp_path):
-    with pytest.raises(BadInput, match="cannot write"):
-        write_curves(rows, tmp_path / "none", title="t", figure=STAGES)
+def test_records_without_the_key_leave_nothing_to_draw(rows):
+    assert curve_files(rows, title="t", figure=CurveOptions(x="nosuch")) == {}

@@ -4,14 +4,16 @@ import labelleak
 from labelleak.attacks import RULES
 from labelleak.report.wording import name_attack
 from labelleak.studies.attacks import ATTACKS, SIZES, make_table, plan_table
+from labelleak.studies.study import Asked
 
 
 def test_the_plan_takes_every_size_that_the_data_reach():
-    plan = plan_table("digits", "mlp", seed=0, command="labelleak paper attacks")
-    assert plan.options.batch_sizes == SIZES[:-1]
-    assert [attack.name for attack in plan.attacks] == list(ATTACKS)
-    wide = plan_table("synthetic:60", "mlp", seed=0, command="")
-    assert wide.options.batch_sizes[-1] <= len(wide.roles.victims)
+    (part,) = plan_table(Asked(model="mlp"))
+    assert part.options.batch_sizes == SIZES[:-1]
+    assert part.options.model == "mlp"
+    assert [attack.name for attack in part.plan().attacks] == list(ATTACKS)
+    (wide,) = plan_table(Asked(data="synthetic:60", model="mlp"))
+    assert wide.options.batch_sizes[-1] <= len(wide.plan().roles.victims)
 
 
 def test_the_table_holds_every_attack_and_the_strongest():

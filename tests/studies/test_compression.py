@@ -5,38 +5,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelleak.audits.run import run_parts
 from labelleak.core.priors import UnbalancedPrior
 from labelleak.simulation.batches import parse_scheme
-from labelleak.simulation.data.datasets import load_dataset
-from labelleak.studies.compression.rounds import (
+from labelleak.studies.compression_finding import make_finding_tables
+from labelleak.studies.compression_rounds import (
     ANSWERS,
     EACH,
     UPDATES,
     PartPrior,
-    RoundsOptions,
-    follow_clients,
-)
-from labelleak.studies.compression.tables import (
     draw_rounds,
     make_cost_table,
-    make_finding_tables,
     make_round_tables,
+    plan_rounds,
 )
+from labelleak.studies.study import Asked
 
-OPTIONS = RoundsOptions(
-    activations=("relu",),
-    schemes=("unbalanced",),
-    defenses=("none", "prune:0.99", "prune:0.99:feedback", "historical_compression:0.8"),
-    rounds=2,
-    clients=6,
-    initialisations=1,
-)
+DEFENSES = ("none", "prune:0.99", "prune:0.99:feedback", "historical_compression:0.8")
 
 
 @pytest.fixture(scope="module")
 def rows():
-    found = follow_clients(load_dataset("digits"), OPTIONS, "relu", 0)
-    return [row for rows in found for row in rows]
+    _, part = plan_rounds(Asked(quick=True))
+    assert part.options.activation == "relu"
+    few = replace(part.options, schemes=("unbalanced",), defenses=DEFENSES, trials=6)
+    return run_parts([replace(part, options=few)], None)
 
 
 def test_the_first_round_is_the_same_with_and_without_feedback_and_later_ones_are_not(rows):
@@ -67,7 +60,7 @@ def test_the_historical_rule_wipes_whole_heads_and_pruning_none(rows):
         defense: [
             r.extra["head_wiped"] for r in rows if r.defense == defense and "round" in r.extra
         ]
-        for defense in OPTIONS.defenses
+        for defense in DEFENSES
     }
     assert np.mean(wiped["historical_compression:0.8"]) > 0.3
     assert not any(wiped["none"] + wiped["prune:0.99"] + wiped["prune:0.99:feedback"])
@@ -83,10 +76,10 @@ def test_prior_of_a_round_is_that_of_shuffled_labels():
     assert PartPrior(UnbalancedPrior(), 4).tails(4, 10)[0] == pytest.approx(seen, abs=0.012)
 
 
-def test_tables_hold_a_row_for_each_defense(rows, tmp_path):
+def test_tables_hold_a_row_for_each_defense(rows):
     table = make_round_tables(rows)
-    assert {path.name for path in draw_rounds(rows, tmp_path)} == {"curves.svg", "curves.md"}
-    assert all(f"| {defense} |" in table for defense in OPTIONS.defenses)
+    assert set(draw_rounds(rows)) == {"curves.svg", "curves.md"}
+    assert all(f"| {defense} |" in table for defense in DEFENSES)
     each = [row for row in rows if row.extra["kind"] == EACH and row.extra["round"] == 1]
     found = make_finding_tables(each)
     assert "| prune:0.99 |" in found

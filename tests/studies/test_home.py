@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelleak.audits.run import run_parts
 from labelleak.core.priors import DirichletPrior, free_guess
-from labelleak.studies.verdicts.home import home_cases
-from labelleak.studies.verdicts.study import measure_verdicts
-from labelleak.studies.verdicts.tables import make_verdict_table
+from labelleak.studies.home import home_cases
+from labelleak.studies.study import Asked
+from labelleak.studies.verdicts.study import make_verdict_table, plan_cases
 
 CASES = home_cases(10)
 FEW = tuple(
@@ -22,7 +23,7 @@ FEW = tuple(
 @pytest.fixture(scope="module")
 def records():
     quick = [replace(c, named=("free", "llbg", "rlu", "rlu_epochs")) for c in FEW]
-    return measure_verdicts("digits", seed=0, initialisations=1, trials=4, cases=quick)
+    return run_parts(plan_cases(Asked(), quick, trials=4, models=1), None)
 
 
 def test_the_cases_are_the_papers_own_and_no_two_share_a_column():

@@ -5,15 +5,14 @@ import pytest
 
 from labelleak.records.record import read_records
 from labelleak.report import tabulate
-from labelleak.studies import unknown_size as unknown_batch_size
-from labelleak.studies.unknown_size import overlap, run_unknown_size
-from labelleak.studies.unknown_size_table import SOURCE
+from labelleak.studies.study import Asked, run_study
+from labelleak.studies.unknown_size import SOURCE, STUDY, overlap
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, bar):
     out = tmp_path_factory.mktemp("unknown")
-    run_unknown_size("digits", out, seed=3, quick=True, command="labelleak paper unknown_size")
+    run_study(STUDY, Asked(seed=3, quick=True), out, bar=bar)
     return out
 
 
@@ -58,31 +57,6 @@ def test_known_and_estimated_are_conditions_of_their_own(folder):
     text = (folder / "unknown_size.md").read_text()
     assert text.count("**digits, ") == 4
     assert "| iid | 8 | 0.57 |" in text
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(folder, tmp_path, monkeypatch):
-    kept, steps = unknown_batch_size.reach_stages, []
-
-    def cut(*args):
-        for stage in kept(*args):
-            steps.append(stage)
-            if len(steps) == 4:
-                raise KeyboardInterrupt
-            yield stage
-
-    monkeypatch.setattr(unknown_batch_size, "reach_stages", cut)
-    with pytest.raises(KeyboardInterrupt):
-        run_unknown_size("digits", tmp_path, seed=3, quick=True)
-    assert len(read_records(tmp_path / "records.jsonl")) > 0
-    monkeypatch.setattr(unknown_batch_size, "reach_stages", kept)
-    run_unknown_size("digits", tmp_path, seed=3, quick=True)
-
-    def numbers(where):
-        rows = read_records(where / "records.jsonl")
-        return [(row.attack, row.trial, row.asr, row.extra[SOURCE]) for row in rows]
-
-    assert numbers(tmp_path) == numbers(folder)
 
 
 def test_guesses_of_another_total_are_scored_by_their_overlap():

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.audits.run import run_parts
 from labelleak.core.observation import Observation
-from labelleak.errors import BadInput
-from labelleak.studies.verdicts import study as verdicts
+from labelleak.studies.study import Asked
 from labelleak.studies.verdicts.cases import CASES, RELU, SIGMOID, Case
-from labelleak.studies.verdicts.study import measure_verdicts, run_verdicts
-from labelleak.studies.verdicts.tables import make_verdict_table
-from labelleak.studies.verdicts.updates import defend_head
+from labelleak.studies.verdicts.study import defend_head, make_verdict_table, plan_cases
 
 PUSHED = next(c for c in CASES if c.verdict == "c" and c.training.momentum and not c.plain)
-SHORT = {**measure_verdicts.__kwdefaults__, "initialisations": 1, "trials": 2}
 FEW = (
     Case("a", RELU, 8, "iid"),
     Case("b", RELU, 8, stage=2),
@@ -28,7 +25,7 @@ FEW = (
 
 @pytest.fixture(scope="module")
 def records():
-    return measure_verdicts("digits", seed=0, initialisations=1, trials=2, cases=FEW)
+    return run_parts(plan_cases(Asked(), FEW, trials=2, models=1), None)
 
 
 def mean(records, case, attack):
@@ -69,7 +66,7 @@ def test_the_table_holds_the_free_guess_and_every_case(records):
 
 
 def test_the_same_seed_gives_the_same_records(records):
-    again = measure_verdicts("digits", seed=0, initialisations=1, trials=2, cases=FEW[:1])
+    again = run_parts(plan_cases(Asked(), FEW[:1], trials=2, models=1), None)
     own = [row for row in records if row.extra["verdict"] == "a"]
     assert [(r.attack, r.asr) for r in again] == [(r.attack, r.asr) for r in own]
 
@@ -95,31 +92,3 @@ def test_noise_has_its_strength_and_signs_lose_all_size():
     signs = defend_head(seen, "sign", np.random.default_rng(0))
     assert signs.bias.unique().tolist() == [-1.0]
     assert seen.weight.unique().tolist() == [3.0]
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    cases, said = FEW[:2], []
-    own = {"seed": 0, "cases": cases, "progress": lambda done, total: said.append((done, total))}
-    monkeypatch.setattr(verdicts.measure_verdicts, "__kwdefaults__", {**SHORT})
-    run_verdicts("digits", tmp_path / "whole", **own)
-    real = verdicts._measure
-
-    def stopped(bench, server, case, initialisation):
-        if case.stage:
-            raise KeyboardInterrupt
-        return real(bench, server, case, initialisation)
-
-    monkeypatch.setattr(verdicts, "_measure", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run_verdicts("digits", tmp_path / "cut", **own)
-    monkeypatch.setattr(verdicts, "_measure", real)
-    said.clear()
-    run_verdicts("digits", tmp_path / "cut", **own)
-    assert said == [(0, 2), (1, 2), (2, 2)]
-    said.clear()
-    run_verdicts("digits", tmp_path / "cut", **own)
-    assert said[-1] == (2, 2)
-    table = [tmp_path / name / "verdicts.md" for name in ("whole", "cut")]
-    assert table[0].read_text() == table[1].read_text() != ""
-    with pytest.raises(BadInput, match="another run"):
-        run_verdicts("digits", tmp_path / "cut", **{**own, "seed": 1})

@@ -2,91 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
-import labelleak
 from labelleak.audits.options import AuditOptions, check_options
-from labelleak.audits.plan import Plan, build, plan_audit
-from labelleak.audits.stage import audit_model
-from labelleak.audits.training_stages import reach_stages
+from labelleak.audits.plan import plan_audit
+from labelleak.audits.run import Part, Progress, open_run, run_parts, say_nothing
 from labelleak.core.seeding import torch_threads
 from labelleak.files.fit_cache import FolderFitCache
 from labelleak.records.files import write_whole
-from labelleak.records.journal import Journal
 from labelleak.records.record import Record, read_records
 from labelleak.simulation.data.datasets import Dataset
-
-Progress = Callable[[int, int], None]
-
-
-class Bar(Protocol):
-    """Opens a progress bar for a part of the work."""
-
-    def __call__(self, what: str, unit: str) -> AbstractContextManager[Progress]:
-        """Name what is counted."""
-
-
-def run_plan(plan: Plan, *, journal: Journal | None, progress: Progress) -> list[Record]:
-    """Run what of a plan is not yet in the journal, and give the new records.
-
-    Args:
-        plan: what to run.
-        journal: where finished units are written; None keeps them in memory only.
-        progress: called with cells done and cells in all, those of earlier runs included.
-    """
-    done = frozenset(journal.done) if journal else frozenset()
-    total = len(plan.units) * len(plan.cells)
-    finished = sum((0, *unit) in done for unit in plan.units) * len(plan.cells)
-    progress(finished, total)
-
-    def tick() -> None:
-        nonlocal finished
-        finished += 1
-        progress(finished, total)
-
-    records: list[Record] = []
-    for initialisation in range(plan.options.models):
-        wanted = [s for i, s in plan.units if i == initialisation and (0, i, s) not in done]
-        for stage, unit in audit_stages(plan, initialisation, wanted, tick):
-            if journal:
-                journal.write((0, initialisation, stage), unit)
-            records.extend(unit)
-    return records
-
-
-def audit_stages(
-    plan: Plan, initialisation: int, stages: Sequence[int], tick: Callable[[], None]
-) -> Iterator[tuple[int, list[Record]]]:
-    """Audit one initialisation at each of some training stages.
-
-    Args:
-        plan: what to run.
-        initialisation: which model.
-        stages: training steps to stop at.
-        tick: called after every cell.
-
-    Yields:
-        Each stage with its records.
-    """
-    if not stages:
-        return
-    options = plan.options
-    model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
-    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
-        model.train(options.mode == "train")
-        unit: list[Record] = []
-        for cell in audit_model(plan, initialisation, stage, model):
-            unit.extend(cell)
-            tick()
-        yield stage, unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,24 +95,13 @@ def audit(
     )
     if learnt is not None:
         plan = replace(plan, fit_cache=FolderFitCache(Path(learnt)))
-    told = progress or (lambda done, total: None)
+    parts, shown = [Part(options=options, given=plan)], progress or say_nothing
     with torch_threads(threads):
         if out is None:
-            return Audit(tuple(run_plan(plan, journal=None, progress=told)))
-        with open_journal(plan, Path(out), overwrite=overwrite) as journal:
-            run_plan(plan, journal=journal, progress=told)
+            return Audit(tuple(run_parts(parts, None, numbered=False, progress=shown)))
+        with open_run(parts, Path(out), overwrite=overwrite) as journal:
+            run_parts(parts, journal, numbered=False, progress=shown)
     return Audit(tuple(read_records(journal.records)))
-
-
-def open_journal(plan: Plan, folder: Path, *, overwrite: bool = False) -> Journal:
-    """Open the folder of an audit, to begin it or to go on with it."""
-    asked = {
-        **asdict(plan.options),
-        "data_fingerprint": plan.data.fingerprint,
-        "model_fingerprint": plan.model_fingerprint,
-        "labelleak": labelleak.__version__,
-    }
-    return Journal.open(folder, asked, overwrite=overwrite)
 
 
 def _call(options: AuditOptions, *, given: bool) -> str:

@@ -192,12 +192,12 @@ class Clients:
             defense,
             seed=seed,
             full=self._needs_all,
-            table=self._table if self.gradient_path == TABLE else None,
+            table=self.table if self.gradient_path == TABLE else None,
         )
         return average_clients(sent, drawn.shape[1])
 
     @cached_property
-    def _table(self) -> HeadTable:
+    def table(self) -> HeadTable:
         """The head table of the victims, built once for all cells."""
         return HeadTable.build(self.model, self.plan.roles.victims)
 
@@ -206,7 +206,7 @@ class Clients:
         """Make the gradients of ``T x B`` batches."""
         victims = self.plan.roles.victims
         if self.gradient_path == TABLE:
-            return self._table.gradients
+            return self.table.gradients
         seed = whole_number(self.plan.options.seed, "forward", self.initialisation)
         return lambda batches: autograd_gradients(
             self.model, victims, batches, seed=seed, full=self._needs_all

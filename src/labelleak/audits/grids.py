@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,6 @@ class Grid:
     claim: str
     audits: tuple[AuditOptions, ...]
     figure: CurveOptions
-
-    def asked(self) -> dict[str, Any]:
-        """Say what identifies the grid, option by option, for a journal."""
-        return {
-            f"part {number} {key}": value
-            for number, options in enumerate(self.audits)
-            for key, value in asdict(options).items()
-        }
 
 
 def read_grid(

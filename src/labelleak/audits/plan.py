@@ -102,15 +102,6 @@ class Plan:
             )
         )
 
-    @property
-    def units(self) -> list[tuple[int, int]]:
-        """Every (initialisation, training steps) to audit."""
-        return [
-            (initialisation, stage)
-            for initialisation in range(self.options.models)
-            for stage in sorted(self.options.training_steps)
-        ]
-
     def trials_of(self, initialisation: int) -> range:
         """Return the numbers of an initialisation's trials; all share the trials nearly evenly."""
         edges = np.linspace(0, self.options.trials, self.options.models + 1).astype(int)

@@ -1,140 +1,208 @@
-"""Run the parts of a grid on an executor, write records as they come, and go on after a stop."""
+"""Run the parts of an audit, a grid or a study, write records as they come, go on after a stop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from math import prod
 from pathlib import Path
+from typing import Any, Protocol
 
 import labelleak
-from labelleak.audits.audit import Progress, audit_stages
 from labelleak.audits.executors import Executor
-from labelleak.audits.grids import Grid
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.plan import Plan, plan_audit
+from labelleak.audits.stage import Stage, train_stages
+from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.records.journal import PART, Journal
 from labelleak.records.record import Record
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 
+Progress = Callable[[int, int], None]
+Measure = Callable[..., Iterator[list[Record]]]
+Adapt = Callable[[Dataset, int], Dataset]
+
+
+class Bar(Protocol):
+    """Opens a progress bar for a part of the work."""
+
+    def __call__(self, what: str, unit: str) -> AbstractContextManager[Progress]:
+        """Name what is counted."""
+
+
+def say_nothing(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def audit_cells(stage: Stage) -> Iterator[list[Record]]:
+    """Audit a model under every condition of its plan."""
+    return stage.audit(stage.plan.cells)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One audit of a run: its models, and what is measured of each.
+
+    Attributes:
+        options: the audit.
+        command: the command, for the records.
+        measure: takes a model at a stage and gives lists of records, one a cell.
+        whole: whether it takes all stages of a model together, which are then done or not as one.
+        adapt: changes the data set, given it and the seed.
+        given: the plan, where it was made of more than options.
+    """
+
+    options: AuditOptions
+    command: str = ""
+    measure: Measure = audit_cells
+    whole: bool = False
+    adapt: Adapt | None = None
+    given: Plan | None = None
+
+    def plan(self) -> Plan:
+        """Return what the part runs on."""
+        return self.given or plan_once(self.options, self.command, self.adapt)
+
+    @property
+    def cells(self) -> int:
+        """Lists of records that a model at a stage gives."""
+        if self.measure is not audit_cells:
+            return 1
+        asked, defenses = self.options, {parse_defense(text) for text in self.options.defenses}
+        lists = (asked.batch_sizes, asked.local_steps, asked.lr, asked.clients, asked.schemes)
+        return prod(map(len, lists)) * len(defenses)
+
 
 @dataclass(frozen=True)
 class Task:
-    """One initialisation of one part, at the training stages that are still to do.
+    """One initialisation of one part, at the training stages that are still to do."""
 
-    Attributes:
-        part: number of the part.
-        options: its audit.
-        command: the command, for the records.
-        initialisation: which model.
-        stages: training steps to audit at, rising.
-    """
-
-    part: int
-    options: AuditOptions
-    command: str
+    number: int
+    part: Part
     initialisation: int
     stages: tuple[int, ...]
 
+    def measure(self) -> Iterator[tuple[tuple[int, ...], Iterator[list[Record]]]]:
+        """Measure stage by stage, or all stages at once: their steps, and lists of records."""
+        stages = train_stages(self.part.plan(), self.initialisation, self.stages)
+        for group in [tuple(stages)] if self.part.whole else ((stage,) for stage in stages):
+            yield tuple(stage.steps for stage in group), self.part.measure(*group)
 
-Done = tuple[int, list[Record]]
 
-
-def open_grid(grid: Grid, out: Path, *, overwrite: bool = False) -> Journal:
-    """Open the folder of a grid, to begin it or to go on with it.
+def open_run(
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> Journal:
+    """Open the folder of a run, to begin it or to go on with it.
 
     Every part is planned first, so that what cannot run is refused before the folder is touched.
+
+    Args:
+        parts: what is run.
+        out: made if it is not there.
+        overwrite: drop whatever run lies there.
+        more: what identifies the run beside its parts.
 
     Raises:
         BadInput: for a part that cannot be (the sentence says which), a folder that cannot be
             written, or one that holds another run.
     """
-    asked = {**grid.asked(), "labelleak": labelleak.__version__}
-    for number, options in enumerate(grid.audits):
+    asked: dict[str, Any] = {**(more or {}), "labelleak": labelleak.__version__}
+    several = len(parts) > 1
+    for number, part in enumerate(parts):
         try:
-            plan = plan_once(options, "")
+            plan = part.plan()
         except BadInput as error:
-            where = f"part {number + 1} of {len(grid.audits)}: " if len(grid.audits) > 1 else ""
+            where = f"part {number + 1} of {len(parts)}: " if several else ""
             raise BadInput(f"{where}{error}") from error
-        asked[f"part {number} data_fingerprint"] = plan.data.fingerprint
-        asked[f"part {number} model_fingerprint"] = plan.model_fingerprint
+        own = {
+            **asdict(part.options),
+            "data_fingerprint": plan.data.fingerprint,
+            "model_fingerprint": plan.model_fingerprint,
+        }
+        before = f"part {number} " if several else ""
+        asked |= {f"{before}{key}": value for key, value in own.items()}
     return Journal.open(out, asked, overwrite=overwrite)
 
 
-def run_grid(
-    grid: Grid,
-    journal: Journal,
+def run_parts(
+    parts: Sequence[Part],
+    journal: Journal | None,
     *,
-    command: str = "",
+    numbered: bool = True,
     executor: Executor | None = None,
-    progress: Progress = lambda done, total: None,
-) -> None:
-    """Run what of a grid is not yet in the journal.
+    progress: Progress = say_nothing,
+) -> list[Record]:
+    """Run what is not yet in the journal, and give the new records.
 
     Every trial's seed follows from the options alone, so records are the same on every executor
-    but for the time that answering took; they are written in the order of the grid.
+    but for the time that answering took; they are written in the order of the parts.
 
     Args:
-        grid: what to run.
-        journal: where records go; from `open_grid`.
-        command: the command, for the records.
+        parts: what to run.
+        journal: where finished stages are written; None keeps them in memory only.
+        numbered: whether records say which part they are of.
         executor: where to run; serial if None.
-        progress: called with units (a model at a stage) done and units in all.
+        progress: called with cells done and cells in all, those of earlier runs included.
 
     Raises:
         BadInput: if a part fails or its records cannot be written; those written stay valid.
     """
-    units = {
-        (part, initialisation, stage)
-        for part, options in enumerate(grid.audits)
-        for initialisation in range(options.models)
-        for stage in options.training_steps
-    }
-    tasks = _tasks(grid, command, journal)
-    progress(len(journal.done & units), len(units))
+    done = journal.done if journal else set()
+    tasks = [task for number, part in enumerate(parts) for task in _left(number, part, done)]
+    total = sum(
+        part.cells * part.options.models * len(part.options.training_steps) for part in parts
+    )
+    count = total - sum(task.part.cells * len(task.stages) for task in tasks)
+    progress(count, total)
     where = executor or Executor()
     # One after the other, each stage can be kept as soon as it is done.
-    answers: Iterator[Iterable[Done]]
-    answers = map(audit_task, tasks) if where.kind == "serial" else where.map(_whole, tasks)
-    for task, stages in zip(tasks, answers, strict=True):
-        for stage, records in stages:
-            journal.write((task.part, task.initialisation, stage), records)
-            progress(len(journal.done & units), len(units))
+    answers: Iterable[Iterable[tuple[tuple[int, ...], Iterable[list[Record]]]]]
+    answers = (t.measure() for t in tasks) if where.kind == "serial" else where.map(_all, tasks)
+    records: list[Record] = []
+    for task, groups in zip(tasks, answers, strict=True):
+        for stages, cells in groups:
+            found: list[Record] = []
+            for cell in cells:
+                found += cell
+                count = min(count + 1, total)
+                progress(count, total)
+            if numbered:
+                found = [replace(r, extra={**r.extra, PART: task.number}) for r in found]
+            for steps in stages if journal else ():
+                unit = (task.number, task.initialisation, steps)
+                if journal and unit not in done:
+                    journal.write(unit, [r for r in found if r.training_steps == steps])
+            records += found
+    return records
 
 
-def audit_task(task: Task) -> Iterator[Done]:
-    """Audit one initialisation of a part, stage by stage."""
-    plan = plan_once(task.options, task.command)
-    for stage, records in audit_stages(plan, task.initialisation, task.stages, lambda: None):
-        yield stage, [replace(r, extra={**r.extra, PART: task.part}) for r in records]
-
-
-def _whole(task: Task) -> list[Done]:
+def _all(task: Task) -> list[tuple[tuple[int, ...], list[list[Record]]]]:
     """Do a task in a worker, which answers with all of it."""
-    return list(audit_task(task))
+    return [(stages, list(cells)) for stages, cells in task.measure()]
 
 
-def _tasks(grid: Grid, command: str, journal: Journal) -> list[Task]:
-    tasks = []
-    for part, options in enumerate(grid.audits):
-        for initialisation in range(options.models):
-            stages = _left(part, initialisation, options.training_steps, journal)
-            if stages:
-                tasks.append(Task(part, options, command, initialisation, stages))
-    return tasks
-
-
-def _left(
-    part: int, initialisation: int, stages: Sequence[int], journal: Journal
-) -> tuple[int, ...]:
-    return tuple(s for s in sorted(stages) if (part, initialisation, s) not in journal.done)
+def _left(number: int, part: Part, done: set[tuple[int, int, int]]) -> Iterator[Task]:
+    """Give the tasks of a part that are not done."""
+    stages = tuple(sorted(part.options.training_steps))
+    for initialisation in range(part.options.models):
+        left = tuple(s for s in stages if (number, initialisation, s) not in done)
+        if left:
+            yield Task(number, part, initialisation, stages if part.whole else left)
 
 
 @lru_cache(maxsize=2)
-def plan_once(options: AuditOptions, command: str) -> Plan:
+def plan_once(options: AuditOptions, command: str, adapt: Adapt | None = None) -> Plan:
     """Plan an audit, or give the plan that this process has made of it before."""
-    return plan_audit(options, data=load_once(options.data), command=command)
+    data = load_once(options.data)
+    changed = adapt(data, options.seed) if adapt else data
+    return plan_audit(options, data=changed, command=command)
 
 
 @lru_cache(maxsize=1)
@@ -143,4 +211,16 @@ def load_once(name: str) -> Dataset:
     return load_dataset(name)
 
 
-__all__ = ["Task", "audit_task", "load_once", "open_grid", "plan_once", "run_grid"]
+__all__ = [
+    "Adapt",
+    "Bar",
+    "Part",
+    "Progress",
+    "Task",
+    "audit_cells",
+    "load_once",
+    "open_run",
+    "plan_once",
+    "run_parts",
+    "say_nothing",
+]

@@ -1,9 +1,11 @@
-"""One model at one stage of its training, audited under any number of conditions."""
+"""A model at a stage of its training, attacked: what audits, searches and studies all run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from torch import nn
 import labelleak
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.audits.clients import Clients
-from labelleak.audits.plan import CellOptions, Plan, dummies_of, init_of, view_model
-from labelleak.core.battery import Battery, make_records
+from labelleak.audits.plan import CellOptions, Plan, build, dummies_of, init_of, view_model
+from labelleak.audits.training_stages import reach_stages
+from labelleak.core.battery import Battery, Outcome, make_records
 from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
@@ -28,66 +32,75 @@ from labelleak.simulation.models import fingerprint, own_activation
 from labelleak.simulation.training import accuracy
 
 
-def audit_model(
-    plan: Plan, initialisation: int, stage: int, module: nn.Module
-) -> Iterator[list[Record]]:
-    """Audit one model under all conditions, a list of records per cell."""
-    return AuditedModel.prepare(plan, initialisation, stage, module).audit(plan.cells)
-
-
 @dataclass(frozen=True, eq=False)
-class AuditedModel:
-    """One model at one stage with its attackers, ready for cells of any conditions.
+class Stage:
+    """One model at one stage of its training, with its clients and its attackers.
 
     What an attacker learns of the model alone, it learns once: the shadow attack's fit of each
     batch size, the passes over auxiliary data, the head table of the victims.
 
     Attributes:
-        plan: what is audited; of its cells nothing is used.
+        plan: what is audited.
         initialisation: which model.
-        stage: its training steps.
-        model: the model that the server sent.
-        battery: the attacks, prepared for it.
-        clients: what draws and shares updates of it.
-        common: the contract's keys of its records.
-        extra: ours beside them.
+        steps: its training steps.
+        model: the model that the server sent; it does not change afterwards.
+        purpose: what the attackers' own random streams are drawn for.
     """
 
     plan: Plan
     initialisation: int
-    stage: int
+    steps: int
     model: WhiteBox
-    battery: Battery
-    clients: Clients
-    common: dict[str, Any]
-    extra: dict[str, Any]
+    purpose: tuple[int, ...]
 
     @classmethod
-    def prepare(
-        cls, plan: Plan, initialisation: int, stage: int, module: nn.Module
-    ) -> AuditedModel:
-        """Prepare every attack for a model."""
-        options, data = plan.options, plan.data
-        model = view_model(options, data, module)
-        battery = Battery.prepare(
+    def of(
+        cls,
+        plan: Plan,
+        initialisation: int,
+        steps: int,
+        module: nn.Module,
+        purpose: tuple[int, ...] | None = None,
+    ) -> Stage:
+        """Take a module as it is."""
+        words = (initialisation, steps) if purpose is None else purpose
+        model = view_model(plan.options, plan.data, module)
+        return cls(plan, initialisation, steps, model, words)
+
+    @cached_property
+    def battery(self) -> Battery:
+        """The attacks, prepared for the model."""
+        plan = self.plan
+        return Battery.prepare(
             plan.attacks,
-            Knowledge(model, data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache),
-            data.num_classes,
-            seed=whole_number(options.seed, "battery", initialisation, stage),
+            Knowledge(
+                self.model, plan.data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache
+            ),
+            plan.data.num_classes,
+            seed=whole_number(plan.options.seed, "battery", *self.purpose),
         )
-        clients = Clients(plan, model, initialisation, len(plan.trials_of(initialisation)))
-        common, extra = provenance(plan, module, initialisation, stage)
-        test = LabelledData(data.x_test, data.y_test)
-        common["model_accuracy"] = round(accuracy(module, test), 6)
-        return cls(plan, initialisation, stage, model, battery, clients, common, extra)
+
+    @cached_property
+    def clients(self) -> Clients:
+        """What draws and shares updates of the model."""
+        return Clients(self.plan, self.model, self.initialisation, len(self.trials))
+
+    @property
+    def trials(self) -> range:
+        """Numbers of the initialisation's trials."""
+        return self.plan.trials_of(self.initialisation)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Test accuracy of the model."""
+        data = self.plan.data
+        return round(accuracy(self.model.module, LabelledData(data.x_test, data.y_test)), 6)
 
     def audit(self, cells: Sequence[CellOptions]) -> Iterator[list[Record]]:
         """Let clients share and attackers answer, a list of records per cell.
 
         A cell's records do not depend on the other cells.
         """
-        plan = self.plan
-        trials = plan.trials_of(self.initialisation)
         gradients = Gradients()
         defenses: dict[str, KnownDefense] = {}
         place: tuple[str, bool, FullTraining] | None = None
@@ -108,23 +121,119 @@ class AuditedModel:
                 shared.prior, shared.training, None if plain else defenses[label]
             )
             able, left_out = _imitable(known, cell)
-            missing = {**plan.left_out, **left_out, **able.not_applicable(shared.observation)}
+            missing = {
+                **self.plan.left_out,
+                **left_out,
+                **able.not_applicable(shared.observation),
+            }
             if plain:
                 missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
             more = {"not_applicable": missing} if missing else {}
             yield [
                 record
                 for outcome in able.run(shared.observation, shared.truth)
-                for record in make_records(
+                for record in self.write(
                     outcome,
                     shared.truth,
-                    trials=trials,
-                    common={**self.common, **shared.common},
-                    extra={**self.extra, **shared.extra, **more},
-                    keep_counts=plan.options.keep_counts,
-                    more=shared.score_clients(outcome.estimate.counts),
+                    shared.common,
+                    {**shared.extra, **more},
+                    shared.score_clients(outcome.estimate.counts),
                 )
             ]
+
+    def write(
+        self,
+        outcome: Outcome,
+        truth: Truth,
+        common: Mapping[str, Any],
+        extra: Mapping[str, Any],
+        more: Sequence[Mapping[str, Any]] = (),
+    ) -> list[Record]:
+        """Write an outcome as records of this model.
+
+        Args:
+            outcome: what an attack answered, a trial a row.
+            truth: what was really there.
+            common: the contract's keys that say how the updates came about.
+            extra: keys of ours beside them.
+            more: further keys of each trial.
+        """
+        return make_records(
+            outcome,
+            truth,
+            trials=self.trials,
+            common={**self.common, **common},
+            extra={**self.extra, **extra},
+            keep_counts=self.plan.options.keep_counts,
+            more=more,
+        )
+
+    @cached_property
+    def common(self) -> dict[str, Any]:
+        """The contract's keys that say where records come from."""
+        options = self.plan.options
+        return {
+            "seed": options.seed,
+            "data": self.plan.data.name,
+            "model": options.model,
+            "initialisation": self.initialisation,
+            "training_steps": self.steps,
+            "model_accuracy": self.accuracy,
+            "num_classes": self.plan.data.num_classes,
+            "labelleak": labelleak.__version__,
+            "torch": str(torch.__version__),
+            "command": self.plan.command,
+        }
+
+    @cached_property
+    def extra(self) -> dict[str, Any]:
+        """Our keys beside them."""
+        plan, options, roles = self.plan, self.plan.options, self.plan.roles
+        extra: dict[str, Any] = {
+            "init": "as given" if options.weights or plan.module else init_of(options),
+            "activation": options.activation or own_activation(options.model),
+            "mode": options.mode,
+            "victims": options.victims,
+            "train_size": len(roles.train),
+            "auxiliary_size": len(roles.auxiliary),
+            "victim_size": len(roles.victims),
+            "normalisation": plan.data.normalisation,
+            "data_fingerprint": plan.data.fingerprint,
+            "model_fingerprint": fingerprint(self.model.module),
+            "train_lr": options.train_lr,
+            "train_batch_size": options.train_batch_size,
+            "dummies": str(dummies_of(options).value),
+            "shadow_batches": options.shadow_batches,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        }
+        if options.users is not None:
+            extra["users"] = options.users
+            extra["partition"] = options.partition
+            extra["per_round"] = options.per_round or options.users
+            extra["round_steps"] = options.round_steps
+        for name, choice in (("weights", options.weights), ("head", options.head)):
+            if choice is not None:
+                extra[name] = Path(choice).name
+        return extra
+
+
+def train_stages(plan: Plan, initialisation: int, stages: Sequence[int]) -> Iterator[Stage]:
+    """Train one initialisation to each of some stages, and give each as it is there.
+
+    Args:
+        plan: what is audited.
+        initialisation: which model.
+        stages: training steps to stop at.
+
+    Raises:
+        BadInput: if training diverges.
+    """
+    options = plan.options
+    model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
+    for steps in reach_stages(model, plan.roles.train, options, initialisation, stages):
+        kept = copy.deepcopy(model).train(options.mode == "train")
+        yield Stage.of(plan, initialisation, steps, kept)
 
 
 def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str]]:
@@ -139,49 +248,4 @@ def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str
     return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: f"{why}, which takes hours"}
 
 
-def provenance(
-    plan: Plan, module: nn.Module, initialisation: int, stage: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the keys that say where records come from: the contract's, and ours beside them."""
-    options, roles = plan.options, plan.roles
-    common: dict[str, Any] = {
-        "seed": options.seed,
-        "data": plan.data.name,
-        "model": options.model,
-        "initialisation": initialisation,
-        "training_steps": stage,
-        "num_classes": plan.data.num_classes,
-        "labelleak": labelleak.__version__,
-        "torch": str(torch.__version__),
-        "command": plan.command,
-    }
-    extra: dict[str, Any] = {
-        "init": "as given" if options.weights or plan.module else init_of(options),
-        "activation": options.activation or own_activation(options.model),
-        "mode": options.mode,
-        "victims": options.victims,
-        "train_size": len(roles.train),
-        "auxiliary_size": len(roles.auxiliary),
-        "victim_size": len(roles.victims),
-        "normalisation": plan.data.normalisation,
-        "data_fingerprint": plan.data.fingerprint,
-        "model_fingerprint": fingerprint(module),
-        "train_lr": options.train_lr,
-        "train_batch_size": options.train_batch_size,
-        "dummies": str(dummies_of(options).value),
-        "shadow_batches": options.shadow_batches,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-    if options.users is not None:
-        extra["users"] = options.users
-        extra["partition"] = options.partition
-        extra["per_round"] = options.per_round or options.users
-        extra["round_steps"] = options.round_steps
-    for name, choice in (("weights", options.weights), ("head", options.head)):
-        if choice is not None:
-            extra[name] = Path(choice).name
-    return common, extra
-
-
-__all__ = ["AuditedModel", "audit_model", "provenance"]
+__all__ = ["Stage", "train_stages"]

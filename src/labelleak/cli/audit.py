@@ -31,21 +31,22 @@ def audit(options: AuditOptions, place: AuditRun) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.audits.audit import open_journal, run_plan
     from labelleak.audits.plan import plan_audit
+    from labelleak.audits.run import Part, open_run, run_parts
     from labelleak.files.fit_cache import FolderFitCache
 
     torch.set_num_threads(place.threads)
-    plan = plan_audit(options, command=command_line())
     notes = FolderFitCache(place.learnt)
+    plan = replace(plan_audit(options, command=command_line()), fit_cache=notes)
+    parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (
-        open_journal(plan, place.out, overwrite=place.overwrite) as journal,
+        open_run(parts, place.out, overwrite=place.overwrite) as journal,
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,
     ):
         notes.tell = advance.tell
-        run_plan(replace(plan, fit_cache=notes), journal=journal, progress=advance)
+        run_parts(parts, journal, numbered=False, progress=advance)
     _conclude(journal.records, place.out / "report.html")
 
 

@@ -24,11 +24,9 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
 
         yield from MODELS.items()
     elif what == "paper":
-        from labelleak.studies.presets import describe_presets
-        from labelleak.studies.registry import STUDIES
+        from labelleak.studies.registry import describe_studies
 
-        yield from describe_presets()
-        yield from ((name, study.line) for name, study in STUDIES.items())
+        yield from describe_studies()
     else:
         from labelleak.simulation.batches import SCHEMES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,52 +13,57 @@ from labelleak.audits.executors import Executor
 from labelleak.cli.options import OUT, Overwrite, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar
 from labelleak.records.options import Option, Options
+from labelleak.studies.options import Asked
 
 if TYPE_CHECKING:
-    from labelleak.audits.grids import Grid
-    from labelleak.records.record import Record
+    from labelleak.studies.study import Done, Study
+
+_KINDS = {".svg": "figure", ".png": "figure", ".html": "page", ".md": "table"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridRun(Options):
-    """Where a grid's records go."""
+class StudyRun(Options):
+    """Where records go, and all that is made of them."""
 
-    out: Annotated[Path, Option("Folder for records, page, figure and table.")] = OUT
+    out: Annotated[Path, Option("Folder for records, figures, tables and pages.")] = OUT
     overwrite: Overwrite = False
 
 
 @command
 def run(
     grid: Annotated[Path, typer.Argument(help="A TOML file of options; every list multiplies.")],
-    place: GridRun,
+    place: StudyRun,
     where: Executor,
 ) -> None:
     """Run a grid of audits; an interrupted one goes on where it stopped."""
     from labelleak.audits.grids import read_grid
+    from labelleak.studies.study import study_of
 
-    out = place.out
-    run_into(read_grid(grid), out, where, overwrite=place.overwrite)
-    print(f"\nrecords  {out / 'records.jsonl'}\npage     {out / 'report.html'}")
+    read = read_grid(grid)
+    study = study_of(lambda asked: read)
+    done = run_into(study, Asked(command=command_line()), place.out, where, place.overwrite)
+    show_files(place.out, done.files)
 
 
-def run_into(grid: Grid, out: Path, executor: Executor, *, overwrite: bool = False) -> list[Record]:
-    """Run a grid into a folder, draw what came of it, and give the records."""
+def run_into(study: Study, asked: Asked, out: Path, where: Executor, overwrite: bool) -> Done:
+    """Run a study into a folder, with a bar for its progress."""
     import torch
 
-    from labelleak.audits.run import open_grid, run_grid
-    from labelleak.report import write_report
-    from labelleak.report.curve_figures import write_curves
+    from labelleak.studies.study import run_study
 
     torch.set_num_threads(1)
-    with (
-        open_grid(grid, out, overwrite=overwrite) as journal,
-        interruptible(journal.records),
-        progress_bar(grid.name) as advance,
-    ):
-        run_grid(grid, journal, command=command_line(), executor=executor, progress=advance)
-    rows = write_report(out / "records.jsonl", out / "report.html")
-    write_curves(rows, out, title=grid.title, figure=grid.figure)
-    return rows
+    with interruptible(out / "records.jsonl"):
+        return run_study(study, asked, out, bar=progress_bar, executor=where, overwrite=overwrite)
 
 
-__all__ = ["run", "run_into"]
+def show_files(out: Path, files: Iterable[Path]) -> None:
+    """Say where records lie and what was written."""
+    records = out / "records.jsonl"
+    print()
+    if records.exists():
+        print(f"records  {records}")
+    for path in files:
+        print(f"{_KINDS.get(path.suffix, 'data'):8} {path}")
+
+
+__all__ = ["StudyRun", "run", "run_into", "show_files"]

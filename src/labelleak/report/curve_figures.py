@@ -1,14 +1,12 @@
-"""Draw the curves of a grid, and write them with their table into a folder."""
+"""Draw the curves of a grid, and write them with their table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelleak.records.files import write_whole
 from labelleak.records.record import Record
 from labelleak.report.curves import (
     CurveOptions,
@@ -35,22 +33,16 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _COLUMNS, _PANEL = 2, (5.4, 3.4)
 
 
-def write_curves(
-    records: Iterable[Record], folder: Path, *, title: str, figure: CurveOptions
-) -> list[Path]:
-    """Write ``curves.svg`` and ``curves.md`` into a folder.
-
-    Raises:
-        BadInput: if the folder cannot be written.
-    """
+def curve_files(records: Iterable[Record], *, title: str, figure: CurveOptions) -> dict[str, str]:
+    """Return ``curves.svg`` and ``curves.md``, or nothing where records lack the figure's keys."""
     points = trace(records, figure)
     if not points:
-        return []
-    paths = [folder / "curves.svg", folder / "curves.md"]
-    write_whole(paths[0], draw_curves(points, title=title, figure=figure))
+        return {}
     ends = "\n".join(f"- {said}" for said in describe_ends(points, figure))
-    write_whole(paths[1], f"# {title}\n\n{tabulate_curves(points, figure)}\n\n{ends}\n")
-    return paths
+    return {
+        "curves.svg": draw_curves(points, title=title, figure=figure),
+        "curves.md": f"# {title}\n\n{tabulate_curves(points, figure)}\n\n{ends}\n",
+    }
 
 
 def draw_curves(points: Sequence[Point], *, title: str, figure: CurveOptions) -> str:
@@ -149,4 +141,4 @@ def _add_legend(sheet: Figure) -> None:
     )
 
 
-__all__ = ["draw_curves", "write_curves"]
+__all__ = ["curve_files", "draw_curves"]

@@ -13,6 +13,7 @@ from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.options import Options
 from labelleak.records.record import Record
 from labelleak.report import wording
+from labelleak.report.markdown import span, table
 
 Value: TypeAlias = str | float
 _NAMES = {
@@ -152,26 +153,20 @@ def tabulate_curves(points: Sequence[Point], figure: CurveOptions) -> str:
     for panel in dict.fromkeys(point.panel for point in points):
         own = [point for point in points if point.panel == panel]
         lines = list(dict.fromkeys(point.line for point in own))
-        named = [say_line(line, figure) for line in lines]
-        rows = [
-            f"| {say_key(figure.x)} | free guess | {' | '.join(named)} |",
-            "|" + "---|" * (len(lines) + 2),
-        ]
+        heads = [say_key(figure.x), "free guess", *(say_line(line, figure) for line in lines)]
         accuracies = figure.accuracy and any(point.accuracy is not None for point in own)
-        if accuracies:
-            rows = [f"| accuracy {rows[0]}", f"|---{rows[1]}"]
-        if figure.beside:
-            rows = [f"| {say_key(figure.beside)} {rows[0]}", f"|---{rows[1]}"]
+        heads = ["accuracy", *heads] if accuracies else heads
+        heads = [say_key(figure.beside), *heads] if figure.beside else heads
+        rows = []
         for x in order(point.x for point in own):
             here = {point.line: point for point in own if point.x == x}
             first = next(iter(here.values()))
-            entries = [_entry(here.get(line)) for line in lines]
-            place = say(x).replace("|", "\\|")  # a chain of defenses
-            row = f"| {place} | {first.free:.3f} | {' | '.join(entries)} |"
+            entries = [span(here[line].asr, 3) if line in here else "-" for line in lines]
+            row = [say(x), f"{first.free:.3f}", *entries]
             known = "-" if first.accuracy is None else f"{first.accuracy:.2f}"
-            row = f"| {known} {row}" if accuracies else row
-            rows.append(f"| {say_beside(first)} {row}" if figure.beside else row)
-        parts.append("\n".join([f"**{say_panel(panel, figure)}**", "", *rows]))
+            row = [known, *row] if accuracies else row
+            rows.append([say_beside(first), *row] if figure.beside else row)
+        parts.append(table(heads, rows, title=say_panel(panel, figure)))
     return "\n\n".join(parts)
 
 
@@ -211,12 +206,6 @@ def order(values: Iterable[Value]) -> list[Value]:
     once = list(dict.fromkeys(values))
     numbers = sorted(v for v in once if not isinstance(v, str))
     return [*numbers, *(v for v in once if isinstance(v, str))]
-
-
-def _entry(point: Point | None) -> str:
-    if point is None:
-        return "-"
-    return f"{point.asr.mean:.3f} ({point.asr.low:.3f} to {point.asr.high:.3f})"
 
 
 def say_beside(point: Point) -> str:

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from labelleak.attacks import RULES
 from labelleak.audits.options import check_options
-from labelleak.audits.plan import Plan, plan_audit
+from labelleak.audits.run import Part, load_once
 from labelleak.records.record import Record
 from labelleak.report import Cell, tabulate, worst_cases
+from labelleak.report.markdown import group, span, table
 from labelleak.report.wording import name_attack, name_attacker
-from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.roles import divide
+from labelleak.studies.study import Asked, Study
 
 SIZES = (1, 8, 24, 64, 256, 1024)
-TRIALS, MODELS = 50, 5
 ATTACKS = (*RULES, "rlg")
 
 
-def plan_table(data: str, model: str, *, seed: int, command: str) -> Plan:
+def plan_table(asked: Asked) -> list[Part]:
     """Plan the audit behind the table.
 
     Batch sizes are 1, 8, 24, 64, 256 and 1,024, as far as the victims' data reach; models are
     untrained and trained for 500 steps; 50 trials are spread over 5 initialisations.
-
-    Args:
-        data: name or path of a data set.
-        model: name of a model.
-        seed: seed of everything random.
-        command: the command, for the records.
-
-    Raises:
-        BadInput: for names that are unknown or files that cannot be read.
     """
-    dataset = load_dataset(data)
-    reach = len(divide(dataset.x_train, dataset.y_train, seed=seed).victims)
     options = check_options(
-        data=data,
-        model=model,
-        batch_sizes=tuple(size for size in SIZES if size <= reach),
+        data=asked.data,
+        model=asked.model or "lenet",
+        batch_sizes=within_reach(SIZES, asked),
         schemes=("iid", "unbalanced"),
         attacks=ATTACKS,
-        trials=TRIALS,
-        initialisations=MODELS,
+        trials=50,
+        initialisations=5,
         training_steps=(0, 500),
-        seed=seed,
+        seed=asked.seed,
     )
-    return plan_audit(options, data=dataset, command=command)
+    return [Part(options=options)]
+
+
+def within_reach(sizes: Iterable[int], asked: Asked) -> tuple[int, ...]:
+    """Keep the batch sizes that the victims' data reach.
+
+    Raises:
+        BadInput: for data that cannot be read.
+    """
+    data = load_once(asked.data)
+    reach = len(divide(data.x_train, data.y_train, seed=asked.seed).victims)
+    return tuple(size for size in sizes if size <= reach)
 
 
 def make_table(records: Iterable[Record]) -> str:
@@ -57,49 +57,47 @@ def make_table(records: Iterable[Record]) -> str:
     absent, so the free guess stands beside them too.
     """
     rows = list(records)
-    cells, worst = tabulate(rows), worst_cases(rows)
-    places = dict.fromkeys((c.data, c.model, c.training_steps, c.scheme) for c in cells)
-    return "\n\n".join(
-        _place(
-            [c for c in cells if (c.data, c.model, c.training_steps, c.scheme) == place],
-            [c for c in worst if (c.data, c.model, c.training_steps, c.scheme) == place],
-        )
-        for place in places
-    )
+    worst = group(worst_cases(rows), _place)
+    cells = group(tabulate(rows), _place)
+    return "\n\n".join(_write(own, worst.get(place, [])) for place, own in cells.items())
 
 
-def _place(cells: list[Cell], worst: list[Cell]) -> str:
+def _place(cell: Cell) -> tuple[str, str, int, str]:
+    return cell.data, cell.model, cell.training_steps, cell.scheme
+
+
+def _write(cells: list[Cell], worst: list[Cell]) -> str:
     first = cells[0]
     accuracy = "" if first.model_accuracy is None else f", accuracy {first.model_accuracy:.2f}"
     sizes = sorted({cell.batch_size for cell in cells})
-    lines = [
+
+    def rows() -> Iterator[list[str]]:
+        for attack, own in group(cells, lambda cell: cell.attack).items():
+            here = {cell.batch_size: _entry(cell) for cell in own}
+            yield [name_attack(attack), own[0].threat_model, *(here.get(n, "-") for n in sizes)]
+        for needs, own in group(worst, lambda cell: cell.threat_model).items():
+            here = {cell.batch_size: say_advantage(cell) for cell in own}
+            yield ["advantage of the strongest", needs, *(here.get(n, "-") for n in sizes)]
+
+    title = (
         f"**{first.data}, {first.model}, {first.training_steps} training steps{accuracy}, "
-        f"{first.scheme}** (K = {first.num_classes}; ASR / LeAcc / LnAcc)",
-        "",
-        "| attack | needs | " + " | ".join(f"N = {size}" for size in sizes) + " |",
-        "|---|---|" + "---|" * len(sizes),
-    ]
-    for attack in dict.fromkeys(cell.attack for cell in cells):
-        own = {cell.batch_size: cell for cell in cells if cell.attack == attack}
-        entries = [_entry(own.get(size)) for size in sizes]
-        needs = next(iter(own.values())).threat_model
-        lines.append(f"| {name_attack(attack)} | {needs} | " + " | ".join(entries) + " |")
-    for threat_model in dict.fromkeys(cell.threat_model for cell in worst):
-        best = {cell.batch_size: cell for cell in worst if cell.threat_model == threat_model}
-        entries = [_advantage(best.get(size)) for size in sizes]
-        lines.append(f"| advantage of the strongest | {threat_model} | {' | '.join(entries)} |")
-    return "\n".join(lines)
+        f"{first.scheme}** (K = {first.num_classes}; ASR / LeAcc / LnAcc)"
+    )
+    return table(["attack", "needs", *(f"N = {size}" for size in sizes)], rows(), title=title)
 
 
-def _entry(cell: Cell | None) -> str:
-    if cell is None:
-        return "-"
+def _entry(cell: Cell) -> str:
     parts = (cell.asr.mean, cell.presence_accuracy, cell.count_accuracy)
     return " / ".join("-" if part is None else f"{part:.2f}" for part in parts)
 
 
-def _advantage(cell: Cell | None) -> str:
-    if cell is None or cell.advantage is None:
-        return "-"
-    gained = cell.advantage
-    return f"{gained.mean:.2f} ({gained.low:.2f} to {gained.high:.2f}) {name_attacker(cell)}"
+def say_advantage(cell: Cell) -> str:
+    """Write the strongest attacker's advantage with its name."""
+    return "-" if cell.advantage is None else f"{span(cell.advantage)} {name_attacker(cell)}"
+
+
+STUDY = Study(
+    parts=plan_table,
+    report=lambda found: {"attacks.md": make_table(found.records)},
+    takes=frozenset({"model"}),
+)

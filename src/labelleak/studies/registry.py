@@ -1,57 +1,94 @@
-"""Experiments that are no grid of audits, by name: what each shows and which options it takes."""
+"""The experiments of the literature by name: grids that ship as TOML files, and studies in code."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib import import_module, resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from labelleak.errors import unknown_name
 
-@dataclass(frozen=True)
-class Study:
-    """One experiment of `labelleak paper` beside the presets.
+if TYPE_CHECKING:
+    from labelleak.audits.grids import Grid
+    from labelleak.studies.options import Asked
+    from labelleak.studies.study import Study
 
-    Attributes:
-        line: what it shows, in a line.
-        takes: which of the options model, quick, overwrite and defenses mean something to it.
-    """
-
-    line: str
-    takes: frozenset[str] = frozenset()
-
-
-# All but the first take long and are run by name only.
-STUDIES = {
-    "signals": Study("What LLG rests on: row sums of present and absent classes (P1, P2)"),
-    "attacks": Study(
-        "Table: every attack, untrained and trained, N from 1 to 1,024",
-        frozenset({"model", "overwrite"}),
-    ),
-    "verdicts": Study("Tables: which attack is strongest where", frozenset({"overwrite"})),
-    "home": Study(
-        "Table: LLBG and RLU on the clients of their own papers", frozenset({"overwrite"})
-    ),
-    "defenses": Study(
-        "Table: every defense, what it leaves the attacks and what it costs",
-        frozenset({"defenses", "overwrite"}),
-    ),
-    "compression_rounds": Study(
-        "Figure and tables: compression with error feedback, round by round",
-        frozenset({"quick", "overwrite"}),
-    ),
-    "unknown_size": Study(
-        "Table: what it costs in ASR that N is read from the update",
-        frozenset({"quick", "overwrite"}),
-    ),
-    "rounds": Study(
-        "Figure: answers about the same clients pooled over rounds",
-        frozenset({"quick", "overwrite"}),
-    ),
-    "shadow": Study(
-        "Table: the shadow attack beside every other, early and late in training",
-        frozenset({"model", "quick", "overwrite"}),
-    ),
-    "shadow_studies": Study(
-        "Its parts, calibration, data, defenses; --data A,B: B's data too", frozenset({"model"})
-    ),
+# A name is that of a module beside this one, which holds a STUDY, or of a grid, paper/NAME.toml,
+# which holds its own title. They come in the order in which the literature's questions build on
+# each other; those from `attacks` on take long.
+STUDIES: dict[str, str | None] = {
+    "batch_sizes": None,
+    "signals": "What LLG rests on: row sums of present and absent classes (P1, P2)",
+    "baselines": None,
+    "trained": None,
+    "architectures": None,
+    "activations": None,
+    "local_iterations": None,
+    "learning_rates": None,
+    "federations": None,
+    "aggregates": None,
+    "noise": None,
+    "compression": None,
+    "compression_finding": None,
+    "privacy": None,
+    "attacks": "Table: every attack, untrained and trained, N from 1 to 1,024",
+    "verdicts": "Tables: which attack is strongest where",
+    "home": "Table: LLBG and RLU on the clients of their own papers",
+    "defenses": "Table: every defense, what it leaves the attacks and what it costs",
+    "compression_rounds": "Figure and tables: compression with error feedback, round by round",
+    "unknown_size": "Table: what it costs in ASR that N is read from the update",
+    "rounds": "Figure: answers about the same clients pooled over rounds",
+    "shadow": "Table: the shadow attack beside every other, early and late in training",
+    "shadow_studies": "Its parts, calibration, data, defenses; --data A,B: B's data too",
 }
 
-__all__ = ["STUDIES", "Study"]
+
+def describe_studies() -> Iterator[tuple[str, str]]:
+    """Return name and title of every study.
+
+    >>> next(describe_studies())
+    ('batch_sizes', 'Batch size: one gradient of an untrained model')
+    """
+    for name, title in STUDIES.items():
+        yield name, title or read_shipped(name).title
+
+
+def load_study(name: str) -> Study:
+    """Return a study by name.
+
+    Raises:
+        BadInput: for an unknown name.
+
+    >>> load_study("trained").figure.x
+    'training_steps'
+    """
+    if name not in STUDIES:
+        raise unknown_name("experiment", name, STUDIES)
+    if find_spec(f"{__package__}.{name}"):
+        study: Study = import_module(f"{__package__}.{name}").STUDY
+        return replace(study, name=name, title=STUDIES[name] or study.title)
+    from labelleak.studies.study import study_of
+
+    return study_of(partial(read_shipped, name), takes=frozenset({"quick"}))
+
+
+def read_shipped(name: str, asked: Asked | None = None) -> Grid:
+    """Read a grid that ships with the package, as it is asked for.
+
+    Raises:
+        BadInput: for options that cannot be.
+    """
+    from labelleak.audits.grids import read_grid
+
+    chosen = {} if asked is None else {"data": asked.data, "seed": asked.seed}
+    if asked is not None and asked.defenses:
+        chosen["defenses"] = asked.defenses
+    with resources.as_file(resources.files(__package__) / "paper" / f"{name}.toml") as path:
+        return read_grid(Path(path), quick=asked is not None and asked.quick, override=chosen)
+
+
+__all__ = ["STUDIES", "describe_studies", "load_study", "read_shipped"]

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from labelleak.audits.audit import Progress
 from labelleak.audits.options import check_options
-from labelleak.audits.plan import Plan, build, plan_audit
-from labelleak.audits.stage import provenance
-from labelleak.core.battery import Battery
+from labelleak.audits.run import Part
+from labelleak.audits.stage import Stage
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData, threat_model
+from labelleak.core.interfaces import Attack, LabelledData, threat_model
 from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
-from labelleak.core.white_box import WhiteBox
-from labelleak.records.files import write_whole
-from labelleak.records.journal import Journal
-from labelleak.records.record import Record, read_records
-from labelleak.report.curve_figures import write_curves
+from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.record import Record
+from labelleak.report.curve_figures import curve_files
 from labelleak.report.curves import CurveOptions
+from labelleak.report.markdown import group, span, table
+from labelleak.report.wording import name_attack
 from labelleak.simulation.cohort import Federation, Round, run_rounds
-from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.partitions import parse_partition, partition_samples
-from labelleak.simulation.training import Training, train_in_stages
-from labelleak.studies.rounds_table import make_rounds_table
+from labelleak.studies.study import Asked, Found, Study
 
-ROUNDS = (1, 2, 5, 10, 25)
-# Steps on all clients' data at once before the federation begins: a fresh and a trained model.
-STAGES = (0, 300)
+ROUNDS, QUICK_ROUNDS = (1, 2, 5, 10, 25), (1, 2, 5, 10)
 CLIENTS, PARTITION, BATCH, LR = 10, "dirichlet:0.3", 8, 0.05
-ATTACKS = ("llg", "llbg", "llg_plus", "rlu")
-# Federations by name: local steps and aggregation. Parts of the run are these by activation.
-FEDERATIONS = {"FedSGD": 1, "FedAvg, 5 steps": 5}
-ACTIVATIONS = ("sigmoid", "relu")
-_PARTS = tuple((activation, name) for activation in ACTIVATIONS for name in FEDERATIONS)
+# Federations by their local steps; of one step, clients share the gradient.
+FEDERATIONS = {1: "FedSGD", 5: "FedAvg, 5 steps"}
 FIGURE = CurveOptions(
     x="rounds",
     panels=("activation", "federation", "training_steps"),
@@ -69,53 +58,8 @@ def even_guess_asr(counts: Ints) -> float:
     return float(((1 - rest / classes) * less + rest / classes * more) / total)
 
 
-def plan_rounds(data: str, *, seed: int, quick: bool = False, command: str = "") -> list[Plan]:
+def plan_rounds(asked: Asked) -> list[Part]:
     """Plan a federation for each activation of the paper's CNN and each of FedSGD and FedAvg.
-
-    Raises:
-        BadInput: for data that cannot be read, or cannot be parted among the clients.
-    """
-    dataset = load_dataset(data)
-    return [
-        plan_audit(
-            check_options(
-                data=data,
-                model="cnn",
-                activation=activation,
-                batch_sizes=(BATCH,),
-                local_steps=(FEDERATIONS[name],),
-                lr=(LR,),
-                schemes=("natural",),
-                attacks=ATTACKS,
-                trials=CLIENTS * (2 if quick else 10),
-                initialisations=2 if quick else 10,
-                training_steps=STAGES,
-                users=CLIENTS,
-                partition=PARTITION,
-                round_steps=FEDERATIONS[name],
-                train_batch_size=BATCH,
-                train_lr=LR,
-                victims="seen",
-                seed=seed,
-            ),
-            data=dataset,
-            command=command,
-        )
-        for activation, name in _PARTS
-    ]
-
-
-def run_rounds_experiment(
-    data: str,
-    out: Path,
-    *,
-    seed: int,
-    quick: bool = False,
-    command: str = "",
-    overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
-) -> Path:
-    """Measure it on a data set and write records, curves.svg, curves.md and rounds.md.
 
     Ten clients with Dirichlet 0.3 shares of the training data all take part in every round. After
     1, 2, 5, 10 and 25 rounds (quick: up to 10) what each round was answered about a client is
@@ -125,98 +69,81 @@ def run_rounds_experiment(
     are drawn from its samples add noise of their own to it. The figure shows the second.
 
     A federation starts from a fresh model, or from one trained for 300 steps on all clients' data.
-    An interrupted run goes on where it stopped.
+    """
+    return [
+        Part(
+            options=check_options(
+                data=asked.data,
+                model="cnn",
+                activation=activation,
+                batch_sizes=(BATCH,),
+                local_steps=(steps,),
+                lr=(LR,),
+                schemes=("natural",),
+                attacks=("llg", "llbg", "llg_plus", "rlu"),
+                trials=CLIENTS * (2 if asked.quick else 10),
+                initialisations=2 if asked.quick else 10,
+                training_steps=(0, 300),
+                victims="seen",
+                seed=asked.seed,
+            ),
+            measure=partial(follow_federation, shown=QUICK_ROUNDS if asked.quick else ROUNDS),
+        )
+        for activation in ("sigmoid", "relu")
+        for steps in FEDERATIONS
+    ]
+
+
+def follow_federation(stage: Stage, shown: Sequence[int]) -> Iterator[list[Record]]:
+    """Train one federation from one model and attack all clients in every round.
 
     Args:
-        data: name or path of a data set.
-        out: the folder; made if it is not there.
-        seed: seed of everything random.
-        quick: a coarse version.
-        command: the command, for the records.
-        overwrite: drop another run that lies there.
-        progress: called with federations done and federations in all.
-
-    Returns:
-        The Markdown file with the tables.
-
-    Raises:
-        BadInput: for data that cannot be read, a folder that cannot be written, or training that
-            diverges.
+        stage: the model that it starts from.
+        shown: rounds after which pooled answers are scored.
     """
-    plans = plan_rounds(data, seed=seed, quick=quick, command=command)
-    asked = {"experiment": "rounds", "quick": quick, "audits": [asdict(p.options) for p in plans]}
-    last = ROUNDS[-2] if quick else ROUNDS[-1]
-    with Journal.open(out, asked, overwrite=overwrite) as journal:
-        units = [(part, *unit) for part, plan in enumerate(plans) for unit in plan.units]
-        progress(len(journal.done), len(units))
-        for part, initialisation, stage in [unit for unit in units if unit not in journal.done]:
-            records = _attack_federation(plans[part], part, initialisation, stage, last)
-            journal.write((part, initialisation, stage), records)
-            progress(len(journal.done), len(units))
-        rows = read_records(journal.records)
-        held = [row for row in rows if row.extra["against"] == "held"]
-        write_curves(held, out, title=TITLE, figure=FIGURE)
-        target = out / "rounds.md"
-        write_whole(target, make_rounds_table(rows) + "\n")
-    return target
-
-
-def _attack_federation(
-    plan: Plan, part: int, initialisation: int, stage: int, last: int
-) -> list[Record]:
-    """Train one federation from one model and attack all clients in every round."""
-    options, train, seed = plan.options, plan.roles.train, plan.options.seed
-    module = build(options, plan.data, initialisation)
-    before = stream(seed, "training", initialisation)
-    deque(train_in_stages(module, train, [stage], Training(), rng=before), maxlen=0)
-    rng = stream(seed, "partition", initialisation)
+    plan, seed = stage.plan, stage.plan.options.seed
+    train, (steps,) = plan.roles.train, plan.options.local_steps
+    rng = stream(seed, "partition", stage.initialisation)
     parts = partition_samples(parse_partition(PARTITION), train.labels.numpy(), CLIENTS, rng)
-    steps = options.round_steps
-    how = Federation(
-        FullTraining(lr=LR, local_steps=steps, batch_size=BATCH),
-        rounds=last,
-        aggregation="fedsgd" if steps == 1 else "fedavg",
-    )
-    common, extra = provenance(plan, module, initialisation, stage)
-    common |= {
+    training = FullTraining(lr=LR, local_steps=steps, batch_size=BATCH)
+    how = Federation(training, rounds=max(shown), aggregation="fedsgd" if steps == 1 else "fedavg")
+    common = {
+        **stage.common,
         "scheme": PARTITION,
         "batch_size": BATCH,
         "local_steps": steps,
         "num_samples": BATCH * steps,
         "defense": "none",
     }
-    extra |= {"part": part, "federation": _PARTS[part][1], "lr": LR}
-    pool = _Pool(plan, parts)
+    extra = {**stage.extra, "federation": FEDERATIONS[steps], "lr": LR}
+    extra |= {"users": CLIENTS, "partition": PARTITION, "per_round": CLIENTS, "round_steps": steps}
+    pool = _Pool(stage, parts)
+    drawn = whole_number(seed, "rounds", stage.initialisation)
     test = LabelledData(plan.data.x_test, plan.data.y_test)
-    records: list[Record] = []
-    drawn = whole_number(seed, "rounds", initialisation)
-    for one in run_rounds(module, train, parts, how, test=test, seed=drawn):
-        pool.add(one, module)
-        if one.number in ROUNDS:
+    for one in run_rounds(stage.model.module, train, parts, how, test=test, seed=drawn):
+        pool.add(one)
+        if one.number in shown:
             common["model_accuracy"] = round(one.accuracy or 0.0, 6)
-            more = {**extra, "rounds": one.number}
-            records.extend(pool.records(common, more))
-    return records
+            yield list(pool.records(common, {**extra, "rounds": one.number}))
 
 
 class _Pool:
     """What the attacks answered about each client so far, and aside what is true."""
 
-    def __init__(self, plan: Plan, parts: tuple[Ints, ...]) -> None:
-        self._plan, classes = plan, plan.data.num_classes
-        labels = plan.roles.train.labels.numpy()
+    def __init__(self, stage: Stage, parts: Sequence[Ints]) -> None:
+        self._stage, classes = stage, stage.plan.data.num_classes
+        labels = stage.plan.roles.train.labels.numpy()
         self._held = [np.bincount(labels[own], minlength=classes) for own in parts]
         self._consumed = [np.zeros(classes, dtype=np.int64) for _ in parts]
         self._answers: dict[tuple[int, str], list[Ints]] = defaultdict(list)
 
-    def add(self, one: Round, like: nn.Module) -> None:
+    def add(self, one: Round) -> None:
         """Attack every client of a round, on the model that it was sent."""
-        plan, classes = self._plan, self._plan.data.num_classes
-        module = copy.deepcopy(like)
+        plan, classes = self._stage.plan, self._stage.plan.data.num_classes
+        module = copy.deepcopy(self._stage.model.module)
         module.load_state_dict(dict(one.sent))
-        known = Knowledge(WhiteBox(module, "head"), plan.data.input_shape, plan.roles.auxiliary)
-        seed = whole_number(plan.options.seed, "battery", one.number)
-        battery = Battery.prepare(plan.attacks, known, classes, seed=seed)
+        at = self._stage.initialisation, self._stage.steps
+        battery = Stage.of(plan, *at, module, purpose=(one.number,)).battery
         for client in one.clients:
             self._consumed[client.client] += np.bincount(client.consumed, minlength=classes)
             seen = client.observe("head")
@@ -225,7 +152,7 @@ class _Pool:
 
     def records(self, common: Mapping[str, Any], extra: Mapping[str, Any]) -> Iterator[Record]:
         """Score what is pooled so far, each client and attack against both truths."""
-        for attack in self._plan.attacks:
+        for attack in self._stage.plan.attacks:
             for client, held in enumerate(self._held):
                 answers = self._answers[client, attack.name]
                 consumed = self._consumed[client]
@@ -259,4 +186,56 @@ def _record(
     )
 
 
-__all__ = ["even_guess_asr", "plan_rounds", "run_rounds_experiment"]
+def make_rounds_table(rows: Sequence[Record]) -> str:
+    """Write, for each federation and attack, the error after one round and what is left of it.
+
+    The error is ``1 - ASR``, the total variation distance between pooled and true label shares.
+    If it were nothing but noise that is drawn anew in each round, R rounds would leave
+    1/sqrt(R) of it; an error that all rounds share stays. Means are over the clients of an
+    initialisation; the share that is left is theirs, with its interval over initialisations.
+    """
+    last = max((int(row.extra["rounds"]) for row in rows), default=1)
+    attacks = group(rows, lambda row: row.attack)
+    named = [f"{name_attack(name)}: error of 1 round, of {last}, left" for name in attacks]
+    lines = []
+    for panel, own in group(rows, _panel).items():
+        free = 1 - np.mean([row.asr_free for row in own if row.extra["rounds"] == last])
+        entries = (_entry([row for row in own if row.attack == name], last) for name in attacks)
+        lines.append([*panel, f"{free:.2f}", *entries])
+    title = (
+        f"**What {last} rounds leave of the error of one** (1/sqrt({last}) = "
+        f"{1 / np.sqrt(last):.2f} if it were noise alone)"
+    )
+    heads = ["activation", "federation", "model before", "against", "free guess's error"]
+    return table([*heads, *named], lines, title=title) + "\n"
+
+
+def _panel(row: Record) -> tuple[str, str, str, str]:
+    extra, steps = row.extra, row.training_steps
+    stage = f"{steps} steps" if steps else "fresh"
+    return str(extra["activation"]), str(extra["federation"]), stage, str(extra["against"])
+
+
+def _entry(rows: Sequence[Record], last: int) -> str:
+    first, pooled = (
+        {
+            model: float(np.mean([1 - row.asr for row in own if row.extra["rounds"] == rounds]))
+            for model, own in group(rows, lambda row: row.initialisation).items()
+        }
+        for rounds in (1, last)
+    )
+    before, after = np.mean(list(first.values())), np.mean(list(pooled.values()))
+    left = "-"
+    if min(first.values()) > 0:
+        ratios = [pooled[model] / first[model] for model in first]
+        left = span(bootstrap_mean(ratios, [str(model) for model in first]))
+    return f"{before:.3f}, {after:.3f}, {left}"
+
+
+def _report(found: Found) -> dict[str, str]:
+    held = [row for row in found.records if row.extra["against"] == "held"]
+    curves = curve_files(held, title=TITLE, figure=FIGURE)
+    return {**curves, "rounds.md": make_rounds_table(found.records)}
+
+
+STUDY = Study(parts=plan_rounds, report=_report, takes=frozenset({"quick"}))

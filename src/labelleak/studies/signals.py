@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from labelleak.attacks.llg import Calibration, calibrate
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
-from labelleak.errors import BadInput
 from labelleak.simulation.batches import Dirichlet, draw_batches
 from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.gradients import HeadTable
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
+from labelleak.studies.study import Found, Study
 
 BATCH, TRIALS = 32, 60
 PRESENT, ABSENT, LINE = "#0b6e99", "#c8602a", "#555555"
@@ -71,35 +70,20 @@ def measure_signals(data: str, *, seed: int) -> Signals:
     )
 
 
-def draw_signals(data: str, folder: Path, *, seed: int) -> list[Path]:
-    """Draw P1 and P2 and write the numbers beside the picture.
-
-    Args:
-        data: name or path of a data set.
-        folder: made if it is not there.
-        seed: seed of model and batches.
+def draw_signals(found: Found) -> dict[str, str | bytes]:
+    """Draw P1 and P2, and write the numbers beside the picture.
 
     Returns:
-        The files written: signals.svg, signals.png, signals.csv.
+        signals.svg, signals.png, signals.csv.
 
     Raises:
-        BadInput: for a data set that cannot be read, or a folder that cannot be written.
+        BadInput: for a data set that cannot be read.
     """
-    signals = measure_signals(data, seed=seed)
-    paths = [folder / f"signals.{kind}" for kind in ("svg", "png", "csv")]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _draw(signals, paths[:2])
-        _write_numbers(signals, paths[2])
-    except OSError as error:
-        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
-    return paths
-
-
-def _draw(signals: Signals, paths: list[Path]) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
+    signals = measure_signals(found.asked.data, seed=found.asked.seed)
+    files: dict[str, str | bytes] = {}
     with matplotlib.rc_context({"svg.hashsalt": "labelleak", "font.size": 10}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -107,9 +91,12 @@ def _draw(signals: Signals, paths: list[Path]) -> None:
         _draw_counts(signals, right)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
-        for path in paths:
-            kind = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, metadata=kind, dpi=150)
+        for kind in ("svg", "png"):
+            picture = BytesIO()
+            dated = {"Date": None} if kind == "svg" else None
+            figure.savefig(picture, format=kind, metadata=dated, dpi=150)
+            files[f"signals.{kind}"] = picture.getvalue()
+    return {**files, "signals.csv": _numbers(signals)}
 
 
 def _draw_presence(signals: Signals, axes: Any) -> None:
@@ -159,9 +146,15 @@ def _draw_counts(signals: Signals, axes: Any) -> None:
     axes.legend(frameon=False)
 
 
-def _write_numbers(signals: Signals, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["trial", "class", "count", "row_sum"])
-        for (trial, label), count in np.ndenumerate(signals.counts):
-            rows.writerow([trial, label, count, f"{signals.row_sums[trial, label]:.6g}"])
+def _numbers(signals: Signals) -> str:
+    rows = ["trial,class,count,row_sum"]
+    for (trial, label), count in np.ndenumerate(signals.counts):
+        rows.append(f"{trial},{label},{count},{signals.row_sums[trial, label]:.6g}")
+    return "\r\n".join([*rows, ""])
+
+
+STUDY = Study(
+    report=draw_signals,
+    claim="A negative row sum says that a class is in the batch (P1), and its size how often (P2).",
+    picture="signals.svg",
+)

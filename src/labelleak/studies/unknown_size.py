@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
-from labelleak.audits.audit import Progress
-from labelleak.audits.clients import Clients
 from labelleak.audits.options import check_options
-from labelleak.audits.plan import Plan, build, plan_audit, view_model
-from labelleak.audits.stage import provenance
-from labelleak.audits.training_stages import reach_stages
+from labelleak.audits.run import Part
+from labelleak.audits.stage import Stage
 from labelleak.core.batch_size import BatchSize, MeanPosterior, estimate_batch_size
-from labelleak.core.battery import Battery, make_records
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.seeding import whole_number
-from labelleak.core.white_box import WhiteBox
-from labelleak.records.files import write_whole
-from labelleak.records.journal import Journal
-from labelleak.records.record import Record, read_records
-from labelleak.simulation.data.datasets import load_dataset
-from labelleak.simulation.roles import divide
-from labelleak.simulation.training import accuracy
-from labelleak.studies.unknown_size_table import FREE, SOURCE, make_size_table
+from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.record import Record
+from labelleak.report.markdown import group, span, table
+from labelleak.report.wording import name_attack
+from labelleak.studies.attacks import within_reach
+from labelleak.studies.study import Asked, Study
 
-ACTIVATIONS = ("sigmoid", "relu")
-SIZES = (1, 8, 32, 128)
-STAGES = (0, 300)
-_ATTACKS = (FREE, "llg", "llbg", "llg_plus")
+FREE = "free"
+# The extra key that says where an attack has N from: known or estimated.
+SOURCE = "batch_size_source"
 
 
 def overlap(guess: Ints, truth: Ints) -> float:
@@ -45,135 +34,52 @@ def overlap(guess: Ints, truth: Ints) -> float:
     return float(np.minimum(guess, truth).sum() / max(guess.sum(), truth.sum()))
 
 
-def plan_sizes(data: str, *, seed: int, quick: bool = False, command: str = "") -> list[Plan]:
+def plan_sizes(asked: Asked) -> list[Part]:
     """Plan one audit for each activation of the paper's CNN.
 
     Batches of 1, 8, 32 and 128 (as far as the victims' data reach), drawn iid and unbalanced;
     models untrained and trained for 300 steps; 10 initialisations with 20 updates of each cell,
     in the quick form 2 with 5.
-
-    Raises:
-        BadInput: for data that cannot be read.
     """
-    dataset = load_dataset(data)
-    reach = len(divide(dataset.x_train, dataset.y_train, seed=seed).victims)
     return [
-        plan_audit(
-            check_options(
-                data=data,
+        Part(
+            options=check_options(
+                data=asked.data,
                 model="cnn",
                 activation=activation,
-                batch_sizes=tuple(size for size in SIZES if size <= reach),
+                batch_sizes=within_reach((1, 8, 32, 128), asked),
                 schemes=("iid", "unbalanced"),
-                attacks=_ATTACKS,
-                trials=10 if quick else 200,
-                initialisations=2 if quick else 10,
-                training_steps=STAGES,
-                seed=seed,
+                attacks=(FREE, "llg", "llbg", "llg_plus"),
+                trials=10 if asked.quick else 200,
+                initialisations=2 if asked.quick else 10,
+                training_steps=(0, 300),
+                seed=asked.seed,
             ),
-            data=dataset,
-            command=command,
+            measure=compare_sizes,
         )
-        for activation in ACTIVATIONS
+        for activation in ("sigmoid", "relu")
     ]
 
 
-def run_unknown_size(
-    data: str,
-    out: Path,
-    *,
-    seed: int,
-    quick: bool = False,
-    command: str = "",
-    overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
-) -> Path:
-    """Measure it on a data set and write records.jsonl and unknown_size.md into a folder.
-
-    An interrupted run goes on where it stopped.
-
-    Args:
-        data: name or path of a data set.
-        out: the folder; made if it is not there.
-        seed: seed of everything random.
-        quick: a coarse version.
-        command: the command, for the records.
-        overwrite: drop another run that lies there.
-        progress: called with units done and units in all.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        BadInput: for data that cannot be read, or a folder that cannot be written.
-    """
-    plans = plan_sizes(data, seed=seed, quick=quick, command=command)
-    asked = {"experiment": "unknown_size", "audits": [asdict(plan.options) for plan in plans]}
-    with Journal.open(out, asked, overwrite=overwrite) as journal:
-        units = [(part, *unit) for part, plan in enumerate(plans) for unit in plan.units]
-        progress(len(journal.done), len(units))
-        for part, initialisation in dict.fromkeys((part, i) for part, i, _ in units):
-            left = [u[2] for u in units if u[:2] == (part, initialisation)]
-            left = [stage for stage in left if (part, initialisation, stage) not in journal.done]
-            for stage, records in _measure(plans[part], part, initialisation, left):
-                journal.write((part, initialisation, stage), records)
-                progress(len(journal.done), len(units))
-        target = out / "unknown_size.md"
-        write_whole(target, make_size_table(read_records(journal.records)) + "\n")
-    return target
-
-
-def _measure(
-    plan: Plan, part: int, initialisation: int, stages: Sequence[int]
-) -> Iterator[tuple[int, list[Record]]]:
-    """Attack one initialisation's updates at each stage, N known and estimated."""
-    options, classes = plan.options, plan.data.num_classes
-    module = copy.deepcopy(build(options, plan.data, initialisation))
-    for stage in reach_stages(module, plan.roles.train, options, initialisation, stages):
-        model = view_model(options, plan.data, module)
-        known = Knowledge(model, plan.data.input_shape, plan.roles.auxiliary)
-        seed = whole_number(options.seed, "battery", initialisation, stage)
-        battery = Battery.prepare(plan.attacks, known, classes, seed=seed)
-        common, extra = provenance(plan, module, initialisation, stage)
-        test = LabelledData(plan.data.x_test, plan.data.y_test)
-        common["model_accuracy"] = round(accuracy(module, test), 6)
-        extra = {**extra, "part": part, SOURCE: "known"}
-        yield stage, list(_attack(plan, model, battery, initialisation, common, extra))
-
-
-def _attack(
-    plan: Plan,
-    model: WhiteBox,
-    battery: Battery,
-    initialisation: int,
-    common: dict[str, object],
-    extra: dict[str, object],
-) -> Iterator[Record]:
-    trials = plan.trials_of(initialisation)
-    clients = Clients(plan, model, initialisation, len(trials))
-    posterior = MeanPosterior.from_model(battery.known)
-    for cell in plan.cells:
-        shared = clients.share(cell)
-        ready = battery.with_batches(shared.prior, shared.training)
-        each = [take(shared.observation, row) for row in range(len(trials))]
+def compare_sizes(stage: Stage) -> Iterator[list[Record]]:
+    """Attack updates of a model, N known and estimated."""
+    posterior = MeanPosterior.from_model(stage.battery.known)
+    for cell in stage.plan.cells:
+        shared = stage.clients.share(cell)
+        ready = stage.battery.with_batches(shared.prior, shared.training)
+        each = [take(shared.observation, row) for row in range(len(stage.trials))]
         sizes = [estimate_batch_size(one, ready.known, posterior=posterior) for one in each]
         for outcome in ready.run(shared.observation, shared.truth):
-            records = make_records(
-                outcome,
-                shared.truth,
-                trials=trials,
-                common={**common, **shared.common},
-                extra={**extra, **shared.extra},
-            )
-            yield from records
+            extra = {**shared.extra, SOURCE: "known"}
+            records = stage.write(outcome, shared.truth, shared.common, extra)
+            yield records
             if outcome.attack == FREE:  # it reads nothing from the update, N neither
                 continue
             answer = ready.ready[outcome.attack]
-            for record, one, size, real in zip(
-                records, each, sizes, shared.truth.counts, strict=True
-            ):
-                counts = answer(replace(one, num_samples=size.num_samples)).counts
-                yield _estimated(record, counts, real, size)
+            yield [
+                _estimated(record, answer(replace(one, num_samples=n.num_samples)).counts, c, n)
+                for record, one, n, c in zip(records, each, sizes, shared.truth.counts, strict=True)
+            ]
 
 
 def take(observation: Observation, row: int) -> Observation:
@@ -199,22 +105,71 @@ def _estimated(known: Record, counts: Ints, real: Ints, size: BatchSize) -> Reco
     if known.advantage is not None:
         gained = round((asr - known.asr_free) / (1 - known.asr_free), 6)
     found = {
+        SOURCE: "estimated",
         "estimated_samples": size.num_samples,
         "estimate_confidence": round(size.confidence, 6),
     }
-    kept = {
-        key: value
-        for key, value in known.extra.items()
-        if key not in ("presence_accuracy", "count_accuracy", "exact", "jensen_shannon")
-    }
+    lost = ("presence_accuracy", "count_accuracy", "exact", "jensen_shannon")
     return replace(
         known,
         asr=round(asr, 6),
         advantage=gained,
         presence_precision=round(both / max(1, int(named.sum())), 6),
         presence_recall=round(both / int(there.sum()), 6),
-        extra={**kept, SOURCE: "estimated", **found},
+        extra={**{k: v for k, v in known.extra.items() if k not in lost}, **found},
     )
 
 
-__all__ = ["overlap", "plan_sizes", "run_unknown_size", "take"]
+def make_size_table(records: Sequence[Record]) -> str:
+    """Write records as Markdown tables, one per activation and training stage.
+
+    Beside each attack's ASR with N known and estimated stands what the estimate loses, update by
+    update, with its interval over initialisations and updates. N found is the share of updates
+    whose N was estimated rightly; in brackets the mean probability that the estimate gave itself.
+    """
+    rows = [row for row in records if row.attack != FREE]
+    tables = group(rows, lambda row: (str(row.extra["activation"]), row.training_steps))
+    return "\n\n".join(_write_table(*place, own) for place, own in tables.items()) + "\n"
+
+
+def _write_table(activation: str, steps: int, rows: list[Record]) -> str:
+    accuracies = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
+    stage = f"trained for {steps} steps" if steps else "untrained"
+    title = (
+        f"**{rows[0].data}, {activation} CNN, {stage}** (accuracy {min(accuracies):.2f} to "
+        f"{max(accuracies):.2f}; {len(accuracies)} models)"
+    )
+    attacks = group(rows, lambda row: row.attack)
+    heads = [f"{name_attack(name)}: N known, estimated, lost" for name in attacks]
+    cells = group(rows, lambda row: (row.scheme, row.batch_size)).values()
+    columns = ["batches", "N", "free guess", "N found (claimed)", *heads]
+    return table(columns, map(_write_row, cells), title=title)
+
+
+def _write_row(rows: list[Record]) -> list[str]:
+    guessed = [row for row in rows if row.extra[SOURCE] == "estimated"]
+    found = np.mean([row.extra["estimated_samples"] == row.num_samples for row in guessed])
+    claimed = np.mean([row.extra["estimate_confidence"] for row in guessed])
+    first = rows[0]
+    said = [first.scheme, str(first.batch_size), f"{first.asr_free:.2f}"]
+    entries = map(_compare, group(rows, lambda row: row.attack).values())
+    return [*said, f"{found:.0%} ({claimed:.0%})", *entries]
+
+
+def _compare(rows: list[Record]) -> str:
+    by = group(rows, lambda row: str(row.extra[SOURCE]))
+    known, guessed = (
+        {(row.initialisation, row.trial): row.asr for row in by[source]}
+        for source in ("known", "estimated")
+    )
+    lost = [known[trial] - guessed[trial] for trial in known]
+    interval = bootstrap_mean(lost, [str(initialisation) for initialisation, _ in known])
+    first, second = np.mean(list(known.values())), np.mean(list(guessed.values()))
+    return f"{first:.2f}, {second:.2f}, {span(interval)}"
+
+
+STUDY = Study(
+    parts=plan_sizes,
+    report=lambda found: {"unknown_size.md": make_size_table(found.records)},
+    takes=frozenset({"quick"}),
+)

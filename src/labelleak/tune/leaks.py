@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,10 +10,8 @@ from typing import Any
 from labelleak.attacks import ADAPTIVE, STANDARD, AdaptiveShadow, make_attack
 from labelleak.audits.executors import Executor
 from labelleak.audits.options import AuditOptions
-from labelleak.audits.plan import build
 from labelleak.audits.run import plan_once
-from labelleak.audits.stage import AuditedModel
-from labelleak.audits.training_stages import reach_stages
+from labelleak.audits.stage import Stage, train_stages
 from labelleak.core.interfaces import threat_model
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
@@ -118,18 +115,9 @@ def measure_leaks(task: LeakTask) -> list[list[Record]]:
 
 # Two seeds of the usual five models: those of the search, and those that confirm.
 @lru_cache(maxsize=10)
-def _prepared(
-    options: AuditOptions, command: str, initialisation: int
-) -> Mapping[int, AuditedModel]:
-    plan = plan_once(options, command)
-    model = build(options, plan.data, initialisation)
-    found = {}
-    stages = sorted(options.training_steps)
-    for stage in reach_stages(model, plan.roles.train, options, initialisation, stages):
-        kept = copy.deepcopy(model)
-        kept.train(options.mode == "train")
-        found[stage] = AuditedModel.prepare(plan, initialisation, stage, kept)
-    return found
+def _prepared(options: AuditOptions, command: str, initialisation: int) -> Mapping[int, Stage]:
+    stages = train_stages(plan_once(options, command), initialisation, options.training_steps)
+    return {stage.steps: stage for stage in stages}
 
 
 @dataclass(eq=False)

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 import labelleak
-from labelleak.audits.audit import Progress
 from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
 from labelleak.audits.plan import build, plan_audit
-from labelleak.audits.run import load_once
+from labelleak.audits.run import Progress, load_once
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream, whole_number

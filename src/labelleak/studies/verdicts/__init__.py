@@ -1,1 +1,5 @@
-"""How far each attack's own assumptions carry: verdicts."""
+"""Which attack is strongest where, under which conditions."""
+
+from labelleak.studies.verdicts.study import STUDY
+
+__all__ = ["STUDY"]

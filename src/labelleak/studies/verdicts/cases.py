@@ -9,9 +9,7 @@ from labelleak.core.training import FullTraining
 
 STEPS, BATCH = 10, 8
 
-
 ONE_STEP = (*RULES, "rlg", "llbg_measured")
-
 
 SEVERAL_STEPS = (
     *RULES,
@@ -76,6 +74,11 @@ class Case:
         return RULES if self.plain else SEVERAL_STEPS
 
     @property
+    def how(self) -> FullTraining:
+        """How the client trains, one step included."""
+        return self.training or FullTraining(lr=1.0, batch_size=self.size)
+
+    @property
     def optimizer(self) -> str:
         """How the client trains, and how that is read, in words."""
         how = self.training
@@ -105,9 +108,7 @@ def _local(lr: float, momentum: float = 0.0) -> FullTraining:
 
 _ADAM = FullTraining(0.001, STEPS, BATCH, optimiser="adam")
 
-
 _PUSHED = _local(0.01, momentum=0.9)
-
 
 _DEFENSES = (
     "none",
@@ -120,9 +121,7 @@ _DEFENSES = (
     "sign",
 )
 
-
 _STAGES = ((RELU, 25), (RELU, 80), (RELU, 400), (SIGMOID, 150), (SIGMOID, 400))
-
 
 _CLIENTS = (
     *((RELU, how, False) for how in (_local(0.01), _local(0.05), _PUSHED)),
@@ -131,12 +130,9 @@ _CLIENTS = (
     *((SIGMOID, _local(lr), False) for lr in (0.002, 0.01, 0.1)),
 )
 
-
 _TRAINED = ((RELU, _local(0.05)), (RELU, _ADAM), (SIGMOID, _local(0.01)))
 
-
 _SCHEMES = ("iid", "unbalanced")
-
 
 CASES = (
     *(Case("a", n, s, d) for n in (SIGMOID, RELU, TANH) for d in _SCHEMES for s in (8, 32, 128)),

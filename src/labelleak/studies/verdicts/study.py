@@ -2,187 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-import labelleak
-from labelleak.attacks import LLGStar, dummies_for, make_attack
-from labelleak.audits.audit import Progress
-from labelleak.audits.run import load_once
-from labelleak.core.battery import Battery, make_records
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData
+from labelleak.audits.options import check_options
+from labelleak.audits.run import Part
+from labelleak.audits.stage import Stage
+from labelleak.core.observation import Observation
 from labelleak.core.priors import RepeatedPrior
 from labelleak.core.score import Truth
-from labelleak.core.seeding import stream, whole_number
-from labelleak.core.training import FullTraining
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.seeding import stream
 from labelleak.errors import BadInput
-from labelleak.records.files import write_whole
-from labelleak.records.journal import PART, Journal
-from labelleak.records.record import Record, read_records
+from labelleak.records.record import Record
+from labelleak.report import Cell, tabulate, worst_cases
+from labelleak.report.markdown import group, span, table
+from labelleak.report.wording import name_attack
 from labelleak.simulation.batches import draw_batches, parse_scheme
+from labelleak.simulation.client import train_locally
 from labelleak.simulation.data.datasets import Dataset
-from labelleak.simulation.gradients import HeadTable
-from labelleak.simulation.models import build_model
-from labelleak.simulation.roles import Roles, divide
-from labelleak.simulation.training import Training, accuracy, train_in_stages
-from labelleak.studies.verdicts.cases import (
-    CASES,
-    Case,
-    Net,
-)
-from labelleak.studies.verdicts.tables import make_verdict_table
-from labelleak.studies.verdicts.updates import share_updates
+from labelleak.studies.attacks import say_advantage
+from labelleak.studies.study import Asked, Study
+from labelleak.studies.verdicts.cases import CASES, Case
 
 TRIALS, MODELS = 20, 5
 # The paper's CNN has 588 head inputs on images of this side; smaller images are enlarged to it.
 _SIDE = 28
 _MOST_TRAIN, _MOST_TEST = 6000, 1000
+_TITLES = {
+    "a": "(a) Untrained model, one step",
+    "b": "(b) Trained model, one step",
+    "c": "(c) Several local steps",
+    "d": "(d) Untrained model, one step, noised or compressed",
+    "llbg": "LLBG's ground: ten local steps of 10 samples, lr 0.001, iid, untrained",
+    "rlu": "RLU's ground: heterogeneous clients of 64 samples, steps of 16, lr 0.01",
+}
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """What all cases share: data, who holds them, the attacks, and provenance."""
-
-    data: Dataset
-    roles: Roles
-    attacks: tuple[Attack, ...]
-    seed: int
-    trials: int
-    command: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Server:
-    """One model at one stage, with the attacks prepared against it."""
-
-    model: WhiteBox
-    battery: Battery
-    table: HeadTable
-    accuracy: float
-
-
-def measure_verdicts(
-    data: str,
-    *,
-    seed: int,
-    initialisations: int = MODELS,
-    trials: int = TRIALS,
-    cases: Sequence[Case] = CASES,
-    command: str = "",
-    journal: Journal | None = None,
-    progress: Progress = lambda done, total: None,
-) -> list[Record]:
-    """Measure all attacks under each case that is not yet in a journal.
+def plan_cases(
+    asked: Asked, cases: Sequence[Case] = CASES, *, trials: int = TRIALS, models: int = MODELS
+) -> list[Part]:
+    """Plan an audit for each network, of all cases on it.
 
     Images smaller than 28 x 28 are enlarged to that, so that the network is the paper's; of
     larger sets 6,000 training samples are used.
 
     Args:
-        data: name or path of a data set.
-        seed: seed of everything random.
-        initialisations: models of each kind.
+        asked: data and seed.
+        cases: what to measure.
         trials: updates of each model and case.
-        cases: what to measure.
-        command: the command, for the records.
-        journal: where records are kept as they are made, a unit for each network,
-            initialisation and stage.
-        progress: called with cells done and cells in all.
-
-    Returns:
-        The new records.
-
-    Raises:
-        BadInput: for a data set that cannot be read, or is too small.
+        models: initialisations of each network.
     """
-    dataset = _fit_network(load_once(data), seed)
-    roles = divide(dataset.x_train, dataset.y_train, seed=seed)
-    attacks = tuple(_make_attacks(cases, data))
-    bench = _Bench(dataset, roles, attacks, seed, trials, command)
-    held = set() if journal is None else journal.done
-    records: list[Record] = []
-    done, total = 0, initialisations * len(cases)
-    progress(done, total)
-    nets = list(dict.fromkeys(case.net for case in cases))
-    for initialisation, (part, net) in product(range(initialisations), enumerate(nets)):
-        own = [case for case in cases if case.net == net]
-        stages = {case.stage for case in own}
-        left = {stage for stage in stages if (part, initialisation, stage) not in held}
-        done += sum(case.stage not in left for case in own)
-        progress(done, total)
-        if not left:
-            continue
-        for stage, server in _servers(bench, net, initialisation, left):
-            found: list[Record] = []
-            for case in (case for case in own if case.stage == stage):
-                found += _measure(bench, server, case, initialisation)
-                done += 1
-                progress(done, total)
-            if journal is not None:
-                marked = [replace(row, extra={**row.extra, PART: part}) for row in found]
-                journal.write((part, initialisation, stage), marked)
-            records += found
-    return records
-
-
-def run_verdicts(
-    data: str,
-    out: Path,
-    *,
-    seed: int,
-    command: str = "",
-    overwrite: bool = False,
-    cases: Sequence[Case] = CASES,
-    name: str = "verdicts",
-    progress: Progress = lambda done, total: None,
-) -> Path:
-    """Measure cases and write records.jsonl and a table of them into a folder.
-
-    An interrupted run goes on where it stopped.
-
-    Args:
-        data: name or path of a data set.
-        out: the folder; made if it is not there.
-        seed: seed of everything random.
-        command: the command, for the records.
-        overwrite: drop another run that lies there.
-        cases: what to measure.
-        name: the experiment's, which the table is called by.
-        progress: called with cells done and cells in all.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        BadInput: for a data set that cannot be read, or a folder that cannot be written, or that
-            holds another run.
-    """
-    asked = {
-        "experiment": name,
-        "data": data,
-        "data_fingerprint": load_once(data).fingerprint,
-        "cases": [repr(case) for case in cases],
-        "seed": seed,
-        "labelleak": labelleak.__version__,
-    }
-    with Journal.open(out, asked, overwrite=overwrite) as journal:
-        measure_verdicts(
-            data, seed=seed, cases=cases, command=command, journal=journal, progress=progress
+    return [
+        Part(
+            options=check_options(
+                data=asked.data,
+                model=net.model,
+                activation=net.activation,
+                init=net.init,
+                batch_sizes=tuple(dict.fromkeys(case.size // case.epochs for case in own)),
+                schemes=tuple(dict.fromkeys(case.scheme for case in own)),
+                attacks=tuple(dict.fromkeys(name for case in own for name in case.attacks)),
+                trials=trials * models,
+                initialisations=models,
+                training_steps=tuple(dict.fromkeys(case.stage for case in own)),
+                seed=asked.seed,
+            ),
+            measure=partial(measure_cases, cases=tuple(own)),
+            adapt=fit_network,
         )
-        target = out / f"{name}.md"
-        write_whole(target, make_verdict_table(read_records(journal.records)) + "\n")
-    return target
+        for net, own in group(cases, lambda case: case.net).items()
+    ]
 
 
-def _fit_network(data: Dataset, seed: int) -> Dataset:
+def fit_network(data: Dataset, seed: int) -> Dataset:
     """Enlarge small images to the paper's side and thin large sets."""
     if len(data.input_shape) != 3:
         raise BadInput(f"the verdicts need images, and {data.name} holds tables")
@@ -201,108 +100,168 @@ def _enlarge(images: Tensor) -> Tensor:
     return F.interpolate(images, size=(_SIDE, _SIDE), mode="bilinear")
 
 
-def _make_attacks(cases: Sequence[Case], data: str) -> Iterator[Attack]:
-    for name in dict.fromkeys(name for case in cases for name in case.attacks):
-        attack = make_attack(name)
-        kind = dummies_for(Path(data).stem)
-        yield replace(attack, dummies=kind) if isinstance(attack, LLGStar) else attack
+def measure_cases(stage: Stage, cases: Sequence[Case]) -> Iterator[list[Record]]:
+    """Let the attacks of each case that speaks of a stage answer updates of its model."""
+    for case in cases:
+        if case.stage == stage.steps:
+            yield list(_measure(stage, case))
 
 
-def _servers(
-    bench: _Bench, net: Net, initialisation: int, stages: Iterable[int]
-) -> Iterator[tuple[int, _Server]]:
-    """Build a model, train it to each stage, and prepare the attacks there."""
-    module = build_model(
-        net.model,
-        input_shape=bench.data.input_shape,
-        num_classes=bench.data.num_classes,
-        activation=net.activation,
-        init=net.init,
-        seed=whole_number(bench.seed, "model", initialisation),
-    )
-    rng = stream(bench.seed, "training", initialisation)
-    for stage in train_in_stages(module, bench.roles.train, sorted(stages), Training(), rng=rng):
-        yield stage, _prepare(bench, module, initialisation, stage)
-
-
-def _prepare(bench: _Bench, module: nn.Module, initialisation: int, stage: int) -> _Server:
-    model, data = WhiteBox(module, "head"), bench.data
-    battery = Battery.prepare(
-        bench.attacks,
-        Knowledge(model, data.input_shape, bench.roles.auxiliary),
-        data.num_classes,
-        seed=whole_number(bench.seed, "battery", initialisation, stage),
-    )
-    test = LabelledData(data.x_test, data.y_test)
-    table = HeadTable.build(model, bench.roles.victims)
-    return _Server(model, battery, table, round(accuracy(module, test), 6))
-
-
-def _measure(bench: _Bench, server: _Server, case: Case, initialisation: int) -> list[Record]:
-    """Let the attacks of a case answer one model's updates."""
-    scheme, classes = parse_scheme(case.scheme), bench.data.num_classes
-    pool = bench.roles.victims.labels.numpy()
+def _measure(stage: Stage, case: Case) -> Iterator[Record]:
+    plan, classes = stage.plan, stage.plan.data.num_classes
+    scheme, pool = parse_scheme(case.scheme), plan.roles.victims.labels.numpy()
     # The same batches under every case that draws alike, so that cases are compared in pairs.
-    purpose = ("verdicts", initialisation, case.net, case.scheme, case.size)
-    own = case.size // case.epochs
-    drawn = draw_batches(scheme, pool, classes, own, bench.trials, stream(bench.seed, *purpose))
-    rng = stream(bench.seed, *purpose, "order")
-    observation = share_updates(server.model, server.table, bench.roles.victims, case, drawn, rng)
-    training = case.training or FullTraining(lr=1.0, batch_size=case.size)
-    battery = replace(
-        server.battery, attacks=tuple(a for a in bench.attacks if a.name in case.attacks)
-    ).with_batches(RepeatedPrior(scheme.prior(pool, classes), case.epochs), training)
+    seed, purpose = plan.options.seed, ("verdicts", stage.initialisation, case.net, case.scheme)
+    words, own = (*purpose, case.size), case.size // case.epochs
+    drawn = draw_batches(scheme, pool, classes, own, len(stage.trials), stream(seed, *words))
+    observation = share_updates(stage, case, drawn, stream(seed, *words, "order"))
+    others = {attack.name for attack in plan.attacks} - set(case.attacks)
+    prior = RepeatedPrior(scheme.prior(pool, classes), case.epochs)
+    battery = stage.battery.without(others).with_batches(prior, case.how)
     truth = Truth(case.epochs * Truth.from_labels(pool[drawn], classes).counts)
-    common, extra = _provenance(bench, server, case, initialisation)
-    first = initialisation * bench.trials
-    return [
-        record
-        for outcome in battery.run(observation, truth)
-        for record in make_records(
-            outcome,
-            truth,
-            trials=range(first, first + bench.trials),
-            common=common,
-            extra=extra,
-        )
-    ]
+    common, extra = _describe(stage, case)
+    for outcome in battery.run(observation, truth):
+        yield from stage.write(outcome, truth, common, extra)
 
 
-def _provenance(
-    bench: _Bench, server: _Server, case: Case, initialisation: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    how = case.training or FullTraining(lr=1.0, batch_size=case.size)
-    common: dict[str, Any] = {
-        "seed": bench.seed,
-        "data": bench.data.name,
-        "model": case.net.model,
-        "initialisation": initialisation,
-        "training_steps": case.stage,
-        "model_accuracy": server.accuracy,
+def _describe(stage: Stage, case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
+    common = {
         "scheme": case.scheme,
-        "num_classes": bench.data.num_classes,
-        "batch_size": how.batch_size,
-        "local_steps": how.local_steps,
+        "batch_size": case.how.batch_size,
+        "local_steps": case.how.local_steps,
         "num_samples": case.size,
         "defense": case.defense,
-        "labelleak": labelleak.__version__,
-        "torch": str(torch.__version__),
-        "command": bench.command,
     }
     extra: dict[str, Any] = {
         "verdict": case.verdict,
         "column": case.column,
-        "activation": case.net.activation,
-        "init": case.net.init,
-        "mode": "train",
         "optimizer": case.optimizer,
         "epochs": case.epochs,
-        "data_fingerprint": bench.data.fingerprint,
-        "train_size": len(bench.roles.train),
-        "auxiliary_size": len(bench.roles.auxiliary),
-        "victim_size": len(bench.roles.victims),
     }
     if case.training is not None:
-        size = float(server.table.inputs.square().sum(dim=1).mean())
-        extra["lr_h2"] = round(how.lr * (size + 1), 6)
+        size = float(stage.clients.table.inputs.square().sum(dim=1).mean())
+        extra["lr_h2"] = round(case.how.lr * (size + 1), 6)
     return common, extra
+
+
+def share_updates(
+    stage: Stage, case: Case, drawn: np.ndarray, rng: np.random.Generator
+) -> Observation:
+    """Let clients share what a case has them share: gradients, or weights after local training.
+
+    Args:
+        stage: the model that the server sent.
+        case: how they train and defend themselves.
+        drawn: ``T x B`` indices into the victims, the labels of each client's own samples.
+        rng: source of noise, and of the order in which local steps take their samples.
+    """
+    if case.training is None:
+        return defend_head(stage.clients.table.gradients(drawn), case.defense, rng)
+    how, module, data = case.training, stage.model.module, stage.plan.roles.victims
+    steps = (len(drawn), how.local_steps, how.batch_size)
+    if case.spread:  # step t gets every T-th label, and equal labels stand side by side
+        ordered = np.swapaxes(drawn.reshape(steps[0], steps[2], steps[1]), 1, 2)
+    else:
+        passes = [rng.permuted(drawn, axis=1) for _ in range(case.epochs)]
+        ordered = np.concatenate(passes, axis=1).reshape(steps)
+    names = ("head.weight", "head.bias")
+    after = [train_locally(module, data, rows, how) for rows in ordered]
+    return Observation.from_update(
+        module.state_dict(),
+        {name: torch.stack([one[name] for one in after]) for name in names},
+        head="head",
+        # A plain case shows what an observer does who has not heard of the momentum.
+        training=replace(how, momentum=0.0) if case.plain else how,
+    )
+
+
+def defend_head(observation: Observation, defense: str, rng: np.random.Generator) -> Observation:
+    """Noise, prune or reduce to signs the head's gradient, each tensor and trial for itself."""
+    kind, _, strength = defense.partition(":")
+    change: dict[str, Callable[[Tensor], Tensor]] = {
+        "none": lambda gradient: gradient,
+        "noise": lambda gradient: gradient + float(strength) * _normal(gradient, rng),
+        "prune": lambda gradient: _prune(gradient, float(strength)),
+        "sign": torch.sign,
+    }
+    weight, bias = observation.weight, observation.bias
+    return replace(
+        observation,
+        weight=None if weight is None else change[kind](weight),
+        bias=None if bias is None else change[kind](bias),
+    )
+
+
+def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(like.shape))).to(like.dtype)
+
+
+def _prune(gradient: Tensor, share: float) -> Tensor:
+    """Keep the entries of largest magnitude, at least one, and put the rest at 0."""
+    flat = gradient.flatten(1)
+    kept = max(1, round((1 - share) * flat.shape[1]))
+    least = flat.abs().topk(kept, dim=1).values[:, -1:]
+    return torch.where(flat.abs() >= least, flat, 0.0).reshape(gradient.shape)
+
+
+def make_verdict_table(rows: Sequence[Record]) -> str:
+    """Write records as Markdown tables, one per verdict and model.
+
+    Each entry is the ASR with its interval. The expected ASR of the best guess without the
+    update stands in the first row, and the strongest attacker of each threat model below.
+    """
+    tables = sorted(group(rows, _table_of).items(), key=lambda pair: pair[0][0])
+    return "\n\n".join(_write_table(*place, own) for place, own in tables) + "\n"
+
+
+def _table_of(row: Record) -> tuple[str, str]:
+    if row.extra["verdict"] == "llbg":
+        return "llbg", row.data
+    net = f"{row.data}, {row.extra['activation']} ({row.extra['init']} initialisation)"
+    return str(row.extra["verdict"]), net
+
+
+def _write_table(verdict: str, net: str, rows: list[Record]) -> str:
+    columns = group(rows, lambda row: str(row.extra["column"]))
+    cells = [{cell.attack: cell for cell in tabulate(own)} for own in columns.values()]
+    best = [{cell.threat_model: cell for cell in worst_cases(own)} for own in columns.values()]
+    needs = {name: cell.threat_model for column in cells for name, cell in column.items()}
+    first = next(iter(columns.values()))
+    models = len({row.initialisation for row in first})
+    title = (
+        f"**{_TITLES[verdict]}: {net}** (K = {rows[0].num_classes}, {models} models, "
+        f"{len({row.trial for row in first}) // models} updates of each; ASR)"
+    )
+    free = [f"{next(iter(column.values())).free:.2f}" for column in cells]
+    lines = [[f"**{name_attack('free')}, expected**", "none", *free]]
+    lines += [
+        [name_attack(name), need, *_row(cells, name, lambda cell: span(cell.asr))]
+        for name, need in needs.items()
+        if name != "free"
+    ]
+    lines += [
+        ["advantage of the strongest", need, *_row(best, need, say_advantage)]
+        for need in dict.fromkeys(name for column in best for name in column)
+    ]
+    heads = [_heading(title, own) for title, own in columns.items()]
+    return table(["attack", "needs", *heads], lines, title=title)
+
+
+def _heading(title: str, rows: list[Record]) -> str:
+    first = rows[0]
+    said = []
+    if first.training_steps:
+        found = {row.initialisation: row.model_accuracy or 0.0 for row in rows}.values()
+        said.append(f"accuracy {min(found):.2f} to {max(found):.2f}")
+    if "lr_h2" in first.extra:
+        said.append(f"lr·(‖h‖²+1) = {np.mean([r.extra['lr_h2'] for r in rows]):.2g}")
+    return f"{title} ({'; '.join(said)})" if said else title
+
+
+def _row(columns: list[dict[str, Cell]], name: str, write: Callable[[Cell], str]) -> list[str]:
+    return [write(column[name]) if name in column else "-" for column in columns]
+
+
+STUDY = Study(
+    parts=plan_cases, report=lambda found: {"verdicts.md": make_verdict_table(found.records)}
+)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from labelleak.audits.audit import Progress
-from labelleak.audits.run import load_once
+from labelleak.audits.run import Part, load_once
 from labelleak.core.training import FullTraining
+from labelleak.studies.study import Asked, Study
 from labelleak.studies.verdicts.cases import RELU, SEVERAL_STEPS, Case, Net
-from labelleak.studies.verdicts.study import run_verdicts
+from labelleak.studies.verdicts.study import make_verdict_table, plan_cases
 
 # Client simulation trains on each class alone, which is too much for a hundred of them.
 _MANY_CLASSES = 50
@@ -49,43 +48,9 @@ def _of_rlu() -> Iterator[Case]:
                 yield Case("rlu", RELU, size, scheme, stage, how, epochs=epochs)
 
 
-def run_home(
-    data: str,
-    out: Path,
-    *,
-    seed: int,
-    command: str = "",
-    overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
-) -> Path:
-    """Measure the cases on a data set and write records.jsonl and home.md into a folder.
-
-    Args:
-        data: name or path of a data set of images.
-        out: the folder; made if it is not there.
-        seed: seed of everything random.
-        command: the command, for the records.
-        overwrite: drop another run that lies there.
-        progress: called with cells done and cells in all.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        BadInput: for a data set that cannot be read, or a folder that cannot be written, or that
-            holds another run.
-    """
-    cases = home_cases(load_once(data).num_classes)
-    return run_verdicts(
-        data,
-        out,
-        seed=seed,
-        command=command,
-        overwrite=overwrite,
-        cases=cases,
-        name="home",
-        progress=progress,
-    )
+def plan_home(asked: Asked) -> list[Part]:
+    """Plan the cases for a data set of images."""
+    return plan_cases(asked, home_cases(load_once(asked.data).num_classes))
 
 
-__all__ = ["home_cases", "run_home"]
+STUDY = Study(parts=plan_home, report=lambda found: {"home.md": make_verdict_table(found.records)})

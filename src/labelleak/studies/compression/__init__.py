@@ -1,1 +1,0 @@
-"""What compression leaves of a label attack over rounds."""

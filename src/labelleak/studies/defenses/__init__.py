@@ -1,1 +1,0 @@
-"""Every defense in one table: leak, accuracy, bytes and time."""
