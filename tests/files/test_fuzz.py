@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from files import hostile
-from labelleak.core.heads_by_shape import locate_head
+from labelleak.core.head import locate_head
 from labelleak.errors import BadInput
 from labelleak.files.notes import KEY
 from labelleak.files.tensors import read_tensors
@@ -156,7 +156,7 @@ def place(tmp_path_factory):
 def read(path):
     """Take a file as far as `labelleak attack` takes it before the attacks."""
     update = gather_update(gradient=path)
-    return observe(update, locate_head(update.tensors, update.head), None)
+    return observe(update, locate_head(update.tensors, name=update.head).name, None)
 
 
 def judge(path, content):

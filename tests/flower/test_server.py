@@ -239,6 +239,7 @@ def test_attacks_with_the_model_are_prepared_once_a_round_for_the_weights_sent(t
 
 
 def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
+    from labelleak.core.head import locate_head
     from labelleak.flower.naming import with_names
 
     state = federation.make_model().state_dict()
@@ -246,8 +247,9 @@ def test_names_of_a_plain_list_come_from_the_model_or_the_last_matrix():
     listed = {str(place): value for place, value in numbered.items()}
     assert list(with_names(listed, federation.make_model())) == list(state)
     named = with_names(listed, None)
-    assert torch.equal(named["head.weight"], state["3.weight"])
-    assert torch.equal(named["head.bias"], state["3.bias"])
+    head = locate_head(named).name
+    assert torch.equal(named[f"{head}.weight"], state["3.weight"])
+    assert torch.equal(named[f"{head}.bias"], state["3.bias"])
 
 
 def run_old(auditor, *, mods=(), workflow=None, **said):

@@ -59,6 +59,7 @@ class UpdateReport:
     Attributes:
         results: the answers.
         head: module name of the head.
+        head_found: how it was found; see `HeadFinding`.
         num_classes: K.
         num_samples: N, or None.
         made: how the update was made, as far as it was told.
@@ -74,6 +75,8 @@ class UpdateReport:
         estimated: N as it was read off the update, where nobody told it.
         truth: what was really there, where it was told.
         outcomes: the scored answers, where the truth was told.
+        head_evidence: what speaks for the head.
+        head_rivals: other layers that could be heads.
     """
 
     results: tuple[AttackResult, ...]
@@ -94,6 +97,9 @@ class UpdateReport:
     estimated: BatchSize | None = None
     truth: Truth | None = None
     outcomes: tuple[Outcome, ...] = ()
+    head_found: str = "named"
+    head_evidence: tuple[str, ...] = ()
+    head_rivals: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers."""
@@ -102,6 +108,9 @@ class UpdateReport:
             "labelleak": labelleak.__version__,
             "source": self.source,
             "head": self.head,
+            "head_found": self.head_found,
+            "head_evidence": list(self.head_evidence),
+            "head_rivals": list(self.head_rivals),
             "num_classes": self.num_classes,
             "num_samples": self.num_samples,
             "model": self.model,
@@ -150,7 +159,11 @@ class UpdateReport:
             "torch": str(torch.__version__),
             "command": command,
         }
-        extra: dict[str, Any] = {"source": self.source, "head": self.head}
+        extra: dict[str, Any] = {
+            "source": self.source,
+            "head": self.head,
+            "head_found": self.head_found,
+        }
         if self.not_applicable:
             extra["not_applicable"] = dict(self.not_applicable)
         truth = Truth(self.truth.counts[None])

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from labelleak.audits.update_options import ModelOptions
-from labelleak.core.head import find_head
-from labelleak.core.heads_by_shape import locate_head
+from labelleak.core.head import HeadFinding, locate_head
+from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.white_box import WhiteBox
@@ -28,28 +28,33 @@ def view_update(
     data: Dataset | LabelledData | None,
     seed: int,
     max_bytes: int,
-) -> tuple[WhiteBox | None, str, tuple[str, ...]]:
+) -> tuple[WhiteBox | None, HeadFinding, tuple[str, ...]]:
     """Find the head, and build the attacker's model where one is granted."""
     if model is None or (isinstance(model, ModelOptions) and model.name is None):
-        return None, locate_head(update.tensors, head), ()
+        return None, locate_head(update.tensors, before=update.before, name=head), ()
     example = _example(model, data)
     if isinstance(model, nn.Module):
-        place = find_head(model, name=head, example=example)
-        locate_head(update.tensors, place)
-        return WhiteBox(model, place), place, ()
+        found = locate_head(
+            update.tensors, before=update.before, name=head, model=model, example=example
+        )
+        return WhiteBox(model, found.name), found, ()
     classes = data.num_classes if isinstance(data, Dataset) else _classes(update, head)
     module, notes = _build(model, update, classes, example, seed, max_bytes)
-    place = find_head(module, name=head, example=example, num_classes=classes)
-    locate_head(update.tensors, place)
-    return WhiteBox(module.train(model.mode == "train"), place), place, notes
+    found = locate_head(
+        update.tensors,
+        before=update.before,
+        name=head,
+        model=module,
+        example=example,
+        num_classes=classes,
+    )
+    return WhiteBox(module.train(model.mode == "train"), found.name), found, notes
 
 
 def _classes(update: Update, head: str | None) -> int:
-    place = locate_head(update.tensors, head)
-    prefix = f"{place}." if place else ""
-    return len(
-        next(update.tensors[n] for n in (f"{prefix}weight", f"{prefix}bias") if n in update.tensors)
-    )
+    found = locate_head(update.tensors, before=update.before, name=head)
+    names = (key_of(found.name, part) for part in ("weight", "bias"))
+    return len(next(update.tensors[name] for name in names if name in update.tensors))
 
 
 def _example(

@@ -17,6 +17,7 @@ from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.core.assumptions import Flag, check_update
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Answer, Battery, Outcome
+from labelleak.core.head import HeadFinding
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
@@ -92,8 +93,9 @@ def attack_update(
     found = _gather(captured, before, after, gradient, update, made, max_bytes)
     data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
     options = ModelOptions(name=model) if isinstance(model, str) else model
-    view, place, notes = view_update(found, head or found.head, options, data, seed, max_bytes)
-    seen = observe(found, place, None if view is None else view.module)
+    named = head or found.head
+    view, head_found, notes = view_update(found, named, options, data, seed, max_bytes)
+    seen = observe(found, head_found.name, None if view is None else view.module)
     known = _knowledge(found.made, seen.num_samples, view, options, data)
     size, why = _estimate_size(seen, known)
     if size is not None:
@@ -121,7 +123,7 @@ def attack_update(
     case = _Case(
         update=found,
         seen=seen,
-        head=place,
+        head=head_found,
         model=_name_of(options),
         scheme=scheme,
         missing=missing,
@@ -138,7 +140,7 @@ class _Case:
 
     update: Update
     seen: Observation
-    head: str
+    head: HeadFinding
     model: str
     scheme: str
     missing: Mapping[str, str]
@@ -157,7 +159,10 @@ class _Case:
         answers: Sequence[Answer | Outcome] = outcomes or tuple(battery.answer(one))
         return UpdateReport(
             results=tuple(_result(answer) for answer in answers),
-            head=self.head,
+            head=self.head.name,
+            head_found=self.head.how,
+            head_evidence=self.head.evidence,
+            head_rivals=self.head.rivals,
             num_classes=seen.num_classes,
             num_samples=seen.num_samples,
             made=self.update.made,

@@ -76,7 +76,7 @@ def _show(report: UpdateReport, save: Path | None) -> None:
     console = Console()
     size = "unknown" if report.num_samples is None else report.num_samples
     print(
-        f"{report.source}: head {report.head or '(the model itself)'!r}, "
+        f"{report.source}: head {report.head or '(the model itself)'!r} ({report.head_found}), "
         f"{report.num_classes} classes, {size} labels, {report.made.local_steps or 1} local step(s)"
     )
     scored = report.truth is not None

@@ -95,6 +95,11 @@ def _one(name: str, raised: bool, figure: float) -> Flag:
     return Flag(name, np.asarray(raised), np.asarray(figure))
 
 
+def uncertain_head(candidates: int) -> Flag:
+    """Make the flag of an update that was attacked at the likeliest of several layers."""
+    return _one("head_uncertain", True, float(candidates))
+
+
 def check_training(known: Knowledge) -> list[Flag]:
     """Check what is known of the client's training; nothing where nothing is.
 

@@ -1,14 +1,77 @@
-"""Find the classification head, the last linear layer, of any model."""
+"""Find the classification head, the last linear layer, of a model or an update, by evidence."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from labelleak.core.white_box import explain_failure
-from labelleak.errors import BadInput
+from labelleak.core.head_candidates import find_among
+from labelleak.core.head_changes import change_of
+from labelleak.core.head_finding import (
+    AmbiguousHead,
+    HeadFinding,
+    listed,
+    module_shown,
+    word_of,
+)
+from labelleak.core.head_shapes import Layer, key_of, layers_of
+from labelleak.core.head_tracing import Trace, trace, trace_without_example
+from labelleak.core.reparametrised import Folded, fold
+from labelleak.core.tensor_names import as_tensors
+from labelleak.errors import BadInput, shown
+
+
+def locate_head(
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
+    name: str | None = None,
+    model: nn.Module | None = None,
+    example: Tensor | None = None,
+    before: Mapping[str, Tensor] | None = None,
+    num_classes: int | None = None,
+) -> HeadFinding:
+    """Find the head of an update, of a model, or of both, and say why it is the head.
+
+    By name if one is given. Else by tracing the model: the head is the linear layer whose output
+    becomes the model's output. Else by the tensors: which matrices' rows feed no other layer,
+    which of them moved, whose change sums to zero over the classes as a softmax head's does, and
+    what they are called. The order of definition says nothing.
+
+    Args:
+        tensors: weights after the training, if before is given; else a gradient. numpy is fine.
+        name: module name, as in ``model.named_modules()``; ``""`` for the model itself.
+        model: any module; it is not changed.
+        example: a batch of at least one input, to trace with; made up from the model's first
+            layers if left out.
+        before: weights before the training.
+        num_classes: rows that the head must have.
+
+    Raises:
+        AmbiguousHead: if several layers could be it; its candidates are the likeliest first.
+        BadInput: if there is no head, it is frozen or did not move, or its weight is shared with
+            another layer or computed from parts that do not tell its gradient.
+
+    >>> import torch
+    >>> after = {"a.weight": torch.zeros(8, 4), "b.weight": torch.zeros(3, 8)}
+    >>> found = locate_head({n: t + 0.1 for n, t in after.items()}, before=after)
+    >>> found.name, found.how
+    ('b', 'shape')
+    """
+    update = None
+    if tensors is not None:
+        start = None if before is None else as_tensors(before)
+        update = fold(as_tensors(tensors), start)
+    if model is not None:
+        found = _in_model(model, name, example, num_classes, update)
+    elif update is None:
+        raise BadInput("a head is looked for in tensors or in a model; give one of them")
+    elif name is not None:
+        found = HeadFinding(name.removesuffix(".weight") if name != "weight" else "", "named")
+    else:
+        return find_among(update, num_classes)
+    return found if update is None else _in_update(update, found, num_classes)
 
 
 def find_head(
@@ -20,10 +83,9 @@ def find_head(
 ) -> str:
     """Return the module name of a model's classification head.
 
-    By name if one is given. Else by tracing one forward pass of an example: the head is the
-    linear layer whose output leaves the model, or, when something follows it (a softmax, a
-    reshape), the last linear layer run with as many rows as the model has outputs. Else by
-    class count: the only linear layer with that many rows.
+    By name if one is given. Else by tracing: the head is the linear layer whose output becomes
+    the model's output, whatever follows it (a softmax, a reshape). Without an example one is made
+    up from the shapes of the model's layers; if the model takes none of them, shapes decide.
 
     Args:
         model: any module; it is not changed.
@@ -38,105 +100,155 @@ def find_head(
     >>> find_head(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), num_classes=3)
     '2'
     """
+    return locate_head(model=model, name=name, example=example, num_classes=num_classes).name
+
+
+def _in_model(
+    model: nn.Module,
+    name: str | None,
+    example: Tensor | None,
+    num_classes: int | None,
+    update: Folded | None,
+) -> HeadFinding:
     layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
     if not layers:
         raise BadInput(
             f"{type(model).__name__} has no linear layer, so no head whose gradient could be read"
         )
     if name is not None:
-        found = _by_name(model, layers, name)
-    elif example is not None:
-        found = _by_tracing(model, layers, example)
+        found = _named(model, layers, name)
     else:
-        found = _by_class_count(layers, num_classes)
-    _check(model, found, layers[found], num_classes)
+        seen = trace(model, example) if example is not None else trace_without_example(model)
+        if seen is not None:
+            found = _traced(seen, layers, num_classes)
+        else:
+            found = _untraced(layers, num_classes, update)
+    _check(model, found.name, layers[found.name], num_classes)
     return found
 
 
-def _by_name(model: nn.Module, layers: dict[str, nn.Linear], name: str) -> str:
+def _named(model: nn.Module, layers: Mapping[str, nn.Linear], name: str) -> HeadFinding:
     if name in layers:
-        return name
+        return HeadFinding(name, "named")
     what = "is no linear layer" if name in dict(model.named_modules()) else "does not exist"
-    raise BadInput(f"the head {name!r} {what}; linear layers: {_listed(layers)}")
+    raise BadInput(f"the head {shown(name)} {what}; linear layers: {listed(layers)}")
 
 
-def _by_tracing(model: nn.Module, layers: dict[str, nn.Linear], example: Tensor) -> str:
-    outputs: list[tuple[str, Tensor]] = []
-
-    def watch(path: str) -> Any:
-        return lambda _module, _inputs, output: outputs.append((path, output))
-
-    hooks = [layer.register_forward_hook(watch(path)) for path, layer in layers.items()]
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            final = model(example)
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadInput(explain_failure(example, error)) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    if not isinstance(final, Tensor):
+def _traced(seen: Trace, layers: Mapping[str, nn.Linear], num_classes: int | None) -> HeadFinding:
+    """Choose among the layers that a pass ended in."""
+    heads = list(seen.heads)
+    if not heads:
+        made = f" (it comes from {', '.join(seen.others)})" if seen.others else ""
         raise BadInput(
-            f"the model returns {type(final).__name__}, not one tensor; name the head instead"
+            f"no linear layer gives the model's {seen.shape} output{made}; name the head if it "
+            f"is one of {listed(seen.run)}"
         )
-    return _leaving(outputs, final)
+    heads = [p for p in heads if num_classes in (None, layers[p].out_features)] or heads
+    rivals = [path for path in seen.heads if path not in heads]
+    if len(heads) > 1:
+        good = [path for path in heads if word_of(path) > 0]
+        if len(good) != 1 or any(word_of(path) == 0 for path in heads):
+            ranked = sorted(heads, key=lambda path: -word_of(path))
+            raise AmbiguousHead(
+                f"the model's output comes from several linear layers: {listed(ranked)}, "
+                "likeliest first; name the head",
+                ranked,
+            )
+        rivals += [path for path in heads if path not in good]
+        heads = good
+    after = f" through {', '.join(dict.fromkeys(seen.through))}" if seen.through else ""
+    said = f"its output becomes the model's{after}"
+    return HeadFinding(heads[0], "traced", (said,), tuple([*rivals, *seen.aside][:8]))
 
 
-def _leaving(outputs: list[tuple[str, Tensor]], final: Tensor) -> str:
-    """Pick the linear layer whose output leaves the model."""
-    direct = [path for path, output in outputs if output is final]
-    if direct:
-        return direct[0]
-    fitting = [path for path, output in outputs if output.shape[-1:] == final.shape[-1:]]
-    if not fitting:
-        raise BadInput(
-            f"no linear layer gives the model's {tuple(final.shape)} output; name the head "
-            f"if it is one of {_listed(path for path, _ in outputs)}"
-        )
-    return fitting[-1]
-
-
-def _by_class_count(layers: dict[str, nn.Linear], num_classes: int | None) -> str:
-    fitting = [path for path, layer in layers.items() if num_classes in (None, layer.out_features)]
-    if len(fitting) == 1:
-        return fitting[0]
+def _untraced(
+    layers: Mapping[str, nn.Linear], num_classes: int | None, update: Folded | None
+) -> HeadFinding:
+    """Fall back to the update, else to the class count, where no input could be made up."""
+    if update is not None:
+        return find_among(update, num_classes)
+    fitting = [p for p, layer in layers.items() if num_classes in (None, layer.out_features)]
     rows = "" if num_classes is None else f" with {num_classes} rows"
+    if len(fitting) == 1:
+        said = f"it is the only linear layer{rows}"
+        return HeadFinding(fitting[0], "shape", (said,))
     if not fitting:
-        raise BadInput(f"no linear layer{rows}; linear layers: {_listed(layers)}")
-    raise BadInput(
-        f"several linear layers{rows} could be the head: {_listed(fitting)}; "
-        "name it, or give an example input to trace"
+        raise BadInput(f"no linear layer{rows}; linear layers: {listed(layers)}")
+    ranked = sorted(fitting, key=lambda path: -word_of(path))
+    raise AmbiguousHead(
+        f"several linear layers{rows} could be the head: {listed(ranked)}; "
+        "name it, or give an example input to trace",
+        ranked,
     )
 
 
 def _check(model: nn.Module, path: str, layer: nn.Linear, num_classes: int | None) -> None:
+    where = module_shown(path)
     if num_classes not in (None, layer.out_features):
         raise BadInput(
-            f"the head {path!r} has {layer.out_features} rows, but there are {num_classes} classes"
+            f"the head {where} has {layer.out_features} rows, but there are {num_classes} classes"
         )
     if "weight" not in dict(layer.named_parameters(recurse=False)):
         raise BadInput(
-            f"the head {path!r} computes its weight from other parameters (weight norm, say), so "
+            f"the head {where} computes its weight from other parameters (weight norm, say), so "
             "its gradient is not shared as such; fold them into one weight first"
         )
     if not layer.weight.requires_grad:
-        raise BadInput(f"the head {path!r} is frozen, so an update says nothing of it")
+        raise BadInput(f"the head {where} is frozen, so an update says nothing of it")
     holders = [
-        f"{owner}.{key}" if owner else key
+        key_of(owner, key)
         for owner, module in model.named_modules()
         for key, parameter in module.named_parameters(recurse=False)
         if parameter is layer.weight
     ]
     if len(holders) > 1:
         raise BadInput(
-            f"the head {path!r} shares its weight ({', '.join(holders)}), so its gradient "
+            f"the head {where} shares its weight ({', '.join(holders)}), so its gradient "
             "mixes several layers and cannot be read"
         )
 
 
-def _listed(paths: Any) -> str:
-    return ", ".join(repr(path) for path in paths) or "none"
+def _in_update(update: Folded, found: HeadFinding, num_classes: int | None) -> HeadFinding:
+    """Check that a head known by name or by the model is in the update, and moved."""
+    name, tensors = found.name, update.tensors
+    if name in update.unknown:
+        raise BadInput(
+            f"the head {module_shown(name)} is {update.unknown[name]}: its weight is computed from "
+            "several tensors, and these do not tell its gradient; fold them into one weight first"
+        )
+    weight, bias = (tensors.get(key_of(name, part)) for part in ("weight", "bias"))
+    layers = layers_of(tensors)
+    if weight is None and bias is None:
+        raise BadInput(
+            f"there is no head {shown(name)} in the update; its linear layers: "
+            f"{listed(layer.name for layer in layers)}"
+        )
+    for part, tensor, sides in (("weight", weight, 2), ("bias", bias, 1)):
+        if tensor is not None and (tensor.dim() != sides or not tensor.is_floating_point()):
+            raise BadInput(
+                f"the head's {part} must be floating-point numbers in {sides} dimension(s), not "
+                f"{tensor.dtype} of shape {tuple(tensor.shape)}; name the last linear layer"
+            )
+    if weight is None:
+        return found
+    rows, columns = (int(n) for n in weight.shape)
+    if num_classes not in (None, rows):
+        raise BadInput(
+            f"the head {module_shown(name)} has {rows} rows, but there are {num_classes} classes"
+        )
+    return _moved(update, found, Layer(name, rows, columns), layers)
+
+
+def _moved(update: Folded, found: HeadFinding, layer: Layer, layers: list[Layer]) -> HeadFinding:
+    if change_of(layer, update.tensors, update.before).moved:
+        return found
+    for other in layers:
+        if other.name != layer.name and change_of(other, update.tensors, update.before).moved:
+            raise BadInput(
+                f"the head {module_shown(layer.name)} did not move, though "
+                f"{module_shown(other.name)} did: it is frozen, or another layer is the head"
+            )
+    return replace(found, evidence=(*found.evidence, "no layer moved"))
+
+
+__all__ = ["AmbiguousHead", "HeadFinding", "find_head", "locate_head"]

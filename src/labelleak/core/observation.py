@@ -226,7 +226,7 @@ def _pair(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str
 ) -> tuple[Tensor, Tensor]:
     """Fetch one parameter from both state dicts, in float64."""
-    start, end = before.get(name), after.get(name)
+    start, end = _as_tensor(before.get(name)), _as_tensor(after.get(name))
     if start is None or end is None:
         side = "before" if start is None else "after"
         names = ", ".join(list(before if start is None else after)[:6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from labelleak.files.torch import read_torch
 from labelleak.files.zips import check_archive
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+# Names of attention masks, which hold minus infinity.
+_BUFFER = re.compile(r"(^|[._])(mask|bias_mask|causal_mask|tril|triu)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +147,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], size: int, where: str) -> None
     if declared > 2 * size + LIMIT // 128:
         raise BadInput(f"{where} declares {declared} bytes of tensors but has only {size} bytes")
     for name, tensor in tensors.items():
-        if tensor.dtype in _FLOATS and not _is_finite(tensor):
+        if tensor.dtype in _FLOATS and not _is_usable(name, tensor):
             raise BadInput(f"{shown(name)} in {where} holds NaN or infinite numbers")
 
 
@@ -167,11 +170,17 @@ def _check_tensor(tensor: Tensor, what: str) -> None:
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    """Look for NaN and infinities; both survive into the extremes, so nothing is copied."""
+def _is_usable(name: str, tensor: Tensor) -> bool:
+    """Look for NaN and infinities; both survive into the extremes, so nothing is copied.
+
+    A buffer may hold infinities, as an attention mask does; what is called weight or bias, or has
+    no name but a number, may not.
+    """
     if tensor.numel() == 0:
         return True
     low, high = torch.aminmax(tensor.detach())
+    if _BUFFER.search(name):
+        return not bool(torch.isnan(low))
     return bool(torch.isfinite(low) and torch.isfinite(high))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from labelleak.core.heads_by_shape import name_tensors
 from labelleak.core.observation import Observation
+from labelleak.core.reparametrised import fold
+from labelleak.core.tensor_names import as_tensors, name_tensors
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.limits import LIMIT
@@ -127,11 +128,14 @@ def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
         return replace(seen, rest=_rest(update.gradient, prefix, model))
     assert update.before is not None
     assert update.after is not None
-    seen = Observation.from_update(update.before, update.after, head=head, training=made)
+    # A weight that is computed from several tensors is put together on both sides.
+    folded = fold(update.after, update.before)
+    sides = folded.before or {}, folded.tensors
+    seen = Observation.from_update(*sides, head=head, training=made)
     bias, scale = seen.bias, update.measured.gradient_scale or 1.0
     if bias is not None and update.measured.decays_bias is False:
         spared = replace(made, weight_decay=None)
-        bias = Observation.from_update(update.before, update.after, head=head, training=spared).bias
+        bias = Observation.from_update(*sides, head=head, training=spared).bias
     return replace(
         seen,
         weight=None if seen.weight is None else seen.weight / scale,
@@ -164,7 +168,7 @@ def _rest(
 
 def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], Note]:
     if isinstance(source, Mapping):
-        return dict(source), Note()
+        return as_tensors(source), Note()
     file = read_tensors(source, max_bytes=max_bytes)
     noted = read_note(file.metadata, file.path)
     if noted.part is not None and noted.part != wanted:

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from labelleak.attacks import RULES, make_attack, slow_attacks
+from labelleak.core.assumptions import uncertain_head
 from labelleak.core.battery import Battery, make_records
+from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
+from labelleak.core.head_finding import listed
+from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.reparametrised import fold
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.training import LocalTraining
@@ -24,8 +30,8 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
-from labelleak.flower.naming import head_of, stack, with_names
-from labelleak.flower.rows import common_keys, keys_of, unscored_rows
+from labelleak.flower.naming import UNCERTAIN, likeliest_head, stack, with_names
+from labelleak.flower.rows import common_keys, head_keys, keys_of, unscored_rows
 
 Arrays = Mapping[str, Tensor]
 _UNIFORM = UniformPrior()
@@ -55,7 +61,7 @@ class Auditor:
             None leaves out the attacks that need it.
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
-        head: module name of the last linear layer; None takes the model's last.
+        head: module name of the last linear layer; None finds it by the model, else by each update.
         attacks: names or attacks; None takes the standard battery but for the shadow attack, which
             fits anew for each round's model; name it to have it
             (``attacks=labelleak.attacks.STANDARD``). Above 256 classes the costly ones must be
@@ -109,21 +115,38 @@ class Auditor:
         """The folder as a path."""
         return None if self.folder is None else Path(self.folder)
 
-    def audit(self, before: Arrays, after: Arrays, sender: Sender) -> Finding:
+    def audit(
+        self,
+        before: Arrays,
+        after: Arrays,
+        sender: Sender,
+        *,
+        head: HeadFinding | None = None,
+        strict: bool = False,
+    ) -> Finding:
         """Attack one update, and score the answers if the sender's labels are known.
 
         Args:
             before: weights that the server sent, by name.
             after: weights that the client returned.
             sender: whose they are; with labels, N is their number.
+            head: the layer to attack, where an earlier audit of the update found it.
+            strict: refuse where the head is in doubt, instead of attacking the likeliest layer
+                and flagging it.
 
         Raises:
             BadInput: if the update cannot be read: no head, other shapes, NaN, labels out of range.
         """
-        return self.audit_together(before, [after], [sender])
+        return self.audit_together(before, [after], [sender], head=head, strict=strict)
 
     def audit_together(
-        self, before: Arrays, afters: Sequence[Arrays], senders: Sequence[Sender]
+        self,
+        before: Arrays,
+        afters: Sequence[Arrays],
+        senders: Sequence[Sender],
+        *,
+        head: HeadFinding | None = None,
+        strict: bool = False,
     ) -> Finding:
         """Attack updates that began at the same weights in one call, which costs little more.
 
@@ -131,6 +154,8 @@ class Auditor:
             before: weights that the server sent to all of them.
             afters: weights that the clients returned.
             senders: whose they are; N, local steps and whether labels are known must be alike.
+            head: as in `audit`.
+            strict: as in `audit`.
 
         Raises:
             BadInput: as `audit`, or if the senders are not alike.
@@ -138,9 +163,12 @@ class Auditor:
         if len({self._kind(sender) for sender in senders}) != 1:
             raise BadInput("updates audited together need the same N and local steps")
         before, *returned = (with_names(arrays, self._module) for arrays in (before, *afters))
-        head = self._head(before)
-        observation = self._observe(before, returned, head, senders[0])
-        battery = self._battery(before, head, observation, senders[0])
+        found = self._head(before, returned, head, strict)
+        observation = self._observe(before, returned, found.name, senders[0])
+        battery = self._battery(before, found.name, observation, senders[0])
+        if found.how == UNCERTAIN:
+            doubt = uncertain_head(1 + len(found.rivals))
+            battery = replace(battery, flags=(*battery.flags, doubt))
         missing = battery.not_applicable(observation)
         if senders[0].labels is None:
             answers = {
@@ -148,13 +176,13 @@ class Auditor:
                 for name, answer in battery.ready.items()
                 if name not in missing
             }
-            return Finding(tuple(senders), observation, (), answers, None, missing)
+            return Finding(tuple(senders), observation, (), answers, None, missing, found)
         if not senders[0].labels:
             raise BadInput(f"client {senders[0].client} names no label behind its update")
         labels = np.asarray([sender.labels for sender in senders])
         truth = Truth.from_labels(labels, observation.num_classes)
         outcomes = battery.run(observation, truth)
-        return Finding(tuple(senders), observation, tuple(outcomes), {}, truth, missing)
+        return Finding(tuple(senders), observation, tuple(outcomes), {}, truth, missing, found)
 
     def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
         """Write a finding to the folder, with further keys (``policy``, ``action``, ...).
@@ -167,12 +195,22 @@ class Auditor:
         Raises:
             BadInput: if the file cannot be written.
         """
+        if finding.head.how == UNCERTAIN:
+            for sender in finding.senders:
+                self.note(
+                    "head_uncertain",
+                    round=sender.round,
+                    client=sender.client,
+                    attacked=finding.head.name,
+                    rivals=list(finding.head.rivals),
+                )
         if self.home is None:
             return
         if finding.truth is None:
             attacks = self._attacks(finding.observation.num_classes)
             write_rows(self.home, ESTIMATES, unscored_rows(finding, attacks, extra))
             return
+        extra.update(head_keys(finding))
         if finding.not_applicable:
             extra["not_applicable"] = dict(finding.not_applicable)
         module = self._module
@@ -227,12 +265,32 @@ class Auditor:
         module: nn.Module | None = self._kept["module"]
         return module
 
-    def _head(self, before: Arrays) -> str:
+    def _head(
+        self, before: Arrays, afters: Sequence[Arrays], known: HeadFinding | None, strict: bool
+    ) -> HeadFinding:
+        """Find the head of updates, which must have the same."""
+        known = known or self._known_head
+        each = [likeliest_head(before, after, known, strict=strict) for after in afters]
+        found = {one.name: one for one in each}
+        if len(found) > 1:
+            raise AmbiguousHead(
+                f"these updates have several heads: {listed(found)}; audit them one by one",
+                tuple(found),
+            )
+        return each[0]
+
+    @property
+    def _known_head(self) -> HeadFinding | None:
+        """The head as it was named, or as the model has it; None if only updates can tell."""
         if self.head is not None:
-            return self.head
-        if "head" not in self._kept:
-            self._kept["head"] = head_of(before, self._module)
-        return str(self._kept["head"])
+            return HeadFinding(self.head, "named")
+        if "head" not in self._kept and self._module is not None:
+            example = None if self.auxiliary is None else self.auxiliary.inputs[:2]
+            if example is None and self.input_shape is not None:
+                example = torch.zeros(2, *self.input_shape)
+            self._kept["head"] = locate_head(model=self._module, example=example)
+        head: HeadFinding | None = self._kept.get("head")
+        return head
 
     def _kind(self, sender: Sender) -> tuple[object, ...]:
         """Return what senders must share to be audited in one call."""
@@ -246,9 +304,11 @@ class Auditor:
         """Read the head's part of the updates, one trial each."""
         steps = sender.local_steps or self.local_steps
         size = None if self.batch_size is None else self.batch_size * sender.clients
-        names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
-        start = {name: before[name] for name in names if name in before}
-        end = {name: stack(name, start.get(name), afters) for name in names if name in afters[0]}
+        names = [key_of(head, part) for part in ("weight", "bias")]
+        both = [fold(after, before) for after in afters]
+        sent, returned = both[0].before or {}, [one.tensors for one in both]
+        start = {name: sent[name] for name in names if name in sent}
+        end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
         seen = Observation.from_update(
             start,
             end,

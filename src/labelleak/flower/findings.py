@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from labelleak.core.battery import Outcome
+from labelleak.core.head import HeadFinding
 from labelleak.core.interfaces import Estimate
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.errors import BadInput
+
+NAMED = HeadFinding("", "named")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Finding:
         estimates: answers without a score, by attack; empty with the truth.
         truth: what was really there, or None.
         not_applicable: attacks that could not answer, and why.
+        head: the layer that was attacked, and how it was found.
     """
 
     senders: tuple[Sender, ...]
@@ -52,6 +56,7 @@ class Finding:
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     truth: Truth | None = None
     not_applicable: Mapping[str, str] = field(default_factory=dict)
+    head: HeadFinding = NAMED
 
     @property
     def sender(self) -> Sender:

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
+from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.seeding import stream
 from labelleak.errors import BadInput, unknown_name
 from labelleak.flower.auditor import Auditor, Finding, Sender
@@ -161,17 +162,20 @@ class AuditMod:
             return withhold(message)
         self._write(finding, "defended")
         self._defend(message, context, before, reply)
-        again = self._audit(before, reply, sender)
+        again = self._audit(before, reply, sender, finding.head)
         if again.worst > self.limit:
             self._warn(again)
         self._write(again, "sent", defense=label_of(self.defense))
         return reply
 
-    def _audit(self, before: Arrays, reply: Message, sender: Sender) -> Finding:
+    def _audit(
+        self, before: Arrays, reply: Message, sender: Sender, head: HeadFinding | None = None
+    ) -> Finding:
         after = Arrays(only_record(reply)[1])
         if list(before) != list(after):
             raise BadInput("the reply's arrays have other names than those that were sent")
-        return self.auditor.audit(before, after, sender)
+        closed = self.policy in (Policy.block, Policy.defend)
+        return self.auditor.audit(before, after, sender, head=head, strict=closed)
 
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
         policy = str(self.policy)
@@ -207,6 +211,7 @@ class AuditMod:
             client=client_of(context),
             policy=str(self.policy),
             reason=f"{type(error).__name__}: {error}",
+            **({"candidates": error.candidates} if isinstance(error, AmbiguousHead) else {}),
         )
         closed = self.policy in (Policy.block, Policy.defend)
         return withhold(message) if closed else reply

@@ -1,14 +1,18 @@
-"""Return a model's arrays their names, find the head among them, put those of updates together."""
+"""Give a model's arrays their names back, find the head among them, join those of updates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from labelleak.core.head import find_head
+from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
+from labelleak.core.tensor_names import list_names
 from labelleak.errors import BadInput
+
+UNCERTAIN = "uncertain"
 
 
 class Renamed(Mapping[str, Tensor]):
@@ -31,8 +35,7 @@ class Renamed(Mapping[str, Tensor]):
 def with_names(arrays: Mapping[str, Tensor], model: nn.Module | None) -> Mapping[str, Tensor]:
     """Name arrays that came as a plain list, under their numbers, as Flower's old interface sends.
 
-    They take the names of the model's state dict if there is a model; else the last matrix is
-    called ``head.weight``, and the vector after it ``head.bias``.
+    They take the names of the model's state dict if there is a model; else those of `list_names`.
 
     Raises:
         BadInput: if the model has another number of arrays.
@@ -47,29 +50,39 @@ def with_names(arrays: Mapping[str, Tensor], model: nn.Module | None) -> Mapping
         if len(known) != len(names):
             raise BadInput(f"the update has {len(names)} arrays, the model has {len(known)}")
         return Renamed(arrays, known)
-    for place in reversed(range(len(names))):
-        if arrays[names[place]].dim() == 2:
-            names[place] = "head.weight"
-            if place + 1 < len(names) and arrays[names[place + 1]].dim() == 1:
-                names[place + 1] = "head.bias"
-            break
-    return Renamed(arrays, names)
+    called = list_names({name: tuple(arrays[name].shape) for name in names})
+    return arrays if called is None else Renamed(arrays, called)
 
 
-def head_of(arrays: Mapping[str, Tensor], model: nn.Module | None) -> str:
-    """Find the head: by the model if there is one, else the last matrix among the arrays.
+def likeliest_head(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    known: HeadFinding | None = None,
+    *,
+    strict: bool = False,
+) -> HeadFinding:
+    """Find the head of an update, or take the likeliest layer and say that it is uncertain.
+
+    Args:
+        before: weights that were sent.
+        after: weights that came back.
+        known: the head by name or by the model; it must be in the update.
+        strict: refuse where several layers could be it.
 
     Raises:
-        BadInput: if it cannot be told; name it.
+        AmbiguousHead: if several layers could be it, and strict.
+        BadInput: as `locate_head`.
     """
-    if model is not None:
-        linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-        if linear:
-            return find_head(model, name=linear[-1])
-    for name in reversed(list(arrays)):
-        if name.rpartition(".")[2] == "weight" and arrays[name].dim() == 2:
-            return name.rpartition(".")[0]
-    raise BadInput("no array of the update looks like a head's weight; name the head")
+    if known is not None:
+        found = locate_head(after, before=before, name=known.name)
+        return replace(known, evidence=(*known.evidence, *found.evidence))
+    try:
+        return locate_head(after, before=before)
+    except AmbiguousHead as doubt:
+        if strict or not doubt.candidates:
+            raise
+        first, *others = doubt.candidates
+        return HeadFinding(first, UNCERTAIN, (str(doubt),), tuple(others[:8]))
 
 
 def stack(name: str, start: Tensor | None, afters: Sequence[Mapping[str, Tensor]]) -> Tensor:
@@ -88,4 +101,4 @@ def stack(name: str, start: Tensor | None, afters: Sequence[Mapping[str, Tensor]
     return torch.stack(tensors)
 
 
-__all__ = ["head_of", "stack", "with_names"]
+__all__ = ["UNCERTAIN", "likeliest_head", "stack", "with_names"]

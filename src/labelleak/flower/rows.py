@@ -20,6 +20,11 @@ def keys_of(sender: Sender) -> dict[str, Any]:
     return keys if sender.clients == 1 else {**keys, "clients": sender.clients}
 
 
+def head_keys(finding: Finding) -> dict[str, Any]:
+    """Say which layer was attacked, and how it was found."""
+    return {"head": finding.head.name, "head_found": finding.head.how}
+
+
 def common_keys(finding: Finding, batch_size: int | None) -> dict[str, Any]:
     """Return the keys of a record that follow from how the updates were made."""
     seen = finding.observation
@@ -50,6 +55,7 @@ def unscored_rows(
         {
             **keys_of(sender),
             **keys,
+            **head_keys(finding),
             "time": round(time.time(), 3),
             "attack": name,
             "threat_model": models[name],
@@ -62,4 +68,4 @@ def unscored_rows(
     ]
 
 
-__all__ = ["common_keys", "keys_of", "unscored_rows"]
+__all__ = ["common_keys", "head_keys", "keys_of", "unscored_rows"]

@@ -151,6 +151,11 @@ FLAGS: dict[str, Meaning] = {
         None,
         "name the head, and check that its gradient is its own",
     ),
+    "head_uncertain": Meaning(
+        "several layers could be the head, and the likeliest was attacked",
+        None,
+        "name the head, or give the model",
+    ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
         Assumption.SAMPLES_APART,
