@@ -42,3 +42,11 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the folder of real data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def grid() -> list[object]:
+    """Records of a small made-up grid, for what reads records."""
+    from report.samples import make_records
+
+    return list(make_records())

@@ -6,7 +6,7 @@ from labelleak.audits.audit import Audit
 from labelleak.errors import BadInput
 from labelleak.records.record import append_records
 from labelleak.testing import assert_leakage_below
-from report.conftest import make_record
+from report.samples import make_record
 
 
 def test_takes_records_an_audit_or_a_path(tmp_path):

@@ -64,7 +64,7 @@ def test_a_broken_attack_is_found_out(attack, update, passes):
 def test_the_command_fails_when_a_control_does(monkeypatch, capsys):
     import typer
 
-    from labelleak import cli
+    from labelleak.cli import app as cli
 
     good = controls.Control("zeros", "llg", 1, Interval(0.0, 0.0, 0.0), passed=True)
     monkeypatch.setattr(controls, "run_controls", lambda: iter([good, replace(good, passed=False)]))

@@ -12,7 +12,7 @@ from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import Record
 from labelleak.report import Cell, headline_cells, tabulate, verdict_cells, worst_cases
 from labelleak.report.headlines import headline, nearest_batch_size
-from report.conftest import make_record, make_records
+from report.samples import make_record, make_records
 
 KEYS = ("scheme", "training_steps", "batch_size", "attack", "threat_model")
 

@@ -10,8 +10,8 @@ from labelleak.errors import BadInput
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.report import render
-from report.conftest import make_record
 from report.federated import federated_records
+from report.samples import make_record
 
 
 def naive(records: list[Record]) -> list[Record]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from labelleak.records.record import Record
 from labelleak.report import strongest_records, tabulate, worst_cases
-from report.conftest import make_record
+from report.samples import make_record
 
 
 def rows_of(scores: dict[tuple[str, str], np.ndarray], free: float = 0.5) -> list[Record]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelleak.records.record import Record
 
-from .conftest import THREATS, make_record
+from .samples import THREATS, make_record
 
 
 def federated_records(

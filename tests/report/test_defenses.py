@@ -11,8 +11,8 @@ from labelleak.defenses.describe import describe_defense
 from labelleak.report import render
 from labelleak.report.defenses import compare_defenses
 
-from .conftest import THREATS, make_record
 from .federated import federated_records
+from .samples import THREATS, make_record
 
 EXTRA = {"init": "uniform", "victims": "unseen"}
 COSTS = {

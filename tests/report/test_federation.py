@@ -25,8 +25,8 @@ from labelleak.report import render
 from labelleak.report.actions import follow_actions
 from labelleak.report.federation_words import findings
 
-from .conftest import make_record
 from .federated import federated_records
+from .samples import make_record
 
 
 def test_courses_match_a_naive_twin() -> None:

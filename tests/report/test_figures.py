@@ -8,7 +8,7 @@ from labelleak.records.record import Record
 from labelleak.report import draw_panel, tabulate
 from labelleak.report.figures import FREE_LABEL, assign_styles, describe
 
-from .conftest import make_records
+from .samples import make_records
 
 
 def panel(records: list[Record]) -> list:

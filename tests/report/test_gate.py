@@ -17,8 +17,8 @@ from labelleak.report.gate import Finding, judge
 from labelleak.report.gate_files import junit, markdown
 from labelleak.report.policy import make_policy, read_policy
 
-from .conftest import make_record, make_records
 from .federated import federated_records
+from .samples import make_record, make_records
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gate"
 

@@ -23,7 +23,7 @@ from labelleak.report import (
 )
 from labelleak.report.wording import labels_named, number
 
-from .conftest import make_record, make_records
+from .samples import make_record, make_records
 
 EVIL = "<script>alert('x')</script>"
 

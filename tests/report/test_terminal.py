@@ -10,7 +10,7 @@ from rich.console import Console
 from labelleak.records.record import Record
 from labelleak.report import summary_table, tabulate, worst_cases
 
-from .conftest import make_record
+from .samples import make_record
 
 
 def shown(records: list[Record], width: int) -> str:

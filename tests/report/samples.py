@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pytest
 
 from labelleak.records.record import Record
 
@@ -105,8 +104,3 @@ def _skill(attack: str, steps: int, size: int) -> float:
     if attack == "llg":
         return 1.0 - (0.12 if steps == 0 else 0.3) * math.log2(size)
     return _SKILL[attack] - (0.12 * math.log2(size) if steps and _SKILL[attack] > 0 else 0)
-
-
-@pytest.fixture(scope="session")
-def grid() -> list[Record]:
-    return make_records()
