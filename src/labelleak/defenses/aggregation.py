@@ -9,6 +9,7 @@ import numpy as np
 
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import Kind
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import at_least_zero
 
@@ -27,6 +28,13 @@ class ServerNoise(Part):
     sigma: float
 
     name: ClassVar[str] = "server_noise"
+    kind: ClassVar[Kind | None] = Kind.SERVER
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "The server adds it after it has received the update, so nothing is hidden from that "
+            "server."
+        ),
+    )
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:

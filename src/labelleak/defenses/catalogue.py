@@ -1,70 +1,73 @@
-"""What each kind of defense does not cover, in plain words; read off its text form alone."""
+"""The list of all defenses, a line each; what is known of a defense it says itself."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib import import_module
 
-_POOLED = (
-    "What leaks is measured for a single update: over many rounds of one client noise averages "
-    "out, and an attacker who pools them gains more."
-)
-_SAMPLE = (
-    "It bounds what one sample tells, not what the samples of a batch have in common: label counts "
-    "may still show."
-)
-_COMPRESSED = (
-    "Compression adds no noise: what is sent still depends on the labels, and nothing is private "
-    "in the sense of a proof."
-)
-_HEAD = (
-    "It acts on the head alone; the other layers are shared in the clear, and their gradients "
-    "depend on the labels too."
-)
-_SERVER = (
-    "The server adds it after it has received the update, so nothing is hidden from that server."
-)
-_CLIP = "Clipping alone scales an update and keeps its signs and ratios: it hides no label."
-_FEEDBACK = "What it holds back it sends later, which a single update does not show."
-_SMOOTHED = (
-    "It shifts what attackers assume by an amount that is the same for every batch; one who knows "
-    "of it takes it back."
-)
-_MIXED = "Labels are mixed within a batch, so how many there are of each class stays as it was."
-_DROPPED = (
-    "It drops other inputs of the head for every sample; over a batch each class still shows."
-)
-_EXCHANGED = (
-    "The labels that are trained on are exchanged at random; inputs are not, and they tell of "
-    "their labels too."
-)
-_HISTORICAL_DP = (
-    "It is not differentially private: its noise is not measured against what one sample can "
-    "change."
-)
-_HISTORICAL_COMPRESSION = (
-    "It wipes whole tensors by their place, the head in most updates; where the head comes "
-    "through, all of it does."
+from labelleak.defenses.composition import Chain, Part
+from labelleak.defenses.facts import CLIP_ALONE, HELD_BACK, Kind
+from labelleak.defenses.text import read
+from labelleak.errors import BadInput
+
+_LINES = (
+    "noise:GaussianNoise",
+    "noise:LaplaceNoise",
+    "noise:ExponentialNoise",
+    "noise:HeadNoise",
+    "clipping:Clipping",
+    "clipping:LayerClipping",
+    "sparsify:TopK",
+    "sparsify:RandomK",
+    "sparsify:Pruning",
+    "sparsify:ThresholdPruning",
+    "sparsify:DeepGradientCompression",
+    "quantise:SignSGD",
+    "quantise:QSGD",
+    "quantise:Quantisation",
+    "quantise:HalfPrecision",
+    "withholding:Withholding",
+    "dp_sgd:DPSGD",
+    "soteria:Soteria",
+    "training:LabelSmoothing",
+    "training:Mixup",
+    "training:HeadDropout",
+    "training:RandomisedResponse",
+    "aggregation:ServerNoise",
+    "historical:HistoricalCompression",
+    "historical:HistoricalDP",
 )
 
-_WORDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("gaussian", "laplace", "exponential"), (_POOLED,)),
-    **dict.fromkeys(
-        ("topk", "randomk", "prune", "threshold", "sign", "qsgd", "bits", "float16"),
-        (_COMPRESSED,),
-    ),
-    **dict.fromkeys(("withhold", "soteria"), (_HEAD,)),
-    **dict.fromkeys(("clip", "clip_layers"), ()),
-    "dgc": (_COMPRESSED, _FEEDBACK),
-    "dpsgd": (_SAMPLE, _POOLED),
-    "head_noise": (_HEAD, _POOLED),
-    "label_smoothing": (_SMOOTHED,),
-    "mixup": (_MIXED,),
-    "head_dropout": (_DROPPED,),
-    "randomised_response": (_EXCHANGED, _POOLED),
-    "server_noise": (_SERVER,),
-    "historical_dp": (_HISTORICAL_DP, _POOLED),
-    "historical_compression": (_HISTORICAL_COMPRESSION,),
-}
+
+def _load(line: str) -> type[Part]:
+    module, name = line.split(":")
+    found: type[Part] = getattr(import_module(f"labelleak.defenses.{module}"), name)
+    return found
+
+
+DEFENSES: dict[str, type[Part]] = {defense.name: defense for defense in map(_load, _LINES)}
+
+
+def parse_defense(text: str) -> Chain:
+    """Read defenses joined by ``|``, in order; ``none`` is no defense.
+
+    Raises:
+        BadInput: for an unknown name, a word that is no number, a strength out of range, or an
+            order that cannot work.
+
+    >>> parse_defense("clip:1|gaussian:0.1|topk:0.2:feedback").label
+    'clip:1|gaussian:0.1|topk:0.2:feedback'
+    >>> parse_defense("none")
+    Chain(links=())
+    """
+    words = [word.strip() for word in text.split("|")]
+    if words == ["none"]:
+        return Chain()
+    if "none" in words:
+        raise BadInput(f"none is no defense by itself; leave it out of the chain {text!r}")
+    if "" in words:
+        raise BadInput(f"a defense is missing in {text!r}; join them as in clip:1|gaussian:0.1")
+    return Chain(tuple(read(word, DEFENSES) for word in words))
 
 
 def uncovered(defense: str, off: Collection[str] = ()) -> tuple[str, ...]:
@@ -81,14 +84,14 @@ def uncovered(defense: str, off: Collection[str] = ()) -> tuple[str, ...]:
     """
     if defense == "none":
         return ()
-    parts = [part for part in defense.split("|") if part not in off]
-    names = [part.split(":")[0] for part in parts]
-    said = [sentence for name in names for sentence in _WORDS.get(name, ())]
-    if names and set(names) <= {"clip", "clip_layers"}:
-        said.append(_CLIP)
-    if any("feedback" in part.split(":")[1:] for part in parts):
-        said.append(_FEEDBACK)
+    parts = [part.split(":") for part in defense.split("|") if part not in off]
+    known = [DEFENSES[name] for name, *_ in parts if name in DEFENSES]
+    said = [sentence for one in known for sentence in one.leaves_open]
+    if len(known) == len(parts) and {one.kind for one in known} == {Kind.CLIP}:
+        said.append(CLIP_ALONE)
+    if any("feedback" in words for _, *words in parts):
+        said.append(HELD_BACK)
     return tuple(dict.fromkeys(said))
 
 
-__all__ = ["uncovered"]
+__all__ = ["DEFENSES", "parse_defense", "uncovered"]

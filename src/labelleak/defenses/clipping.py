@@ -12,6 +12,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import Kind
 from labelleak.defenses.text import above_zero
 
 
@@ -47,6 +48,7 @@ class Clipping(Part):
     norm: float
 
     name: ClassVar[str] = "clip"
+    kind: ClassVar[Kind | None] = Kind.CLIP
     scope = Scope.UPDATE
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class LayerClipping(Part):
     norm: float
 
     name: ClassVar[str] = "clip_layers"
+    kind: ClassVar[Kind | None] = Kind.CLIP
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients
+from labelleak.defenses.facts import Kind
 from labelleak.defenses.text import write
 from labelleak.errors import BadInput
 
@@ -25,6 +26,9 @@ class Part:
         changes_training: whether the client computes its gradient differently.
         uses_head: whether it is about the head alone, so that the head must be shared.
         drops_zeros: whether it makes zeros, which its client then does not send.
+        kind: what it does to an update; None where no order of defenses depends on it.
+        leaves_open: a sentence for each thing that it does not cover.
+        ladders: by family name, text forms that `labelleak tune` tries, the weakest first.
     """
 
     name: ClassVar[str]
@@ -32,6 +36,9 @@ class Part:
     changes_training: bool = False
     uses_head: ClassVar[bool] = False
     drops_zeros: ClassVar[bool] = False
+    kind: ClassVar[Kind | None] = None
+    leaves_open: ClassVar[tuple[str, ...]] = ()
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @property
     def label(self) -> str:
@@ -168,7 +175,7 @@ def _check_order(parts: Sequence[Part]) -> None:
         if not part.changes_training:
             transforms.append(part)
     for part in parts[:-1]:
-        if part.name == "server_noise":
+        if part.kind is Kind.SERVER:
             raise BadInput(
                 f"{part.label} is added by the server to what it received, so it must stand last"
             )
@@ -181,7 +188,7 @@ def _check_repeats(parts: Sequence[Part]) -> None:
         earlier = parts[:place]
         if part.changes_training:
             again = part.name in [other.name for other in earlier]
-        elif part.name.startswith("clip"):  # needed again after what lengthens an update
+        elif part.kind is Kind.CLIP:  # needed again after what lengthens an update
             again = part.label in [other.label for other in earlier[-1:]]
         else:
             again = part.label in [other.label for other in earlier]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
 from typing import ClassVar
@@ -15,6 +15,7 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, trainable
+from labelleak.defenses.facts import POOLED, decades
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero
 from labelleak.defenses.training import TrainingDefense
@@ -43,6 +44,16 @@ class DPSGD(TrainingDefense):
     noise_multiplier: float = 1.0
 
     name: ClassVar[str] = "dpsgd"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "It bounds what one sample tells, not what the samples of a batch have in common: "
+            "label counts may still show."
+        ),
+        POOLED,
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "dpsgd": tuple(f"dpsgd:1:{s}" for s in decades(-2, 2))
+    }
 
     def __post_init__(self) -> None:
         above_zero(self.clip, "the clipping norm")

@@ -10,6 +10,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import COMPRESSED
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Compression(Part):
     """
 
     name: ClassVar[str] = "compression"
+    leaves_open: ClassVar[tuple[str, ...]] = (COMPRESSED,)
     drops_zeros: ClassVar[bool] = True
 
     @property

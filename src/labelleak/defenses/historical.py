@@ -11,6 +11,7 @@ from labelleak.core.lazy import torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import POOLED
 from labelleak.defenses.noise import add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero, share
 
@@ -35,6 +36,12 @@ class HistoricalCompression(Part):
     quantile: float
 
     name: ClassVar[str] = "historical_compression"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "It wipes whole tensors by their place, the head in most updates; where the head "
+            "comes through, all of it does."
+        ),
+    )
     drops_zeros: ClassVar[bool] = True
     scope = Scope.UPDATE
     uses_head: ClassVar[bool] = True
@@ -81,6 +88,13 @@ class HistoricalDP(Part):
     sigma: float = 0.1
 
     name: ClassVar[str] = "historical_dp"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "It is not differentially private: its noise is not measured against what one sample "
+            "can change."
+        ),
+        POOLED,
+    )
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:

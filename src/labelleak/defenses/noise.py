@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 from zlib import crc32
@@ -12,6 +12,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import HEAD_ALONE, POOLED, SIGMAS, Kind
 from labelleak.defenses.text import at_least_zero
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -47,6 +48,8 @@ def gaussian(sigma: float) -> Draw:
 
 class _Noise(Part):
     scope = Scope.ENTRY
+    kind: ClassVar[Kind | None] = Kind.NOISE
+    leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
 
     def value_bits(self, before: int) -> int:
         """Noise makes floats of whatever there was."""
@@ -80,6 +83,10 @@ class GaussianNoise(_Noise):
     sigma: float
 
     name: ClassVar[str] = "gaussian"
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "gaussian": tuple(f"gaussian:{s}" for s in SIGMAS),
+        "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in SIGMAS),
+    }
 
     def __post_init__(self) -> None:
         at_least_zero(self.sigma, "sigma")
@@ -104,6 +111,9 @@ class LaplaceNoise(_Noise):
     scale: float
 
     name: ClassVar[str] = "laplace"
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "laplace": tuple(f"laplace:{s}" for s in SIGMAS)
+    }
 
     def __post_init__(self) -> None:
         at_least_zero(self.scale, "scale")
@@ -160,6 +170,14 @@ class HeadNoise(Part):
     sigma: float
 
     name: ClassVar[str] = "head_noise"
+    kind: ClassVar[Kind | None] = Kind.NOISE
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        HEAD_ALONE,
+        POOLED,
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "head_noise": tuple(f"head_noise:{s}" for s in SIGMAS)
+    }
     uses_head: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Scope
+from labelleak.defenses.facts import Kind
 from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput
 
@@ -41,6 +43,8 @@ class SignSGD(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "sign"
+    kind: ClassVar[Kind | None] = Kind.COARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"sign": ("sign:scaled",)}
 
     def __post_init__(self) -> None:
         if self.feedback and not self.scaled:
@@ -81,6 +85,10 @@ class QSGD(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "qsgd"
+    kind: ClassVar[Kind | None] = Kind.COARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1))
+    }
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -127,6 +135,10 @@ class Quantisation(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "bits"
+    kind: ClassVar[Kind | None] = Kind.COARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2))
+    }
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -167,6 +179,7 @@ class HalfPrecision(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "float16"
+    kind: ClassVar[Kind | None] = Kind.COARSE
     drops_zeros: ClassVar[bool] = False
     scope = Scope.ENTRY
 

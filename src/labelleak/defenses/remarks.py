@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from labelleak.core.interfaces import Defense
 from labelleak.defenses.composition import Part, as_part
+from labelleak.defenses.facts import Kind
 
-_SPARSE = {"topk", "randomk", "prune", "threshold", "dgc"}
-_COARSE = {"sign", "qsgd", "bits", "float16"}
-_NOISE = {"gaussian", "laplace", "exponential", "head_noise"}
-_CLIPS = {"clip", "clip_layers"}
+_SAVES = {Kind.SPARSE, Kind.COARSE}
 
 
 def remarks(defense: Defense) -> tuple[str, ...]:
@@ -34,25 +32,29 @@ def _orders(parts: tuple[Part, ...]) -> Iterator[str]:
     active = [part for part in parts if not part.is_off]
     for place, first in enumerate(active):
         later = active[place + 1 :]
-        if first.name in _SPARSE | _COARSE:
+        if first.kind in _SAVES:
             yield from _filled(first, later)
-        clip = next((part for part in later if part.name in _CLIPS), None)
-        bounded = any(part.name in _CLIPS for part in active[:place])
-        if first.name in _NOISE and clip and not bounded:
+        clip = next((part for part in later if part.kind is Kind.CLIP), None)
+        bounded = any(part.kind is Kind.CLIP for part in active[:place])
+        if first.kind is Kind.NOISE and clip and not bounded:
             yield (
                 f"{clip.label} after {first.label} bounds noise and update together; clip "
                 "first if the noise is to be private"
             )
-        if first.name == "head_noise" and any(part.label == "withhold:head" for part in later):
+        if (
+            first.kind is Kind.NOISE
+            and first.uses_head
+            and any(part.label == "withhold:head" for part in later)
+        ):
             yield f"{first.label} is lost: withhold:head leaves out all that it changes"
 
 
 def _filled(first: Part, later: Sequence[Part]) -> Iterator[str]:
     """Say of noise that undoes what was saved, unless something saves again after it."""
-    noises = [place for place, part in enumerate(later) if part.name in _NOISE]
-    if not noises or any(part.name in _SPARSE | _COARSE for part in later[noises[-1] + 1 :]):
+    noises = [place for place, part in enumerate(later) if part.kind is Kind.NOISE]
+    if not noises or any(part.kind in _SAVES for part in later[noises[-1] + 1 :]):
         return
-    whole = [later[place] for place in noises if later[place].name != "head_noise"]
+    whole = [later[place] for place in noises if not later[place].uses_head]
     noise = whole[0] if whole else later[noises[0]]
     where, there = ("every entry", "") if whole else ("the head's entries", " there")
     yield (
@@ -62,10 +64,10 @@ def _filled(first: Part, later: Sequence[Part]) -> Iterator[str]:
 
 
 def _alone(parts: tuple[Part, ...]) -> Iterator[str]:
-    names = {part.name for part in parts if not part.is_off}
-    if names and names <= _CLIPS:
+    kinds = {part.kind for part in parts if not part.is_off}
+    if kinds == {Kind.CLIP}:
         yield "clipping alone scales an update and keeps its signs and ratios: it hides no label"
-    if "server_noise" in names:
+    if Kind.SERVER in kinds:
         yield "noise that the server adds does not hide an update from that server"
 
 

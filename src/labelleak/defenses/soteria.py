@@ -10,6 +10,7 @@ from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, plain_gradient
+from labelleak.defenses.facts import HEAD_ALONE
 from labelleak.defenses.text import share
 from labelleak.defenses.training import TrainingDefense
 from labelleak.errors import BadInput
@@ -40,6 +41,7 @@ class Soteria(TrainingDefense):
     share: float
 
     name: ClassVar[str] = "soteria"
+    leaves_open: ClassVar[tuple[str, ...]] = (HEAD_ALONE,)
     uses_head: ClassVar[bool] = True
     is_costly: ClassVar[bool] = True
 

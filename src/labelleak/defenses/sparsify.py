@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 from zlib import crc32
@@ -11,6 +12,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import COMPRESSED, HELD_BACK, KEPT, Kind
 from labelleak.defenses.feedback import Compression
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
@@ -52,6 +54,11 @@ class TopK(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "topk"
+    kind: ClassVar[Kind | None] = Kind.SPARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "topk": tuple(f"topk:{s}" for s in KEPT),
+        "topk_feedback": tuple(f"topk:{s}:feedback" for s in KEPT),
+    }
     scope = Scope.UPDATE
 
     def __post_init__(self) -> None:
@@ -82,6 +89,10 @@ class Pruning(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "prune"
+    kind: ClassVar[Kind | None] = Kind.SPARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "prune": tuple(f"prune:{1 - float(s):.6g}" for s in KEPT)
+    }
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -113,6 +124,7 @@ class ThresholdPruning(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "threshold"
+    kind: ClassVar[Kind | None] = Kind.SPARSE
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
@@ -143,6 +155,10 @@ class RandomK(Compression):
     feedback: bool = False
 
     name: ClassVar[str] = "randomk"
+    kind: ClassVar[Kind | None] = Kind.SPARSE
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "randomk": tuple(f"randomk:{s}" for s in KEPT)
+    }
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -192,6 +208,12 @@ class DeepGradientCompression(Part):
     warm_up: int = 0
 
     name: ClassVar[str] = "dgc"
+    kind: ClassVar[Kind | None] = Kind.SPARSE
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        COMPRESSED,
+        HELD_BACK,
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"dgc": tuple(f"dgc:{s}" for s in KEPT)}
     drops_zeros: ClassVar[bool] = True
     scope = Scope.LAYER
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, isinf
@@ -16,6 +16,7 @@ from labelleak.core.update import Memory, Scope, Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import POOLED
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
 
@@ -51,6 +52,15 @@ class LabelSmoothing(TrainingDefense):
     amount: float
 
     name: ClassVar[str] = "label_smoothing"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "It shifts what attackers assume by an amount that is the same for every batch; one "
+            "who knows of it takes it back."
+        ),
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "label_smoothing": tuple(f"label_smoothing:{a / 10:g}" for a in range(1, 10))
+    }
 
     def __post_init__(self) -> None:
         share(self.amount, "the amount of label smoothing")
@@ -90,6 +100,12 @@ class Mixup(TrainingDefense):
     alpha: float
 
     name: ClassVar[str] = "mixup"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        "Labels are mixed within a batch, so how many there are of each class stays as it was.",
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "mixup": tuple(f"mixup:{alpha}" for alpha in (0.1, 0.2, 0.4, 1.0, 2.0, 4.0))
+    }
 
     def __post_init__(self) -> None:
         at_least_zero(self.alpha, "mixup's alpha")
@@ -129,6 +145,18 @@ class RandomisedResponse(TrainingDefense):
     epsilon: float
 
     name: ClassVar[str] = "randomised_response"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "The labels that are trained on are exchanged at random; inputs are not, and they "
+            "tell of their labels too."
+        ),
+        POOLED,
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "randomised_response": tuple(
+            f"randomised_response:{e}" for e in (8, 4, 2, 1, 0.5, 0.25, 0.1)
+        )
+    }
 
     def __post_init__(self) -> None:
         if not self.epsilon >= 0:
@@ -171,6 +199,15 @@ class HeadDropout(TrainingDefense):
     rate: float
 
     name: ClassVar[str] = "head_dropout"
+    leaves_open: ClassVar[tuple[str, ...]] = (
+        (
+            "It drops other inputs of the head for every sample; over a batch each class still "
+            "shows."
+        ),
+    )
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "head_dropout": tuple(f"head_dropout:{rate / 10:g}" for rate in range(1, 10))
+    }
 
     def __post_init__(self) -> None:
         share(self.rate, "the dropout rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import HEAD_ALONE
 from labelleak.errors import unknown_name
 
 
@@ -33,6 +35,10 @@ class Withholding(Part):
     part: str = "head"
 
     name: ClassVar[str] = "withhold"
+    leaves_open: ClassVar[tuple[str, ...]] = (HEAD_ALONE,)
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "withhold": ("withhold:bias", "withhold:head")
+    }
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:

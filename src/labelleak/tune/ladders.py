@@ -5,45 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labelleak.defenses import parse_defense, remarks
+from labelleak.defenses import DEFENSES, parse_defense, remarks
 from labelleak.errors import BadInput, unknown_name
 
-RUNGS_PER_DECADE = 4
-
-
-def _decades(low: int, high: int) -> list[float]:
-    """Return strengths from 10^low to 10^high, evenly spaced on a logarithmic scale."""
-    rungs = range(low * RUNGS_PER_DECADE, high * RUNGS_PER_DECADE + 1)
-    return [10.0 ** (rung / RUNGS_PER_DECADE) for rung in rungs]
-
-
-_NOISE = [f"{sigma:.3g}" for sigma in _decades(-3, 1)]
-_KEPT = [f"{keep:.3g}" for keep in reversed(_decades(-4, 0)[:-1])]
-_PRUNED = [f"{1 - float(keep):.6g}" for keep in _KEPT]
-
-_LADDERS: dict[str, tuple[str, ...]] = {
-    "gaussian": tuple(f"gaussian:{s}" for s in _NOISE),
-    "laplace": tuple(f"laplace:{s}" for s in _NOISE),
-    "head_noise": tuple(f"head_noise:{s}" for s in _NOISE),
-    "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in _NOISE),
-    "prune": tuple(f"prune:{share}" for share in _PRUNED),
-    "topk": tuple(f"topk:{keep}" for keep in _KEPT),
-    "topk_feedback": tuple(f"topk:{keep}:feedback" for keep in _KEPT),
-    "randomk": tuple(f"randomk:{keep}" for keep in _KEPT),
-    "dgc": tuple(f"dgc:{keep}" for keep in _KEPT),
-    "sign": ("sign:scaled",),
-    "qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1)),
-    "bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2)),
-    "withhold": ("withhold:bias", "withhold:head"),
-    "dpsgd": tuple(f"dpsgd:1:{s}" for s in (f"{x:.3g}" for x in _decades(-2, 2))),
-    "label_smoothing": tuple(f"label_smoothing:{a / 10:g}" for a in range(1, 10)),
-    "mixup": tuple(f"mixup:{alpha}" for alpha in (0.1, 0.2, 0.4, 1.0, 2.0, 4.0)),
-    "head_dropout": tuple(f"head_dropout:{rate / 10:g}" for rate in range(1, 10)),
-    "randomised_response": tuple(f"randomised_response:{e}" for e in (8, 4, 2, 1, 0.5, 0.25, 0.1)),
-}
 # Labels as records write them, with fields at their default left out.
 LADDERS = {
-    name: tuple(parse_defense(label).label for label in labels) for name, labels in _LADDERS.items()
+    name: tuple(parse_defense(label).label for label in labels)
+    for defense in DEFENSES.values()
+    for name, labels in defense.ladders.items()
 }
 
 

@@ -1,0 +1,56 @@
+"""A new defense is one file and one line, as CONTRIBUTING says: the rest follows by itself."""
+
+from __future__ import annotations
+
+from .test_new_attack import add_line, copy_package, run
+
+OWN = '''"""Take a share off every entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.core.update import Memory, Update
+from labelleak.defenses.composition import Part
+from labelleak.defenses.facts import Kind
+
+
+@dataclass(frozen=True)
+class Shrinking(Part):
+    """Make every entry smaller by the same share."""
+
+    share: float
+
+    name: ClassVar[str] = "shrink"
+    kind: ClassVar[Kind | None] = Kind.CLIP
+    leaves_open: ClassVar[tuple[str, ...]] = ("Shrinking hides nothing at all.",)
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"shrink": ("shrink:0.1", "shrink:0.9")}
+
+    def apply(
+        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[Update, Memory | None]:
+        """Scale all that is shared."""
+        kept = {name: value * (1 - self.share) for name, value in update.tensors.items()}
+        return replace(update, tensors=kept), None
+'''
+
+
+def test_a_new_defense_needs_its_file_and_one_line(tmp_path):
+    package = copy_package(tmp_path)
+    (package / "defenses" / "shrinking.py").write_text(OWN)
+    add_line(package / "defenses" / "catalogue.py", '"shrinking:Shrinking"')
+
+    listed = run(tmp_path, "list", "defenses").stdout
+    assert "Make every entry smaller by the same share. shrink:SHARE" in listed
+    words = ["audit", "--batch-sizes=4", "--schemes=iid", "--trials=4", "--initialisations=2"]
+    words += ["--training-steps=0", "--attacks=llg,free", "--defenses=none,shrink:0.5"]
+    run(tmp_path, *words, "--out", "found")
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert "Shrinking hides nothing at all." in page
+    assert "Clipping alone scales an update" in page
+    program = "from labelleak.tune.ladders import make_family; print(make_family('shrink').labels)"
+    assert run(tmp_path, code=("-c", program)).stdout == "('shrink:0.1', 'shrink:0.9')\n"
