@@ -10,8 +10,9 @@ from labelleak.errors import BadInput
 from labelleak.files.update import gather_update, observe
 from loops.training_loops import run_loop
 
-# Half precision rounds each entry of a gradient to 1/256.
+# Half precision rounds each row's gradient, which is up to 1, to 1/256.
 CLOSE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2}
+ROUNDING = {"float64": 1e-6, "float32": 1e-6, "bfloat16": 1e-2}
 # What a wrong size may be excused by; flags of steps and batch sizes excuse nothing.
 EXCUSES = {"adaptive_optimiser", "capture_doubtful", "learning_rate_unknown", "not_cross_entropy"}
 
@@ -43,12 +44,14 @@ def _wrong(loop, result, found, read, told):
     """List what is not as it was computed apart."""
     wrong, tolerance = [], CLOSE[loop.dtype]
     gradient = observe(read, told.head, None)
-    wrong += _apart("gradient", gradient, result.mean, tolerance + 1e-6)
+    wrong += _apart("gradient", gradient, result.mean, tolerance + 1e-6, ROUNDING[loop.dtype])
     update = observe(found, told.head, None)
     replayed = result.mean if result.replayed is None else result.replayed
     # Weight decay is undone on the straight line from before to after.
     straight = 1e-3 if loop.weight_decay and loop.steps > 1 else 0.0
-    wrong += _apart("update", update, replayed, tolerance + result.rounding + straight)
+    wrong += _apart(
+        "update", update, replayed, tolerance + result.rounding + straight, ROUNDING[loop.dtype]
+    )
     if told.head != "fc":
         wrong.append(f"head {told.head}")
     if told.num_samples != sum(result.counts):
@@ -58,7 +61,7 @@ def _wrong(loop, result, found, read, told):
     return wrong
 
 
-def _apart(what, seen, expected, tolerance):
+def _apart(what, seen, expected, tolerance, rounding):
     wrong = []
     for part, value in (("weight", seen.weight), ("bias", seen.bias)):
         if value is None or part not in expected:
@@ -69,6 +72,6 @@ def _apart(what, seen, expected, tolerance):
         left = float(np.abs(value.double().numpy() - right).max())
         error = left / max(float(np.abs(right).max()), 1e-30)
         # A head whose inputs are all zero has no gradient but rounding.
-        if not (error <= tolerance or left < 1e-6):
+        if not (error <= tolerance or left < rounding):
             wrong.append(f"{what} {part} off by {error:.2g}")
     return wrong
