@@ -25,6 +25,7 @@ from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
 
 RELU = scenarios.one_step("relu", scenarios.network())
+LONE = scenarios.one_step("lone", scenarios.network(), size=1)
 TANH = scenarios.one_step("tanh", scenarios.network(nn.Tanh))
 
 
@@ -130,6 +131,18 @@ CASES = {
     "no_bias": ({"observation": changed(bias=lambda b: None)}, {}),
     "negative_head_inputs": ({"observation": TANH.observation, "known": TANH.known}, {}),
     "samples_unknown": ({"observation": changed(num_samples=None)}, {}),
+    "impossible_scale": (
+        {"observation": changed(lambda w: 32 * w, lambda b: 32 * b)},
+        {"observation": changed(lambda w: w / 32, lambda b: b / 32)},
+    ),
+    "impossible_sign": (
+        {
+            "observation": replace(
+                LONE.observation, weight=-LONE.observation.weight, bias=-LONE.observation.bias
+            )
+        },
+        {"observation": LONE.observation},
+    ),
     "samples_inconsistent": ({"observation": changed(num_samples=1)}, {}),
     "momentum": (
         {"known": known(training=replace(TRAINING, momentum=0.9))},
@@ -183,7 +196,7 @@ CASES = {
 BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_than_one_sample"}
 BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
 BATTERY |= {"activations_not_smooth", "capture_doubtful"}
-BATTERY |= {"head_uncertain"}
+BATTERY |= {"head_uncertain", "unlikely_scale"}
 
 
 @pytest.mark.parametrize("name", CASES)

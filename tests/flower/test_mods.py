@@ -137,6 +137,18 @@ def test_block_lets_a_harmless_update_pass(tmp_path):
     assert actions(tmp_path) == ["sent"]
 
 
+@pytest.mark.parametrize("policy", ["block", "record"])
+def test_an_update_of_impossible_scale_is_evidence_of_nothing(tmp_path, policy):
+    """The client took steps a thousand times as large as the auditor was told."""
+    lr, attacks = federation.LR / 1000, ["free", "llg", "llbg"]
+    auditor = federation.make_auditor(tmp_path, truth=None, attacks=attacks, lr=lr)
+    reply, _ = call([flower.audit_mod(auditor, policy)])
+    assert reply.has_error() == (policy == "block")
+    events = {row["event"]: row for row in rows(tmp_path, "events")}
+    assert "times the largest possible" in events["impossible_scale"]["reason"]
+    assert {row["scale"] for row in rows(tmp_path, "records")} == {"impossible"}
+
+
 def test_the_first_mod_sees_what_leaves_and_the_last_what_was_trained(tmp_path):
     noise = LocalDpMod(0.05, 0.05, 1.0, 1e-5)
     first, last = make_mod(tmp_path / "first", "record"), make_mod(tmp_path / "last", "record")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,10 +12,12 @@ from typer.testing import CliRunner
 
 from labelleak.cli.app import app
 from labelleak.errors import BadInput
+from labelleak.records.cells import tabulate
 from labelleak.records.record import Record, append_records
 from labelleak.report import worst_cases
 from labelleak.report.gate import Finding, judge
 from labelleak.report.gate_files import junit, markdown
+from labelleak.report.headlines import caution
 from labelleak.report.policy import make_policy, read_policy
 
 from .federated import federated_records
@@ -170,3 +173,34 @@ def test_the_examples_hold(tmp_path: Path) -> None:
     steps = yaml.safe_load((EXAMPLES / "workflow.yml").read_text())["jobs"]["gate"]["steps"]
     assert any("labelleak gate" in step.get("run", "") for step in steps)
     assert any(step.get("run") == "python -m pip install ." for step in steps)
+
+
+def test_what_is_impossible_fails_whatever_the_policy_asks() -> None:
+    asked = {"max_advantage": {"update": 1.0}}
+    rows = [make_record(trial=trial, attack="llg") for trial in range(5)]
+    assert not failures(rows, **asked)
+    broken = [replace(row, flags=("impossible_scale",)) for row in rows]
+    (said,) = failures(broken, **asked)
+    assert said.startswith("impossible_scale: the bias gradient is longer")
+
+
+def test_what_is_not_known_fails_where_the_policy_asks() -> None:
+    rows = [make_record(trial=trial, attack="llg") for trial in range(5)]
+    open_ = [replace(row, extra={**row.extra, "scale": "not_known"}) for row in rows]
+    assert not failures(rows, on_unknown="fail")
+    assert not failures(open_, max_advantage={"update": 1.0})
+    (said,) = failures(open_, on_unknown="fail")
+    assert "not known to hold in 5 trials" in said
+
+
+def test_a_cell_in_doubt_is_no_evidence_of_safety() -> None:
+    rows = [make_record(trial=trial, attack="llg", advantage=-0.5, asr=0.1) for trial in range(5)]
+    (plain,) = (caution(cell) for cell in tabulate(rows))
+    assert "evidence" not in plain
+    for doubt in (
+        {"flags": ("impossible_sign",)},
+        {"extra": {"scale": "not_known"}},
+        {"extra": {"sign": "repaired"}},
+    ):
+        (said,) = (caution(cell) for cell in tabulate([replace(row, **doubt) for row in rows]))
+        assert "no evidence of safety" in said

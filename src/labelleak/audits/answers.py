@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import labelleak
+from labelleak.audits.standing import Standing
 from labelleak.core.batch_size import BatchSize
 from labelleak.core.battery import Outcome, make_records
 from labelleak.core.counts import Floats
@@ -63,9 +64,12 @@ class UpdateReport:
         num_classes: K.
         num_samples: N, or None.
         made: how the update was made, as far as it was told.
+        scale: what is known of the update's scale.
+        sign: what is known of its sign.
         free_guess: the best counts without the update, for the scheme's prior; None without N.
         asr_free: the ASR which that guess scores on average.
-        checked: each assumption that was checked: whether it failed, and the figure.
+        checked: each assumption: whether it failed, the figure, and its state (held, failed,
+            repaired or not_known).
         not_applicable: attacks that could not answer, with the reason.
         notes: what else the reader should know.
         source: name of the file.
@@ -84,6 +88,8 @@ class UpdateReport:
     num_classes: int
     num_samples: int | None
     made: LocalTraining
+    scale: Standing
+    sign: Standing
     free_guess: tuple[int, ...] | None
     asr_free: float | None
     checked: Mapping[str, Mapping[str, Any]]
@@ -115,6 +121,8 @@ class UpdateReport:
             "num_samples": self.num_samples,
             "model": self.model,
             "update": {**self.made.known, **noted},
+            "scale": self.scale.to_json(),
+            "sign": self.sign.to_json(),
             "free_guess": None if self.free_guess is None else list(self.free_guess),
             "asr_free": self.asr_free,
             "scheme": self.scheme,
@@ -163,6 +171,8 @@ class UpdateReport:
             "source": self.source,
             "head": self.head,
             "head_found": self.head_found,
+            "scale": str(self.scale.state),
+            "sign": str(self.sign.state),
         }
         if self.not_applicable:
             extra["not_applicable"] = dict(self.not_applicable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
+from labelleak.records.states import State
 from labelleak.simulation.aggregates import average_clients, score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_locally
@@ -116,6 +117,9 @@ class Clients:
             observation = self._train(drawn, training, cell)
             extra["lr"] = cell.lr
             extra["lr_h2"] = float(f"{cell.lr * (self.head_input_energy + 1):.4g}")
+        # Whoever makes an update knows its scale and sign, whatever the defense after it does.
+        if training.optimiser == "sgd":
+            observation = replace(observation, scale=State.held)
         alone = cell.scheme.prior(pool, classes)
         prior = SummedPrior(alone, cell.clients) if cell.clients > 1 else alone
         labels = pool[drawn].reshape(self.trials, cell.clients, -1)

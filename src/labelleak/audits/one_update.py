@@ -14,7 +14,8 @@ from torch import nn
 from labelleak.attacks import STANDARD, make_attack, slow_attacks
 from labelleak.audits.answers import AttackResult, UpdateReport, scale_scores
 from labelleak.audits.attacker_model import ModelOptions, view_update
-from labelleak.core.assumptions import Flag, check_update
+from labelleak.audits.standing import ScaleMode, Settled, settle
+from labelleak.core.assumptions import Flag, check_update, not_checked
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Answer, Battery, Outcome
 from labelleak.core.head import HeadFinding
@@ -31,6 +32,7 @@ from labelleak.files.limits import LIMIT
 from labelleak.files.measured import Measured
 from labelleak.files.truth import read_truth
 from labelleak.files.update import Source, Update, gather_update, observe
+from labelleak.records.states import State
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 
@@ -50,6 +52,7 @@ def attack_update(
     attacks: Sequence[str] = ("standard",),
     scheme: str = "iid",
     seed: int = 0,
+    scale: ScaleMode = "check",
     max_bytes: int = LIMIT,
     fit_cache: FitCache | None = None,
 ) -> UpdateReport:
@@ -75,6 +78,8 @@ def attack_update(
         scheme: how batches are drawn, for the guess without the update: a name of
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
         seed: seed of the attacks' randomness.
+        scale: ``check`` says what own data tell of the update's scale and sign; ``repair`` divides
+            by the factor of the one usual cause that explains it (a summed loss, a sign, ...).
         max_bytes: largest file that is read.
         fit_cache: where attacks keep what they learn; see `FolderFitCache`.
 
@@ -106,6 +111,9 @@ def attack_update(
         known = _knowledge(made, seen.num_samples, view, options, data)
     prior = _prior(scheme, known.auxiliary, seen.num_classes)
     known = replace(known, fit_cache=fit_cache, prior=prior)
+    _one_at_a_time(seen)
+    settled = settle(seen, known, "check" if size is not None else scale)
+    seen = settled.observation
     left_out = slow_attacks(set(names) - set(attacks), seen.num_classes)
     battery = Battery.prepare(
         [make_attack(name) for name in names if name not in left_out],
@@ -113,10 +121,8 @@ def attack_update(
         seen.num_classes,
         seed=seed,
     )
-    if found.gradient is None and StepPath.of(found.made).momentum:
-        # It was taken out of the weights' change; see Observation.from_update.
-        battery = replace(battery, flags=tuple(f for f in battery.flags if f.name != "momentum"))
-    battery = replace(battery, flags=(*battery.flags, *_measured_flags(found.measured)))
+    told = (_as_told(flag, found) for flag in battery.flags)
+    battery = replace(battery, flags=(*told, *settled.flags, *_measured_flags(found.measured)))
     missing = {**left_out, **battery.not_applicable(seen)}
     if len(missing) == len(names):
         raise BadInput(_nothing_applies(missing, seen, why))
@@ -130,6 +136,7 @@ def attack_update(
         notes=(*notes, *why, *_momentum_note(found), *_measured_notes(found)),
         size=size,
         seed=seed,
+        settled=settled,
     )
     return case.report(battery, None if truth is None else _truth(truth, seen, size))
 
@@ -147,6 +154,7 @@ class _Case:
     notes: tuple[str, ...]
     size: BatchSize | None
     seed: int
+    settled: Settled
 
     def report(self, battery: Battery, truth: Truth | None) -> UpdateReport:
         """Let every attack answer, and score the answers where the truth is known."""
@@ -169,7 +177,9 @@ class _Case:
             noted_head=self.update.head,
             free_guess=guess,
             asr_free=asr_free,
-            checked=dict(_checked((*battery.flags, *check_update(seen, battery.known)))),
+            checked=self._checked((*battery.flags, *check_update(seen, battery.known))),
+            scale=self.settled.scale,
+            sign=self.settled.sign,
             not_applicable=dict(self.missing),
             notes=self.notes,
             source=self.update.source,
@@ -180,6 +190,33 @@ class _Case:
             truth=truth,
             outcomes=outcomes,
         )
+
+    def _checked(self, flags: Sequence[Flag]) -> dict[str, dict[str, Any]]:
+        """Say of each assumption whether it failed, by what figure, and what is known of it."""
+        found = [_as_told(flag, self.update) for flag in (*flags, *not_checked(flags))]
+        return {
+            flag.name: {
+                "failed": bool(flag.raised.any()),
+                "figure": _figure(flag),
+                "state": str(flag.state),
+            }
+            for flag in found
+        }
+
+
+def _as_told(flag: Flag, update: Update) -> Flag:
+    """Take back steps that nobody told, and momentum that was taken out."""
+    if flag.name == "momentum" and flag.raised.any() and update.gradient is None:
+        # Out of the weights' change; see Observation.from_update.
+        return replace(flag, raised=np.asarray(False), otherwise=State.repaired)
+    if flag.name == "several_local_steps" and update.made.local_steps is None:
+        return replace(flag, figure=np.asarray(np.nan), otherwise=State.not_known)
+    return flag
+
+
+def _figure(flag: Flag) -> float | None:
+    figure = float(np.max(flag.figure))
+    return float(f"{figure:.4g}") if np.isfinite(figure) else None
 
 
 def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | None, tuple[str, ...]]:
@@ -305,12 +342,15 @@ def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
         raise BadInput(f"{error}; its size was only estimated, give --batch-size") from error
 
 
-def _as_trial(seen: Observation) -> Observation:
-    """Return a lone update a trial dimension of one."""
+def _one_at_a_time(seen: Observation) -> None:
     if seen.trials:
         raise BadInput(
             f"give one update at a time; this head has {len(seen.trials) + 2} dimensions"
         )
+
+
+def _as_trial(seen: Observation) -> Observation:
+    """Return a lone update a trial dimension of one."""
     return replace(
         seen,
         weight=None if seen.weight is None else seen.weight[None],
@@ -335,13 +375,6 @@ def _result(answer: Answer | Outcome) -> AttackResult:
         gained,
         None if told is None else round(float(told[0]), 6),
     )
-
-
-def _checked(flags: Sequence[Flag]) -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (f.name, {"failed": bool(f.raised.any()), "figure": float(f"{np.max(f.figure):.4g}")})
-        for f in flags
-    ]
 
 
 __all__ = ["LocalTraining", "ModelOptions", "UpdateReport", "attack_update"]

@@ -43,6 +43,10 @@ class UpdateOptions(Options):
         "iid"
     )
     seed: Seed = 0
+    scale: Annotated[
+        Literal["check", "repair"],
+        Option("Repair divides by the one usual factor that own data leave possible."),
+    ] = "check"
     max_bytes: Annotated[int, Option("Largest file that is read; 2 GiB unless said.", min=1)] = (
         2 * 2**30
     )
@@ -63,6 +67,12 @@ class KnownTraining(Options):
     weight_decay: Annotated[float | None, _WEIGHT_DECAY] = None
     proximal: Annotated[float | None, Option("FedProx's pull.", min=0)] = None
     optimiser: Annotated[str | None, Option("sgd, adam, adamw or rmsprop.")] = None
+    clip_norm: Annotated[
+        float | None, Option("L2 norm that each step is clipped to; inf for none.", above=0)
+    ] = None
+    label_smoothing: Annotated[
+        float | None, Option("Share of each label that is spread evenly.", min=0, below=1)
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

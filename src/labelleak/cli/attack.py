@@ -17,6 +17,7 @@ from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
     from labelleak.audits.answers import AttackResult, UpdateReport
+    from labelleak.audits.standing import Standing
 
 _MANY = 6
 
@@ -130,18 +131,30 @@ def _score(result: AttackResult, scored: bool) -> list[str]:
     return [f"{result.asr:.1%}", gained]
 
 
+def _standing(standing: Standing) -> str:
+    return f"{standing.state.replace('_', ' ')}; {standing.says}"
+
+
 def _show_scope(report: UpdateReport) -> None:
     """Say what was checked, what did not hold, and who could not answer."""
     from labelleak.records.flags import FLAGS
 
-    failed = [name for name, found in report.checked.items() if found["failed"]]
-    print(f"\nAssumptions checked: {', '.join(report.checked)}")
+    print(f"\nScale: {_standing(report.scale)}")
+    print(f"Sign: {_standing(report.sign)}")
+    by_state: dict[str, list[str]] = {}
+    for name, found in report.checked.items():
+        by_state.setdefault(found["state"], []).append(name)
+    failed = by_state.pop("failed", [])
+    print(f"Assumptions checked: {', '.join([*by_state.get('held', []), *failed])}")
     for name in failed:
         concerned = [result.attack for result in report.results if name in result.flags]
         of = f" (for {', '.join(concerned)})" if concerned else ""
         print(f"  did not hold: {name}: {FLAGS[name].says}; {FLAGS[name].advice}{of}")
     if not failed:
-        print("  all held")
+        print("  these held")
+    for state in ("repaired", "not_known"):
+        if state in by_state:
+            print(f"{state.capitalize().replace('_', ' ')}: {', '.join(by_state[state])}")
     for why in report.not_applicable.values():
         print(f"Not applicable: {why}")
     for note in report.notes:

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelleak.core.counts import Floats
+from labelleak.core.entries import distinct_share, stands_out, sum_rests, zeroed_share
 from labelleak.core.interfaces import Knowledge
+from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
+from labelleak.records.states import State
 
 # Shares above which a flag is raised; each is tested from both sides.
 NEGATIVE_INPUTS = 0.01
 ZERO_SUM = 0.01
 NOISE = 0.5
 ZEROED = 0.05
-DISTINCT = 0.05
 HARD_LABEL = 0.05
 CONFIDENT = 0.8
 MANY = 4
-# A gradient with no entry above this is made of rounding (the model is certain).
-FAINT = 1e-5
-# Entries that are not zero and tell something of their sizes.
-FEWEST = 8
-# Entries looked at for distinct values, and inputs looked at for the model.
+# Inputs looked at for the model.
 LOOK = 2048
+
+
+# What `check_model` and `check_update` look at where they can.
+CHECKED = (
+    "negative_head_inputs",
+    "momentum",
+    "adaptive_optimiser",
+    "gradient_clipping",
+    "label_smoothing",
+    "class_weights",
+    "samples_inconsistent",
+    "soft_labels",
+    "noise_dominates",
+    "sparse_gradient",
+    "quantised_gradient",
+    "several_heads",
+    "train_mode_batch_norm",
+    "near_converged",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +58,19 @@ class Flag:
     Attributes:
         name: its id, a key of `labelleak.records.flags.FLAGS`.
         raised: over which trials ``*R`` (or a single truth value for all).
-        figure: what was measured, same shape.
+        figure: what was measured, same shape; NaN where nothing was.
+        otherwise: the state where it is not raised.
     """
 
     name: str
     raised: np.ndarray
     figure: np.ndarray
+    otherwise: State = State.held
+
+    @property
+    def state(self) -> State:
+        """Whether the assumption held, over all trials."""
+        return State.failed if self.raised.any() else self.otherwise
 
 
 def check_model(known: Knowledge) -> list[Flag]:
@@ -68,6 +93,17 @@ def check_model(known: Knowledge) -> list[Flag]:
     return flags
 
 
+_NOT_KNOWN: dict[str, Any] = {"figure": np.asarray(np.nan), "otherwise": State.not_known}
+
+
+def not_checked(flags: Iterable[Flag]) -> Iterator[Flag]:
+    """Return the assumptions that nobody told and that could not be measured."""
+    seen = {flag.name for flag in flags}
+    for name in CHECKED:
+        if name not in seen:
+            yield Flag(name, np.asarray(False), np.asarray(np.nan), State.not_known)
+
+
 def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
     """Check what the update itself shows, trial by trial.
 
@@ -83,6 +119,7 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         _one("no_bias", observation.bias is None, float(observation.bias is None)),
         _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
         _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
+        *_limits(observation, known),
         *_samples(observation),
         *_sums(observation),
         *_entries(observation),
@@ -101,25 +138,29 @@ def uncertain_head(candidates: int) -> Flag:
 
 
 def check_training(known: Knowledge) -> list[Flag]:
-    """Check what is known of the client's training; nothing where nothing is.
+    """Check what is known of the client's training; what nobody told is not known.
 
     >>> from labelleak.core.training import LocalTraining
     >>> flags = check_training(Knowledge(training=LocalTraining(lr=0.1, clip_norm=1.0)))
     >>> [flag.name for flag in flags if flag.raised]
     ['gradient_clipping']
     """
-    if known.training is None:
-        return []
-    how = known.training.filled()
+    how = (known.training or LocalTraining()).filled()
     adaptive, clipped = how.optimiser != "sgd", how.clip_norm < math.inf
     weights = how.class_weights or (1.0,)
     spread = max(weights) / min(weights)
     return [
-        _one("momentum", how.momentum > 0, how.momentum),
-        _one("adaptive_optimiser", adaptive, float(adaptive)),
-        _one("gradient_clipping", clipped, how.clip_norm if clipped else 0.0),
-        _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
-        _one("class_weights", spread > 1, spread),
+        flag if told in how.known else replace(flag, **_NOT_KNOWN)
+        for told, flag in (
+            ("momentum", _one("momentum", how.momentum > 0, how.momentum)),
+            ("optimiser", _one("adaptive_optimiser", adaptive, float(adaptive))),
+            ("clip_norm", _one("gradient_clipping", clipped, how.clip_norm if clipped else 0.0)),
+            (
+                "label_smoothing",
+                _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
+            ),
+            ("class_weights", _one("class_weights", spread > 1, spread)),
+        )
     ]
 
 
@@ -151,6 +192,12 @@ def _look(known: Knowledge) -> HeadPass | None:
     return known.model.run_all(torch.rand(64, *known.input_shape, generator=generator))
 
 
+def _limits(observation: Observation, known: Knowledge) -> Iterator[Flag]:
+    found = check_limits(observation, known.training)
+    yield Flag("impossible_scale", found.scale, found.times, found.otherwise)
+    yield Flag("impossible_sign", found.sign, found.negative, found.otherwise)
+
+
 def _samples(observation: Observation) -> Iterator[Flag]:
     size, classes = observation.num_samples, observation.num_classes
     yield _one("samples_unknown", size is None, float(size is None))
@@ -165,14 +212,8 @@ def _samples(observation: Observation) -> Iterator[Flag]:
 
 def _sums(observation: Observation) -> Iterator[Flag]:
     """Compare what is left of the sum over classes with the gradient's size."""
-    rests = []
-    if observation.weight is not None:
-        weight = observation.weight.detach().double()
-        rests.append(_share(weight.sum(-2).norm(dim=-1), weight.flatten(-2).norm(dim=-1)))
-    if observation.bias is not None:
-        bias = observation.bias.detach().double()
-        rests.append(_share(bias.sum(-1).abs(), bias.norm(dim=-1)))
-    clear = _clear(observation)
+    rests = [rest for rest in sum_rests(observation) if rest is not None]
+    clear = stands_out(observation)
     rest = np.where(clear, np.max(rests, axis=0), 0.0)
     yield Flag("not_cross_entropy", rest > ZERO_SUM, rest)
     if observation.weight is not None:
@@ -184,31 +225,11 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     """Look for entries that were zeroed one by one, and for few distinct sizes."""
     if observation.weight is None:
         return
-    weight = observation.weight.detach()
-    # A head input that is never active empties a whole column; that is no pruning.
-    live = (weight != 0).any(dim=-2, keepdim=True).expand_as(weight)
-    zeroed = ((weight == 0) & live).flatten(-2).sum(-1)
-    share = _share(zeroed.double(), live.flatten(-2).sum(-1).double())
-    clear = _clear(observation)
+    weight, clear = observation.weight.detach(), stands_out(observation)
+    share = zeroed_share(weight)
     yield Flag("sparse_gradient", clear & (share > ZEROED), share)
-    flat = weight.flatten(-2)[..., :LOOK].abs().double().cpu().numpy()
-    ordered = np.sort(flat, axis=-1)
-    rises = np.diff(ordered, axis=-1) > 1e-6 * ordered[..., -1:]
-    fresh = (rises & (ordered[..., 1:] > 0)).sum(axis=-1)
-    held = (flat > 0).sum(axis=-1)
-    distinct = np.minimum(fresh / np.maximum(held, 1), 1.0)
-    few = (distinct < DISTINCT) & (held >= FEWEST) & clear
-    yield Flag("quantised_gradient", few, distinct)
-
-
-def _clear(observation: Observation) -> np.ndarray:
-    """Tell which trials' gradients stand out of rounding."""
-    sizes = [
-        tensor.detach().abs().flatten(-depth).amax(-1).double().cpu().numpy()
-        for tensor, depth in ((observation.weight, 2), (observation.bias, 1))
-        if tensor is not None
-    ]
-    return np.asarray(np.max(sizes, axis=0) > FAINT)
+    distinct, few = distinct_share(weight.flatten(-2))
+    yield Flag("quantised_gradient", clear & few, distinct)
 
 
 def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Flag]:
@@ -250,9 +271,3 @@ def _soft_labels(observation: Observation, known: Knowledge) -> Iterator[Flag]:
 def _apply(head: nn.Linear, inputs: Tensor) -> Tensor:
     logits = inputs.double() @ head.weight.detach().double().T
     return logits if head.bias is None else logits + head.bias.detach().double()
-
-
-def _share(part: Tensor, whole: Tensor) -> Floats:
-    """Divide, 0 where there is nothing to divide by."""
-    ratio = torch.where(whole > 0, part / whole.clamp_min(1e-300), torch.zeros_like(part))
-    return np.asarray(ratio.cpu().numpy(), dtype=np.float64)

@@ -14,6 +14,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.scale import StepPath
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
+from labelleak.records.states import State
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,10 @@ class Observation:
             need the whole gradient; None when they were not kept.
         lr_known: False where the learning rate was not known, so that the gradients stand up to
             one positive factor; signs and ratios hold, sizes do not.
+        scale: held where whoever made the update saw its scale and sign, repaired where they were
+            put right, else not known; see `labelleak.core.limits`.
+        largest: largest L1 norm that a right bias gradient may have after the defense that was
+            declared; None where none was declared.
 
     Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
     """
@@ -41,6 +46,8 @@ class Observation:
     local_steps: int = 1
     rest: Mapping[str, Tensor] | None = None
     lr_known: bool = True
+    scale: State = State.not_known
+    largest: float | None = None
 
     def __post_init__(self) -> None:
         if self.weight is None and self.bias is None:

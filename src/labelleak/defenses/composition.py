@@ -62,6 +62,22 @@ class Part:
         """Return the bits that one shared value takes, given what it took before this defense."""
         return before
 
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Return the largest L1 norm of a head's bias gradient after this defense.
+
+        The default stands for defenses that only shrink or select. A defense that adds noise or
+        rounds up widens the limit, to infinity where it leaves no size impossible.
+
+        Args:
+            largest: the largest before it.
+            classes: entries of the bias.
+            batch_size: labels of a step.
+            unit: what one unit of what is shared stands for in the gradient.
+        """
+        return largest
+
     def __or__(self, other: Part) -> Chain:
         """Let another defense act on what this one gives."""
         if not isinstance(other, Part):
@@ -142,6 +158,15 @@ class Chain(Part):
         for part in self.links:
             before = part.value_bits(before)
         return before
+
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Let every part widen the limit in turn."""
+        for part in self.links:
+            if not part.is_off:
+                largest = part.largest_after(largest, classes, batch_size=batch_size, unit=unit)
+        return largest
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None

@@ -16,7 +16,7 @@ from labelleak.core.update import Update
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, trainable
 from labelleak.defenses.facts import POOLED, decades
-from labelleak.defenses.noise import add_noise, gaussian
+from labelleak.defenses.noise import add_noise, gaussian, noise_room
 from labelleak.defenses.text import above_zero, at_least_zero
 from labelleak.defenses.training import TrainingDefense
 from labelleak.errors import BadInput
@@ -91,11 +91,20 @@ class DPSGD(TrainingDefense):
         weights = self.weights(sample_norms(model, data.inputs, targets))
         return inputs, errors * weights.to(errors)[:, None]
 
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Leave room for the noise, which is spread over the batch."""
+        return largest + noise_room(self._deviation(batch_size), classes)
+
     def finish(self, update: Update, batch_size: int, rng: np.random.Generator) -> Update:
         """Add the noise to the mean."""
         if not self.noise_multiplier:
             return update
-        return add_noise(update, rng, gaussian(self.noise_multiplier * self.clip / batch_size))
+        return add_noise(update, rng, gaussian(self._deviation(batch_size)))
+
+    def _deviation(self, batch_size: int) -> float:
+        return self.noise_multiplier * self.clip / batch_size if self.noise_multiplier else 0.0
 
 
 def refuse_batch_norm(model: torch.nn.Module) -> None:

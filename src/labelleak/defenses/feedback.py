@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -38,6 +39,16 @@ class Compression(Part):
     def coded_bits(self, before: int) -> int:
         """Return the bits that compression leaves of one value that took so many."""
         return before
+
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Return infinity with error feedback, which may send many rounds in one."""
+        return inf if self.has_feedback else largest * self.largest_factor(classes)
+
+    def largest_factor(self, classes: int) -> float:
+        """Return by how much compression may lengthen so many entries, at most."""
+        return 1.0
 
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Compress parameters of R trials, each ``R x ...``."""

@@ -12,7 +12,7 @@ from labelleak.core.update import Memory, Scope, Update
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import POOLED
-from labelleak.defenses.noise import add_noise, gaussian
+from labelleak.defenses.noise import add_noise, gaussian, noise_room
 from labelleak.defenses.text import above_zero, at_least_zero, share
 
 
@@ -109,6 +109,12 @@ class HistoricalDP(Part):
     def value_bits(self, before: int) -> int:
         """Noise makes floats of whatever there was."""
         return max(before, 32) if self.sigma else before
+
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Leave room for the noise."""
+        return largest + noise_room(unit * self.sigma, classes)
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import ClassVar
 from zlib import crc32
 
@@ -46,10 +47,30 @@ def gaussian(sigma: float) -> Draw:
     return lambda rng, shape: sigma * rng.standard_normal(shape, dtype=np.float32)
 
 
+def noise_room(root_mean_square: float, classes: int) -> float:
+    """Return the L1 norm that noise on so many entries exceeds by chance only.
+
+    The mean of a size is at most its root mean square, times ``sqrt(2 / pi)`` for Gaussian noise;
+    six standard deviations of the sum come on top.
+    """
+    return root_mean_square * (classes + 6 * sqrt(classes))
+
+
 class _Noise(Part):
     scope = Scope.ENTRY
     kind: ClassVar[Kind | None] = Kind.NOISE
     leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the noise on one entry."""
+        raise NotImplementedError
+
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Leave room for the noise."""
+        return largest + noise_room(unit * self.root_mean_square, classes)
 
     def value_bits(self, before: int) -> int:
         """Noise makes floats of whatever there was."""
@@ -96,6 +117,11 @@ class GaussianNoise(_Noise):
         """Whether sigma is 0."""
         return self.sigma == 0
 
+    @property
+    def root_mean_square(self) -> float:
+        """Sigma."""
+        return self.sigma
+
     def _draw(self) -> Draw:
         return gaussian(self.sigma)
 
@@ -122,6 +148,11 @@ class LaplaceNoise(_Noise):
     def is_off(self) -> bool:
         """Whether the scale is 0."""
         return self.scale == 0
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of a mean size of `scale`."""
+        return sqrt(2) * self.scale
 
     def _draw(self) -> Draw:
         return lambda rng, shape: rng.laplace(scale=self.scale, size=shape)
@@ -151,6 +182,11 @@ class ExponentialNoise(_Noise):
     def is_off(self) -> bool:
         """Whether the scale is 0."""
         return self.scale == 0
+
+    @property
+    def root_mean_square(self) -> float:
+        """With its mean, unless that is taken off."""
+        return self.scale if self.centred else sqrt(2) * self.scale
 
     def _draw(self) -> Draw:
         shift = self.scale if self.centred else 0.0
@@ -191,6 +227,12 @@ class HeadNoise(Part):
     def value_bits(self, before: int) -> int:
         """Noise makes floats of whatever there was."""
         return max(before, 32)
+
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Leave room for the noise."""
+        return largest + noise_room(unit * self.sigma, classes)
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None

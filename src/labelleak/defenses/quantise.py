@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import ClassVar
 from zlib import crc32
 
@@ -59,6 +59,10 @@ class SignSGD(Compression):
         """One bit."""
         return 1
 
+    def largest_factor(self, classes: int) -> float:
+        """Signs have no scale; times the mean size they keep it."""
+        return 1.0 if self.scaled else inf
+
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Take signs, scaled if asked to."""
         signs = {name: t.sign() for name, t in tensors.items()}
@@ -101,6 +105,10 @@ class QSGD(Compression):
     def coded_bits(self, before: int) -> int:
         """Whole bits for the values -s .. s; the paper's Elias code takes fewer on average."""
         return ceil(log2(2 * self.levels + 1))
+
+    def largest_factor(self, classes: int) -> float:
+        """Each entry may go up by a step of the tensor's norm, which is at most its L1 norm."""
+        return 1 + classes / self.levels
 
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Round at random, each tensor with a stream of its own."""
@@ -153,6 +161,10 @@ class Quantisation(Compression):
     def coded_bits(self, before: int) -> int:
         """The bits, and no more than before."""
         return min(before, self.bits)
+
+    def largest_factor(self, classes: int) -> float:
+        """An entry above half a step goes up to a whole one."""
+        return 2.0
 
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Round to the nearest level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 from zlib import crc32
 
@@ -20,7 +21,7 @@ from labelleak.errors import BadInput
 
 def largest(values: Tensor, keep: float) -> Tensor:
     """Mark the share of entries of each row that is largest in size; at least one, exactly k."""
-    number = max(1, round(keep * values.shape[1]))
+    number = _number(keep, values.shape[1])
     picks = values.detach().abs().float().topk(number, dim=1, sorted=False).indices
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, picks, True)
 
@@ -174,6 +175,10 @@ class RandomK(Compression):
         """Whether everything is sent."""
         return self.keep == 1
 
+    def largest_factor(self, classes: int) -> float:
+        """What is sent stands for what is not, if rescaled."""
+        return classes / _number(self.keep, classes) if self.rescale else 1.0
+
     def compress(self, tensors: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         """Zero a random choice of entries of each tensor of each trial."""
         base = int(rng.integers(2**63))
@@ -183,7 +188,7 @@ class RandomK(Compression):
             own = np.random.default_rng([base, crc32(name.encode())])
             keys = torch.from_numpy(own.random(tuple(flat.shape), dtype=np.float32))
             kept = largest(keys, self.keep).to(tensor.device).view_as(tensor)
-            number = max(1, round(self.keep * flat.shape[1]))
+            number = _number(self.keep, flat.shape[1])
             sent[name] = tensor * kept * (flat.shape[1] / number if self.rescale else 1.0)
         return sent
 
@@ -232,6 +237,12 @@ class DeepGradientCompression(Part):
         """Sums of momentum are floats of whatever there was."""
         return before if self.is_off else max(before, 32)
 
+    def largest_after(
+        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
+    ) -> float:
+        """Return infinity: many rounds may come in one, times their momentum."""
+        return inf
+
     def share_in(self, rounds: int) -> float:
         """Return the share of entries that is sent after so many rounds."""
         progress = min(1.0, (rounds + 1) / (self.warm_up + 1))
@@ -254,6 +265,10 @@ class DeepGradientCompression(Part):
             kept = largest(v.flatten(1), keep).view_as(v)
             sent[name], residual[name], momentum[name] = v * kept, v * ~kept, u * ~kept
         return update.replaced(sent), Memory(held.rounds + 1, residual, momentum)
+
+
+def _number(keep: float, entries: int) -> int:
+    return max(1, round(keep * entries))
 
 
 def _check_keep(keep: float) -> None:

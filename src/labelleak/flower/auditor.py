@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +21,16 @@ from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
+from labelleak.core.limits import LARGEST, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.reparametrised import fold
+from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
+from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
@@ -170,19 +174,22 @@ class Auditor:
             doubt = uncertain_head(1 + len(found.rivals))
             battery = replace(battery, flags=(*battery.flags, doubt))
         missing = battery.not_applicable(observation)
+        limits = check_limits(observation, battery.known.training)
         if senders[0].labels is None:
             answers = {
                 name: answer(observation)
                 for name, answer in battery.ready.items()
                 if name not in missing
             }
-            return Finding(tuple(senders), observation, (), answers, None, missing, found)
+            return Finding(tuple(senders), observation, (), answers, None, missing, found, limits)
         if not senders[0].labels:
             raise BadInput(f"client {senders[0].client} names no label behind its update")
         labels = np.asarray([sender.labels for sender in senders])
         truth = Truth.from_labels(labels, observation.num_classes)
         outcomes = battery.run(observation, truth)
-        return Finding(tuple(senders), observation, tuple(outcomes), {}, truth, missing, found)
+        return Finding(
+            tuple(senders), observation, tuple(outcomes), {}, truth, missing, found, limits
+        )
 
     def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
         """Write a finding to the folder, with further keys (``policy``, ``action``, ...).
@@ -234,7 +241,9 @@ class Auditor:
                 common=common,
                 extra=extra,
                 keep_counts=self.keep_counts,
-                more=[keys_of(sender) for sender in senders],
+                more=[
+                    {**keys_of(sender), **finding.states(row)} for row, sender in enumerate(senders)
+                ],
             )
         ]
         write_records(self.home, records, file)
@@ -316,7 +325,23 @@ class Auditor:
             training=self._training(steps, size),
         )
         total = sender.num_samples if self.batch_size is None else seen.num_samples
-        return replace(seen, num_samples=len(sender.labels) if sender.labels else total)
+        return replace(
+            seen,
+            num_samples=len(sender.labels) if sender.labels else total,
+            largest=self._largest(seen),
+        )
+
+    def _largest(self, seen: Observation) -> float | None:
+        """Return the longest bias gradient that the clients' declared defense leaves possible."""
+        if self.defense == "none":
+            return None
+        try:
+            declared = parse_defense(self.defense)
+        except BadInput:  # a name of the user's own, for the records; its law is not known
+            return inf
+        unit = 1 / StepPath.of(self._training(seen.local_steps, self.batch_size)).rate
+        size = self.batch_size or 1
+        return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=unit)
 
     def _battery(
         self, before: Arrays, head: str, observation: Observation, sender: Sender

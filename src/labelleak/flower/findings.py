@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from labelleak.core.battery import Outcome
 from labelleak.core.head import HeadFinding
 from labelleak.core.interfaces import Estimate
+from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.errors import BadInput
+from labelleak.records.states import State
 
 NAMED = HeadFinding("", "named")
 
@@ -48,6 +52,7 @@ class Finding:
         truth: what was really there, or None.
         not_applicable: attacks that could not answer, and why.
         head: the layer that was attacked, and how it was found.
+        limits: how the updates stand to what is possible.
     """
 
     senders: tuple[Sender, ...]
@@ -57,6 +62,23 @@ class Finding:
     truth: Truth | None = None
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     head: HeadFinding = NAMED
+    limits: Limits | None = None
+
+    @property
+    def impossible(self) -> bool:
+        """Whether an update's scale or sign is impossible, so that no figure can be believed."""
+        return self.limits is not None and bool((self.limits.scale | self.limits.sign).any())
+
+    def states(self, row: int) -> dict[str, str]:
+        """Return the states of one update's scale and sign, as records hold them."""
+        if self.limits is None:
+            return {}
+        found = {"scale": self.limits.scale, "sign": self.limits.sign}
+        rest = self.limits.otherwise
+        return {
+            name: str(State.impossible if np.ravel(raised)[row] else rest)
+            for name, raised in found.items()
+        }
 
     @property
     def sender(self) -> Sender:

@@ -12,6 +12,7 @@ from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
 from labelleak.core.head import AmbiguousHead, HeadFinding
+from labelleak.core.limits import suspect
 from labelleak.core.seeding import stream
 from labelleak.errors import BadInput, unknown_name
 from labelleak.flower.auditor import Auditor, Finding, Sender
@@ -26,6 +27,7 @@ from labelleak.flower.messages import (
     round_of,
 )
 from labelleak.flower.sealing import keep_metadata, seal, withhold
+from labelleak.records.flags import FLAGS
 
 CallNext = Callable[[Message, Context], Message]
 LabelsOf = Callable[[Message, Context], ArrayLike]
@@ -149,7 +151,10 @@ class AuditMod:
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
         finding = self._audit(before, reply, sender)
-        leaks = finding.worst > self.limit
+        # A figure of something impossible is no evidence, so it lets nothing pass.
+        leaks = finding.worst > self.limit or finding.impossible
+        if finding.impossible:
+            self._doubt(finding)
         if not leaks or self.policy is Policy.record:
             self._write(finding, "sent")
             return reply
@@ -163,7 +168,7 @@ class AuditMod:
         self._write(finding, "defended")
         self._defend(message, context, before, reply)
         again = self._audit(before, reply, sender, finding.head)
-        if again.worst > self.limit:
+        if again.worst > self.limit or again.impossible:
             self._warn(again)
         self._write(again, "sent", defense=label_of(self.defense))
         return reply
@@ -180,6 +185,20 @@ class AuditMod:
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
         policy = str(self.policy)
         self.auditor.write(finding, observer="client", policy=policy, action=action, **extra)
+
+    def _doubt(self, finding: Finding) -> None:
+        limits, sender = finding.limits, finding.sender
+        assert limits is not None
+        what = "scale" if limits.scale.any() else "sign"
+        times = float(np.max(limits.times))
+        self.auditor.note(
+            f"impossible_{what}",
+            round=sender.round,
+            client=sender.client,
+            reason=suspect(times, finding.observation, self.auditor.momentum)
+            if what == "scale"
+            else FLAGS["impossible_sign"].says,
+        )
 
     def _warn(self, finding: Finding) -> None:
         sender = finding.sender
@@ -258,10 +277,11 @@ def audit_mod(
     Policies: ``record`` writes and lets pass, also when the audit fails. ``warn`` notes an event
     too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
     if that is still above, and sends it; if anything fails the update is withheld. ``block``
-    withholds an update above the limit, one that cannot be audited or whose arrays are not shaped
-    as those sent, arrays in replies other than to training, and lists, bytes or long text in the
-    metrics or configuration of any reply: the server gets an error without any of the reply's
-    content, nor the text of an exception. What does leave is packed anew from what was audited.
+    withholds an update above the limit, one of impossible scale or sign, one that cannot be
+    audited or whose arrays are not shaped as those sent, arrays in replies other than to
+    training, and lists, bytes or long text in the metrics or configuration of any reply: the
+    server gets an error without any of the reply's content, nor the text of an exception. What
+    does leave is packed anew from what was audited.
     It guards against mistakes, not against an app that means to send labels one number at a
     time, or hides them in another layer's weights.
 

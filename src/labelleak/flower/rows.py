@@ -54,6 +54,7 @@ def unscored_rows(
     return [
         {
             **keys_of(sender),
+            **finding.states(row),
             **keys,
             **head_keys(finding),
             "time": round(time.time(), 3),

@@ -12,6 +12,7 @@ import numpy as np
 
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
+from labelleak.records.states import is_settled
 
 _PICK = attrgetter(*SETTING)
 # Extra keys that change what is measured: where a file holds several values of one, records
@@ -70,6 +71,7 @@ class Cell:
     ``chosen`` names the attacks that a strongest attacker's cell is made of, most trials first.
     ``titles`` pairs the attacks behind the cell with their titles, and ``concerned_by`` holds the
     flags that concern them, as far as records say; None where they do not.
+    ``unsettled`` counts the trials whose scale or sign is not known to hold.
     ``expected_asr`` is the mean ASR that the attack said to expect, None where it does not say.
     """
 
@@ -102,6 +104,7 @@ class Cell:
     expected_asr: float | None = None
     titles: tuple[tuple[str, str], ...] = ()
     concerned_by: frozenset[str] | None = None
+    unsettled: int = 0
 
     @property
     def setting(self) -> Setting:
@@ -232,6 +235,7 @@ def _cell(
         expected_asr=_mean_extra(members, "expected_asr"),
         titles=tuple(sorted(titles_of(members).items())),
         concerned_by=_concerned_by(members),
+        unsettled=sum(not is_settled(row.extra) for row in members),
     )
 
 

@@ -15,7 +15,7 @@ class Assumption(Enum):
     ONE_STEP = "the update is the gradient of one model, not a sum along its way"
     PLAIN_STEPS = "the client's optimiser adds up gradients (SGD)"
     UNCLIPPED = "the gradient is as long as the labels made it"
-    KNOWN_SCALE = "the learning rate is known"
+    KNOWN_SCALE = "the scale of the update is known (the learning rate, the loss's reduction)"
     HARD_LABELS = "each label is one class"
     EQUAL_CLASSES = "the loss weighs all classes alike"
     SAMPLES_APART = "a sample's head input does not depend on the others of its batch"
@@ -75,6 +75,24 @@ FLAGS: dict[str, Meaning] = {
         "the number of samples is not known",
         None,
         "give the batch size, or attack only presence",
+    ),
+    "impossible_scale": Meaning(
+        "the bias gradient is longer than any mean softmax cross-entropy makes it",
+        None,
+        "check the reduction of the loss, the learning rate, the local steps, momentum and the "
+        "gradient scaler; see docs/limits.md",
+    ),
+    "impossible_sign": Meaning(
+        "more classes have a negative bias gradient than the samples could have, while the "
+        "negative of the update is possible",
+        None,
+        "check which of the two weights was subtracted; see docs/limits.md",
+    ),
+    "unlikely_scale": Meaning(
+        "least squares on gradients of one's own data gives another scale or sign than 1",
+        Assumption.KNOWN_SCALE,
+        "check the scale, clipping and smoothing; `--scale repair` divides by the factor where "
+        "one usual cause alone explains it",
     ),
     "samples_inconsistent": Meaning(
         "more classes have a negative bias gradient than there are samples",

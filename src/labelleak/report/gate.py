@@ -17,6 +17,7 @@ from labelleak.records.cells import Cell, tabulate
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
+from labelleak.records.states import IMPOSSIBLE
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.policy import Cells, Policy
@@ -103,6 +104,7 @@ def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[F
             yield _judge_advantage(leaders.get(server), server, limit, policy.min_trials, name)
         for attack in policy.must_run:
             yield _judge_run(here, attack, policy.min_trials, name)
+        yield from _judge_standing(here, policy, name)
         for flag, share in policy.flags.items():
             yield _judge_flag(here, flag, share, policy.min_trials, name)
 
@@ -162,6 +164,21 @@ def _concerned(cell: Cell, flag: str) -> bool:
     if known or FLAGS[flag].breaks is None:
         return FLAGS[flag].concerns(known.card.assumes if known else ())
     return flag in (cell.concerned_by or ())
+
+
+def _judge_standing(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator[Finding]:
+    """Fail what is impossible, and where the policy asks for it what is not known to hold."""
+    for flag in IMPOSSIBLE:
+        most = max(dict(cell.flags).get(flag, 0) for cell in cells)
+        if most:
+            said = f"{FLAGS[flag].says}, in {wording.count(most, 'trial')}: {FLAGS[flag].advice}"
+            yield Finding(flag, name, False, said)
+    if policy.on_unknown == "fail":
+        most = max(cell.unsettled for cell in cells)
+        said = "scale and sign of every update hold"
+        if most:
+            said = f"scale or sign is not known to hold in {wording.count(most, 'trial')}"
+        yield Finding("on_unknown", name, not most, said)
 
 
 def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, name: str) -> Finding:

@@ -156,7 +156,11 @@ def _name_rivals(cells: Sequence[Cell]) -> str:
 
 
 def caution(cell: Cell) -> str:
-    """Return what an advantage near or below zero does not mean; empty if it is above."""
+    """Return what an advantage near or below zero does not mean, and what nobody knows of it."""
+    return " ".join(filter(None, (wording.doubt(cell), _near_zero(cell))))
+
+
+def _near_zero(cell: Cell) -> str:
     if cell.advantage is None:
         return "The labels are certain without any update here, so this cell measures no leak."
     if cell.advantage.high < 0:

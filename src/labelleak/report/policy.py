@@ -45,6 +45,8 @@ class Policy(_Strict):
         min_trials: trials that each cell must have.
         must_run: attacks that each cell must hold, each with ``min_trials`` trials.
         flags: largest share of trials in which a flag may be raised, flag by flag.
+        on_unknown: ``fail`` where the scale or sign of an update is not known to hold; what is
+            impossible always fails.
         cells: which records are judged.
     """
 
@@ -52,6 +54,7 @@ class Policy(_Strict):
     min_trials: Annotated[int, Field(ge=2)] = 20
     must_run: list[str] = []
     flags: dict[str, Limit] = {}
+    on_unknown: Literal["pass", "fail"] = "pass"
     cells: Cells = Cells()
 
     @field_validator("flags")
@@ -77,8 +80,11 @@ def make_policy(asked: dict[str, Any], source: str) -> Policy:
         policy = Policy.model_validate(asked)
     except ValidationError as error:
         raise BadInput(f"{source}: {_reason(error)}") from error
-    if not (policy.max_advantage or policy.must_run or policy.flags):
-        raise BadInput(f"{source} asks for nothing; give [max_advantage], must_run or [flags]")
+    asks = policy.max_advantage or policy.must_run or policy.flags or policy.on_unknown == "fail"
+    if not asks:
+        raise BadInput(
+            f"{source} asks for nothing; give [max_advantage], must_run, [flags] or on_unknown"
+        )
     return policy
 
 

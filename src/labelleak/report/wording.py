@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from labelleak.attacks import ATTACKS
 from labelleak.records.cells import Cell, Setting
 from labelleak.records.intervals import Interval
+from labelleak.records.states import IMPOSSIBLE
 
 SERVERS = {
     "none": "someone who sees no update",
@@ -193,6 +194,23 @@ def labels_named(rate: float, labels: int) -> str:
     if round(named, 1) <= 0:
         return "less than 0.1"
     return f"{named:.0f}" if abs(named - round(named)) < _CLOSE else f"{named:.1f}"
+
+
+def doubt(cell: Cell) -> str:
+    """Say that a cell is no evidence of safety, where its scale or sign is in doubt; else nothing.
+
+    An impossible scale or sign means that something else than the client's update was attacked.
+    """
+    flags = dict(cell.flags)
+    broken = max((flags.get(flag, 0) for flag in IMPOSSIBLE), default=0)
+    if broken:
+        what, trials = "is impossible", broken
+    elif cell.unsettled:
+        what, trials = "is not known to hold", cell.unsettled
+    else:
+        return ""
+    of = "" if trials == cell.trials else f" in {count(trials, 'trial')} of {cell.trials:,}"
+    return f"The update's scale or sign {what}{of}, so a low figure here is no evidence of safety."
 
 
 def name_series(cell: Cell) -> str:

@@ -1,0 +1,144 @@
+"""Settle what is known of one update's scale and sign, and undo what one usual cause explains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from labelleak.core.assumptions import Flag
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.limits import Limits, check_limits, suspect
+from labelleak.core.observation import Observation
+from labelleak.core.scale_fit import ScaleFit, fit_scale, repair
+from labelleak.errors import NotApplicable
+from labelleak.records.states import State
+
+ScaleMode = Literal["check", "repair"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of the scale, or of the sign, of one update.
+
+    Attributes:
+        state: held, failed, repaired, impossible or not_known.
+        says: why, in one sentence.
+        factor: the factor that own data tell, or that was divided by; None where none was told.
+        low: lower end of its interval.
+        high: upper end; None where nothing bounds it.
+    """
+
+    state: State
+    says: str
+    factor: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, what is not known left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """An update whose scale and sign are settled as far as they can be.
+
+    Attributes:
+        observation: the update, repaired where that was asked for and safe.
+        scale: what is known of its scale.
+        sign: what is known of its sign.
+        flags: what to raise.
+    """
+
+    observation: Observation
+    scale: Standing
+    sign: Standing
+    flags: tuple[Flag, ...]
+
+
+def settle(observation: Observation, known: Knowledge, mode: ScaleMode = "check") -> Settled:
+    """Hold one update against the limits and against own data.
+
+    Args:
+        observation: one update, without trial dimensions.
+        known: what the attacker holds.
+        mode: ``repair`` divides by the factor of the one usual cause that explains the update.
+    """
+    try:
+        fit, why = fit_scale(observation, known), ""
+    except NotApplicable as reason:
+        fit, why = None, str(reason)
+    if fit is None:
+        unlikely = Flag("unlikely_scale", np.asarray(False), np.asarray(np.nan), State.not_known)
+    else:
+        off = np.asarray(fit.state is State.failed)
+        unlikely = Flag("unlikely_scale", off, np.asarray(fit.factor), fit.state)
+    if fit is not None and fit.repair is not None and mode == "repair":
+        fixed = Flag("unlikely_scale", np.asarray(False), unlikely.figure, State.repaired)
+        return Settled(
+            repair(observation, fit), _repaired(fit, "scale"), _repaired(fit, "sign"), (fixed,)
+        )
+    limits = check_limits(observation, known.training)
+    return Settled(
+        observation,
+        _scale(observation, known, limits, fit, why),
+        _sign(observation, limits, fit),
+        (unlikely,),
+    )
+
+
+def _repaired(fit: ScaleFit, what: str) -> Standing:
+    if what == "sign" and (fit.repair or 0) > 0:
+        return _standing(State.held, f"own data tell a factor of {fit}", fit)
+    says = (
+        f"divided by {fit.repair:.6g} ({fit.suspect}), the only usual cause that the factor {fit} "
+        "of own data leaves; were it another, labels would be lost, so the advantage is a lower "
+        "bound"
+    )
+    return _standing(State.repaired, says, fit)
+
+
+def _scale(
+    observation: Observation, known: Knowledge, limits: Limits, fit: ScaleFit | None, why: str
+) -> Standing:
+    if limits.scale.any():
+        momentum = None if known.training is None else known.training.momentum
+        return Standing(State.impossible, suspect(float(limits.times), observation, momentum))
+    if fit is None:
+        return Standing(limits.otherwise, f"{limits.why} ({why})")
+    said = f"own data tell a factor of {fit}"
+    if fit.state is State.failed and fit.suspect:
+        return _standing(State.failed, f"{said}: {fit.suspect}?", fit)
+    if fit.state is State.not_known:
+        return _standing(State.not_known, f"{said}, which holds 1 and a usual cause", fit)
+    return _standing(fit.state, said, fit)
+
+
+def _sign(observation: Observation, limits: Limits, fit: ScaleFit | None) -> Standing:
+    if limits.sign.any():
+        says = (
+            f"{float(limits.negative):.0f} classes have a negative bias gradient, more than "
+            f"{observation.num_samples} samples can have, and the negative of the update is "
+            "possible: was it subtracted the wrong way round?"
+        )
+        return Standing(State.impossible, says)
+    if fit is not None and (fit.low > 0 or fit.high < 0):
+        state = State.held if fit.low > 0 else State.failed
+        return _standing(state, f"own data tell a factor of {fit}", fit)
+    if limits.otherwise is State.held:
+        return Standing(State.held, limits.why)
+    says = "so many samples may have all these classes, so neither sign is impossible"
+    if observation.bias is None or observation.num_samples is None:
+        says = "it shows in the bias gradient of a known number of samples only"
+    return Standing(State.not_known, says)
+
+
+def _standing(state: State, says: str, fit: ScaleFit) -> Standing:
+    low, high = (end if math.isfinite(end) else None for end in (fit.low, fit.high))
+    return Standing(state, says, fit.factor, low, high)
+
+
+__all__ = ["ScaleMode", "Settled", "Standing", "settle"]

@@ -1,0 +1,103 @@
+"""What the entries of a head gradient tell of noise, compression and rounding, trial by trial."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labelleak.core.counts import Floats
+from labelleak.core.lazy import Tensor, torch
+from labelleak.core.observation import Observation
+
+# A gradient with no entry above this is made of rounding (the model is certain).
+FAINT = 1e-5
+# Shares of distinct sizes below this, among at least so many entries, are quantised.
+DISTINCT = 0.05
+FEWEST = 8
+# Entries looked at for distinct values.
+LOOK = 2048
+
+
+def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
+    """Return what is left of the sums over classes, against the size of the weight and the bias.
+
+    It is 0 for softmax cross-entropy and about 1 for pure noise; None for a part not shared.
+    """
+    weight, bias = observation.weight, observation.bias
+    of_weight = of_bias = None
+    if weight is not None:
+        wide = weight.detach().double()
+        of_weight = ratio(wide.sum(-2).norm(dim=-1), wide.flatten(-2).norm(dim=-1))
+    if bias is not None:
+        wide = bias.detach().double()
+        of_bias = ratio(wide.sum(-1).abs(), wide.norm(dim=-1))
+    return of_weight, of_bias
+
+
+def noise_size(observation: Observation) -> Floats:
+    """Estimate the standard deviation of noise on each entry from the sums over classes.
+
+    Independent noise of variance v on K classes gives column sums of variance K v; a softmax
+    gradient gives sums of 0. Columns that are empty tell nothing and are left out.
+    """
+    found = np.zeros(observation.trials)
+    classes = observation.num_classes
+    if observation.weight is not None:
+        weight = observation.weight.detach().double()
+        live = (weight != 0).any(dim=-2).sum(-1).clamp_min(1)
+        spread = weight.sum(-2).square().sum(-1) / (classes * live)
+        found = np.maximum(found, spread.sqrt().cpu().numpy())
+    if observation.bias is not None:
+        left = np.abs(observation.bias_gradient.sum(axis=-1))
+        found = np.maximum(found, left / np.sqrt(classes))
+    return np.asarray(found)
+
+
+def zeroed_share(weight: Tensor) -> Floats:
+    """Return the share of entries that are zero in a column that is not empty.
+
+    A head input that is never active empties a whole column; that is no pruning.
+    """
+    live = (weight != 0).any(dim=-2, keepdim=True).expand_as(weight)
+    zeroed = ((weight == 0) & live).flatten(-2).sum(-1)
+    return ratio(zeroed.double(), live.flatten(-2).sum(-1).double())
+
+
+def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
+    """Return the share of distinct sizes among entries, and whether it is that of few levels."""
+    flat = entries[..., :LOOK].detach().abs().double().cpu().numpy()
+    ordered = np.sort(flat, axis=-1)
+    rises = np.diff(ordered, axis=-1) > 1e-6 * ordered[..., -1:]
+    fresh = (rises & (ordered[..., 1:] > 0)).sum(axis=-1)
+    held = (flat > 0).sum(axis=-1)
+    distinct = np.minimum(fresh / np.maximum(held, 1), 1.0)
+    return distinct, (distinct < DISTINCT) & (held >= FEWEST)
+
+
+def stands_out(observation: Observation) -> np.ndarray:
+    """Tell which trials' gradients stand out of rounding."""
+    sizes = [
+        tensor.detach().abs().flatten(-depth).amax(-1).double().cpu().numpy()
+        for tensor, depth in ((observation.weight, 2), (observation.bias, 1))
+        if tensor is not None
+    ]
+    return np.asarray(np.max(sizes, axis=0) > FAINT)
+
+
+def ratio(part: Tensor, whole: Tensor) -> Floats:
+    """Divide, 0 where there is nothing to divide by.
+
+    >>> ratio(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0])).tolist()
+    [0.5, 0.0]
+    """
+    found = torch.where(whole > 0, part / whole.clamp_min(1e-300), torch.zeros_like(part))
+    return np.asarray(found.cpu().numpy(), dtype=np.float64)
+
+
+__all__ = [
+    "distinct_share",
+    "noise_size",
+    "ratio",
+    "stands_out",
+    "sum_rests",
+    "zeroed_share",
+]
