@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
     from labelleak.core.observation import Observation
     from labelleak.core.score import Truth
+    from labelleak.core.training import LocalTraining
     from labelleak.core.white_box import WhiteBox
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.files.capture import CapturedUpdate, capture
@@ -29,6 +30,7 @@ _HOMES = {
     "Estimate": "core.interfaces",
     "Knowledge": "core.interfaces",
     "LabelledData": "core.interfaces",
+    "LocalTraining": "core.training",
     "LabelleakError": "errors",
     "NotApplicable": "errors",
     "Observation": "core.observation",
@@ -43,6 +45,8 @@ _HOMES = {
     "read_tensors": "files.tensors",
 }
 
+_MODULES = {"attacks": "attacks", "flower": "flower", "score": "core.score", "testing": "testing"}
+
 __all__ = [
     "Audit",
     "BadInput",
@@ -51,6 +55,7 @@ __all__ = [
     "Knowledge",
     "LabelleakError",
     "LabelledData",
+    "LocalTraining",
     "NotApplicable",
     "Observation",
     "Truth",
@@ -70,10 +75,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attacks", "score", "testing"):
-        return import_module(f"labelleak.{name}")
-    if name == "flower":
-        return import_module("labelleak.flower")
+    if name in _MODULES:
+        return import_module(f"labelleak.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'labelleak' has no attribute {name!r}")

@@ -132,3 +132,15 @@ def test_unsafe_loading_is_nowhere_in_the_source():
                     "json",
                     "tomllib",
                 }
+
+
+@pytest.mark.parametrize("name", labelleak.__all__)
+def test_every_public_name_is_there_and_stays_what_it_was(name):
+    first = getattr(labelleak, name)
+    assert getattr(labelleak, name) is first
+
+
+def test_the_audit_of_a_user_is_no_room():
+    import labelleak.audits.run  # a submodule that is loaded must not take a public name's place
+
+    assert callable(labelleak.audit)
