@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel loops slow test-slow \
+.PHONY: demo test bench check lint types tests wheel loops wolf mutations slow test-slow \
 	test-runtimes test-core test-flower-versions clean
 
 demo: .venv/core
@@ -35,6 +35,15 @@ wheel:
 LOOPS ?= 500
 loops: .venv/core
 	$(BIN)/python tests/loops/run.py $(LOOPS)
+
+# Ordinary right updates; ends with 1 if one is called impossible or is repaired.
+WOLVES ?= 300
+wolf: .venv/core
+	$(BIN)/python tests/controls/wolf.py $(WOLVES)
+
+# Right updates that are corrupted; prints what each raises (see docs/limits.md).
+mutations: .venv/core
+	$(BIN)/python tests/controls/mutations.py
 
 bench: .venv/core
 	$(BIN)/labelleak bench

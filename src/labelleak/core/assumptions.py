@@ -116,7 +116,7 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         known: what is granted.
     """
     return [
-        _one("no_bias", observation.bias is None, float(observation.bias is None)),
+        _no_bias(observation),
         _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
         _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
         *_limits(observation, known),
@@ -190,6 +190,15 @@ def _look(known: Knowledge) -> HeadPass | None:
         return None
     generator = torch.Generator().manual_seed(0)
     return known.model.run_all(torch.rand(64, *known.input_shape, generator=generator))
+
+
+def _no_bias(observation: Observation) -> Flag:
+    """Look for a bias that is missing, or that was frozen or zeroed while the weight moved."""
+    if observation.bias is None or observation.weight is None:
+        return _one("no_bias", observation.bias is None, float(observation.bias is None))
+    moved = observation.bias.detach().abs().amax(-1).cpu().numpy() > 0
+    still = stands_out(observation) & ~moved
+    return Flag("no_bias", still, still.astype(np.float64))
 
 
 def _limits(observation: Observation, known: Knowledge) -> Iterator[Flag]:

@@ -62,7 +62,7 @@ class Meaning:
 
 FLAGS: dict[str, Meaning] = {
     "no_bias": Meaning(
-        "the head has no bias, or its gradient was not shared",
+        "the head has no bias, or its gradient was not shared or is all zero",
         Assumption.BIAS,
         "use attacks on the weight gradient: llg_plus, gradient_regression, rlg",
     ),
