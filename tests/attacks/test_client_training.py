@@ -15,10 +15,10 @@ from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
-from labelleak.simulation.client import run_client
 from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
+from one_client import run_client
 
 TRIALS = 8
 

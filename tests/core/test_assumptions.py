@@ -21,8 +21,8 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.records.flags import FLAGS
-from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
+from one_client import run_client
 
 RELU = scenarios.one_step("relu", scenarios.network())
 LONE = scenarios.one_step("lone", scenarios.network(), size=1)

@@ -13,8 +13,8 @@ from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
-from labelleak.simulation.client import run_client
 from labelleak.simulation.gradients import autograd_gradients
+from one_client import run_client
 
 CLASSES = 5
 

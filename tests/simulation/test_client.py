@@ -15,8 +15,9 @@ from labelleak.core.observation import Observation
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.simulation.client import draw_steps, run_client, train_locally
+from labelleak.simulation.client import draw_steps, train_locally
 from labelleak.simulation.gradients import autograd_gradients
+from one_client import run_client
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import DPSGD, Chain, parse_defense
 from labelleak.errors import BadInput
-from labelleak.simulation.client import train_locally
-from labelleak.simulation.defended_client import train_defended
+from labelleak.simulation.client import train_defended, train_locally
 
 DATA = blobs(5, seed=2)
 BATCHES = np.random.default_rng(0).integers(len(DATA), size=(4, 8))

@@ -13,8 +13,9 @@ from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.scale import step_weights
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
-from labelleak.simulation.client import Update, run_client
+from labelleak.simulation.client import Update
 from labelleak.simulation.gradients import autograd_gradients
+from one_client import run_client
 
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 

@@ -8,6 +8,7 @@ from html import escape
 from xml.etree import ElementTree
 
 from labelleak.report.gate import Finding
+from labelleak.report.markdown import table
 
 # What XML 1.0 cannot hold, escaped or not.
 _UNFIT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -57,8 +58,8 @@ def markdown(findings: Sequence[Finding], *, source: str) -> str:
 def _table(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
-    rows = [f"| {_cell(f.rule)} | {_cell(f.cell)} | {_cell(f.said)} |" for f in findings]
-    return ["| rule | cell | found |", "|---|---|---|", *rows, ""]
+    rows = [[_cell(f.rule), _cell(f.cell), _cell(f.said)] for f in findings]
+    return [table(["rule", "cell", "found"], rows), ""]
 
 
 def _cell(text: str) -> str:

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData
-from labelleak.core.local_steps import bend_gradients, make_loss, make_optimiser
+from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.local_steps import (
+    bend_gradients,
+    make_loss,
+    make_optimiser,
+    take_defended_steps,
+)
 from labelleak.core.observation import Observation
-from labelleak.core.seeding import torch_seeded
+from labelleak.core.seeding import stream, torch_seeded
 from labelleak.core.training import LocalTraining
+from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 
 Last = Literal["keep", "drop"]
@@ -57,28 +63,6 @@ class Update:
             self.before, self.after, head=head, training=training, rest=rest
         )
         return replace(seen, num_samples=num_samples)
-
-
-def run_client(
-    model: nn.Module,
-    data: LabelledData,
-    steps: Sequence[Ints] | Ints,
-    training: LocalTraining,
-    *,
-    seed: int = 0,
-) -> tuple[Update, tuple[Ints, ...]]:
-    """Train locally and give the update and, aside, the truth: the labels of each step.
-
-    >>> model = nn.Linear(3, 2)
-    >>> data = LabelledData(torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 1]))
-    >>> steps = draw_steps(np.arange(5), 2, np.random.default_rng(0), epochs=1)
-    >>> update, labels = run_client(model, data, steps, LocalTraining(lr=0.1))
-    >>> sorted(update.after), [len(one) for one in labels]
-    (['bias', 'weight'], [2, 2, 1])
-    """
-    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    after = train_locally(model, data, steps, training, seed=seed)
-    return Update(before, after), consumed_labels(data, steps)
 
 
 def consumed_labels(data: LabelledData, steps: Sequence[Ints] | Ints) -> tuple[Ints, ...]:
@@ -124,6 +108,47 @@ def train_locally(
     (['bias', 'weight'], False)
     """
     return _train(copy.deepcopy(model), data, batches, training, seed)
+
+
+def train_defended(
+    model: WhiteBox,
+    data: LabelledData,
+    batches: np.ndarray,
+    training: LocalTraining,
+    defense: Defense,
+    *,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Take local steps whose gradients are computed as a training-time defense has it.
+
+    As `train_locally`, with `Defense.gradients` at every step: for DP-SGD each step clips and
+    adds noise of its own. What the defense does to the finished update is left to `defend_update`.
+    Running statistics of batch norm stay as they were; only parameters are trained.
+
+    Args:
+        model: the model that the server sent; left as it was.
+        data: where the client's samples lie.
+        batches: ``steps x B`` indices into the data, one row a step.
+        training: learning rate and optimiser.
+        defense: what the client does.
+        seed: seed of dropout, noise and the like.
+
+    Returns:
+        The state dict after the last step.
+
+    Raises:
+        BadInput: as the defense does, for example DP-SGD on batch normalisation.
+
+    >>> from labelleak.defenses import DPSGD
+    >>> import torch
+    >>> model = WhiteBox(torch.nn.Linear(3, 2), "")
+    >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
+    >>> batches, training = np.array([[0, 1], [2, 3]]), LocalTraining(lr=0.1, local_steps=2)
+    >>> sorted(train_defended(model, data, batches, training, DPSGD(1.0)))
+    ['bias', 'weight']
+    """
+    rng = stream(seed, "defended training", defense.label)
+    return take_defended_steps(model, data, batches, training, defense, rng)
 
 
 @dataclass(eq=False)
@@ -265,6 +290,6 @@ __all__ = [
     "consumed_labels",
     "copy_weights",
     "draw_steps",
-    "run_client",
+    "train_defended",
     "train_locally",
 ]

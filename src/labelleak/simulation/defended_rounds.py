@@ -20,10 +20,9 @@ from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
-from labelleak.simulation.client import ReusableTrainer, copy_weights
+from labelleak.simulation.client import ReusableTrainer, copy_weights, train_defended
 from labelleak.simulation.cohort import MeanChange
 from labelleak.simulation.defended import moved_by, movement
-from labelleak.simulation.defended_client import train_defended
 from labelleak.simulation.training import accuracy
 
 

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from labelleak.attacks.llg import Calibration, calibrate
+from labelleak.audits.options import check_options
+from labelleak.audits.run import plan_once
+from labelleak.audits.stage import train_stages
 from labelleak.core.score import Truth
-from labelleak.core.seeding import stream, whole_number
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.seeding import stream
 from labelleak.simulation.batches import Dirichlet, draw_batches
-from labelleak.simulation.data.datasets import load_dataset
-from labelleak.simulation.gradients import HeadTable
-from labelleak.simulation.models import build_model
-from labelleak.simulation.roles import divide
 from labelleak.studies.study import Found, Study
 
 BATCH, TRIALS = 32, 60
@@ -44,25 +42,26 @@ class Signals:
 
 def measure_signals(data: str, *, seed: int) -> Signals:
     """Take the row sums of many skewed batches on the paper's CNN, untrained."""
-    dataset = load_dataset(data)
-    classes = dataset.num_classes
-    roles = divide(dataset.x_train, dataset.y_train, seed=seed)
-    module = build_model(
-        "cnn",
-        input_shape=dataset.input_shape,
-        num_classes=classes,
+    options = check_options(
+        data=data,
+        model="cnn",
         init="uniform",
-        seed=whole_number(seed, "model", 0),
+        batch_sizes=(BATCH,),
+        attacks=("free",),
+        trials=TRIALS,
+        initialisations=1,
+        training_steps=(0,),
+        seed=seed,
     )
-    model = WhiteBox(module, "head")
-    pool = roles.victims.labels.numpy()
+    (stage,) = train_stages(plan_once(options, ""), 0, options.training_steps)
+    held, roles = stage.plan.data, stage.plan.roles
+    pool, classes = roles.victims.labels.numpy(), held.num_classes
     rng = stream(seed, "signals")
     batches = draw_batches(Dirichlet(1.0), pool, classes, BATCH, TRIALS, rng)
-    observation = HeadTable.build(model, roles.victims).gradients(batches)
-    g = observation.row_sums
-    seen = model.run_all(roles.auxiliary.inputs)
+    g = stage.clients.table.gradients(batches).row_sums
+    seen = stage.model.run_all(roles.auxiliary.inputs)
     return Signals(
-        dataset.name,
+        held.name,
         g,
         Truth.from_labels(pool[batches], classes).counts,
         (1 + 1 / classes) / BATCH * np.minimum(g, 0).sum(axis=-1),

@@ -15,6 +15,7 @@ from labelleak.defenses.describe import describe_defense
 from labelleak.records.files import write_whole
 from labelleak.records.record import Record
 from labelleak.report import wording
+from labelleak.report.markdown import table
 from labelleak.report.tradeoffs import Place, draw_tradeoffs
 from labelleak.tune.answers import Answer, Confirmed, Missed, Point
 from labelleak.tune.leaks import PHASE
@@ -176,7 +177,7 @@ def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iter
         if said:
             yield from ("What this does not cover:", "", *(f"- {one}" for one in said), "")
     yield from ("![leakage against accuracy](tune.svg)", "")
-    yield from _table(answer, options)
+    yield _table(answer, options)
     for one in answer.missed:
         yield f"- {one.point.label} held in the search and missed on fresh seeds: " + _fresh(
             one, options
@@ -205,20 +206,10 @@ def _fresh(one: Confirmed | Missed, options: TuneOptions) -> str:
     return ", ".join(said)
 
 
-def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:
+def _table(answer: Answer, options: TuneOptions) -> str:
     front = {point.label for point in answer.front}
-    heads = [
-        "defense",
-        "advantage (95 % interval)",
-        "attacker",
-        "accuracy",
-        "loss",
-        "bytes",
-        "time",
-        "front",
-    ]
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
+    heads = ["defense", "advantage (95 % interval)", "attacker", "accuracy", "loss", "bytes"]
+    rows = []
     for point in (answer.baseline, *sorted(answer.points, key=lambda p: (p.family, p.leak.bound))):
         cost = point.cost
         cells = ["not trained with", "", "", ""]
@@ -230,8 +221,9 @@ def _table(answer: Answer, options: TuneOptions) -> Iterator[str]:
                 f"{cost.seconds_ratio:.2f}",
             ]
         attacker = point.leak.attacker if point.readable else "nothing to read"
-        row = [f"`{point.label}`".replace("|", "\\|"), say_leak(point.leak, options), attacker]
-        yield f"| {' | '.join([*row, *cells, 'yes' if point.label in front else ''])} |"
+        row = [f"`{point.label}`", say_leak(point.leak, options), attacker]
+        rows.append([*row, *cells, "yes" if point.label in front else ""])
+    return table([*heads, "time", "front"], rows)
 
 
 __all__ = ["describe_answer", "draw_answer", "write_answer"]
