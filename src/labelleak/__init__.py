@@ -6,7 +6,9 @@ The names below are loaded when first used, so that ``import labelleak`` stays f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from labelleak.records.provenance import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from labelleak import attacks, flower, testing

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from contract import scenarios
 from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
 from labelleak.attacks.regression import GradientRegression
 from labelleak.core.interfaces import Knowledge, LabelledData, prepare
@@ -18,7 +19,6 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
-from one_client import run_client
 
 TRIALS = 8
 
@@ -140,8 +140,8 @@ def clients_of_the_simulator(model, data, how):
         labels[:, : how.batch_size // 2] = rng.integers(10)
         labels[:, how.batch_size // 2 : 3 * how.batch_size // 4] = rng.integers(10)
         steps = np.array([[rng.choice(members[c]) for c in row] for row in labels])
-        update, _ = run_client(model, data, steps, how)
-        seen.append(update.observe("head", how, num_samples=labels.size))
+        update = scenarios.trained_update(model, data, steps, how)
+        seen.append(update.observe("head"))
         counts.append(np.bincount(labels.ravel(), minlength=10))
     together = Observation(
         torch.stack([one.weight for one in seen]),

@@ -15,8 +15,10 @@ from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
+from labelleak.simulation.client import train_locally
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 
 FEATURES = 12
@@ -210,3 +212,11 @@ def check_any_learning_rate(attack, lr: float) -> None:
     found = answer(attack, scenario, training=replace(scenario.known.training, lr=lr))
     assert (found.counts.sum(-1) == scenario.observation.num_samples).all()
     assert np.isfinite(found.scores).all()
+
+
+def trained_update(model, data, steps, training):
+    """Train a client locally and return its update as a server that knows the training got it."""
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    after = train_locally(model, data, steps, training)
+    total = sum(len(step) for step in steps)
+    return ReceivedUpdate(before, after, training=training, num_samples=total)

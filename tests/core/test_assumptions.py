@@ -22,7 +22,6 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.records.flags import FLAGS
 from labelleak.simulation.gradients import autograd_gradients
-from one_client import run_client
 
 RELU = scenarios.one_step("relu", scenarios.network())
 LONE = scenarios.one_step("lone", scenarios.network(), size=1)
@@ -121,7 +120,7 @@ def weights_seen(lr):
     """Observe a client's weights before and after, its learning rate known or not."""
     model, data = scenarios.network(), scenarios.blobs(5)
     how = LocalTraining(lr=0.01, batch_size=8)
-    update, _ = run_client(model, data, np.arange(8)[None], how)
+    update = scenarios.trained_update(model, data, np.arange(8)[None], how)
     seen = Observation.from_update(update.before, update.after, head="2", lr=lr, batch_size=8)
     return {"observation": seen}
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from contract import scenarios
 from labelleak.core.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
 from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
@@ -14,7 +15,6 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.simulation.gradients import autograd_gradients
-from one_client import run_client
 
 CLASSES = 5
 
@@ -131,8 +131,8 @@ def test_several_steps_give_multiples_of_the_steps(model, data):
     training = LocalTraining(lr=1e-4, local_steps=3, batch_size=5)
     batches = np.random.default_rng(2).integers(400, size=(3, 5))
     double = LabelledData(data.inputs.double(), data.labels)
-    update, _ = run_client(model.double(), double, batches, training)
-    found = estimate_batch_size(update.observe("2", training), known(model, double))
+    update = scenarios.trained_update(model.double(), double, batches, training)
+    found = estimate_batch_size(update.observe("2"), known(model, double))
     model.float()
     assert found.num_samples == 15
     assert all(size % 3 == 0 for size, _ in found.ties)

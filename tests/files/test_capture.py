@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.errors import BadInput
-from labelleak.files.update import gather_update, observe
+from labelleak.files.update import gather_update
 
 X, Y = (
     torch.rand(6, 4, generator=torch.Generator().manual_seed(1)),
@@ -43,7 +43,7 @@ def test_a_capture_of_sgd_is_what_happened(options, steps):
     assert all(torch.equal(update.after[n], v) for n, v in model.state_dict().items())
     assert update.gradient.keys() == dict(model.named_parameters()).keys()
     found = gather_update(before=update.before, after=update.after, made=made)
-    seen = observe(found, "2", None)
+    seen = found.observe("2")
     # The mean gradient and the weights' change agree once momentum is taken out.
     assert torch.allclose(seen.bias.float(), update.gradient["2.bias"], atol=2e-2)
 

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import labelleak
+from labelleak.core.measured import Measured
 from labelleak.errors import BadInput
-from labelleak.files.measured import Measured
 from labelleak.files.notes import read_note
-from labelleak.files.update import gather_update, observe
+from labelleak.files.update import gather_update
 
 X = torch.rand(12, 4, generator=torch.Generator().manual_seed(1))
 Y = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 0, 1])
@@ -50,7 +50,7 @@ def head_gradient(model, rows=slice(None)):
 def check(update, expected):
     """Both what was measured and what the weights say is the mean head gradient."""
     found = gather_update(before=update.before, after=update.after, made=update.made)
-    seen = observe(found, "fc", None)
+    seen = found.observe("fc")
     scale = update.measured.gradient_scale or 1.0
     for part, name in (("w", "weight"), ("b", "bias")):
         size = expected[part].abs().max()
@@ -366,7 +366,7 @@ def test_weight_decay_that_spares_the_bias_is_undone_for_the_weight_alone(tmp_pa
         loss_of(model).backward()
         torch.optim.SGD(groups, lr=0.1).step()
     assert (update.made.weight_decay, update.measured.decays_bias) == (0.3, False)
-    seen = observe(gather_update(update=update.save(tmp_path / "u")), "fc", None)
+    seen = gather_update(update=update.save(tmp_path / "u")).observe("fc")
     assert torch.allclose(seen.weight.float(), expected["w"], atol=1e-5)
     assert torch.allclose(seen.bias.float(), expected["b"], atol=1e-5)
 

@@ -23,7 +23,7 @@ from labelleak.core.head import locate_head
 from labelleak.errors import BadInput
 from labelleak.files.notes import KEY
 from labelleak.files.tensors import read_tensors
-from labelleak.files.update import gather_update, observe
+from labelleak.files.update import gather_update
 
 FILES = 120 * int(os.environ.get("LABELLEAK_FUZZ", "1"))
 SECONDS = 10
@@ -156,7 +156,7 @@ def place(tmp_path_factory):
 def read(path):
     """Take a file as far as `labelleak attack` takes it before the attacks."""
     update = gather_update(gradient=path)
-    return observe(update, locate_head(update.tensors, name=update.head).name, None)
+    return update.observe(locate_head(update.tensors, name=update.head).name)
 
 
 def judge(path, content):

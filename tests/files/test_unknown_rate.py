@@ -9,7 +9,7 @@ from labelleak.core.assumptions import check_update
 from labelleak.core.interfaces import Knowledge
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.update import gather_update, observe
+from labelleak.files.update import gather_update
 
 BEFORE = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
 AFTER = {"fc.weight": torch.tensor([[2.0] * 4, [-1.0] * 4, [-1.0] * 4]), "fc.bias": torch.zeros(3)}
@@ -17,7 +17,7 @@ AFTER = {"fc.weight": torch.tensor([[2.0] * 4, [-1.0] * 4, [-1.0] * 4]), "fc.bia
 
 def seen(**made):
     update = gather_update(before=BEFORE, after=AFTER, made=LocalTraining(batch_size=2, **made))
-    return observe(update, "fc", None)
+    return update.observe("fc")
 
 
 def test_the_gradient_stands_up_to_a_factor_and_a_flag_says_so():

@@ -17,7 +17,9 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from labelleak.attacks import FreeGuess, Shadow
 from labelleak.core.interfaces import LabelledData, Need
 from labelleak.errors import BadInput
+from labelleak.flower.findings import Sender
 from labelleak.flower.messages import num_examples
+from labelleak.flower.rows import unscored_rows
 from labelleak.records.record import read_records
 
 
@@ -147,6 +149,18 @@ def test_without_truth_answers_are_estimates(tmp_path):
     truth = set(federation.labels_of(0, 1).tolist())
     assert {k for k, count in enumerate(llg["counts"]) if count} == truth
     assert sum(llg["counts"]) == llg["num_samples"] == federation.BATCH
+    assert all(isinstance(row["flags"], list) for row in found)
+
+
+def test_estimates_carry_flags_like_any_answer():
+    before = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
+    after = {name: -0.1 * torch.ones_like(value) for name, value in before.items()}
+    auditor = flower.Auditor(folder=None, lr=0.1, attacks=["llg", "free"])
+    sender = Sender(round=1, client="0", num_samples=2)
+    found = unscored_rows(auditor.audit(before, after, sender), {})
+    flags = {row["attack"]: row["flags"] for row in found}
+    assert "not_cross_entropy" in flags["llg"]
+    assert flags["free"] == []
 
 
 def test_counts_in_a_metric_are_truth_only_when_asked_for(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 
 import labelleak
 from labelleak.errors import BadInput
-from labelleak.files.update import gather_update, observe
+from labelleak.files.update import gather_update
 from loops.training_loops import run_loop
 
 # Half precision rounds each row's gradient, which is up to 1, to 1/256.
@@ -43,9 +43,9 @@ def judge(loop):
 def _wrong(loop, result, found, read, told):
     """List what is not as it was computed apart."""
     wrong, tolerance = [], CLOSE[loop.dtype]
-    gradient = observe(read, told.head, None)
+    gradient = read.observe(told.head)
     wrong += _apart("gradient", gradient, result.mean, tolerance + 1e-6, ROUNDING[loop.dtype])
-    update = observe(found, told.head, None)
+    update = found.observe(told.head)
     replayed = result.mean if result.replayed is None else result.replayed
     # Weight decay is undone on the straight line from before to after.
     straight = 1e-3 if loop.weight_decay and loop.steps > 1 else 0.0
@@ -56,8 +56,8 @@ def _wrong(loop, result, found, read, told):
         wrong.append(f"head {told.head}")
     if told.num_samples != sum(result.counts):
         wrong.append(f"N {told.num_samples}, not {sum(result.counts)}")
-    if (found.made.local_steps or 1) != loop.steps:
-        wrong.append(f"{found.made.local_steps} steps, not {loop.steps}")
+    if (found.training.local_steps or 1) != loop.steps:
+        wrong.append(f"{found.training.local_steps} steps, not {loop.steps}")
     return wrong
 
 

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from contract import scenarios
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.observation import Observation
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.simulation.client import draw_steps, train_locally
+from labelleak.simulation.client import consumed_labels, draw_steps, train_locally
 from labelleak.simulation.gradients import autograd_gradients
-from one_client import run_client
 
 
 @pytest.fixture
@@ -155,11 +155,12 @@ def test_every_option_is_what_a_hand_written_loop_does(model, data, options):
 
 def test_steps_may_differ_in_length_and_the_truth_comes_aside(model, data):
     steps = (np.array([0, 1, 2]), np.array([7]))
-    update, labels = run_client(model, data, steps, FullTraining(lr=0.1, local_steps=2))
-    assert [one.tolist() for one in labels] == [[0, 1, 2], [3]]
+    how = FullTraining(lr=0.1, local_steps=2)
+    update = scenarios.trained_update(model, data, steps, how)
+    assert [one.tolist() for one in consumed_labels(data, steps)] == [[0, 1, 2], [3]]
     assert all(torch.equal(update.before[n], v) for n, v in model.state_dict().items())
     assert update.before["2.weight"].data_ptr() != model[2].weight.data_ptr()
-    seen = update.observe("2", FullTraining(lr=0.1, local_steps=2), num_samples=4)
+    seen = update.observe("2")
     moved = (update.before["2.bias"] - update.after["2.bias"]).double() / 0.2
     torch.testing.assert_close(seen.bias, moved)
     assert (seen.num_samples, seen.local_steps) == (4, 2)
@@ -167,9 +168,9 @@ def test_steps_may_differ_in_length_and_the_truth_comes_aside(model, data):
 
 def test_a_server_that_knows_the_training_undoes_it_and_keeps_the_rest(model, data):
     training = FullTraining(lr=0.1, batch_size=8, momentum=0.9, nesterov=True, weight_decay=0.01)
-    update, _ = run_client(model.double(), exact(data), BATCHES[:1], training)
+    update = scenarios.trained_update(model.double(), exact(data), BATCHES[:1], training)
     names = [name for name, _ in model.named_parameters()]
-    seen = update.observe("2", training, num_samples=8, rest=names)
+    seen = update.observe("2", rest=names)
     true = autograd_gradients(WhiteBox(model, "2"), exact(data), BATCHES[:1], full=True)
     assert seen.rest.keys() == {"0.weight", "0.bias"}
     for name, gradient in true.rest.items():

@@ -1,6 +1,7 @@
 """What a server observes from weights is what autograd gives at the steps, for any options."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from contract import scenarios
 from labelleak.attacks.dlg import DLG
 from labelleak.core.interfaces import Knowledge, LabelledData, prepare
 from labelleak.core.scale import step_weights
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
-from labelleak.simulation.client import Update
 from labelleak.simulation.gradients import autograd_gradients
-from one_client import run_client
 
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 
@@ -42,8 +42,8 @@ def gradient_at(state, model, data, batch):
     return found | {name: value[0] for name, value in seen.rest.items()}
 
 
-def observed(update, training):
-    seen = update.observe("2", training, rest=NAMES)
+def observed(update):
+    seen = update.observe("2", rest=NAMES)
     return {"2.weight": seen.weight, "2.bias": seen.bias, **seen.rest}
 
 
@@ -78,8 +78,8 @@ def test_one_step_is_the_autograd_gradient(lr, momentum, nesterov, decay, proxim
         proximal=proximal,
     )
     batch = np.random.default_rng(seed).integers(40, size=8)
-    update, _ = run_client(model, data, batch[None], training)
-    assert_close(observed(update, training), gradient_at(update.before, model, data, batch))
+    update = scenarios.trained_update(model, data, batch[None], training)
+    assert_close(observed(update), gradient_at(update.before, model, data, batch))
 
 
 @settings(max_examples=20, deadline=None)
@@ -88,10 +88,12 @@ def test_several_steps_are_the_weighted_mean_of_theirs(lr, steps, momentum, sign
     model, data = make(seed, sign)
     batches = np.random.default_rng(seed).integers(40, size=(steps, 8))
     training = LocalTraining(lr, local_steps=steps, momentum=momentum)
-    update, _ = run_client(model, data, batches, training)
+    update = scenarios.trained_update(model, data, batches, training)
     # The client's weights at step t are those that t steps of it return.
     states = [update.before]
-    states += [run_client(model, data, batches[:t], training)[0].after for t in range(1, steps)]
+    states += [
+        scenarios.trained_update(model, data, batches[:t], training).after for t in range(1, steps)
+    ]
     each = [
         gradient_at(state, model, data, batch) for state, batch in zip(states, batches, strict=True)
     ]
@@ -102,7 +104,7 @@ def test_several_steps_are_the_weighted_mean_of_theirs(lr, steps, momentum, sign
         name: sum(w * one[name] for w, one in zip(weights, each, strict=True)) / weights.sum()
         for name in NAMES
     }
-    assert_close(observed(update, training), mean)
+    assert_close(observed(update), mean)
 
 
 @settings(max_examples=10, deadline=None)
@@ -110,9 +112,9 @@ def test_several_steps_are_the_weighted_mean_of_theirs(lr, steps, momentum, sign
 def test_an_update_turned_around_is_the_negative_gradient(lr, sign, seed):
     model, data = make(seed, sign)
     training = LocalTraining(lr)
-    update, _ = run_client(model, data, np.arange(8)[None], training)
-    there = observed(update, training)
-    back = observed(Update(update.after, update.before), training)
+    update = scenarios.trained_update(model, data, np.arange(8)[None], training)
+    there = observed(update)
+    back = observed(replace(update, before=update.after, after=update.before))
     for name in NAMES:
         assert torch.equal(back[name], -there[name])
         assert there[name].norm() > 0
@@ -121,8 +123,9 @@ def test_an_update_turned_around_is_the_negative_gradient(lr, sign, seed):
 def test_dlg_works_from_weights():
     model, data = make(1, 1.0)
     training = LocalTraining(0.1, batch_size=2, momentum=0.9, weight_decay=0.01)
-    update, (labels,) = run_client(model, data, np.array([[3, 4]]), training)
-    seen = update.observe("2", training, num_samples=2, rest=NAMES)
+    update = scenarios.trained_update(model, data, np.array([[3, 4]]), training)
+    labels = data.labels[3:5]
+    seen = update.observe("2", rest=NAMES)
     known = Knowledge(model=WhiteBox(model, "2"), input_shape=(5,))
     answer = prepare(DLG(iterations=100), known, 3, np.random.default_rng(0))
     assert answer(seen).counts.tolist() == np.bincount(labels, minlength=3).tolist()

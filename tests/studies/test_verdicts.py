@@ -18,7 +18,7 @@ FEW = (
     Case("b", RELU, 8, stage=2),
     replace(PUSHED, spread=True),
     replace(PUSHED, spread=True, plain=True),
-    Case("d", SIGMOID, 8, defense="noise:0.1"),
+    Case("d", SIGMOID, 8, defense="gaussian:0.1"),
     Case("d", SIGMOID, 8, defense="sign"),
 )
 
@@ -42,7 +42,7 @@ def test_every_case_is_there_with_all_its_attacks(records):
         assert {row.extra["verdict"] for row in own} == {case.verdict}
         assert len(own) == 2 * len(case.attacks)
     assert {row.training_steps for row in records} == {0, 2}
-    assert {row.defense for row in records} == {"none", "noise:0.1", "sign"}
+    assert {row.defense for row in records} == {"none", "gaussian:0.1", "sign"}
 
 
 def test_several_steps_are_recorded_as_such(records):
@@ -86,7 +86,7 @@ def test_pruning_keeps_the_largest_entries_of_each_tensor():
 
 def test_noise_has_its_strength_and_signs_lose_all_size():
     seen = Observation(torch.full((1, 50, 100), 3.0), torch.full((1, 50), -2.0), 8)
-    noised = defend_head(seen, "noise:0.1", np.random.default_rng(0))
+    noised = defend_head(seen, "gaussian:0.1", np.random.default_rng(0))
     assert float((noised.weight - 3).std()) == pytest.approx(0.1, rel=0.05)
     assert float((noised.bias + 2).abs().max()) > 0
     signs = defend_head(seen, "sign", np.random.default_rng(0))

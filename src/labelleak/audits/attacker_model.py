@@ -10,10 +10,11 @@ from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import torch_seeded, whole_number
+from labelleak.core.update import ReceivedUpdate
+from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
-from labelleak.files.update import Update
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.models import build_model, own_init
 from labelleak.simulation.user_models import call_factory
@@ -22,7 +23,7 @@ AS_BUILT = "the model's weights are as it was built; give --weights if the clien
 
 
 def view_update(
-    update: Update,
+    update: ReceivedUpdate,
     head: str | None,
     model: nn.Module | ModelOptions | None,
     data: Dataset | LabelledData | None,
@@ -51,7 +52,7 @@ def view_update(
     return WhiteBox(module.train(model.mode == "train"), found.name), found, notes
 
 
-def _classes(update: Update, head: str | None) -> int:
+def _classes(update: ReceivedUpdate, head: str | None) -> int:
     found = locate_head(update.tensors, before=update.before, name=head)
     names = (key_of(found.name, part) for part in ("weight", "bias"))
     return len(next(update.tensors[name] for name in names if name in update.tensors))
@@ -68,7 +69,7 @@ def _example(
 
 def _build(
     options: ModelOptions,
-    update: Update,
+    update: ReceivedUpdate,
     num_classes: int,
     example: torch.Tensor | None,
     seed: int,
@@ -100,11 +101,7 @@ def _build(
         weights = update.before
     else:
         return module, (AS_BUILT,)
-    try:
-        module.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip()
-        raise BadInput(f"the weights do not fit the model {options.name}: {why}") from error
+    load_weights(module, weights, f"the weights for {options.name}")
     return module, ()
 
 

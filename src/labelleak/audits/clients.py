@@ -18,7 +18,8 @@ from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
-from labelleak.core.update import Update
+from labelleak.core.update import ReceivedUpdate, Update
+from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, wire_bytes
 from labelleak.defenses.describe import describe_defense
@@ -33,7 +34,7 @@ TABLE, AUTOGRAD = "head_table", "autograd"
 
 
 @dataclass(frozen=True, eq=False)
-class Updates:
+class CellUpdates:
     """Updates of one cell, what really lay behind them, and what may be known of them.
 
     Attributes:
@@ -98,7 +99,7 @@ class Clients:
     trials: int
     _bytes: dict[tuple[str, FullTraining], float] = field(default_factory=dict)
 
-    def share(self, cell: CellOptions) -> Updates:
+    def share(self, cell: CellOptions) -> CellUpdates:
         """Let clients draw, train and share under the conditions of a cell."""
         pool, classes = self.plan.roles.victims.labels.numpy(), self.plan.data.num_classes
         drawn = self._draw(cell, pool)
@@ -131,7 +132,7 @@ class Clients:
         }
         each = Truth.from_labels(labels, classes)
         truth = Truth(each.counts.sum(axis=1))
-        return Updates(observation, truth, each, alone, prior, training, common, extra)
+        return CellUpdates(observation, truth, each, alone, prior, training, common, extra)
 
     def training(self, cell: CellOptions) -> FullTraining:
         """Return the local training of a cell's clients, as an attacker may know it."""
@@ -262,12 +263,8 @@ class Clients:
                 returned = [self._defend(before, one, cell.defense, rng) for one in returned]
             for name in names:
                 after[name].append(torch.stack([one[name] for one in returned]).mean(dim=0))
-        return Observation.from_update(
-            before,
-            {name: torch.stack(values) for name, values in after.items()},
-            head=self.model.head,
-            training=training,
-        )
+        states = {name: torch.stack(values) for name, values in after.items()}
+        return ReceivedUpdate(before, states, training=training).observe(self.model.head)
 
     def _train_one(
         self,
@@ -290,7 +287,7 @@ class Clients:
         defense: Chain,
         rng: np.random.Generator,
     ) -> dict[str, torch.Tensor]:
-        buffers = frozenset(name for name, _ in self.model.module.named_buffers())
+        buffers = buffer_names(before, self.model.module)
         sent, _ = defend_update(before, after, defense, rng, head=self.model.head, buffers=buffers)
         return sent
 
@@ -306,7 +303,7 @@ def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.
     """
     state = model.module.state_dict()
     sent = dict(defense.apply(update, rng)[0].tensors)
-    sent |= {name: state[name][None] for name, _ in model.module.named_buffers() if name in state}
+    sent |= {name: state[name][None] for name in buffer_names(state, model.module)}
     return round(wire_bytes(defense, Update(sent, model.head, _fixed(model))), 1)
 
 
@@ -347,4 +344,4 @@ def describe_training(training: FullTraining) -> str:
     return " ".join(words)
 
 
-__all__ = ["Clients", "Updates", "describe_training"]
+__all__ = ["CellUpdates", "Clients", "describe_training"]

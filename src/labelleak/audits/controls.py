@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
-from labelleak.core.battery import Battery, Outcome
+from labelleak.core.answers import Answer
+from labelleak.core.battery import Battery
 from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
@@ -88,7 +89,7 @@ def _updates(
         yield name, Observation.from_gradient(weight, num_samples=size)
 
 
-def _judge(update: str, size: int, outcome: Outcome) -> Control:
+def _judge(update: str, size: int, outcome: Answer) -> Control:
     assert outcome.advantage is not None
     gained = bootstrap_mean(outcome.advantage, np.arange(len(outcome.advantage)))
     leaky = update in ("oracle", "one sample")

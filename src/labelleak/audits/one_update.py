@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from labelleak.attacks import STANDARD, make_attack, slow_attacks
-from labelleak.audits.answers import AttackResult, UpdateReport, scale_scores
+from labelleak.attacks.choice import choose_attacks
+from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.core.assumptions import Flag, check_update, not_checked
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
-from labelleak.core.battery import Answer, Battery, Outcome
+from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
+from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
-from labelleak.files.measured import Measured
 from labelleak.files.truth import read_truth
-from labelleak.files.update import Source, Update, gather_update, observe
+from labelleak.files.update import Source, gather_update
 from labelleak.records.states import State
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
@@ -94,101 +95,82 @@ def attack_update(
     >>> report.results[0].counts, report.results[0].asr
     ((1, 0, 0), 1.0)
     """
-    names = _attack_names(attacks)
-    found = _gather(captured, before, after, gradient, update, made, max_bytes)
+    asked = choose_attacks(attacks)
+    found = gather_update(
+        captured,
+        before=before,
+        after=after,
+        gradient=gradient,
+        update=update,
+        made=made,
+        max_bytes=max_bytes,
+    )
     data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
     options = ModelOptions(name=model) if isinstance(model, str) else model
-    named = head or found.head
-    view, head_found, notes = view_update(found, named, options, data, seed, max_bytes)
-    seen = observe(found, head_found.name, None if view is None else view.module)
-    known = _knowledge(found.made, seen.num_samples, view, options, data)
-    size, why = _estimate_size(seen, known)
+    view, place, notes = view_update(found, head or found.head, options, data, seed, max_bytes)
+    seen = found.observe(place.name, rest=_trained(view, found.gradient))
+    held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
+    size, why = _estimate_size(seen, held)
     if size is not None:
-        steps = seen.local_steps
         seen = replace(seen, num_samples=size.num_samples)
-        made = replace(found.made, batch_size=size.num_samples // steps)
-        found = replace(found, made=made)
-        known = _knowledge(made, seen.num_samples, view, options, data)
-    prior = _prior(scheme, known.auxiliary, seen.num_classes)
-    known = replace(known, fit_cache=fit_cache, prior=prior)
+        told = replace(found.training, batch_size=size.num_samples // seen.local_steps)
+        found = replace(found, training=told)
+    prior = _prior(scheme, held.auxiliary, seen.num_classes)
+    held = replace(held, training=_known_training(found.training, seen), prior=prior)
     _one_at_a_time(seen)
-    settled = settle(seen, known, "check" if size is not None else scale)
-    seen = settled.observation
-    left_out = slow_attacks(set(names) - set(attacks), seen.num_classes)
-    battery = Battery.prepare(
-        [make_attack(name) for name in names if name not in left_out],
-        known,
-        seen.num_classes,
-        seed=seed,
-    )
-    told = (_as_told(flag, found) for flag in battery.flags)
-    battery = replace(battery, flags=(*told, *settled.flags, *_measured_flags(found.measured)))
-    missing = {**left_out, **battery.not_applicable(seen)}
-    if len(missing) == len(names):
+    settled = settle(seen, held, "check" if size is not None else scale)
+    seen, choice = settled.observation, asked.within(seen.num_classes)
+    battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
+    as_told = (_as_told(flag, found) for flag in battery.flags)
+    battery = replace(battery, flags=(*as_told, *settled.flags, *_measured_flags(found.measured)))
+    missing = {**choice.left_out, **battery.not_applicable(seen)}
+    if len(missing) == len(choice.attacks) + len(choice.left_out):
         raise BadInput(_nothing_applies(missing, seen, why))
-    case = _Case(
-        update=found,
-        seen=seen,
-        head=head_found,
+    case = _Case(found, settled, place, size, battery)
+    return case.report(
+        None if truth is None else _truth(truth, seen, size),
+        not_applicable=missing,
+        notes=(*notes, *why, *_momentum_note(found), *_measured_notes(found)),
         model=_name_of(options),
         scheme=scheme,
-        missing=missing,
-        notes=(*notes, *why, *_momentum_note(found), *_measured_notes(found)),
-        size=size,
         seed=seed,
-        settled=settled,
     )
-    return case.report(battery, None if truth is None else _truth(truth, seen, size))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class _Case:
-    """One update under attack, and what its report says beside the answers."""
+    """One update under attack, ready to be answered."""
 
-    update: Update
-    seen: Observation
-    head: HeadFinding
-    model: str
-    scheme: str
-    missing: Mapping[str, str]
-    notes: tuple[str, ...]
-    size: BatchSize | None
-    seed: int
+    update: ReceivedUpdate
     settled: Settled
+    head: HeadFinding
+    size: BatchSize | None
+    battery: Battery
 
-    def report(self, battery: Battery, truth: Truth | None) -> UpdateReport:
-        """Let every attack answer, and score the answers where the truth is known."""
-        seen, guess, asr_free = self.seen, None, None
-        if seen.num_samples is not None:
-            counts, asr_free = free_guess(battery.known.prior, seen.num_samples, seen.num_classes)
-            guess = tuple(int(n) for n in counts)
-        one = _as_trial(seen)
-        outcomes = () if truth is None else tuple(battery.run(one, Truth(truth.counts[None])))
-        answers: Sequence[Answer | Outcome] = outcomes or tuple(battery.answer(one))
+    def report(self, truth: Truth | None, **about: Any) -> UpdateReport:
+        """Let every attack answer, scored where the truth is known."""
+        seen, battery = self.settled.observation, self.battery
+        guess, asr_free = _free(battery, seen)
+        one, real = _as_trial(seen), None if truth is None else Truth(truth.counts[None])
         return UpdateReport(
-            results=tuple(_result(answer) for answer in answers),
+            answers=tuple(battery.answer(one, real)),
             head=self.head.name,
             head_found=self.head.how,
             head_evidence=self.head.evidence,
             head_rivals=self.head.rivals,
             num_classes=seen.num_classes,
             num_samples=seen.num_samples,
-            made=self.update.made,
+            made=self.update.training,
             noted_head=self.update.head,
             free_guess=guess,
             asr_free=asr_free,
             checked=self._checked((*battery.flags, *check_update(seen, battery.known))),
             scale=self.settled.scale,
             sign=self.settled.sign,
-            not_applicable=dict(self.missing),
-            notes=self.notes,
             source=self.update.source,
-            model=self.model,
-            seed=self.seed,
-            scheme=self.scheme,
             estimated=self.size,
             truth=truth,
-            outcomes=outcomes,
+            **about,
         )
 
     def _checked(self, flags: Sequence[Flag]) -> dict[str, dict[str, Any]]:
@@ -204,12 +186,52 @@ class _Case:
         }
 
 
-def _as_told(flag: Flag, update: Update) -> Flag:
+def _free(battery: Battery, seen: Observation) -> tuple[tuple[int, ...] | None, float | None]:
+    """Return the best guess without the update and what it scores, where N is known."""
+    if seen.num_samples is None:
+        return None, None
+    counts, asr_free = free_guess(battery.known.prior, seen.num_samples, seen.num_classes)
+    return tuple(int(n) for n in counts), asr_free
+
+
+def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | None:
+    """Return the training that attackers may imitate, which needs the labels of a step."""
+    if told.batch_size is not None or seen.num_samples is None:
+        return None if told.batch_size is None else told
+    return replace(told, batch_size=math.ceil(seen.num_samples / seen.local_steps))
+
+
+def _trained(
+    view: WhiteBox | None, gradient: Mapping[str, Tensor] | None
+) -> Collection[str] | None:
+    """Name the model's parameters if the gradient of each is shared, in its shape."""
+    if view is None or gradient is None:
+        return None
+    shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
+    whole = all(n in gradient and gradient[n].shape == shape for n, shape in shapes.items())
+    return shapes if whole else None
+
+
+def _own(data: Dataset | LabelledData | None) -> LabelledData | None:
+    return LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
+
+
+def _shape(
+    model: nn.Module | ModelOptions | None, data: Dataset | LabelledData | None
+) -> tuple[int, ...] | None:
+    own = _own(data)
+    if own is not None:
+        return tuple(own.inputs.shape[1:])
+    return model.input_shape if isinstance(model, ModelOptions) else None
+
+
+def _as_told(flag: Flag, update: ReceivedUpdate) -> Flag:
     """Take back steps that nobody told, and momentum that was taken out."""
-    if flag.name == "momentum" and flag.raised.any() and update.gradient is None:
+    undone = update.gradient is None and StepPath.of(update.training).momentum
+    if flag.name == "momentum" and flag.raised.any() and undone:
         # Out of the weights' change; see Observation.from_update.
         return replace(flag, raised=np.asarray(False), otherwise=State.repaired)
-    if flag.name == "several_local_steps" and update.made.local_steps is None:
+    if flag.name == "several_local_steps" and update.training.local_steps is None:
         return replace(flag, figure=np.asarray(np.nan), otherwise=State.not_known)
     return flag
 
@@ -243,12 +265,12 @@ def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
     return drawn.prior(pool, num_classes)
 
 
-def _momentum_note(update: Update) -> tuple[str, ...]:
-    if update.gradient is not None or not StepPath.of(update.made).momentum:
+def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
+    if update.gradient is not None or not StepPath.of(update.training).momentum:
         return ()
     return (
-        f"momentum {update.made.momentum:g} was taken out of the update, its buffer taken to have "
-        "been empty at the start",
+        f"momentum {update.training.momentum:g} was taken out of the update, its buffer taken to "
+        "have been empty at the start",
     )
 
 
@@ -264,7 +286,7 @@ def _measured_flags(measured: Measured) -> tuple[Flag, ...]:
     )
 
 
-def _measured_notes(update: Update) -> tuple[str, ...]:
+def _measured_notes(update: ReceivedUpdate) -> tuple[str, ...]:
     """Repeat what the capture has to say, made safe to show where it came from a file."""
     return tuple("".join(filter(str.isprintable, note)) for note in update.measured.notes or ())
 
@@ -273,56 +295,6 @@ def _name_of(model: nn.Module | ModelOptions | None) -> str:
     if isinstance(model, nn.Module):
         return type(model).__name__
     return (model and model.name) or "unknown"
-
-
-def _gather(
-    captured: CapturedUpdate | None,
-    before: Source | None,
-    after: Source | None,
-    gradient: Source | None,
-    update: Source | None,
-    made: LocalTraining | None,
-    max_bytes: int,
-) -> Update:
-    if captured is not None:
-        if any(form is not None for form in (before, after, gradient, update)):
-            raise BadInput("give the update in one form only: the capture, or files")
-        before, after = captured.before, captured.after
-        made = (made or LocalTraining()).over(captured.made)
-    found = gather_update(
-        before=before, after=after, gradient=gradient, update=update, made=made, max_bytes=max_bytes
-    )
-    if captured is None:
-        return found
-    return replace(found, head=captured.head, measured=captured.measured)
-
-
-def _attack_names(attacks: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    for name in attacks:
-        names.extend(STANDARD if name == "standard" else (name,))
-    for name in names:
-        make_attack(name)
-    if not names:
-        raise BadInput("name at least one attack, or standard")
-    return list(dict.fromkeys(names))
-
-
-def _knowledge(
-    made: LocalTraining,
-    num_samples: int | None,
-    view: WhiteBox | None,
-    model: nn.Module | ModelOptions | None,
-    data: Dataset | LabelledData | None,
-) -> Knowledge:
-    own = LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
-    training = made if made.batch_size is not None else None
-    if training is None and num_samples is not None:
-        training = replace(made, batch_size=math.ceil(num_samples / (made.local_steps or 1)))
-    shape = None if own is None else tuple(own.inputs.shape[1:])
-    if shape is None and isinstance(model, ModelOptions):
-        shape = model.input_shape
-    return Knowledge(view, shape, own, training=training)
 
 
 def _nothing_applies(missing: Mapping[str, str], seen: Observation, why: Sequence[str]) -> str:
@@ -356,24 +328,6 @@ def _as_trial(seen: Observation) -> Observation:
         weight=None if seen.weight is None else seen.weight[None],
         bias=None if seen.bias is None else seen.bias[None],
         rest=None if seen.rest is None else {n: t[None] for n, t in seen.rest.items()},
-    )
-
-
-def _result(answer: Answer | Outcome) -> AttackResult:
-    scored = answer if isinstance(answer, Outcome) else None
-    gained = None if scored is None or scored.advantage is None else float(scored.advantage[0])
-    told = answer.estimate.expected_asr
-    scores = answer.estimate.scores[0]
-    return AttackResult(
-        answer.attack,
-        answer.threat_model,
-        tuple(int(n) for n in answer.estimate.counts[0]),
-        scale_scores(scores) if told is None else tuple(round(float(p), 6) for p in scores),
-        tuple(sorted({f.name for f in answer.flags if f.raised.any()})),
-        answer.seconds,
-        None if scored is None else float(scored.score.asr[0]),
-        gained,
-        None if told is None else round(float(told[0]), 6),
     )
 
 

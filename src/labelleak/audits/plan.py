@@ -14,19 +14,18 @@ from torch import nn
 
 from labelleak.attacks import (
     ADAPTIVE,
-    STANDARD,
     AdaptiveShadow,
     Dummies,
     LLGStar,
     Shadow,
     dummies_for,
-    make_attack,
-    slow_attacks,
 )
+from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.options import AuditOptions
 from labelleak.core.head import find_head
 from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
@@ -120,7 +119,7 @@ def plan_audit(
     Raises:
         BadInput: for unknown names, files that cannot be read, or batches larger than the data.
     """
-    asked = tuple(_make_attacks(options))
+    asked = _choose(options)
     schemes = tuple(parse_scheme(text) for text in options.schemes)
     # The same defense in two spellings is one.
     defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
@@ -142,19 +141,18 @@ def plan_audit(
             "samples); use smaller --batch-sizes or a larger data set"
         )
     _try_defenses(options, dataset, first, defenses)
-    left_out = _left_out(options, dataset.num_classes)
-    attacks = tuple(attack for attack in asked if attack.name not in left_out)
+    choice = asked.within(dataset.num_classes)
     return Plan(
         options,
         dataset,
         roles,
-        attacks,
+        choice.attacks,
         schemes,
         defenses,
         module,
         command,
         fingerprint(first),
-        left_out,
+        choice.left_out,
     )
 
 
@@ -209,20 +207,18 @@ def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> White
     return WhiteBox(module, head)
 
 
-def _make_attacks(options: AuditOptions) -> Iterator[Attack]:
-    names: list[str] = []
-    for name in options.attacks:
-        names.extend(STANDARD if name == "standard" else (name,))
-        if name == "standard":
-            names.extend(_adaptive(options))
-    kind = dummies_of(options)
-    for name in dict.fromkeys(names):
-        attack = make_attack(name)
-        if isinstance(attack, LLGStar):
-            attack = replace(attack, dummies=kind)
-        elif isinstance(attack, Shadow):
-            attack = replace(attack, batches=options.shadow_batches)
-        yield attack
+def _choose(options: AuditOptions) -> Choice:
+    choice = choose_attacks(options.attacks, beside=tuple(_adaptive(options)))
+    return replace(choice, attacks=tuple(_adjusted(one, options) for one in choice.attacks))
+
+
+def _adjusted(attack: Attack, options: AuditOptions) -> Attack:
+    """Set what the options say of an attack."""
+    if isinstance(attack, LLGStar):
+        return replace(attack, dummies=dummies_of(options))
+    if isinstance(attack, Shadow):
+        return replace(attack, batches=options.shadow_batches)
+    return attack
 
 
 def _adaptive(options: AuditOptions) -> Iterator[str]:
@@ -232,13 +228,6 @@ def _adaptive(options: AuditOptions) -> Iterator[str]:
         yield from ADAPTIVE
     if defended or max(options.local_steps) > 1 or options.optimiser != "sgd":
         yield AdaptiveShadow.name
-
-
-def _left_out(options: AuditOptions, num_classes: int) -> dict[str, str]:
-    """Say which attacks of the standard battery are too slow for so many classes."""
-    if "standard" not in options.attacks:
-        return {}
-    return slow_attacks(set(STANDARD) - set(options.attacks), num_classes)
 
 
 def dummies_of(options: AuditOptions) -> Dummies:
@@ -272,11 +261,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(path))
+        load_weights(model, load_file(path), f"the weights in {path}")
     except OSError as error:
         raise BadInput(f"cannot read the weights {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise BadInput(f"the weights in {path} do not fit the model: {reason}") from error

@@ -10,7 +10,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-import labelleak
 from labelleak.audits.executors import Executor
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.plan import Plan, plan_audit
@@ -18,6 +17,7 @@ from labelleak.audits.stage import Stage, train_stages
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.records.journal import PART, Journal
+from labelleak.records.provenance import VERSION
 from labelleak.records.record import Record
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 
@@ -113,7 +113,7 @@ def open_run(
         BadInput: for a part that cannot be (the sentence says which), a folder that cannot be
             written, or one that holds another run.
     """
-    asked: dict[str, Any] = {**(more or {}), "labelleak": labelleak.__version__}
+    asked: dict[str, Any] = {**(more or {}), "labelleak": VERSION}
     several = len(parts) > 1
     for number, part in enumerate(parts):
         try:

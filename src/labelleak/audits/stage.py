@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import scipy
-import torch
 from torch import nn
 
-import labelleak
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.audits.clients import Clients
 from labelleak.audits.plan import CellOptions, Plan, build, dummies_of, init_of, view_model
 from labelleak.audits.training_stages import reach_stages
-from labelleak.core.battery import Battery, Outcome, make_records
+from labelleak.core.answers import Answer, make_records
+from labelleak.core.battery import Battery
 from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
+from labelleak.records.provenance import origin
 from labelleak.records.record import Record
 from labelleak.simulation.defended import takes_long
 from labelleak.simulation.known_defense import Gradients, KnownDefense
@@ -143,23 +143,23 @@ class Stage:
 
     def write(
         self,
-        outcome: Outcome,
+        answer: Answer,
         truth: Truth,
         common: Mapping[str, Any],
         extra: Mapping[str, Any],
         more: Sequence[Mapping[str, Any]] = (),
     ) -> list[Record]:
-        """Write an outcome as records of this model.
+        """Write an answer as records of this model.
 
         Args:
-            outcome: what an attack answered, a trial a row.
+            answer: what an attack answered, scored, a trial a row.
             truth: what was really there.
             common: the contract's keys that say how the updates came about.
             extra: keys of ours beside them.
             more: further keys of each trial.
         """
         return make_records(
-            outcome,
+            answer,
             truth,
             trials=self.trials,
             common={**self.common, **common},
@@ -172,18 +172,16 @@ class Stage:
     def common(self) -> dict[str, Any]:
         """The contract's keys that say where records come from."""
         options = self.plan.options
-        return {
-            "seed": options.seed,
-            "data": self.plan.data.name,
-            "model": options.model,
-            "initialisation": self.initialisation,
-            "training_steps": self.steps,
-            "model_accuracy": self.accuracy,
-            "num_classes": self.plan.data.num_classes,
-            "labelleak": labelleak.__version__,
-            "torch": str(torch.__version__),
-            "command": self.plan.command,
-        }
+        return origin(
+            seed=options.seed,
+            data=self.plan.data.name,
+            model=options.model,
+            initialisation=self.initialisation,
+            training_steps=self.steps,
+            model_accuracy=self.accuracy,
+            num_classes=self.plan.data.num_classes,
+            command=self.plan.command,
+        )
 
     @cached_property
     def extra(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from labelleak import __version__
 from labelleak.cli.attack import attack
 from labelleak.cli.audit import audit, report
 from labelleak.cli.capture import capture
@@ -18,6 +17,7 @@ from labelleak.cli.run import run
 from labelleak.cli.tune import tune
 from labelleak.cli.watch import watch
 from labelleak.errors import LabelleakError
+from labelleak.records.provenance import VERSION
 
 app = typer.Typer(
     add_completion=False,
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _show_number(wanted: bool) -> None:
     if wanted:
-        print(f"labelleak {__version__}")
+        print(f"labelleak {VERSION}")
         raise typer.Exit
 
 

@@ -16,8 +16,9 @@ from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
-    from labelleak.audits.answers import AttackResult, UpdateReport
+    from labelleak.audits.answers import UpdateReport
     from labelleak.audits.standing import Standing
+    from labelleak.core.answers import AttackResult
 
 _MANY = 6
 

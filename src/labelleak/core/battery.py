@@ -1,16 +1,16 @@
-"""Run attacks on observations, score them against the truth aside, and write it all as records."""
+"""Run attacks on observations, and score them against the truth aside."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
+from labelleak.core.answers import Answer, Result
 from labelleak.core.assumptions import Flag, check_model, check_training, check_update
-from labelleak.core.card import Card, card_of
+from labelleak.core.card import card_of
 from labelleak.core.interfaces import (
     Attack,
     Defense,
@@ -28,63 +28,11 @@ from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
 from labelleak.errors import NotApplicable
-from labelleak.records.flags import FLAGS, concerning
-from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.flags import FLAGS
+from labelleak.records.record import THREAT_MODELS
 
 # A weaker attack's lead in ASR that is worth a flag.
 WEAKER_LEAD = 0.02
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """One attack's answer to one observation (of one or many trials), the truth not known.
-
-    Attributes:
-        attack: the attack's name.
-        card: what is known of the attack.
-        threat_model: what the attacker holds: none, update, model or auxiliary.
-        estimate: what it answered.
-        seconds: time per trial that answering took, preparation not counted.
-        flags: assumptions of this attack that did not hold, trial by trial.
-        adaptive: whether the attacker knows the client's defense.
-    """
-
-    attack: str
-    card: Card
-    threat_model: str
-    estimate: Estimate
-    seconds: float
-    flags: tuple[Flag, ...] = ()
-    adaptive: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One attack's answer to one observation (of one or many trials), scored.
-
-    Attributes:
-        attack: the attack's name.
-        card: what is known of the attack.
-        threat_model: what the attacker holds: none, update, model or auxiliary.
-        estimate: what it answered.
-        score: how right that is.
-        asr_free: expected ASR of the best guess without the update.
-        advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
-        seconds: time per trial that answering took, preparation not counted.
-        flags: assumptions of this attack that did not hold, trial by trial.
-        adaptive: whether the attacker knows the client's defense.
-    """
-
-    attack: str
-    card: Card
-    threat_model: str
-    estimate: Estimate
-    score: Score
-    asr_free: float
-    advantage: np.ndarray | None
-    seconds: float
-    flags: tuple[Flag, ...] = ()
-    adaptive: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +111,11 @@ class Battery:
                 reasons.setdefault(attack.name, str(reason))
         return reasons
 
-    def answer(self, observation: Observation) -> Iterator[Answer]:
-        """Let every attack answer that the observation serves."""
+    def answer(self, observation: Observation, truth: Truth | None = None) -> list[Answer]:
+        """Let every attack answer that the observation serves; scored where the truth is known."""
+        return list(self._answers(observation)) if truth is None else self.run(observation, truth)
+
+    def _answers(self, observation: Observation) -> Iterator[Answer]:
         checked = (*self.flags, *check_update(observation, self.known))
         flags = [flag for flag in checked if flag.raised.any()]
         missing = self.not_applicable(observation)
@@ -179,30 +130,19 @@ class Battery:
             model = threat_model(attack)
             yield Answer(attack.name, card_of(attack), model, estimate, seconds, about, adaptive)
 
-    def run(self, observation: Observation, truth: Truth) -> list[Outcome]:
+    def run(self, observation: Observation, truth: Truth) -> list[Answer]:
         """Let every attack answer, then score it against the truth and the free guess.
 
         Attacks that the observation does not serve (no bias, N unknown) are left out.
         """
         size = int(truth.counts.sum(axis=-1).flat[0])
         _, asr_free = free_guess(self.known.prior, size, self.num_classes)
-        answers = list(self.answer(observation))
-        outcomes = [
-            Outcome(
-                answer.attack,
-                answer.card,
-                answer.threat_model,
-                answer.estimate,
-                result,
-                asr_free,
-                advantage(result.asr, asr_free),
-                answer.seconds,
-                answer.flags,
-                answer.adaptive,
-            )
-            for answer, result in zip(answers, _scores(answers, truth), strict=True)
+        answers = self.answer(observation)
+        scored = [
+            replace(answer, result=Result(score, asr_free, advantage(score.asr, asr_free)))
+            for answer, score in zip(answers, _scores(answers, truth), strict=True)
         ]
-        return [replace(o, flags=(*o.flags, *_outdone(o, outcomes))) for o in outcomes]
+        return [replace(one, flags=(*one.flags, *_outdone(one, scored))) for one in scored]
 
 
 def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[Score]:
@@ -242,86 +182,14 @@ def _noted(estimate: Estimate) -> Iterator[Flag]:
     yield from (Flag(n, np.asarray(True), np.asarray(1.0)) for n in estimate.notes if n in FLAGS)
 
 
-def _outdone(outcome: Outcome, rivals: Iterable[Outcome]) -> Iterator[Flag]:
+def _outdone(answer: Answer, rivals: Iterable[Answer]) -> Iterator[Flag]:
     """Flag an attack that one which knows less beats by more than chance, on the same trials."""
-    rank = THREAT_MODELS.index(outcome.threat_model)
+    rank = THREAT_MODELS.index(answer.threat_model)
     lead = 0.0
     for rival in rivals:
         if 0 < THREAT_MODELS.index(rival.threat_model) < rank:
-            gaps = np.ravel(rival.score.asr - outcome.score.asr)
+            gaps = np.ravel(rival.score.asr - answer.score.asr)
             if gaps.size > 1 and gaps.mean() > 2 * gaps.std(ddof=1) / np.sqrt(gaps.size):
                 lead = max(lead, float(gaps.mean()))
     if lead > WEAKER_LEAD:
         yield Flag("weaker_attack_wins", np.asarray(True), np.asarray(lead))
-
-
-def make_records(
-    outcome: Outcome,
-    truth: Truth,
-    *,
-    trials: Sequence[int],
-    common: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    keep_counts: bool = False,
-    more: Sequence[Mapping[str, Any]] = (),
-) -> list[Record]:
-    """Write an outcome of T trials as T records.
-
-    Args:
-        outcome: what an attack answered, over one trial dimension.
-        truth: what was really there.
-        trials: number of each trial, as recorded.
-        common: the record's keys that all trials share (data, model, scheme, ...).
-        extra: further keys that all trials share.
-        keep_counts: write guessed and true counts too, and where the attack gives it the
-            probability that each class is there; they are private.
-        more: further keys of each trial.
-    """
-    result = outcome.score
-    records = []
-    for row, trial in enumerate(trials):
-        keys = {**extra, **(more[row] if more else {})}
-        keys["attack_title"] = outcome.card.title
-        keys["concerned_by"] = concerning(outcome.card.assumes)
-        keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
-        keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
-        keys["exact"] = bool(result.exact[row])
-        keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
-        if outcome.estimate.expected_asr is not None:
-            keys["expected_asr"] = round(float(outcome.estimate.expected_asr[row]), 6)
-        raised = {f.name: _figure(f, row) for f in outcome.flags if _at(f.raised, row)}
-        if raised:
-            keys["flag_figures"] = raised
-        if keep_counts:
-            keys["counts"] = outcome.estimate.counts[row].tolist()
-            keys["true_counts"] = truth.counts[row].tolist()
-            if outcome.estimate.expected_asr is not None:
-                keys["presence_chances"] = np.round(outcome.estimate.scores[row], 6).tolist()
-        gained = None if outcome.advantage is None else round(float(outcome.advantage[row]), 6)
-        records.append(
-            Record(
-                trial=int(trial),
-                attack=outcome.attack,
-                threat_model=outcome.threat_model,
-                adaptive=outcome.adaptive,
-                asr=round(float(result.asr[row]), 6),
-                asr_free=round(outcome.asr_free, 6),
-                advantage=gained,
-                presence_precision=round(float(result.presence_precision[row]), 6),
-                presence_recall=round(float(result.presence_recall[row]), 6),
-                seconds=outcome.seconds,
-                flags=tuple(sorted(raised)),
-                extra=keys,
-                **common,
-            )
-        )
-    return records
-
-
-def _at(values: np.ndarray, row: int) -> float:
-    """Take a trial's value of an array that holds one for each trial, or one for all."""
-    return float(values[row] if values.ndim else values)
-
-
-def _figure(flag: Flag, row: int) -> float:
-    return float(f"{_at(flag.figure, row):.4g}")

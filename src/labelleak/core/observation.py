@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
@@ -117,6 +118,7 @@ class Observation:
         head: str,
         training: LocalTraining | None = None,
         rest: Iterable[str] | None = None,
+        measured: Measured | None = None,
         **known: Any,
     ) -> Observation:
         """Turn weights before and after local training into the mean gradient along the way.
@@ -134,6 +136,7 @@ class Observation:
             rest: names of further parameters whose mean gradients are kept, for the attacks that
                 need the whole gradient: those that the client trained, not buffers. The
                 head's own names are passed over.
+            measured: what a capture measured beside.
             known: fields of `LocalTraining`, in place of one (``lr=0.1, batch_size=4``).
 
         Raises:
@@ -150,12 +153,14 @@ class Observation:
         told = training or LocalTraining()
         if known:
             told = LocalTraining(**known).over(told)
-        path = StepPath.of(told)
-
-        def mean_gradient(name: str) -> Tensor:
-            return path.mean_gradient(*_pair(before, after, name))
+        path = StepPath.of(told, measured=measured)
 
         weight, bias = (f"{head}.{part}" if head else part for part in ("weight", "bias"))
+
+        def mean_gradient(name: str) -> Tensor:
+            own = path.of_bias if name == bias else path
+            return own.mean_gradient(*_pair(before, after, name))
+
         others = None if rest is None else [name for name in rest if name not in (weight, bias)]
         return cls(
             mean_gradient(weight),

@@ -12,11 +12,12 @@ Clipping, smoothing and class weights stay in the gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labelleak.core.lazy import Tensor
+from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
@@ -33,6 +34,8 @@ class StepPath:
         middle: where the average step stood on the straight line, 0 at before and 1 at after.
         weight_decay: the decay that is undone.
         proximal: the proximal term that is undone.
+        scale: the gradient that moved the weights over that of the mean loss.
+        decays_bias: False where the decay spares the head's bias.
 
     >>> path = StepPath.of(LocalTraining(lr=0.5, optimiser="adam", weight_decay=0.1))
     >>> path.rate, path.weight_decay
@@ -46,15 +49,23 @@ class StepPath:
     middle: float
     weight_decay: float
     proximal: float
+    scale: float = 1.0
+    decays_bias: bool = True
 
     @classmethod
-    def of(cls, training: LocalTraining, steps: int | None = None) -> StepPath:
+    def of(
+        cls,
+        training: LocalTraining,
+        steps: int | None = None,
+        measured: Measured | None = None,
+    ) -> StepPath:
         """Lay out the path of a training.
 
         Args:
             training: how the client trained, as far as it is known; what is not known is taken
                 as plain SGD does it (`LocalTraining.filled`).
             steps: the steps that were taken, if not the training's own.
+            measured: what a capture measured beside.
 
         Raises:
             BadInput: if a decay or a proximal term is to be undone without the learning rate.
@@ -74,7 +85,18 @@ class StepPath:
         )
         total = float(weights.sum())
         middle = float(weights @ np.arange(number)) / (number * total)
-        return cls(number, momentum, weights, how.lr * total, middle, decay, proximal)
+        seen = measured or Measured()
+        return cls(
+            number,
+            momentum,
+            weights,
+            how.lr * total,
+            middle,
+            decay,
+            proximal,
+            seen.gradient_scale or 1.0,
+            seen.decays_bias is not False,
+        )
 
     def mean_gradient(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the mean gradient along the way between weights before and after."""
@@ -82,12 +104,17 @@ class StepPath:
         gradient = -moved / self.rate
         gradient -= self.weight_decay * (before + self.middle * moved)
         gradient -= self.proximal * self.middle * moved
-        return gradient
+        return gradient / self.scale
+
+    @property
+    def of_bias(self) -> StepPath:
+        """The path of the head's bias, which a client may spare from the decay."""
+        return self if self.decays_bias else replace(self, weight_decay=0.0)
 
     def movement(self, gradient: Tensor, before: Tensor) -> Tensor:
         """Return how far the weights went, given the mean gradient: `mean_gradient` undone."""
         pull = self.weight_decay + self.proximal
-        pushed = gradient + self.weight_decay * before
+        pushed = self.scale * gradient + self.weight_decay * before
         return -self.rate * pushed / (1 + self.rate * pull * self.middle)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -76,6 +76,24 @@ class LocalTraining:
     def known(self) -> dict[str, Any]:
         """What is known, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known in JSON's terms, which has no infinity: it is the text ``inf``."""
+        return {n: "inf" if value == math.inf else value for n, value in self.known.items()}
+
+    @staticmethod
+    def of_json(told: Mapping[str, Any]) -> LocalTraining:
+        """Take from a file what is there; what `to_json` gave comes back.
+
+        >>> LocalTraining.of_json(LocalTraining(clip_norm=math.inf).to_json()).clip_norm
+        inf
+        """
+        known = {name: told.get(name) for name in _RANGES}
+        if known["clip_norm"] == "inf":
+            known["clip_norm"] = math.inf
+        if isinstance(known["class_weights"], list):
+            known["class_weights"] = tuple(known["class_weights"])
+        return LocalTraining(**known)
 
     def filled(self) -> FullTraining:
         """Return the training that an imitator takes: what is known, else one plain step of SGD.

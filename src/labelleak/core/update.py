@@ -1,12 +1,15 @@
-"""A client's update of the whole model, as defenses take and give it."""
+"""A client's update of the whole model: as it was received, and as defenses take and give it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.measured import Measured
+from labelleak.core.observation import Observation
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
 
@@ -91,6 +94,88 @@ class Update:
 
 
 @dataclass(frozen=True, eq=False)
+class ReceivedUpdate:
+    """What is known of a client's update, wherever it came from: the one door to an observation.
+
+    Attributes:
+        before: weights that the server sent, by name; None in the gradient form.
+        after: weights that the client returned (with leading dimensions ``*R`` for many clients).
+        gradient: the shared gradient, by name, in place of both.
+        training: how the client trained, as far as it is known.
+        source: name of the files or of who sent it, for records.
+        head: module name of the head, where the source names it.
+        num_samples: labels behind it in all, where that is not batch size times steps.
+        measured: what a capture measured beside.
+    """
+
+    before: Mapping[str, Tensor] | None = None
+    after: Mapping[str, Tensor] | None = None
+    gradient: Mapping[str, Tensor] | None = None
+    training: LocalTraining = field(default_factory=LocalTraining)
+    source: str = "tensors"
+    head: str | None = None
+    num_samples: int | None = None
+    measured: Measured = field(default_factory=Measured)
+
+    def __post_init__(self) -> None:
+        both = self.before is not None and self.after is not None
+        if both == (self.gradient is not None):
+            raise BadInput("an update is either weights before and after, or a gradient")
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors among which the head is to be found."""
+        found = self.gradient if self.gradient is not None else self.after
+        assert found is not None
+        return found
+
+    def observe(self, head: str, *, rest: Iterable[str] | None = None) -> Observation:
+        """Turn it into what the attacker sees at the head; see `labelleak.core.scale`.
+
+        Args:
+            head: module name of the head.
+            rest: names of further parameters whose gradients are kept.
+
+        Raises:
+            BadInput: as `Observation.from_update` and `Observation.from_gradient`.
+        """
+        if self.gradient is None:
+            assert self.before is not None
+            assert self.after is not None
+            # Here, since defenses describe themselves without torch, which this needs.
+            from labelleak.core.reparametrised import fold
+
+            # A weight that is computed from several tensors is put together on both sides.
+            folded = fold(self.after, self.before)
+            seen = Observation.from_update(
+                folded.before or {},
+                folded.tensors,
+                head=head,
+                training=self.training,
+                rest=rest,
+                measured=self.measured,
+            )
+        else:
+            seen = self._shared_gradient(self.gradient, head, rest)
+        told = self.num_samples or seen.num_samples or self.measured.num_samples
+        return replace(seen, num_samples=told)
+
+    def _shared_gradient(
+        self, gradient: Mapping[str, Tensor], head: str, rest: Iterable[str] | None
+    ) -> Observation:
+        steps, size = self.training.local_steps or 1, self.training.batch_size
+        names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
+        seen = Observation.from_gradient(
+            *(gradient.get(name) for name in names),
+            num_samples=None if size is None else size * steps,
+            local_steps=steps,
+        )
+        if rest is None:
+            return seen
+        return replace(seen, rest={name: gradient[name] for name in rest if name not in names})
+
+
+@dataclass(frozen=True, eq=False)
 class Memory:
     """What a client keeps from one round to the next on behalf of a defense.
 
@@ -107,4 +192,4 @@ class Memory:
     parts: tuple[Memory | None, ...] = ()
 
 
-__all__ = ["Memory", "Scope", "Update"]
+__all__ = ["Memory", "ReceivedUpdate", "Scope", "Update"]

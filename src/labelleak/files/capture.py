@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, shown
 from labelleak.files.captured_training import TrainingSummary, summarise
 from labelleak.files.head_watch import HeadWatch
-from labelleak.files.measured import Measured
 from labelleak.files.model_watch import ModelWatch
 from labelleak.files.notes import Note, write_tensors
 from labelleak.records.files import write_whole

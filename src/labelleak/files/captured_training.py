@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
 from labelleak.core.training import OPTIMISERS, LocalTraining
 from labelleak.files.head_watch import HeadWatch, Step
-from labelleak.files.measured import Measured
 from labelleak.files.optimiser_steps import SGD_OPTIONS, StepOptions
 
 # Below it, two measured figures are one.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.measured import Measured
 from labelleak.records.files import write_whole
+from labelleak.records.provenance import VERSION
 
 # The one key of a safetensors file's metadata that labelleak writes.
 KEY = "labelleak"
@@ -50,13 +49,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Note) -> None
     """
     from safetensors.torch import save
 
-    from labelleak import __version__
-
-    known = {"part": note.part, **note.training.known, "head": note.head}
+    known = {"part": note.part, **note.training.to_json(), "head": note.head}
     known |= note.measured.to_json()
-    # JSON has no infinity, which is a norm that clips nothing.
-    told = {n: str(v) if v == math.inf else v for n, v in known.items() if v is not None}
-    text = json.dumps({"labelleak": __version__, **told}, allow_nan=False)
+    told = {name: value for name, value in known.items() if value is not None}
+    text = json.dumps({"labelleak": VERSION, **told}, allow_nan=False)
     # A copy each, since safetensors refuses tensors that share memory (tied weights).
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_whole(path, save(plain, metadata={KEY: text}))
@@ -76,16 +72,11 @@ def read_note(metadata: Mapping[str, str], where: Path) -> Note:
         raise BadInput(f"the labelleak metadata in {where.name} are not JSON") from error
     if not isinstance(told, dict):
         raise BadInput(f"the labelleak metadata in {where.name} are no JSON object")
-    known: dict[str, Any] = {f.name: told.get(f.name) for f in fields(LocalTraining)}
-    if known["clip_norm"] == "inf":
-        known["clip_norm"] = math.inf
-    if isinstance(known["class_weights"], list):
-        known["class_weights"] = tuple(known["class_weights"])
     head, part = told.get("head"), told.get("part")
     try:
         if not isinstance(head, str | None):
             raise BadInput("the head must be a name")
         part = part if isinstance(part, str) else None
-        return Note(LocalTraining(**known), head, part, Measured.of(told))
+        return Note(LocalTraining.of_json(told), head, part, Measured.of(told))
     except BadInput as error:
         raise BadInput(f"the labelleak metadata in {where.name} are wrong: {error}") from error

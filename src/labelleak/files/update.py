@@ -1,58 +1,27 @@
-"""Gather an update from its files or tensors, and turn it into an observation."""
+"""Gather an update from its files, its tensors or a capture."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from labelleak.core.observation import Observation
-from labelleak.core.reparametrised import fold
 from labelleak.core.tensor_names import as_tensors, name_tensors
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import BadInput
+from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
-from labelleak.files.measured import Measured
 from labelleak.files.notes import Note, read_note
 from labelleak.files.tensors import read_tensors
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Update:
-    """A client's update: either both sides of its training, or a gradient.
-
-    Attributes:
-        before: weights that the server sent, by name; None in the gradient form.
-        after: weights that the client returned.
-        gradient: the shared gradient, by name; None in the other form.
-        made: how the client made it, as far as it is known.
-        source: name of the files, for records.
-        head: module name of the head, where the files name it.
-        measured: what a capture measured beside.
-    """
-
-    before: Mapping[str, Tensor] | None
-    after: Mapping[str, Tensor] | None
-    gradient: Mapping[str, Tensor] | None
-    made: LocalTraining
-    source: str
-    head: str | None = None
-    measured: Measured = field(default_factory=Measured)
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """The tensors among which the head is to be found."""
-        found = self.gradient if self.gradient is not None else self.after
-        assert found is not None
-        return found
-
-
 def gather_update(
+    captured: CapturedUpdate | None = None,
     *,
     before: Source | None = None,
     after: Source | None = None,
@@ -60,10 +29,11 @@ def gather_update(
     update: Source | None = None,
     made: LocalTraining | None = None,
     max_bytes: int = LIMIT,
-) -> Update:
-    """Read an update in one of its three forms: before and after, gradient, or one file of both.
+) -> ReceivedUpdate:
+    """Read an update in one of its forms: capture, before and after, gradient, or one file.
 
     Args:
+        captured: what `labelleak.capture` caught.
         before: weights that the server sent: a path, or tensors by name.
         after: weights that the client returned.
         gradient: the shared gradient, in place of both.
@@ -74,6 +44,17 @@ def gather_update(
     Raises:
         BadInput: if no form or more than one is given, or a file cannot be read.
     """
+    if captured is not None:
+        if any(form is not None for form in (before, after, gradient, update)):
+            raise BadInput("give the update in one form only: the capture, or files")
+        known = (made or LocalTraining()).over(captured.made)
+        return ReceivedUpdate(
+            captured.before,
+            captured.after,
+            training=known,
+            head=captured.head,
+            measured=captured.measured,
+        )
     forms = {
         "--before and --after": before is not None or after is not None,
         "--gradient": gradient is not None,
@@ -91,79 +72,37 @@ def gather_update(
                 "use --before and --after, or --gradient"
             )
         known = given.over(noted.training)
-        return Update(sides[0], sides[1], None, known, _source(update), noted.head, noted.measured)
+        return ReceivedUpdate(
+            sides[0],
+            sides[1],
+            training=known,
+            source=_source(update),
+            head=noted.head,
+            measured=noted.measured,
+        )
     if gradient is not None:
         tensors, noted = _load(gradient, "gradient", max_bytes)
         known = given.over(noted.training)
-        source = _source(gradient)
-        return Update(None, None, tensors, known, source, noted.head, noted.measured)
+        return ReceivedUpdate(
+            gradient=tensors,
+            training=known,
+            source=_source(gradient),
+            head=noted.head,
+            measured=noted.measured,
+        )
     assert before is not None
     assert after is not None
     start, noted = _load(before, "before", max_bytes)
     end, noted_after = _load(after, "after", max_bytes)
     known = given.over(noted_after.training).over(noted.training)
-    place = noted_after.head or noted.head
-    measured = noted_after.measured if noted_after.measured.known else noted.measured
-    return Update(start, end, None, known, _source(after), place, measured)
-
-
-def observe(update: Update, head: str, model: nn.Module | None) -> Observation:
-    """Turn an update into what the attacker sees at the head.
-
-    The gradients of the other parameters come along where the model is known and one
-    step of SGD, or a shared gradient, tells them. Weights without a learning rate give the
-    gradient up to a factor, which a flag says.
-
-    Raises:
-        BadInput: if weight decay or a proximal term is to be undone without the learning rate; and
-            as `Observation`.
-    """
-    made = update.made
-    steps = made.local_steps or 1
-    prefix = f"{head}." if head else ""
-    if update.gradient is not None:
-        size = _labels(update)
-        weight, bias = (update.gradient.get(f"{prefix}{part}") for part in ("weight", "bias"))
-        seen = Observation.from_gradient(weight, bias, num_samples=size, local_steps=steps)
-        return replace(seen, rest=_rest(update.gradient, prefix, model))
-    assert update.before is not None
-    assert update.after is not None
-    # A weight that is computed from several tensors is put together on both sides.
-    folded = fold(update.after, update.before)
-    sides = folded.before or {}, folded.tensors
-    seen = Observation.from_update(*sides, head=head, training=made)
-    bias, scale = seen.bias, update.measured.gradient_scale or 1.0
-    if bias is not None and update.measured.decays_bias is False:
-        spared = replace(made, weight_decay=None)
-        bias = Observation.from_update(*sides, head=head, training=spared).bias
-    return replace(
-        seen,
-        weight=None if seen.weight is None else seen.weight / scale,
-        bias=None if bias is None else bias / scale,
-        num_samples=_labels(update),
+    return ReceivedUpdate(
+        start,
+        end,
+        training=known,
+        source=_source(after),
+        head=noted_after.head or noted.head,
+        measured=noted_after.measured if noted_after.measured.known else noted.measured,
     )
-
-
-def _labels(update: Update) -> int | None:
-    """Return the number of labels in all; None when unknown."""
-    if update.made.batch_size is None:
-        return update.measured.num_samples
-    return update.made.batch_size * (update.made.local_steps or 1)
-
-
-def _rest(
-    gradient: Mapping[str, Tensor], prefix: str, model: nn.Module | None
-) -> Mapping[str, Tensor] | None:
-    """Keep the other parameters' gradients, if all of the model's are there with its shapes."""
-    if model is None:
-        return None
-    others = {
-        name: parameter.shape
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name not in (f"{prefix}weight", f"{prefix}bias")
-    }
-    fitting = all(name in gradient and gradient[name].shape == s for name, s in others.items())
-    return {name: gradient[name] for name in others} if fitting else None
 
 
 def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], Note]:

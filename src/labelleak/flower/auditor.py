@@ -14,9 +14,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from labelleak.attacks import RULES, make_attack, slow_attacks
+from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.core.assumptions import uncertain_head
-from labelleak.core.battery import Battery, make_records
+from labelleak.core.battery import Battery
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
@@ -27,15 +27,16 @@ from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.reparametrised import fold
 from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth
-from labelleak.core.seeding import whole_number
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
+from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.naming import UNCERTAIN, likeliest_head, stack, with_names
-from labelleak.flower.rows import common_keys, head_keys, keys_of, unscored_rows
+from labelleak.flower.rows import scored_records, unscored_rows
 
 Arrays = Mapping[str, Tensor]
 _UNIFORM = UniformPrior()
@@ -49,7 +50,7 @@ class Auditor:
     client's learning rate and steps must be known. Where labels are known (on the client, or by
     ``truth``) the folder gets ``records.jsonl``; otherwise an attack cannot be scored and its
     answer goes to ``estimates.jsonl``, with the keys ``round``, ``client``, ``attack``,
-    ``threat_model``, ``num_samples``, ``counts``, ``notes``, ``time``. What went
+    ``threat_model``, ``num_samples``, ``counts``, ``flags``, ``notes``, ``time``. What went
     wrong stands in ``events.jsonl``; an error of the auditor never stops the federation.
 
     Attributes:
@@ -66,10 +67,9 @@ class Auditor:
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None finds it by the model, else by each update.
-        attacks: names or attacks; None takes the standard battery but for the shadow attack, which
-            fits anew for each round's model; name it to have it
-            (``attacks=labelleak.attacks.STANDARD``). Above 256 classes the costly ones must be
-            named, too.
+        attacks: names or attacks; None takes ``rules``: the standard battery but for the shadow
+            attack, which fits anew for each round's model; ``["standard"]`` has it. Above 256
+            classes the costly ones must be named.
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen; the advantage counts from
             the best guess under it.
@@ -168,27 +168,24 @@ class Auditor:
             raise BadInput("updates audited together need the same N and local steps")
         before, *returned = (with_names(arrays, self._module) for arrays in (before, *afters))
         found = self._head(before, returned, head, strict)
-        observation = self._observe(before, returned, found.name, senders[0])
-        battery = self._battery(before, found.name, observation, senders[0])
+        update = self._receive(before, returned, found.name, senders[0])
+        observation = self._observe(update, found.name)
+        choice = choose_attacks(
+            ["rules"] if self.attacks is None else self.attacks, observation.num_classes
+        )
+        battery = self._battery(before, found.name, update, observation, choice)
         if found.how == UNCERTAIN:
             doubt = uncertain_head(1 + len(found.rivals))
             battery = replace(battery, flags=(*battery.flags, doubt))
-        missing = battery.not_applicable(observation)
-        limits = check_limits(observation, battery.known.training)
-        if senders[0].labels is None:
-            answers = {
-                name: answer(observation)
-                for name, answer in battery.ready.items()
-                if name not in missing
-            }
-            return Finding(tuple(senders), observation, (), answers, None, missing, found, limits)
-        if not senders[0].labels:
-            raise BadInput(f"client {senders[0].client} names no label behind its update")
-        labels = np.asarray([sender.labels for sender in senders])
-        truth = Truth.from_labels(labels, observation.num_classes)
-        outcomes = battery.run(observation, truth)
+        truth = _truth(senders, observation)
         return Finding(
-            tuple(senders), observation, tuple(outcomes), {}, truth, missing, found, limits
+            tuple(senders),
+            observation,
+            tuple(battery.answer(observation, truth)),
+            truth,
+            {**choice.left_out, **battery.not_applicable(observation)},
+            found,
+            check_limits(observation, battery.known.training),
         )
 
     def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
@@ -213,40 +210,12 @@ class Auditor:
                 )
         if self.home is None:
             return
-        if finding.truth is None:
-            attacks = self._attacks(finding.observation.num_classes)
-            write_rows(self.home, ESTIMATES, unscored_rows(finding, attacks, extra))
-            return
-        extra.update(head_keys(finding))
         if finding.not_applicable:
             extra["not_applicable"] = dict(finding.not_applicable)
-        module = self._module
-        common = {
-            **common_keys(finding, self.batch_size),
-            "seed": self.seed,
-            "data": self.data,
-            "model": self.model_name or (type(module).__name__ if module else "unknown"),
-            "defense": str(extra.pop("defense", self.defense)),
-        }
-        senders = finding.senders
-        trials = [whole_number(self.seed, "trial", one.round, one.client) for one in senders]
-        # Every update began at the same weights, so training_steps is the same for all of them.
-        records = [
-            record
-            for outcome in finding.outcomes
-            for record in make_records(
-                outcome,
-                finding.truth,
-                trials=trials,
-                common=common,
-                extra=extra,
-                keep_counts=self.keep_counts,
-                more=[
-                    {**keys_of(sender), **finding.states(row)} for row, sender in enumerate(senders)
-                ],
-            )
-        ]
-        write_records(self.home, records, file)
+        if finding.truth is None:
+            write_rows(self.home, ESTIMATES, unscored_rows(finding, extra))
+        else:
+            write_records(self.home, scored_records(finding, finding.truth, self, extra), file)
 
     def note(self, event: str, **what: Any) -> None:
         """Note what went wrong among the events."""
@@ -262,6 +231,12 @@ class Auditor:
         if counts is None:
             return None
         return tuple(int(label) for label in np.repeat(np.arange(len(counts)), counts))
+
+    @property
+    def name_of_model(self) -> str:
+        """The model's name for the records."""
+        module = self._module
+        return self.model_name or (type(module).__name__ if module else "unknown")
 
     @property
     def _module(self) -> nn.Module | None:
@@ -307,10 +282,10 @@ class Auditor:
         total = len(sender.labels) if sender.labels is not None else sender.num_samples
         return (total, sender.local_steps, known, sender.clients, sender.round)
 
-    def _observe(
+    def _receive(
         self, before: Arrays, afters: Sequence[Arrays], head: str, sender: Sender
-    ) -> Observation:
-        """Read the head's part of the updates, one trial each."""
+    ) -> ReceivedUpdate:
+        """Take the head's part of the updates, one trial each, with what is known of them."""
         steps = sender.local_steps or self.local_steps
         size = None if self.batch_size is None else self.batch_size * sender.clients
         names = [key_of(head, part) for part in ("weight", "bias")]
@@ -318,18 +293,14 @@ class Auditor:
         sent, returned = both[0].before or {}, [one.tensors for one in both]
         start = {name: sent[name] for name in names if name in sent}
         end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
-        seen = Observation.from_update(
-            start,
-            end,
-            head=head,
-            training=self._training(steps, size),
-        )
-        total = sender.num_samples if self.batch_size is None else seen.num_samples
-        return replace(
-            seen,
-            num_samples=len(sender.labels) if sender.labels else total,
-            largest=self._largest(seen),
-        )
+        told = sender.num_samples if size is None else size * steps
+        total = len(sender.labels) if sender.labels else told
+        training = self._training(steps, size or (total and max(1, total // steps)))
+        return ReceivedUpdate(start, end, training=training, head=head, num_samples=total)
+
+    def _observe(self, update: ReceivedUpdate, head: str) -> Observation:
+        seen = update.observe(head)
+        return replace(seen, largest=self._largest(seen))
 
     def _largest(self, seen: Observation) -> float | None:
         """Return the longest bias gradient that the clients' declared defense leaves possible."""
@@ -344,23 +315,25 @@ class Auditor:
         return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=unit)
 
     def _battery(
-        self, before: Arrays, head: str, observation: Observation, sender: Sender
+        self,
+        before: Arrays,
+        head: str,
+        update: ReceivedUpdate,
+        observation: Observation,
+        choice: Choice,
     ) -> Battery:
         """Prepare the attacks for the weights that were sent; once a round at the server."""
-        steps, total = observation.local_steps, observation.num_samples
-        size = None if self.batch_size is None else self.batch_size * sender.clients
-        training = self._training(steps, size or max(1, (total or 1) // steps))
+        training, classes = update.training, observation.num_classes
         source = None if self._module is None else getattr(before, "_arrays", before)
         kept = self._kept.get("battery")
-        if kept and kept[0] is source and kept[1].num_classes == observation.num_classes:
+        if kept and kept[0] is source and kept[1].num_classes == classes:
             battery: Battery = kept[1]
             if battery.known.training != training:  # clients differ in N; the model is the same
                 battery = battery.with_batches(self.prior, training)
         else:
             white_box = self._white_box(before, head)
             known = Knowledge(white_box, self._shape, self.auxiliary, self.prior, training)
-            attacks = self._attacks(observation.num_classes)
-            battery = Battery.prepare(attacks, known, observation.num_classes, seed=self.seed)
+            battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery
 
@@ -386,18 +359,18 @@ class Auditor:
     def _white_box(self, before: Arrays, head: str) -> WhiteBox | None:
         if self._module is None:
             return None
-        try:
-            self._module.load_state_dict(dict(before))
-        except RuntimeError as error:
-            raise BadInput(f"the weights sent do not fit the auditor's model: {error}") from error
+        load_weights(self._module, before, "the weights sent")
         return WhiteBox(self._module, head)
 
-    def _attacks(self, num_classes: int) -> list[Attack]:
-        asked = self.attacks
-        if asked is None:
-            left_out = slow_attacks(RULES, num_classes)
-            asked = [name for name in RULES if name not in left_out]
-        return [make_attack(one) if isinstance(one, str) else one for one in asked]
+
+def _truth(senders: Sequence[Sender], observation: Observation) -> Truth | None:
+    """Count the labels of the senders, if they are known."""
+    if senders[0].labels is None:
+        return None
+    if not senders[0].labels:
+        raise BadInput(f"client {senders[0].client} names no label behind its update")
+    labels = np.asarray([sender.labels for sender in senders])
+    return Truth.from_labels(labels, observation.num_classes)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from torch import Tensor
 
 from labelleak.core.update import Memory, Update
+from labelleak.core.weights import buffer_names
 from labelleak.errors import BadInput
 from labelleak.flower.messages import Arrays, only_record
 
@@ -18,7 +19,6 @@ from labelleak.flower.messages import Arrays, only_record
 # sees name -> tensor with one leading dimension of trials, of size 1 here.
 DefenseLike = Any
 Tensors = Mapping[str, Tensor]
-STATISTICS = ("running_mean", "running_var")
 MEMORY = "labelleak.memory"
 
 
@@ -52,10 +52,11 @@ def defend(
     after = Arrays(record)
     if list(before) != list(after):
         raise BadInput("the reply's arrays have other names than those that were sent")
+    buffers = buffer_names(after)
     update = {
         name: (after[name].float() - before[name].float())[None]
         for name in after
-        if after[name].is_floating_point() and name.rpartition(".")[2] not in STATISTICS
+        if after[name].is_floating_point() and name not in buffers
     }
     if not update:
         raise BadInput("the reply holds no floating-point parameter that could be defended")

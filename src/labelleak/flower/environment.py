@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from importlib.util import find_spec
 
 from labelleak.errors import MissingExtra
 
@@ -33,5 +32,7 @@ if (
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
 
-if find_spec("flwr") is None:
-    raise MissingExtra("Flower is not installed; install labelleak[flower]")
+try:
+    import flwr  # noqa: F401
+except ImportError as error:
+    raise MissingExtra("Flower is not installed; install labelleak[flower]") from error

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from labelleak.core.battery import Outcome
+from labelleak.core.answers import Answer
 from labelleak.core.head import HeadFinding
-from labelleak.core.interfaces import Estimate
 from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
@@ -47,8 +46,7 @@ class Finding:
     Attributes:
         senders: whose updates they were, one a trial.
         observation: the updates as the attacks saw them.
-        outcomes: scored answers; empty without the truth.
-        estimates: answers without a score, by attack; empty with the truth.
+        answers: what the attacks answered, scored where the truth is known.
         truth: what was really there, or None.
         not_applicable: attacks that could not answer, and why.
         head: the layer that was attacked, and how it was found.
@@ -57,8 +55,7 @@ class Finding:
 
     senders: tuple[Sender, ...]
     observation: Observation
-    outcomes: tuple[Outcome, ...] = ()
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
     truth: Truth | None = None
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     head: HeadFinding = NAMED
@@ -96,7 +93,7 @@ class Finding:
         Raises:
             BadInput: if no attack that reads the update could be scored.
         """
-        found = [one for one in self.outcomes if one.threat_model != "none"]
+        found = [one for one in self.answers if one.result and one.threat_model != "none"]
         if not found:
             raise BadInput("no attack could be scored on this update, so nothing is known of it")
         return max(0.0 if one.advantage is None else float(one.advantage.max()) for one in found)

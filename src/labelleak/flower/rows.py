@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-import labelleak
-from labelleak.core.interfaces import Attack, threat_model
+from labelleak.core.answers import make_records
+from labelleak.core.score import Truth
+from labelleak.core.seeding import whole_number
 from labelleak.flower.findings import Finding, Sender
+from labelleak.records.provenance import origin
+from labelleak.records.record import Record
+
+if TYPE_CHECKING:
+    from labelleak.flower.auditor import Auditor
 
 
 def keys_of(sender: Sender) -> dict[str, Any]:
@@ -25,48 +28,67 @@ def head_keys(finding: Finding) -> dict[str, Any]:
     return {"head": finding.head.name, "head_found": finding.head.how}
 
 
-def common_keys(finding: Finding, batch_size: int | None) -> dict[str, Any]:
-    """Return the keys of a record that follow from how the updates were made."""
-    seen = finding.observation
-    total = int(finding.truth.counts[0].sum()) if finding.truth is not None else 0
-    size = (batch_size or 0) * finding.sender.clients
-    return {
-        "initialisation": 0,
-        # Every client has taken this many steps, round by round, before the weights were sent.
-        "training_steps": max(0, finding.sender.round - 1) * seen.local_steps,
-        "model_accuracy": None,
-        "scheme": "federation",
-        "num_classes": seen.num_classes,
-        "batch_size": size or max(1, total // seen.local_steps),
-        "local_steps": seen.local_steps,
-        "num_samples": total,
-        "labelleak": labelleak.__version__,
-        "torch": str(torch.__version__),
-        "command": "labelleak.flower",
-    }
-
-
-def unscored_rows(
-    finding: Finding, attacks: Iterable[Attack], keys: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def unscored_rows(finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Turn answers without a score into flat rows."""
-    models = {attack.name: threat_model(attack) for attack in attacks}
+    rows = []
+    for trial, sender in enumerate(finding.senders):
+        for answer in finding.answers:
+            told = answer.at(trial)
+            rows.append(
+                {
+                    **keys_of(sender),
+                    **finding.states(trial),
+                    **keys,
+                    **head_keys(finding),
+                    "time": round(time.time(), 3),
+                    "attack": told.attack,
+                    "threat_model": told.threat_model,
+                    "num_samples": finding.observation.num_samples,
+                    "counts": list(told.counts),
+                    "notes": list(answer.estimate.notes),
+                    "flags": list(told.flags),
+                }
+            )
+    return rows
+
+
+def scored_records(
+    finding: Finding, truth: Truth, auditor: Auditor, extra: Mapping[str, Any]
+) -> list[Record]:
+    """Turn scored answers into records."""
+    seen, senders = finding.observation, finding.senders
+    total = int(truth.counts[0].sum())
+    size = (auditor.batch_size or 0) * finding.sender.clients
+    keys = {**extra, **head_keys(finding)}
+    common = origin(
+        seed=auditor.seed,
+        data=auditor.data,
+        model=auditor.name_of_model,
+        command="labelleak.flower",
+        num_classes=seen.num_classes,
+        # Every client has taken this many steps, round by round, before the weights were sent;
+        # every update began at the same weights, so it is the same for all of them.
+        training_steps=max(0, finding.sender.round - 1) * seen.local_steps,
+        model_accuracy=None,
+        scheme="federation",
+        batch_size=size or max(1, total // seen.local_steps),
+        local_steps=seen.local_steps,
+        num_samples=total,
+        defense=str(keys.pop("defense", auditor.defense)),
+    )
     return [
-        {
-            **keys_of(sender),
-            **finding.states(row),
-            **keys,
-            **head_keys(finding),
-            "time": round(time.time(), 3),
-            "attack": name,
-            "threat_model": models[name],
-            "num_samples": finding.observation.num_samples,
-            "counts": np.asarray(estimate.counts)[row].tolist(),
-            "notes": list(estimate.notes),
-        }
-        for row, sender in enumerate(finding.senders)
-        for name, estimate in finding.estimates.items()
+        record
+        for answer in finding.answers
+        for record in make_records(
+            answer,
+            truth,
+            trials=[whole_number(auditor.seed, "trial", one.round, one.client) for one in senders],
+            common=common,
+            extra=keys,
+            keep_counts=auditor.keep_counts,
+            more=[{**keys_of(one), **finding.states(row)} for row, one in enumerate(senders)],
+        )
     ]
 
 
-__all__ = ["common_keys", "head_keys", "keys_of", "unscored_rows"]
+__all__ = ["head_keys", "keys_of", "scored_records", "unscored_rows"]

@@ -16,7 +16,6 @@ from labelleak.core.score import Truth, advantage, score
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.simulation.aggregation import average_states
-from labelleak.simulation.client import Update
 from labelleak.simulation.cohort import ClientRound
 
 _UNIFORM = UniformPrior()
@@ -48,7 +47,7 @@ def observe_aggregate(
     if not clients:
         raise BadInput("an aggregate needs at least one client")
     first = clients[0]
-    if any(_how(one.training) != _how(first.training) for one in clients):
+    if any(_how(one.update.training) != _how(first.update.training) for one in clients):
         raise BadInput(
             "the clients of an aggregate must train alike, by the same number of local steps; "
             "give local steps in place of epochs"
@@ -56,10 +55,10 @@ def observe_aggregate(
     if any(one.update.before is not first.update.before for one in clients):
         raise BadInput("the clients of an aggregate must have been sent the same model")
     weights = [one.num_labels if weigh == "labels" else one.samples for one in clients]
-    mean = average_states([one.update.after for one in clients], weights)
+    mean = average_states([one.update.tensors for one in clients], weights)
     total = sum(one.num_labels for one in clients)
-    update = Update(first.update.before, mean)
-    return update.observe(head, first.training, num_samples=total, rest=rest)
+    update = replace(first.update, after=mean, num_samples=total)
+    return update.observe(head, rest=rest)
 
 
 def pooled_truth(clients: Sequence[ClientRound], num_classes: int) -> tuple[Truth, Truth]:

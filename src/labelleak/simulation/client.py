@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,50 +19,12 @@ from labelleak.core.local_steps import (
     make_optimiser,
     take_defended_steps,
 )
-from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, torch_seeded
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 
 Last = Literal["keep", "drop"]
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """What a client was sent and what it returned; the labels behind it are kept aside.
-
-    Attributes:
-        before: state dict that the server sent.
-        after: state dict that the client returned.
-    """
-
-    before: Mapping[str, Tensor]
-    after: Mapping[str, Tensor]
-
-    def observe(
-        self,
-        head: str,
-        training: LocalTraining,
-        *,
-        num_samples: int | None = None,
-        rest: Iterable[str] | None = None,
-    ) -> Observation:
-        """Observe it as a server that knows the client's training does.
-
-        What the optimiser did linearly is undone (`Observation.from_update`).
-
-        Args:
-            head: module name of the head.
-            training: how the client trained; its local_steps are the steps really taken.
-            num_samples: labels behind the update, None where the server has no idea. With a short
-                last batch they are fewer than batch size times steps.
-            rest: names of further parameters to keep, as in `Observation.from_update`.
-        """
-        seen = Observation.from_update(
-            self.before, self.after, head=head, training=training, rest=rest
-        )
-        return replace(seen, num_samples=num_samples)
 
 
 def consumed_labels(data: LabelledData, steps: Sequence[Ints] | Ints) -> tuple[Ints, ...]:
@@ -286,7 +248,6 @@ def _fill_steps(samples: Ints, size: int, steps: int, rng: np.random.Generator) 
 
 __all__ = [
     "ReusableTrainer",
-    "Update",
     "consumed_labels",
     "copy_weights",
     "draw_steps",

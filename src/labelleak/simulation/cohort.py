@@ -16,9 +16,10 @@ from labelleak.core.interfaces import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.aggregation import average_states, server_step
-from labelleak.simulation.client import Last, ReusableTrainer, Update, consumed_labels, draw_steps
+from labelleak.simulation.client import Last, ReusableTrainer, consumed_labels, draw_steps
 from labelleak.simulation.training import accuracy
 
 # (client, model that was sent, data, indices of each step, training, seed) -> weights to share.
@@ -91,14 +92,12 @@ class ClientRound:
         client: its number.
         update: what it was sent and what it returned.
         labels: the truth, aside: the labels that each step consumed.
-        training: how it trained, local_steps as taken.
         samples: how many samples it holds.
     """
 
     client: int
-    update: Update
+    update: ReceivedUpdate
     labels: tuple[Ints, ...]
-    training: LocalTraining
     samples: int
 
     @property
@@ -113,7 +112,7 @@ class ClientRound:
 
     def observe(self, head: str, *, rest: Sequence[str] | None = None) -> Observation:
         """Observe the update as a server does that knows the training and N."""
-        return self.update.observe(head, self.training, num_samples=self.num_labels, rest=rest)
+        return self.update.observe(head, rest=rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +190,7 @@ def run_rounds(
             for client in chosen
         )
         weights = [c.num_labels if how.aggregation == "fedsgd" else c.samples for c in clients]
-        mean = average_states([client.update.after for client in clients], weights)
+        mean = average_states([client.update.tensors for client in clients], weights)
         if change_mean is not None:
             mean = change_mean(sent, mean, number)
         after, velocity = server_step(
@@ -252,8 +251,10 @@ def _serve(
     training = replace(training, local_steps=len(steps), batch_size=len(steps[0]))
     draw = whole_number(seed, "client", number, client)
     after = train(client, model, data, steps, training, draw)
-    update = Update(sent, after)
-    return ClientRound(client, update, consumed_labels(data, steps), training, len(own))
+    labels = consumed_labels(data, steps)
+    total = sum(len(step) for step in labels)
+    update = ReceivedUpdate(sent, after, training=training, num_samples=total)
+    return ClientRound(client, update, labels, len(own))
 
 
 __all__ = [

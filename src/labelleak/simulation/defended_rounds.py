@@ -15,6 +15,7 @@ from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Update
+from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
@@ -117,7 +118,7 @@ class DefendedClients:
         model: nn.Module,
     ) -> tuple[Update, dict[str, Tensor]]:
         unit = _unit(training)
-        buffers = frozenset(name for name, _ in model.named_buffers())
+        buffers = buffer_names(before, model)
         moved = movement(before, after, head=self.head, buffers=buffers, unit=unit)
         rng = stream(seed, "defense", self.defense.label)
         sent, self.memories[client] = self.defense.apply(moved, rng, self.memories.get(client))

@@ -152,7 +152,7 @@ def simulated_round(module: nn.Module, data: LabelledData) -> Callable[[], list[
 
     def work() -> list[dict[str, Tensor]]:
         (only,) = run_rounds(module, data, parts, Federation(_CLIENT))
-        return [dict(client.update.after) for client in only.clients]
+        return [dict(client.update.tensors) for client in only.clients]
 
     return work
 

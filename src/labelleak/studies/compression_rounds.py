@@ -14,7 +14,7 @@ from scipy import stats
 from labelleak.audits.options import check_options
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
-from labelleak.core.battery import Outcome
+from labelleak.core.answers import Answer, Result
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
@@ -122,7 +122,7 @@ class _Clients:
     drawn: Ints
     memory: Memory | None = None
     sent: list[Observation] = field(default_factory=list)
-    answers: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
 
 def follow_clients(*stages: Stage) -> Iterator[list[Record]]:
@@ -216,7 +216,7 @@ def _wiped(sent: Observation) -> list[dict[str, bool]]:
 def _write(
     stage: Stage,
     clients: _Clients,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Answer],
     truth: Truth,
     rounds: int,
     extra: Mapping[str, Any],
@@ -242,16 +242,14 @@ def _mean(sent: Sequence[Observation]) -> Observation:
     return Observation(torch.stack(weights).mean(dim=0), bias, size)
 
 
-def _summed(rounds: Sequence[Outcome], truth: Truth, prior: Prior) -> Outcome:
+def _summed(rounds: Sequence[Answer], truth: Truth, prior: Prior) -> Answer:
     """Sum an attack's counts of every round, and score them against all labels."""
     counts = np.sum([one.estimate.counts for one in rounds], axis=0)
     result = score(counts, truth)
     _, free = free_guess(prior, int(truth.counts[0].sum()), truth.counts.shape[-1])
     estimate = replace(rounds[0].estimate, counts=counts, notes=())
     gained = advantage(result.asr, free)
-    return replace(
-        rounds[0], estimate=estimate, score=result, asr_free=free, advantage=gained, flags=()
-    )
+    return replace(rounds[0], estimate=estimate, result=Result(result, free, gained), flags=())
 
 
 def make_round_tables(rows: Sequence[Record]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from labelleak.attacks import AdaptiveShadow, LLGPlus, Shadow
 from labelleak.attacks.shadow.attack import ShadowPosterior, expected_success
 from labelleak.attacks.shadow.features import GROUPS
-from labelleak.audits.clients import Updates
+from labelleak.audits.clients import CellUpdates
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.run import plan_once
 from labelleak.audits.stage import Stage, train_stages
@@ -95,14 +95,16 @@ class Lab:
         """K."""
         return self.stage.plan.data.num_classes
 
-    def share(self, size: int, defense: Chain, steps: int = 1, lr: float = 1.0) -> list[Updates]:
+    def share(
+        self, size: int, defense: Chain, steps: int = 1, lr: float = 1.0
+    ) -> list[CellUpdates]:
         """Let clients share under every scheme, ``size`` labels a step."""
         return [
             self.stage.clients.share(CellOptions(scheme, size, steps, lr, 1, defense, plain=True))
             for scheme in self.stage.plan.schemes
         ]
 
-    def share_all(self) -> list[Updates]:
+    def share_all(self) -> list[CellUpdates]:
         """Let clients share under every size and scheme, undefended."""
         return [one for size in SIZES for one in self.share(size, Chain())]
 
@@ -111,13 +113,15 @@ class Lab:
         rng = stream(self.stage.plan.options.seed, "attack", attack.name)
         return prepare(attack, known, self.classes, rng)
 
-    def success(self, attack: Attack, updates: Sequence[Updates], known: Knowledge) -> list[float]:
+    def success(
+        self, attack: Attack, updates: Sequence[CellUpdates], known: Knowledge
+    ) -> list[float]:
         """Return the mean ASR of an attack, prepared anew for each size, on some updates."""
         ready = {size: self.prepare(attack, known) for size in set(map(_size, updates))}
         guesses = ((ready[_size(one)](one.observation).counts, one.truth) for one in updates)
         return [float(score(counts, truth).asr.mean()) for counts, truth in guesses]
 
-    def free(self, updates: Sequence[Updates]) -> list[float]:
+    def free(self, updates: Sequence[CellUpdates]) -> list[float]:
         """Return the ASR of the best guess without each of some updates."""
         return [free_guess(one.prior, _size(one), self.classes)[1] for one in updates]
 
@@ -131,7 +135,7 @@ class Lab:
         return [scheme.label for scheme in self.stage.plan.schemes]
 
 
-def _size(updates: Updates) -> int:
+def _size(updates: CellUpdates) -> int:
     return int(updates.truth.counts[0].sum())
 
 
@@ -257,7 +261,9 @@ def several_steps(model: Trained) -> Table:
     return Table("Local steps, early", ["training and attack", *lab.schemes], rows)
 
 
-def _contest(lab: Lab, updates: Sequence[Updates], name: str, defense: Chain) -> list[list[str]]:
+def _contest(
+    lab: Lab, updates: Sequence[CellUpdates], name: str, defense: Chain
+) -> list[list[str]]:
     known = replace(lab.known, defense=defense, training=updates[0].training)
     rows = [
         _row(f"{name}, {attack.name}", lab.success(attack, updates, known))

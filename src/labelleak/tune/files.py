@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import labelleak
 from labelleak.defenses import parse_defense
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.files import write_whole
+from labelleak.records.provenance import VERSION
 from labelleak.records.record import Record
 from labelleak.report import wording
 from labelleak.report.markdown import table
@@ -46,7 +46,7 @@ def describe_answer(
     """Return all that was found as plain JSON."""
     chosen = answer.recommended
     return {
-        "labelleak": labelleak.__version__,
+        "labelleak": VERSION,
         "command": command,
         "options": asdict(options),
         "met": chosen is not None,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import labelleak
 from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
 from labelleak.audits.plan import build, plan_audit
@@ -20,6 +19,7 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.records.journal import Journal
+from labelleak.records.provenance import VERSION
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.tune.leaks import Leak, LeakMeter, strongest_leak
 from labelleak.tune.options import TuneOptions
@@ -123,7 +123,7 @@ class Measurements:
         asked = {
             **asdict(options),
             "data_fingerprint": data.fingerprint,
-            "labelleak": labelleak.__version__,
+            "labelleak": VERSION,
         }
         del asked["grid"]  # a grid may be added to a search that is done
         journal = Journal.open(out, asked, overwrite=overwrite)

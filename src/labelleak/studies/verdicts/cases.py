@@ -112,9 +112,9 @@ _PUSHED = _local(0.01, momentum=0.9)
 
 _DEFENSES = (
     "none",
-    "noise:0.01",
-    "noise:0.1",
-    "noise:1",
+    "gaussian:0.01",
+    "gaussian:0.1",
+    "gaussian:1",
     "prune:0.8",
     "prune:0.9",
     "prune:0.99",

@@ -1,0 +1,69 @@
+"""Which attacks are run: names, batteries, and what is too slow for many classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from labelleak.attacks.catalogue import RULES, STANDARD, make_attack, slow_attacks
+from labelleak.core.interfaces import Attack
+from labelleak.errors import BadInput
+
+# Names that stand for several attacks: the standard battery, and it without the attack that fits.
+GROUPS: dict[str, tuple[str, ...]] = {"standard": STANDARD, "rules": RULES}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Attacks that were asked for.
+
+    Attributes:
+        attacks: those to run.
+        of_group: names that were asked for only as part of a battery.
+        left_out: those that are not run, with the reason.
+    """
+
+    attacks: tuple[Attack, ...]
+    of_group: frozenset[str] = frozenset()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def within(self, num_classes: int) -> Choice:
+        """Leave out what is too slow for so many classes, unless it was named."""
+        slow = slow_attacks(self.of_group, num_classes)
+        kept = tuple(one for one in self.attacks if one.name not in slow)
+        return replace(self, attacks=kept, left_out=slow)
+
+
+def choose_attacks(
+    asked: Sequence[str | Attack], num_classes: int | None = None, *, beside: Sequence[str] = ()
+) -> Choice:
+    """Turn names and attacks into the attacks to run, each once, in the order of asking.
+
+    Args:
+        asked: names, groups (``standard``, ``rules``) or attacks with options of their own.
+        num_classes: how many classes there are; None leaves nothing out.
+        beside: names that go with ``standard`` here, such as attacks that know the defense.
+
+    Raises:
+        BadInput: for a name that is no attack, and where nothing is asked for.
+
+    >>> choice = choose_attacks(["standard", "rlu"], 1000)
+    >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
+    (True, ['gradient_regression', 'ilrg', 'pplr'])
+    """
+    named = [one for one in asked if not isinstance(one, str) or one not in GROUPS]
+    chosen: dict[str, Attack] = {}
+    for one in asked:
+        group = GROUPS.get(one, ()) if isinstance(one, str) else ()
+        more = beside if one == "standard" else ()
+        for part in (*group, *more) or (one,):
+            attack = make_attack(part) if isinstance(part, str) else part
+            chosen.setdefault(attack.name, attack)
+    if not chosen:
+        raise BadInput("name at least one attack, or standard")
+    own = {one if isinstance(one, str) else one.name for one in named}
+    choice = Choice(tuple(chosen.values()), frozenset(chosen) - own)
+    return choice if num_classes is None else choice.within(num_classes)
+
+
+__all__ = ["GROUPS", "Choice", "choose_attacks"]

@@ -1,0 +1,226 @@
+"""What an attack answered, scored or not, and how it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelleak.core.assumptions import Flag
+from labelleak.core.card import Card
+from labelleak.core.counts import Floats
+from labelleak.core.interfaces import Estimate
+from labelleak.core.score import Score, Truth
+from labelleak.errors import BadInput
+from labelleak.records.flags import concerning
+from labelleak.records.record import Record
+
+CONFIDENCE = (
+    "where expected_asr is given, the probability that the class is in the batch, P(c_i >= 1 | "
+    "update); else the attack's own score for each class, scaled to 0 (least of this update's "
+    "classes) to 1 (most), which ranks the classes and is no probability"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """How right an answer was.
+
+    Attributes:
+        score: against the truth, trial by trial.
+        asr_free: expected ASR of the best guess without the update.
+        advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
+    """
+
+    score: Score
+    asr_free: float
+    advantage: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One attack's answer to one observation (of one or many trials).
+
+    Attributes:
+        attack: the attack's name.
+        card: what is known of the attack.
+        threat_model: what the attacker holds: none, update, model or auxiliary.
+        estimate: what it answered.
+        seconds: time per trial that answering took, preparation not counted.
+        flags: assumptions of this attack that did not hold, trial by trial.
+        adaptive: whether the attacker knows the client's defense.
+        result: how right it was; None where the truth is not known.
+    """
+
+    attack: str
+    card: Card
+    threat_model: str
+    estimate: Estimate
+    seconds: float
+    flags: tuple[Flag, ...] = ()
+    adaptive: bool = False
+    result: Result | None = None
+
+    @property
+    def scored(self) -> Result:
+        """How right it was.
+
+        Raises:
+            BadInput: if the truth was not known, so that nobody can say.
+        """
+        if self.result is None:
+            raise BadInput(f"the answer of {self.attack} was not scored; the truth is not known")
+        return self.result
+
+    @property
+    def score(self) -> Score:
+        """The score of a scored answer."""
+        return self.scored.score
+
+    @property
+    def asr_free(self) -> float:
+        """The expected ASR of the best guess without the update, of a scored answer."""
+        return self.scored.asr_free
+
+    @property
+    def advantage(self) -> np.ndarray | None:
+        """The advantage of a scored answer."""
+        return self.scored.advantage
+
+    def raised(self, trial: int) -> dict[str, float]:
+        """Return the flags that were raised on a trial, with what was measured."""
+        return {f.name: _figure(f, trial) for f in self.flags if _at(f.raised, trial)}
+
+    def at(self, trial: int) -> AttackResult:
+        """Return the answer to one trial as plain values."""
+        told, scores = self.estimate.expected_asr, self.estimate.scores[trial]
+        result = self.result
+        gained = None if result is None else result.advantage
+        return AttackResult(
+            self.attack,
+            self.threat_model,
+            tuple(int(n) for n in self.estimate.counts[trial]),
+            scale_scores(scores) if told is None else tuple(round(float(p), 6) for p in scores),
+            tuple(sorted(self.raised(trial))),
+            self.seconds,
+            None if result is None else float(result.score.asr[trial]),
+            None if gained is None else float(gained[trial]),
+            None if told is None else round(float(told[trial]), 6),
+        )
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack's answer to one update, as plain values.
+
+    Attributes:
+        attack: its name.
+        threat_model: what the attacker holds: none, update, model or auxiliary.
+        counts: guessed label counts, K numbers that sum to N.
+        confidence: of each class, in 0..1; see `CONFIDENCE`.
+        flags: assumptions that did not hold.
+        seconds: time to answer.
+        asr: attack success rate, where the truth was given.
+        advantage: over the best guess without the update, where the truth was given.
+        expected_asr: the ASR that the attack expects of its counts, where it can say.
+    """
+
+    attack: str
+    threat_model: str
+    counts: tuple[int, ...]
+    confidence: tuple[float, ...]
+    flags: tuple[str, ...]
+    seconds: float
+    asr: float | None = None
+    advantage: float | None = None
+    expected_asr: float | None = None
+
+
+def make_records(
+    answer: Answer,
+    truth: Truth,
+    *,
+    trials: Sequence[int],
+    common: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    keep_counts: bool = False,
+    more: Sequence[Mapping[str, Any]] = (),
+) -> list[Record]:
+    """Write a scored answer to T trials as T records.
+
+    Args:
+        answer: what an attack answered, over one trial dimension.
+        truth: what was really there.
+        trials: number of each trial, as recorded.
+        common: the record's keys that all trials share (data, model, scheme, ...).
+        extra: further keys that all trials share.
+        keep_counts: write guessed and true counts too, and where the attack gives it the
+            probability that each class is there; they are private.
+        more: further keys of each trial.
+    """
+    result = answer.score
+    records = []
+    for row, trial in enumerate(trials):
+        keys = {**extra, **(more[row] if more else {})}
+        keys["attack_title"] = answer.card.title
+        keys["concerned_by"] = concerning(answer.card.assumes)
+        keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
+        keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
+        keys["exact"] = bool(result.exact[row])
+        keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
+        if answer.estimate.expected_asr is not None:
+            keys["expected_asr"] = round(float(answer.estimate.expected_asr[row]), 6)
+        raised = answer.raised(row)
+        if raised:
+            keys["flag_figures"] = raised
+        if keep_counts:
+            keys["counts"] = answer.estimate.counts[row].tolist()
+            keys["true_counts"] = truth.counts[row].tolist()
+            if answer.estimate.expected_asr is not None:
+                keys["presence_chances"] = np.round(answer.estimate.scores[row], 6).tolist()
+        gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)
+        records.append(
+            Record(
+                trial=int(trial),
+                attack=answer.attack,
+                threat_model=answer.threat_model,
+                adaptive=answer.adaptive,
+                asr=round(float(result.asr[row]), 6),
+                asr_free=round(answer.asr_free, 6),
+                advantage=gained,
+                presence_precision=round(float(result.presence_precision[row]), 6),
+                presence_recall=round(float(result.presence_recall[row]), 6),
+                seconds=answer.seconds,
+                flags=tuple(sorted(raised)),
+                extra=keys,
+                **common,
+            )
+        )
+    return records
+
+
+def _at(values: np.ndarray, row: int) -> float:
+    """Take a trial's value of an array that holds one for each trial, or one for all."""
+    return float(values[row] if values.ndim else values)
+
+
+def _figure(flag: Flag, row: int) -> float:
+    return float(f"{_at(flag.figure, row):.4g}")
+
+
+def scale_scores(scores: Floats) -> tuple[float, ...]:
+    """Scale scores of one update to 0..1 by their range; all 0.5 where they are all alike.
+
+    >>> scale_scores(np.array([-1.0, 0.0, 3.0]))
+    (0.0, 0.25, 1.0)
+    """
+    finite = np.nan_to_num(np.asarray(scores, dtype=np.float64), posinf=1e300, neginf=-1e300)
+    low, high = finite.min() / 2, finite.max() / 2
+    if not high > low:
+        return (0.5,) * len(finite)
+    return tuple(round(float(x), 6) for x in (finite / 2 - low) / (high - low))
+
+
+__all__ = ["CONFIDENCE", "Answer", "AttackResult", "Result", "make_records", "scale_scores"]
