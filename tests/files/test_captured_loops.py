@@ -174,6 +174,16 @@ def test_scales_are_said():
     assert update.measured.gradient_scale is None, "the scaler divides before the step"
 
 
+def test_what_is_given_wins_and_what_was_measured_is_said(tmp_path):
+    model = Twin()
+    expected = head_gradient(model)
+    with labelleak.capture(model, lr=0.4, batch_size=3) as update:
+        look_aside(model, sgd(model))
+    assert (update.made.lr, update.made.batch_size) == (0.4, 3)
+    assert sum("that was given is" in note for note in update.notes) == 2
+    check(update, expected)
+
+
 def test_the_batch_sizes_of_steps_may_differ(tmp_path):
     model = Twin()
     with labelleak.capture(model) as update:

@@ -53,8 +53,15 @@ class CapturedUpdate:
     def measured(self) -> Measured:
         """What else was measured: the loss, its scale, and what is in doubt."""
         summary = self._summary
-        notes = (*summary.doubts, *summary.notes)
+        notes = (*summary.doubts, *summary.notes, *self._other_size(summary.made.batch_size))
         return replace(summary.measured, notes=notes or None, doubtful=bool(summary.doubts) or None)
+
+    def _other_size(self, size: int | None) -> tuple[str, ...]:
+        """Say where the batch size that was given is not what was measured."""
+        given = self._given.batch_size
+        if None in (given, size) or given == size:
+            return ()
+        return (f"the batch size that was given is {given}; {size} rows were seen a step",)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
 from labelleak.core.training import OPTIMISERS, LocalTraining
-from labelleak.files.head_watch import HeadWatch, Step
+from labelleak.files.gathered_rows import Step
+from labelleak.files.head_watch import HeadWatch
 from labelleak.files.optimiser_steps import SGD_OPTIONS, StepOptions
 
 # Below it, two measured figures are one.
@@ -56,8 +57,9 @@ def summarise(watch: HeadWatch, given_lr: float | None = None) -> TrainingSummar
     told = {
         **_sizes(steps, notes, doubts),
         **_loss(steps, notes, doubts),
-        **_optimiser(steps, given_lr, notes, doubts),
+        **_optimiser(steps, notes, doubts),
     }
+    _compare_rates(told, given_lr, notes)
     if told.get("loss_scale") == 1 and "gradient_scale" not in told and not doubts:
         told |= {"clip_norm": math.inf, "proximal": 0.0}  # neither had an effect
     training = {f.name: told[f.name] for f in fields(LocalTraining) if f.name in told}
@@ -137,9 +139,15 @@ def _scale(scales: Sequence[float], rows: Sequence[int], notes: list[str]) -> di
     return {"loss_scale": float(np.mean(scales))}
 
 
-def _optimiser(
-    steps: Sequence[Step], given_lr: float | None, notes: list[str], doubts: list[str]
-) -> dict[str, Any]:
+def _compare_rates(told: dict[str, Any], given: float | None, notes: list[str]) -> None:
+    """Take a learning rate that was given, where another was measured, out of the gradient."""
+    if given is None or "lr" not in told or abs(told["lr"] / given - 1) < SAME:
+        return
+    notes.append(f"the learning rate that was given is {given:g}; the steps had {told['lr']:.6g}")
+    told["gradient_scale"] = told.get("gradient_scale", 1.0) * told["lr"] / given
+
+
+def _optimiser(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> dict[str, Any]:
     """Say what moved the head, and how far."""
     names = {step.optimiser for step in steps}
     rates = [step.lr for step in steps]
@@ -147,7 +155,7 @@ def _optimiser(
         notes.append("no step was taken: the gradient itself is taken as the update")
         return {"gradient_scale": steps[0].used_over_mean} if steps[0].used_over_mean else {}
     if names == {None}:
-        return _by_hand(rates, given_lr, notes)
+        return _by_hand(rates, notes)
     if names != {"sgd"}:
         named = sorted("by hand" if name is None else name for name in names)
         name = named[0] if len(named) == 1 else f"unknown ({', '.join(named)})"
@@ -160,18 +168,13 @@ def _optimiser(
     return _sgd(steps, notes, doubts)
 
 
-def _by_hand(
-    rates: Sequence[float | None], given_lr: float | None, notes: list[str]
-) -> dict[str, Any]:
+def _by_hand(rates: Sequence[float | None], notes: list[str]) -> dict[str, Any]:
     known = [rate for rate in rates if rate is not None]
     if len(known) < len(rates):
         return {}
     mean = float(np.mean(known))
     notes.append(f"steps were taken by hand, {mean:.6g} times the gradient of the mean loss")
-    told: dict[str, Any] = {"optimiser": "sgd", "lr": mean}
-    if given_lr is not None and abs(mean / given_lr - 1) > SAME:
-        told["gradient_scale"] = mean / given_lr
-    return told
+    return {"optimiser": "sgd", "lr": mean}
 
 
 def _sgd(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> dict[str, Any]:

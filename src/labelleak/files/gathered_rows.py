@@ -1,0 +1,120 @@
+"""Gather the rows behind one step of a layer, and what they tell of loss and scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from labelleak.core.logit_gradients import LogitRows
+from labelleak.files.optimiser_steps import CLOSE, StepOptions
+
+# Rounding of a half precision gradient, relative.
+COARSE = 0.03
+
+
+@dataclass
+class GatheredRows:
+    """The rows of the backward passes since the layer's last step.
+
+    Attributes:
+        by_call: first reading of each call of the layer; a second pass adds no rows.
+        readings: of every pass.
+        gradient: sums over rows of the loss's gradient, by parameter.
+        coarse: whether logits or their gradient came in half precision.
+        accumulated: whether a pass was added to the parameters' ``.grad``.
+        evaluations: passes over these rows inside one step of the optimiser (closures).
+    """
+
+    by_call: dict[int, LogitRows] = field(default_factory=dict)
+    readings: list[LogitRows] = field(default_factory=list)
+    gradient: dict[str, Tensor] = field(default_factory=dict)
+    coarse: bool = False
+    accumulated: bool = False
+    evaluations: int = 1
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows took part; None where rounding hides it."""
+        counts = [reading.rows for reading in self.by_call.values()]
+        return None if None in counts else sum(n for n in counts if n is not None)
+
+    @property
+    def loss(self) -> str:
+        """The kind of loss, where all passes agree."""
+        kinds = {reading.loss for reading in self.readings}
+        return kinds.pop() if len(kinds) == 1 else "unknown"
+
+    @property
+    def certain(self) -> bool:
+        """Whether nothing but the loss that was read gives rows like these."""
+        return bool(self.readings) and all(reading.certain for reading in self.readings)
+
+    @property
+    def scale(self) -> float | None:
+        """The loss over the mean loss: 1 for a mean, N for a sum."""
+        if self.rows is None or not self.certain:
+            return None
+        sums = [None if r.scales is None else float(r.scales.sum()) for r in self.readings]
+        known = [s for s in sums if s is not None]
+        if not known or len(known) < len(sums) or not sum(known):
+            return None
+        near = _near(sum(known), self.rows, COARSE if self.coarse else 1e-4)
+        return sum(known) if near is None else near
+
+    @property
+    def rough(self) -> bool:
+        """Whether the scale was read off half precision, and is none that is expected."""
+        if not self.coarse or self.scale is None or self.rows is None:
+            return False
+        return _near(self.scale, self.rows, COARSE) is None
+
+    @property
+    def tolerance(self) -> float:
+        """How far two readings of one gradient may be apart."""
+        return 2 * COARSE if self.coarse else CLOSE
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows of one pass weigh differently: class weights, or weights of their own."""
+        scales = [reading.scales for reading in self.readings if reading.scales is not None]
+        close_by = 3 * COARSE if self.coarse else 1e-3
+        return any(float(s.max() - s.min()) > close_by * float(s.abs().max()) for s in scales)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One change of the layer's parameters.
+
+    Attributes:
+        gathered: the rows behind it.
+        options: what the optimiser says, by parameter; empty where a hand made the step.
+        optimiser: its name, or None for a hand.
+        used_over_mean: the gradient that moved the layer over that of the mean loss; None where
+            the two do not go together.
+        lr: learning rate, said or (by hand) measured.
+        doubts: what does not fit.
+        taken: False for a gradient that moved nothing.
+    """
+
+    gathered: GatheredRows
+    options: dict[str, StepOptions]
+    optimiser: str | None
+    used_over_mean: float | None
+    lr: float | None
+    doubts: tuple[str, ...]
+    taken: bool = True
+
+
+def _near(scale: float, rows: int, tolerance: float) -> float | None:
+    """Take a measured scale as the mean's or the sum's, times a power of two, if it is near it."""
+    sign, size = math.copysign(1.0, scale), abs(scale)
+    for whole in (1.0, float(rows)):
+        power = 2.0 ** round(math.log2(size / whole))
+        if abs(size / (whole * power) - 1) < tolerance:
+            return sign * whole * power
+    return None
+
+
+__all__ = ["GatheredRows", "Step"]
