@@ -115,6 +115,19 @@ def test_a_hidden_layer_is_no_softmax():
     assert read_logit_rows(x, z.grad).loss == "unknown"
 
 
+def test_rows_of_classes_of_their_own_do_not_pass_for_class_weights():
+    z = torch.tensor([[0.1, 0.9, 0.3], [0.7, 0.2, 0.4]], requires_grad=True)
+    y = torch.tensor([0, 1])
+
+    def scales(loss):
+        return read_logit_rows(z.detach(), torch.autograd.grad(loss, z)[0]).scales
+
+    assert (
+        scales((torch.tensor([0.3, 0.9]) * F.cross_entropy(z, y, reduction="none")).sum()) is None
+    )
+    assert scales(F.cross_entropy(z, y, weight=torch.tensor([1.0, 3.0, 2.0]))) is not None
+
+
 def test_infinite_gradients_tell_nothing():
     found, _ = read(lambda z, y: float("inf") * F.cross_entropy(z, y))
     assert (found.loss, found.rows) == ("unknown", None)

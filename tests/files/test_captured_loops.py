@@ -408,3 +408,17 @@ def test_what_was_measured_survives_the_file(tmp_path):
     note = read_note({"labelleak": json.dumps(measured.to_json())}, tmp_path)
     assert note.measured == measured
     assert read_note({"labelleak": "{}"}, tmp_path).measured == Measured()
+
+
+def test_a_head_whose_inputs_are_zero_steps_without_moving():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4, bias=False))
+    optimiser = sgd(model)
+    with labelleak.capture(model) as update:
+        for sign in (-1, 1):
+            optimiser.zero_grad()
+            nn.init.constant_(model[0].weight, float(sign))
+            nn.init.zeros_(model[0].bias)
+            for part in (slice(0, 6), slice(6, 12)):
+                F.cross_entropy(model(X[part]), Y[part]).backward()
+            optimiser.step()
+    assert (update.made.local_steps, update.made.batch_size) == (2, 12)

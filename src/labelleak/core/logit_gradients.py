@@ -98,7 +98,9 @@ def _read_chunk(z: Tensor, dz: Tensor, smoothing: float | None) -> LogitRows:
     if smoothing is not None and not read.certain:
         read = _as_others(rows, smoothing) or read
     if read.loss != "cross_entropy" or read.scales is None:
-        return LogitRows(read.loss, count, read.labels, None, read.smoothing, read.certain)
+        hides = read.loss != "unknown" and bool(_certain(p[~took], least).any())
+        told = None if hides else count
+        return LogitRows(read.loss, told, read.labels, None, read.smoothing, read.certain)
     hidden = p[~took]
     hidden = hidden[_certain(hidden, least / float(read.scales.abs().median()))]
     if not len(hidden):
@@ -180,9 +182,12 @@ def _hard(rows: _Rows) -> LogitRows | None:
         certain = rows.classes > 2 or _apart(top) or _is_whole(rows, float(pooled))
         return _cross_entropy(labels, pooled.expand(len(labels)), certain=certain)
     by_class = _pooled_by_class(rows.dz * others, others**2, labels)
-    if ((scales - by_class).abs() <= slack).all():
-        alone = torch.bincount(labels)[labels].min() < 2
-        return _cross_entropy(labels, by_class, certain=rows.classes > 2 or not bool(alone))
+    alike = torch.bincount(labels)[labels]
+    # Rows of classes of their own show class weights only by a sum that is a mean's.
+    shown = int(alike.max()) > 1 or _is_whole(rows, float(scales.sum()))
+    if shown and ((scales - by_class).abs() <= slack).all():
+        certain = rows.classes > 2 or int(alike.min()) > 1
+        return _cross_entropy(labels, by_class, certain=certain)
     # With two classes any row fits, so weights of its own say nothing.
     return None if rows.classes == 2 else LogitRows("row_weighted", None, labels, certain=True)
 

@@ -35,6 +35,11 @@ class GatheredRows:
     evaluations: int = 1
 
     @property
+    def pushes(self) -> bool:
+        """Whether the rows' gradient is not all zero, as it is where the head's inputs are."""
+        return any(bool(value.any()) for value in self.gradient.values())
+
+    @property
     def rows(self) -> int | None:
         """How many rows took part; None where rounding hides it."""
         counts = [reading.rows for reading in self.by_call.values()]

@@ -111,7 +111,7 @@ class HeadWatch:
         if task == self._pass:
             return
         self._pass, self._ignored = task, False
-        if self.pending is not None and self.pending.accumulated and not self._has_gradient():
+        if self.pending is not None and self.pending.accumulated and self._was_dropped():
             if self._inside:
                 # A closure is evaluated again: the step started from its first pass.
                 self.pending.evaluations += 1
@@ -121,9 +121,11 @@ class HeadWatch:
             self.pending = None
         self.pending = self.pending or GatheredRows()
 
-    def _has_gradient(self) -> bool:
+    def _was_dropped(self) -> bool:
+        """Tell whether the gradient of what was gathered is gone; one of zeros may still be it."""
         grads = [p.grad for p in self._parameters() if p.grad is not None]
-        return any(bool(grad.any()) for grad in grads)
+        assert self.pending is not None
+        return not grads or (self.pending.pushes and not any(bool(g.any()) for g in grads))
 
     def _add(self, _: Tensor) -> None:
         if self.pending is not None:
@@ -159,7 +161,11 @@ class HeadWatch:
             return False
         self._inside -= 1
         moved = self.look(optimiser)
-        if not moved and self.pending is not None:
+        if not moved and self.pending is not None and self.pending.readings:
+            if not self.pending.pushes and self._held is not None:
+                # Its inputs were all zero: a step was taken, and the head stayed.
+                self._take(self._held, optimiser)
+                return True
             options = read_options(optimiser, self.layer.weight)
             if options is not None and options.momentum:
                 self.doubts["a step of no size left its gradient in the momentum"] = None
@@ -179,10 +185,16 @@ class HeadWatch:
             who = "a step" if optimiser is not None else "something beside the steps"
             self.doubts[f"{who} changed the head without a gradient of its output"] = None
             return optimiser is not None
+        self._take(start, optimiser)
+        return True
+
+    def _take(self, start: dict[str, Tensor], optimiser: torch.optim.Optimizer | None) -> None:
+        """Take what was gathered as a step that led from these parameters to those held."""
+        assert self.pending is not None
+        assert self._held is not None
         gathered, self.pending = self.pending, None
         self._add_to_mean(gathered, self._used(optimiser))
         self.steps.append(self._step(gathered, start, self._held, optimiser))
-        return True
 
     def _used(self, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
         """Return the gradients that an optimiser has just used."""
