@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import labelleak
-from labelleak.studies.shadow import make_shadow_table, plan_shadow
+from labelleak.audits.run import plan_once
+from labelleak.studies import shadow_studies
+from labelleak.studies.shadow import ask_shadow, make_shadow_table, plan_shadow
 from labelleak.studies.shadow_studies import STUDY, calibration_error
 from labelleak.studies.study import Asked, run_study
 
@@ -73,6 +75,20 @@ def test_the_calibration_error_is_a_weighted_mean_over_bins():
         own = [i for i, c in enumerate(chances) if low / 15 <= c < (low + 1) / 15]
         naive += abs(np.mean(chances[own]) - np.mean(came[own])) * len(own) / 5000
     assert np.isclose(calibration_error(chances, came), naive)
+
+
+def test_what_the_attack_expects_of_itself_stands_beside_what_it_names(monkeypatch):
+    monkeypatch.setattr(shadow_studies, "SIZES", (4,))
+    asked = Asked(model="mlp")
+    options = ask_shadow(
+        "digits", asked, stages=(0,), sizes=(4,), trials=6, models=1, attacks=("free",)
+    )
+    model = shadow_studies.Trained(plan_once(options, ""), None)
+    ((size, error, expected, asr, curve),) = shadow_studies.calibration(model).rows
+    assert size == "4"
+    assert 0 <= float(error) < 0.2
+    assert abs(float(expected) - float(asr)) < 0.3
+    assert float(curve.split(":")[0]) < 0.1
 
 
 @pytest.mark.slow

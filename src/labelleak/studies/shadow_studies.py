@@ -108,16 +108,15 @@ class Lab:
         """Let clients share under every size and scheme, undefended."""
         return [one for size in SIZES for one in self.share(size, Chain())]
 
-    def prepare(self, attack: Attack, known: Knowledge) -> Any:
-        """Prepare an attack, whose randomness is its own."""
-        rng = stream(self.stage.plan.options.seed, "attack", attack.name)
-        return prepare(attack, known, self.classes, rng)
-
     def success(
         self, attack: Attack, updates: Sequence[CellUpdates], known: Knowledge
     ) -> list[float]:
         """Return the mean ASR of an attack, prepared anew for each size, on some updates."""
-        ready = {size: self.prepare(attack, known) for size in set(map(_size, updates))}
+        seed = self.stage.plan.options.seed
+        ready = {
+            size: prepare(attack, known, self.classes, stream(seed, "attack", attack.name))
+            for size in set(map(_size, updates))
+        }
         guesses = ((ready[_size(one)](one.observation).counts, one.truth) for one in updates)
         return [float(score(counts, truth).asr.mean()) for counts, truth in guesses]
 
@@ -180,8 +179,8 @@ def _bins(chances: Floats, came: np.ndarray) -> Iterator[tuple[float, float, flo
 
 def calibration(model: Trained) -> Table:
     """Compare P(c_i >= k) with how often it was so, on fresh batches of all schemes."""
-    lab = model.late
-    ready = lab.prepare(Shadow(), lab.known)
+    lab, rng = model.late, stream(model.plan.options.seed, "attack", Shadow.name)
+    ready = Shadow().prepare(lab.known, lab.classes, rng)
     assert isinstance(ready, ShadowPosterior)
     rows = []
     for size in SIZES:
