@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from labelleak.audits.one_update import attack_update
 from labelleak.cli import main
 from labelleak.cli.attack import _show
+from labelleak.core.forms import torch_form
 from labelleak.core.head import locate_head
 from labelleak.core.interfaces import LabelledData
-from labelleak.core.tensor_names import name_tensors
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
@@ -219,7 +219,7 @@ def test_a_head_is_found_by_shape_or_asked_for():
     two = {**layers, "c.weight": torch.zeros(5, 8)}
     with pytest.raises(BadInput, match="several layers could be the head"):
         locate_head(two)
-    assert set(name_tensors({"0": torch.zeros(3, 2), "1": torch.zeros(3)})) == {
+    assert set(torch_form({"0": torch.zeros(3, 2), "1": torch.zeros(3)})) == {
         "0.weight",
         "0.bias",
     }

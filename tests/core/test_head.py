@@ -11,7 +11,6 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from labelleak.core.head import AmbiguousHead, find_head, locate_head
 from labelleak.core.reparametrised import fold
-from labelleak.core.tensor_names import name_tensors
 from labelleak.errors import BadInput
 
 X = torch.rand(2, 4)
@@ -286,9 +285,10 @@ def test_a_gradient_of_parts_is_refused_by_the_name_of_the_form(wrap, said):
 
 
 def test_kernels_of_inputs_by_outputs_are_not_taken_for_weights():
-    kernels = {"0": torch.rand(6, 9), "1": torch.rand(9), "2": torch.rand(9, 4), "3": torch.rand(4)}
+    kernels = {"a.weight": torch.rand(6, 9), "a.bias": torch.rand(9)}
+    kernels |= {"b.weight": torch.rand(9, 4), "b.bias": torch.rand(4)}
     with pytest.raises(AmbiguousHead, match="kernels of Keras or JAX"):
-        locate_head(name_tensors(kernels))
+        locate_head(kernels)
 
 
 def test_the_likeliest_comes_first():

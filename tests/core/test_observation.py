@@ -132,7 +132,7 @@ GOOD = torch.ones(3, 2)
         (torch.tensor([[1.0, float("nan")], [1.0, 1.0]]), None, {}, "NaN, infinite"),
         (torch.tensor([[1.0, float("inf")], [1.0, 1.0]]), None, {}, "NaN, infinite"),
         (torch.tensor([[float("inf"), -float("inf")], [1.0, 1.0]]), None, {}, "NaN, infinite"),
-        (torch.full((2, 4), 3e38), None, {}, "overflowing"),
+        (torch.full((2, 4), 3e38), None, {}, "overflows"),
         (None, torch.tensor([1.0, float("nan")]), {}, "NaN, infinite"),
         (GOOD, None, {"num_samples": 0}, "at least 1"),
         (GOOD, None, {"num_samples": 2.5}, "whole number"),

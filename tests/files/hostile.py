@@ -640,7 +640,7 @@ def npz_of_many_entries(path):
     return archive([(f"{place}.npy", b"") for place in range(35_000)])
 
 
-@bad("is no tensor but")
+@bad("holds no tensors")
 def torch_pickle_of_many_nones(path):
     return with_pickle(b"\x80\x02(" + b"N" * (2**21 - 10) + b"t.")
 

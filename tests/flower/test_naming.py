@@ -98,3 +98,26 @@ def test_updates_with_several_heads_are_not_audited_together():
     auditor = flower.Auditor(folder=None, lr=0.1, attacks=["llbg"])
     with pytest.raises(BadInput, match="several heads"):
         auditor.audit_together(before, afters, [sender(), Sender(1, "1", labels=LABELS)])
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_lists_of_arrays_are_audited_whichever_framework_sent_them(turn):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    before = [p.detach().clone() for p in model.parameters()]
+    x, y = torch.rand(len(LABELS), 6), torch.tensor(LABELS)
+    nn.functional.cross_entropy(model(x), y).backward()
+    after = [b - 0.1 * p.grad for b, p in zip(before, model.parameters(), strict=True)]
+    sides = [[t.numpy().T if turn else t.numpy() for t in side] for side in (before, after)]
+    finding = flower.Auditor(folder=None, lr=0.1, attacks=["llbg"]).audit(*sides, sender())
+    assert finding.head.name == "2"
+    expected = model[2].weight.grad.sum(1).numpy()
+    assert finding.observation.row_sums[0] == pytest.approx(expected, abs=1e-5)
+    assert finding.worst == 1.0
+
+
+def test_a_list_without_biases_is_asked_for_its_layout():
+    before, after = [torch.rand(4, 6).numpy()], [torch.rand(4, 6).numpy()]
+    with pytest.raises(BadInput, match="say it with `layout`"):
+        flower.Auditor(folder=None, lr=0.1).audit(before, after, sender())
+    auditor = flower.Auditor(folder=None, lr=0.1, attacks=["llg"], layout="keras")
+    assert auditor.audit(before, after, sender()).observation.num_classes == 6

@@ -29,18 +29,20 @@ def view_update(
     data: Dataset | LabelledData | None,
     seed: int,
     max_bytes: int,
-) -> tuple[WhiteBox | None, HeadFinding, tuple[str, ...]]:
-    """Find the head, and build the attacker's model where one is granted."""
+) -> tuple[ReceivedUpdate, WhiteBox | None, HeadFinding, tuple[str, ...]]:
+    """Find the head, build the attacker's model where one is granted, and name the update so."""
     if model is None or (isinstance(model, ModelOptions) and model.name is None):
-        return None, locate_head(update.tensors, before=update.before, name=head), ()
+        return update, None, locate_head(update.tensors, before=update.before, name=head), ()
     example = _example(model, data)
     if isinstance(model, nn.Module):
+        update = update.named_like(model.state_dict())
         found = locate_head(
             update.tensors, before=update.before, name=head, model=model, example=example
         )
-        return WhiteBox(model, found.name), found, ()
+        return update, WhiteBox(model, found.name), found, ()
     classes = data.num_classes if isinstance(data, Dataset) else _classes(update, head)
     module, notes = _build(model, update, classes, example, seed, max_bytes)
+    update = update.named_like(module.state_dict())
     found = locate_head(
         update.tensors,
         before=update.before,
@@ -49,7 +51,8 @@ def view_update(
         example=example,
         num_classes=classes,
     )
-    return WhiteBox(module.train(model.mode == "train"), found.name), found, notes
+    view = WhiteBox(module.train(model.mode == "train"), found.name)
+    return update, view, found, notes
 
 
 def _classes(update: ReceivedUpdate, head: str | None) -> int:

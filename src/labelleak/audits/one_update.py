@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.attacks.choice import choose_attacks
 from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
+from labelleak.audits.update_options import Layout
 from labelleak.core.assumptions import Flag, check_update, not_checked
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
@@ -44,8 +45,11 @@ def attack_update(
     before: Source | None = None,
     after: Source | None = None,
     gradient: Source | None = None,
+    difference: Source | None = None,
     update: Source | None = None,
     made: LocalTraining | None = None,
+    num_samples: int | None = None,
+    layout: Layout | None = None,
     head: str | None = None,
     model: nn.Module | ModelOptions | str | None = None,
     auxiliary: str | Dataset | LabelledData | None = None,
@@ -59,17 +63,22 @@ def attack_update(
 ) -> UpdateReport:
     """Say which labels one update gives away.
 
-    Takes the update in one of four forms: a capture, weights before and after, a gradient, or
-    the file of a capture. An attack that lacks what it needs (model, auxiliary data, bias) is
-    not run, and the report says why.
+    Takes the update in one of five forms: a capture, weights before and after, a gradient, a
+    difference, or the file of a capture; `docs/forms.md` lists what each may hold. An attack that
+    lacks what it needs (model, auxiliary data, bias) is not run, and the report says why.
 
     Args:
         captured: what `labelleak.capture` caught.
-        before: weights that the server sent, as a file or tensors by name.
+        before: weights that the server sent: a file, or arrays of any framework, by name or in a
+            list as Flower and Keras send it.
         after: weights that the client returned.
         gradient: the shared gradient of the mean loss.
+        difference: weights after minus before, alone or with before.
         update: a file of `CapturedUpdate.save`.
         made: learning rate, batch size, steps, ...; wins over what files say of themselves.
+        num_samples: labels behind the update in all, where the batches differ in size.
+        layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
+            names and biases do not tell.
         head: module name of the last linear layer; found by shape or model if left out.
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
@@ -101,24 +110,37 @@ def attack_update(
         before=before,
         after=after,
         gradient=gradient,
+        difference=difference,
         update=update,
         made=made,
+        num_samples=num_samples,
+        layout=layout,
+        head=head,
         max_bytes=max_bytes,
     )
     data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
     options = ModelOptions(name=model) if isinstance(model, str) else model
-    view, place, notes = view_update(found, head or found.head, options, data, seed, max_bytes)
+    found, view, place, notes = view_update(
+        found, head or found.head, options, data, seed, max_bytes
+    )
     seen = found.observe(place.name, rest=_trained(view, found.gradient))
     held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
     size, why = _estimate_size(seen, held)
-    seen, found = _sized(seen, found, size)
+    if size is not None:
+        seen = replace(seen, num_samples=size.num_samples)
+        told = replace(found.training, batch_size=size.num_samples // seen.local_steps)
+        found = replace(found, training=told)
     prior = _prior(scheme, held.auxiliary, seen.num_classes)
     held = replace(held, training=_known_training(found.training, seen), prior=prior)
     _one_at_a_time(seen)
     settled = settle(seen, held, "check" if size is not None else scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
-    battery, missing = _applicable(battery, choice, settled, found, why)
+    as_told = (_as_told(flag, found) for flag in battery.flags)
+    battery = replace(battery, flags=(*as_told, *settled.flags, *_measured_flags(found.measured)))
+    missing = {**choice.left_out, **battery.not_applicable(seen)}
+    if len(missing) == len(choice.attacks) + len(choice.left_out):
+        raise BadInput(_nothing_applies(missing, seen, why))
     case = _Case(found, settled, place, size, battery)
     return case.report(
         None if truth is None else _truth(truth, seen, size),
@@ -128,32 +150,6 @@ def attack_update(
         scheme=scheme,
         seed=seed,
     )
-
-
-def _sized(
-    seen: Observation, update: ReceivedUpdate, size: BatchSize | None
-) -> tuple[Observation, ReceivedUpdate]:
-    """Take over a number of labels that was estimated."""
-    if size is None:
-        return seen, update
-    told = replace(update.training, batch_size=size.num_samples // seen.local_steps)
-    return replace(seen, num_samples=size.num_samples), replace(update, training=told)
-
-
-def _applicable(
-    battery: Battery,
-    choice: Choice,
-    settled: Settled,
-    update: ReceivedUpdate,
-    why: Sequence[str],
-) -> tuple[Battery, dict[str, str]]:
-    """Add to the flags what was settled and measured, and say which attacks cannot answer."""
-    told = (_as_told(flag, update) for flag in battery.flags)
-    battery = replace(battery, flags=(*told, *settled.flags, *_measured_flags(update.measured)))
-    missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
-    if len(missing) == len(choice.attacks) + len(choice.left_out):
-        raise BadInput(_nothing_applies(missing, settled.observation, why))
-    return battery, missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,11 +219,14 @@ def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | N
 def _trained(
     view: WhiteBox | None, gradient: Mapping[str, Tensor] | None
 ) -> Collection[str] | None:
-    """Name the model's parameters if the gradient of each is shared, in its shape."""
+    """Name the model's parameters if the gradient of each is shared: finite, and in its shape."""
     if view is None or gradient is None:
         return None
     shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
-    whole = all(n in gradient and gradient[n].shape == shape for n, shape in shapes.items())
+    whole = all(
+        n in gradient and gradient[n].shape == shape and bool(gradient[n].isfinite().all())
+        for n, shape in shapes.items()
+    )
     return shapes if whole else None
 
 

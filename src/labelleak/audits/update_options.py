@@ -13,6 +13,8 @@ from labelleak.records.options import Option, Options
 if TYPE_CHECKING:
     from labelleak.core.training import FullTraining
 
+Layout = Literal["torch", "keras"]
+
 _LR = Option("The client's learning rate.", above=0)
 _BATCH_SIZE = Option("Labels per local step.", min=1)
 _MOMENTUM = Option("The client's SGD momentum.", min=0, below=1)
@@ -21,16 +23,26 @@ _WEIGHT_DECAY = Option("The client's L2 factor.", min=0)
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateOptions(Options):
-    """One update, and how it is to be answered; the update comes in one of four forms."""
+    """One update, and how it is to be answered; the update comes in one of five forms."""
 
     before: Annotated[
-        str | None, Option("Weights that the server sent: safetensors, npz or pt.")
+        str | None, Option("Weights that the server sent: safetensors, npz, pt or Keras's h5.")
     ] = None
     after: Annotated[str | None, Option("Weights that the client returned.")] = None
     gradient: Annotated[str | None, Option("The shared gradient, in place of both.")] = None
+    difference: Annotated[
+        str | None, Option("Weights after minus before, with `before` or without.")
+    ] = None
     update: Annotated[str | None, Option("One file of labelleak's capture, in place of both.")] = (
         None
     )
+    num_samples: Annotated[
+        int | None, Option("Labels in all, in place of `batch_size`, where batches differ.", min=1)
+    ] = None
+    layout: Annotated[
+        Layout | None,
+        Option("torch (weights are outputs x inputs) or keras (inputs x outputs), if asked."),
+    ] = None
     head: Head = None
     auxiliary: Annotated[
         str | None, Option("The attacker's own data: a name or path, as for audit.")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from labelleak.core.forms import as_tensors, module_called
 from labelleak.core.head_candidates import find_among
 from labelleak.core.head_changes import change_of
 from labelleak.core.head_finding import (
@@ -19,7 +20,6 @@ from labelleak.core.head_finding import (
 from labelleak.core.head_shapes import Layer, key_of, layers_of
 from labelleak.core.head_tracing import Trace, trace, trace_without_example
 from labelleak.core.reparametrised import Folded, fold
-from labelleak.core.tensor_names import as_tensors
 from labelleak.errors import BadInput, shown
 
 
@@ -68,7 +68,7 @@ def locate_head(
     elif update is None:
         raise BadInput("a head is looked for in tensors or in a model; give one of them")
     elif name is not None:
-        found = HeadFinding(name.removesuffix(".weight") if name != "weight" else "", "named")
+        found = HeadFinding(module_called(name, update.tensors), "named")
     else:
         return find_among(update, num_classes)
     return found if update is None else _in_update(update, found, num_classes)

@@ -9,7 +9,7 @@ import torch
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
 from labelleak.core.head_shapes import Chain, Layer, Place, key_of, layers_of
-from labelleak.core.reparametrised import Folded
+from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.errors import BadInput, shown
 
 # A layer that feeds the likeliest head is taken for hidden if it has more than this many times its
@@ -92,7 +92,8 @@ def find_among(update: Folded, num_classes: int | None = None) -> HeadFinding:
 
 def _candidates(update: Folded, num_classes: int | None) -> list[Candidate]:
     _check_shapes(update)
-    layers = layers_of(update.tensors)
+    layers = [one for one in layers_of(update.tensors) if not is_adapter(one.name)]
+    _check_adapters(update, layers)
     _check_layers(update, layers)
     chain = Chain.of(update.tensors, layers)
     norms = {len(t) for n, t in update.tensors.items() if t.dim() == 1 and n.endswith("weight")}
@@ -127,15 +128,34 @@ def _check_shapes(update: Folded) -> None:
             )
 
 
+def _check_adapters(update: Folded, layers: list[Layer]) -> None:
+    """Refuse where a head is adapted by LoRA, or only other layers are, so that none is shared."""
+    adapted = [name for name, form in update.unknown.items() if form == LORA]
+    heads = [name for name in adapted if word_of(name) > 0]
+    if heads:
+        raise AmbiguousHead(
+            f"the head {module_shown(heads[0])} is {LORA}: what is shared are the changes of two "
+            "matrices of low rank, not of its weight; lora_B is a head whose inputs are those of "
+            f"lora_A, so name it to have it attacked ({shown(heads[0])[1:-1]}.lora_B)",
+            heads,
+        )
+    if adapted and not layers:
+        raise BadInput(
+            f"no head is shared: the update holds LoRA's adapters alone (of {listed(adapted, 3)}); "
+            "PEFT shares a head that is in modules_to_save"
+        )
+
+
 def _check_layers(update: Folded, layers: list[Layer]) -> None:
-    if update.unknown:
-        name, form = next(iter(update.unknown.items()))
+    unknown = {name: form for name, form in update.unknown.items() if form != LORA}
+    if unknown:
+        name, form = next(iter(unknown.items()))
         if all(layer.name != name for layer in layers):
             raise AmbiguousHead(
                 f"the layer {module_shown(name)} is {form}: its weight is computed from several "
                 "tensors that do not tell its gradient, and it may be the head; fold them into one "
                 "weight first, or name another head",
-                tuple(update.unknown),
+                tuple(unknown),
             )
     if not layers:
         raise BadInput(
@@ -146,7 +166,7 @@ def _check_layers(update: Folded, layers: list[Layer]) -> None:
     if len(turned) > sum(layer.bias for layer in layers):
         raise AmbiguousHead(
             f"the weights look like kernels of Keras or JAX, inputs x outputs ({listed(turned)}: "
-            "the bias fits the columns); transpose them first",
+            "the bias fits the columns); say so with `layout` keras, or transpose them",
             turned,
         )
 

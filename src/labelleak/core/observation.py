@@ -80,7 +80,7 @@ class Observation:
             ("bias", self.bias_gradient if self.bias is not None else None),
         ):
             if rows is not None and not np.isfinite(rows).all():
-                raise BadInput(f"the {name} gradient holds NaN, infinite or overflowing values")
+                raise BadInput(f"the {name} gradient holds NaN or infinite numbers, or overflows")
 
     @classmethod
     def from_gradient(

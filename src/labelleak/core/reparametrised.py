@@ -16,6 +16,7 @@ WEIGHT_NORM = "weight-normed"
 PRUNED = "pruned"
 SPECTRAL_NORM = "spectrally normed"
 OTHER = "reparametrised"
+LORA = "adapted by LoRA"
 _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("weight_g", "weight_v"), WEIGHT_NORM),
     (("parametrizations.weight.original0", "parametrizations.weight.original1"), WEIGHT_NORM),
@@ -25,6 +26,8 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("parametrizations.weight.original",), OTHER),
     (("parametrizations.weight.original0",), OTHER),
     (("weight_orig",), f"{OTHER} (pruned or spectrally normed)"),
+    (("lora_A.weight", "lora_B.weight"), LORA),
+    (("lora_A.default.weight", "lora_B.default.weight"), LORA),
 )
 _ENDS = tuple(parts[0] for parts, _ in _FORMS)
 
@@ -115,4 +118,14 @@ _BUILDERS: dict[str, Callable[[list[Tensor], list[Tensor]], tuple[Tensor, Tensor
     PRUNED: _pruned,
 }
 
-__all__ = ["Folded", "fold"]
+
+def is_adapter(module: str) -> bool:
+    """Return whether a module is a part of LoRA, of low rank, beside the layer that it adapts.
+
+    >>> is_adapter("query.lora_A.default"), is_adapter("classifier")
+    (True, False)
+    """
+    return module.removesuffix(".default").rpartition(".")[2] in ("lora_A", "lora_B")
+
+
+__all__ = ["LORA", "Folded", "fold", "is_adapter"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
+from labelleak.core.forms import named_like
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
@@ -101,6 +103,7 @@ class ReceivedUpdate:
         before: weights that the server sent, by name; None in the gradient form.
         after: weights that the client returned (with leading dimensions ``*R`` for many clients).
         gradient: the shared gradient, by name, in place of both.
+        difference: weights after minus before, by name, in place of both.
         training: how the client trained, as far as it is known.
         source: name of the files or of who sent it, for records.
         head: module name of the head, where the source names it.
@@ -111,6 +114,7 @@ class ReceivedUpdate:
     before: Mapping[str, Tensor] | None = None
     after: Mapping[str, Tensor] | None = None
     gradient: Mapping[str, Tensor] | None = None
+    difference: Mapping[str, Tensor] | None = None
     training: LocalTraining = field(default_factory=LocalTraining)
     source: str = "tensors"
     head: str | None = None
@@ -119,15 +123,23 @@ class ReceivedUpdate:
 
     def __post_init__(self) -> None:
         both = self.before is not None and self.after is not None
-        if both == (self.gradient is not None):
-            raise BadInput("an update is either weights before and after, or a gradient")
+        if [both, self.gradient is not None, self.difference is not None].count(True) != 1:
+            raise BadInput(
+                "an update is either weights before and after, a gradient, or a difference"
+            )
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """The tensors among which the head is to be found."""
-        found = self.gradient if self.gradient is not None else self.after
-        assert found is not None
+        found = next(t for t in (self.gradient, self.difference, self.after) if t is not None)
         return found
+
+    def named_like(self, names: Iterable[str]) -> ReceivedUpdate:
+        """Return it under a model's names, where a wrapper's prefix alone sets its own apart."""
+        known, sides = list(names), ("before", "after", "gradient", "difference")
+        found = {side: getattr(self, side) for side in sides}
+        called: dict[str, Any] = {s: t and named_like(t, known) for s, t in found.items()}
+        return replace(self, **{side: tensors for side, tensors in called.items() if tensors})
 
     def observe(self, head: str, *, rest: Iterable[str] | None = None) -> Observation:
         """Turn it into what the attacker sees at the head; see `labelleak.core.scale`.
@@ -140,16 +152,10 @@ class ReceivedUpdate:
             BadInput: as `Observation.from_update` and `Observation.from_gradient`.
         """
         if self.gradient is None:
-            assert self.before is not None
-            assert self.after is not None
-            # Here, since defenses describe themselves without torch, which this needs.
-            from labelleak.core.reparametrised import fold
-
-            # A weight that is computed from several tensors is put together on both sides.
-            folded = fold(self.after, self.before)
+            before, after = self._sides()
             seen = Observation.from_update(
-                folded.before or {},
-                folded.tensors,
+                before,
+                after,
                 head=head,
                 training=self.training,
                 rest=rest,
@@ -159,6 +165,24 @@ class ReceivedUpdate:
             seen = self._shared_gradient(self.gradient, head, rest)
         told = self.num_samples or seen.num_samples or self.measured.num_samples
         return replace(seen, num_samples=told)
+
+    def _sides(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Return the weights before and after, from nothing to the difference if it is all."""
+        if self.difference is not None:
+            if self.training.weight_decay:
+                raise BadInput(
+                    "weight decay cannot be taken out of a difference alone; give the weights that "
+                    "were sent, too (`before`)"
+                )
+            return {n: torch.zeros_like(t) for n, t in self.difference.items()}, self.difference
+        assert self.before is not None
+        assert self.after is not None
+        # Here, since defenses describe themselves without torch, which this needs.
+        from labelleak.core.reparametrised import fold
+
+        # A weight that is computed from several tensors is put together on both sides.
+        folded = fold(self.after, self.before)
+        return folded.before or {}, folded.tensors
 
     def _shared_gradient(
         self, gradient: Mapping[str, Tensor], head: str, rest: Iterable[str] | None

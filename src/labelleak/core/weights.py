@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from labelleak.core.forms import named_like
 from labelleak.core.lazy import Tensor, nn
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 
 # What layers of torch keep beside their parameters; all that is known of bare tensors.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -32,14 +33,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> 
 
     Args:
         model: changed in place.
-        weights: by name, all that the model has.
+        weights: by name, all that the model has; a wrapper's prefix is taken off.
         what: what they are, for the message.
 
     Raises:
-        BadInput: if they do not fit the model.
+        BadInput: if they do not fit the model, or a parameter is NaN or infinite.
     """
+    called = named_like(weights, model.state_dict()) or weights
+    for name, _ in model.named_parameters():
+        if name in called and not called[name].isfinite().all():
+            raise BadInput(f"{what} hold NaN or infinite numbers in {shown(name)}")
     try:
-        model.load_state_dict(dict(weights))
+        model.load_state_dict(dict(called))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise BadInput(f"{what} do not fit the model: {reason}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from labelleak.core.forms import as_tensors
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
@@ -54,7 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Note) -> None
     told = {name: value for name, value in known.items() if value is not None}
     text = json.dumps({"labelleak": VERSION, **told}, allow_nan=False)
     # A copy each, since safetensors refuses tensors that share memory (tied weights).
-    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    plain = {n: t.detach().cpu().clone().contiguous() for n, t in as_tensors(tensors).items()}
     write_whole(path, save(plain, metadata={KEY: text}))
 
 

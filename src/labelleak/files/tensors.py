@@ -1,9 +1,8 @@
-"""Read an update's tensors from a file that may be hostile: safetensors, npz or PyTorch's own."""
+"""Read tensors from a file that may be hostile: safetensors, npz, PyTorch's or Keras's own."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,15 +13,15 @@ import torch
 from torch import Tensor
 
 from labelleak.errors import BadInput, shown
-from labelleak.files.limits import LIMIT, reason, shown_path
+from labelleak.files.h5 import SIGNATURE, read_h5
+from labelleak.files.limits import HEADER_LIMIT, LIMIT, reason, shown_path
 from labelleak.files.npz import read_arrays
 from labelleak.files.safetensors import opens_header, read_safetensors
+from labelleak.files.shards import read_index
 from labelleak.files.torch import read_torch
 from labelleak.files.zips import check_archive
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-# Names of attention masks, which hold minus infinity.
-_BUFFER = re.compile(r"(^|[._])(mask|bias_mask|causal_mask|tril|triu)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +30,22 @@ class TensorFile:
 
     Attributes:
         path: where they were read.
-        tensors: floating-point and whole-number tensors on the CPU, all dense and finite.
+        tensors: floating-point and whole-number tensors on the CPU, all dense, as they came.
         metadata: text by name, as safetensors files carry it; empty for other formats.
+        of_torch: whether PyTorch wrote it, so that its weights are outputs x inputs.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    of_torch: bool = False
 
 
 def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> TensorFile:
-    """Read the tensors of a safetensors, npz or PyTorch file, which may be hostile.
+    """Read the tensors of a safetensors, npz, PyTorch or HDF5 file, which may be hostile.
+
+    An index of several safetensors files (``model.safetensors.index.json``) is read with all of
+    them; ``max_bytes`` holds for them together.
 
     The format is told from the content, not from the name. Nothing is ever unpickled that
     could run code. What a file declares (shapes, sizes, names) is checked against what it holds
@@ -56,8 +60,8 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
 
     Raises:
         BadInput: in one sentence, for anything that is not such a file: not regular, too large,
-            empty, cut short, forged, with sparse, quantised, complex or meta tensors, with NaN
-            or infinite numbers, or with a pickle that names anything but tensors.
+            empty, cut short, forged, with sparse, quantised, complex or meta tensors, or with a
+            pickle that names anything but tensors.
 
     >>> read_tensors("nowhere.safetensors")
     Traceback (most recent call last):
@@ -74,26 +78,61 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
                 f"{where} has {size} bytes, more than the {max_bytes} that are read; "
                 "save the head alone, or raise the cap (--max-bytes)"
             )
-        metadata: Mapping[str, str] = {}
         start = file.read(9)
         file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
-            archive = check_archive(file, size, where)
-            if any(name.lower().endswith("data.pkl") for name in archive.namelist()):
-                tensors = read_torch(_same(file, path), archive, size, where)
-            else:
-                tensors = read_arrays(archive, size, where)
-        elif start.startswith(b"\x80") and not opens_header(start, size):
-            raise BadInput(
-                f"{where} is a bare pickle (PyTorch's format before 1.6 is one too), which can run "
-                "code and is never unpickled; save it anew with torch.save or as safetensors"
-            )
-        else:
-            tensors, metadata = read_safetensors(_same(file, path), file, size, where)
-        _check_tensors(tensors, size, where)
+        if start.startswith(b"{") and not opens_header(start, size):
+            if size > HEADER_LIMIT:
+                raise BadInput(f"{where} is too long to be an index of safetensors files")
+            return _read_shards(Path(path), file.read(size), where, max_bytes)
+        read = _read(path, file, start, size, where)
+        _check_tensors(read.tensors, size, where)
         if _state(os.fstat(file.fileno())) != found or _state(os.stat(path)) != found:
             raise BadInput(f"{where} changed while it was read; read a copy that nobody writes to")
+    return read
+
+
+def _read(
+    path: str | os.PathLike[str], file: BinaryIO, start: bytes, size: int, where: str
+) -> TensorFile:
+    """Read a file in the format that its first bytes tell."""
+    if start.startswith(SIGNATURE):
+        return TensorFile(Path(path), read_h5(file, size, where))
+    if start.startswith(b"PK\x03\x04"):
+        archive = check_archive(file, size, where)
+        names = [name.lower() for name in archive.namelist()]
+        if any(name.endswith("data.pkl") for name in names):
+            tensors = read_torch(_same(file, path), archive, size, where)
+            return TensorFile(Path(path), tensors, of_torch=True)
+        if "model.weights.h5" in names:
+            raise BadInput(
+                f"{where} is a whole Keras model; save its weights alone "
+                "(model.save_weights, ending in .weights.h5)"
+            )
+        return TensorFile(Path(path), read_arrays(archive, size, where))
+    if start.startswith(b"\x80") and not opens_header(start, size):
+        raise BadInput(
+            f"{where} is a bare pickle (PyTorch's format before 1.6 is one too), which can run "
+            "code and is never unpickled; save it anew with torch.save or as safetensors"
+        )
+    tensors, metadata = read_safetensors(_same(file, path), file, size, where)
     return TensorFile(Path(path), tensors, metadata)
+
+
+def _read_shards(path: Path, text: bytes, where: str, max_bytes: int) -> TensorFile:
+    """Read the files that an index names, and of each what it says stands there."""
+    tensors: dict[str, Tensor] = {}
+    left = max_bytes
+    for shard, names in read_index(text, path.parent, where).items():
+        with open_regular(shard, shown_path(shard)) as file:
+            if not opens_header(file.read(9), os.fstat(file.fileno()).st_size):
+                raise BadInput(f"{shown_path(shard)} is no safetensors file, as {where} has it")
+        read = read_tensors(shard, max_bytes=left)
+        missing = next((name for name in names if name not in read.tensors), None)
+        if missing is not None:
+            raise BadInput(f"{shown(missing)} is not in {shown_path(shard)}, where {where} has it")
+        tensors |= {name: read.tensors[name] for name in names}
+        left -= shard.stat().st_size
+    return TensorFile(path, tensors)
 
 
 def open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
@@ -146,9 +185,6 @@ def _check_tensors(tensors: Mapping[str, Tensor], size: int, where: str) -> None
         _check_tensor(tensor, f"{shown(name)} in {where}")
     if declared > 2 * size + LIMIT // 128:
         raise BadInput(f"{where} declares {declared} bytes of tensors but has only {size} bytes")
-    for name, tensor in tensors.items():
-        if tensor.dtype in _FLOATS and not _is_usable(name, tensor):
-            raise BadInput(f"{shown(name)} in {where} holds NaN or infinite numbers")
 
 
 def _check_tensor(tensor: Tensor, what: str) -> None:
@@ -168,20 +204,6 @@ def _check_tensor(tensor: Tensor, what: str) -> None:
             f"{what} is a view of shape {tuple(tensor.shape)} over only {held} bytes; "
             "save it as it is meant (tensor.contiguous())"
         )
-
-
-def _is_usable(name: str, tensor: Tensor) -> bool:
-    """Look for NaN and infinities; both survive into the extremes, so nothing is copied.
-
-    A buffer may hold infinities, as an attention mask does; what is called weight or bias, or has
-    no name but a number, may not.
-    """
-    if tensor.numel() == 0:
-        return True
-    low, high = torch.aminmax(tensor.detach())
-    if _BUFFER.search(name):
-        return not bool(torch.isnan(low))
-    return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 __all__ = ["TensorFile", "open_regular", "read_tensors"]

@@ -15,7 +15,8 @@ from labelleak.errors import BadInput, shown
 from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, first_repeat, reason
 from labelleak.files.pickles import check_structure, names_called
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+# Names under which checkpoints keep the state dict, beside optimisers' states and other things.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 _KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _TENSORS = frozenset(
     (
@@ -112,6 +113,8 @@ def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(found, Mapping):
         inner = (found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping))
         found = next(inner, found)
+        if isinstance(found, Mapping):  # a gradient is None where nothing was learnt
+            found = {name: tensor for name, tensor in found.items() if tensor is not None}
     pairs = found.items() if isinstance(found, Mapping) else _numbered(found, where)
     for name, tensor in pairs:
         if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
@@ -127,4 +130,4 @@ def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:
 def _numbered(found: Any, where: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(found, (list, tuple)):
         raise BadInput(f"{where} holds {type(found).__name__}, not tensors by name")
-    return ((str(place), tensor) for place, tensor in enumerate(found))
+    return ((str(place), tensor) for place, tensor in enumerate(found) if tensor is not None)

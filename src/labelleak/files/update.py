@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from labelleak.core.tensor_names import as_tensors, name_tensors
+from labelleak.core.forms import named_like, torch_form
+from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
 from labelleak.files.notes import Note, read_note
+from labelleak.files.shards import is_shard
 from labelleak.files.tensors import read_tensors
 
-Source = str | os.PathLike[str] | Mapping[str, Tensor]
+# A file, or arrays of any framework by name or in a list.
+Source = str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any]
+Tensors = dict[str, Tensor]
+
+_FORMS = (
+    {"captured"},
+    {"before", "after"},
+    {"gradient"},
+    {"difference"},
+    {"before", "difference"},
+    {"update"},
+)
 
 
 def gather_update(
@@ -26,100 +42,138 @@ def gather_update(
     before: Source | None = None,
     after: Source | None = None,
     gradient: Source | None = None,
+    difference: Source | None = None,
     update: Source | None = None,
     made: LocalTraining | None = None,
+    num_samples: int | None = None,
+    layout: str | None = None,
+    head: str | None = None,
     max_bytes: int = LIMIT,
 ) -> ReceivedUpdate:
-    """Read an update in one of its forms: capture, before and after, gradient, or one file.
+    """Read an update in one of its forms, of any framework; see `labelleak.core.forms`.
 
     Args:
         captured: what `labelleak.capture` caught.
-        before: weights that the server sent: a path, or tensors by name.
+        before: weights that the server sent: a path, or arrays by name or in a list.
         after: weights that the client returned.
         gradient: the shared gradient, in place of both.
+        difference: weights after minus before, alone or with before.
         update: a file of `CapturedUpdate.save`, in place of both.
         made: what is known of the client's training; it wins over what files say of themselves.
+        num_samples: labels behind the update in all, where the batches' sizes differ.
+        layout: ``torch`` or ``keras``, where names and biases do not tell.
+        head: module name of the head, where it is known.
         max_bytes: largest file that is read.
 
     Raises:
         BadInput: if no form or more than one is given, or a file cannot be read.
     """
+    given = {
+        "after": after,
+        "gradient": gradient,
+        "difference": difference,
+        "update": update,
+        "before": before,
+    }
+    forms = {name: source for name, source in given.items() if source is not None}
+    told = made or LocalTraining()
+    _check(forms.keys() | ({"captured"} if captured is not None else set()), told, num_samples)
     if captured is not None:
-        if any(form is not None for form in (before, after, gradient, update)):
-            raise BadInput("give the update in one form only: the capture, or files")
-        known = (made or LocalTraining()).over(captured.made)
         return ReceivedUpdate(
             captured.before,
             captured.after,
-            training=known,
+            training=told.over(captured.made),
             head=captured.head,
+            num_samples=num_samples,
             measured=captured.measured,
         )
-    forms = {
-        "--before and --after": before is not None or after is not None,
-        "--gradient": gradient is not None,
-        "--update": update is not None,
-    }
-    if sum(forms.values()) != 1 or (before is None) != (after is None):
-        raise BadInput("give the update in one form: --before and --after, --gradient, or --update")
-    given = made or LocalTraining()
-    if update is not None:
-        tensors, noted = _load(update, "update", max_bytes)
-        sides = [_side(tensors, f"{side}.") for side in ("before", "after")]
-        if not all(sides):
-            raise BadInput(
-                "--update takes a file of labelleak's capture, with tensors before.* and after.*; "
-                "use --before and --after, or --gradient"
-            )
-        known = given.over(noted.training)
-        return ReceivedUpdate(
-            sides[0],
-            sides[1],
-            training=known,
-            source=_source(update),
-            head=noted.head,
-            measured=noted.measured,
-        )
-    if gradient is not None:
-        tensors, noted = _load(gradient, "gradient", max_bytes)
-        known = given.over(noted.training)
-        return ReceivedUpdate(
-            gradient=tensors,
-            training=known,
-            source=_source(gradient),
-            head=noted.head,
-            measured=noted.measured,
-        )
-    assert before is not None
-    assert after is not None
-    start, noted = _load(before, "before", max_bytes)
-    end, noted_after = _load(after, "after", max_bytes)
-    known = given.over(noted_after.training).over(noted.training)
+    reader = _Reader(layout, max_bytes, any_part=head is not None)
+    read = {name: reader.load(source, name) for name, source in forms.items()}
+    notes = [note for _, note in read.values()]
     return ReceivedUpdate(
-        start,
-        end,
-        training=known,
-        source=_source(after),
-        head=noted_after.head or noted.head,
-        measured=noted_after.measured if noted_after.measured.known else noted.measured,
+        **_sides({name: tensors for name, (tensors, _) in read.items()}),
+        training=reduce(LocalTraining.over, (note.training for note in notes), told),
+        source=_source(next(iter(forms.values()))),
+        head=next((note.head for note in notes if note.head), None),
+        num_samples=num_samples,
+        measured=next((n.measured for n in notes if n.measured.known), Measured()),
     )
 
 
-def _load(source: Source, wanted: str, max_bytes: int) -> tuple[dict[str, Tensor], Note]:
-    if isinstance(source, Mapping):
-        return as_tensors(source), Note()
-    file = read_tensors(source, max_bytes=max_bytes)
-    noted = read_note(file.metadata, file.path)
-    if noted.part is not None and noted.part != wanted:
+def _check(forms: set[str], told: LocalTraining, num_samples: int | None) -> None:
+    if forms not in _FORMS:
         raise BadInput(
-            f"{file.path.name} says that it holds the part {noted.part!r}, not {wanted!r}"
+            "give the update in one form: `before` and `after`, `gradient`, `difference` (with or "
+            "without `before`), `update`, or a capture alone"
         )
-    return name_tensors(file.tensors), noted
+    if num_samples is not None and told.batch_size is not None:
+        raise BadInput("give `num_samples` or `batch_size`, not both: one follows from the other")
 
 
-def _side(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+@dataclass(frozen=True)
+class _Reader:
+    """Reads files and arrays, in torch's form.
+
+    Attributes:
+        layout: as told.
+        max_bytes: largest file that is read.
+        any_part: whether a part of a model will do, since the head is named.
+    """
+
+    layout: str | None
+    max_bytes: int
+    any_part: bool
+
+    def load(self, source: Source, wanted: str) -> tuple[Tensors, Note]:
+        """Read one side, with what a file says of itself."""
+        if not isinstance(source, str | os.PathLike):
+            return torch_form(source, self.layout), Note()
+        file = read_tensors(source, max_bytes=self.max_bytes)
+        if is_shard(file.path) and not self.any_part:
+            raise BadInput(
+                f"{shown(file.path.name)} is one of several files of a model; give their index "
+                "(ending in .safetensors.index.json), or name the `head` that is in it"
+            )
+        noted = read_note(file.metadata, file.path)
+        if noted.part is not None and noted.part != wanted:
+            raise BadInput(
+                f"{file.path.name} says that it holds the part {noted.part!r}, not {wanted!r}"
+            )
+        return torch_form(file.tensors, self.layout, of_torch=file.of_torch), noted
+
+
+def _sides(read: Mapping[str, Tensors]) -> dict[str, Tensors]:
+    """Return an update's tensors as `ReceivedUpdate` has them, both sides under one name each."""
+    sides = dict(read)
+    if "update" in sides:
+        both = sides.pop("update")
+        for side in ("before", "after"):
+            sides[side] = {
+                n.removeprefix(f"{side}."): t for n, t in both.items() if n.startswith(f"{side}.")
+            }
+        if not all(sides.values()):
+            raise BadInput(
+                "`update` takes a file of labelleak's capture, with tensors before.* and after.*; "
+                "use `before` and `after`, or `gradient`"
+            )
+    if "before" in sides:
+        other = "difference" if "difference" in sides else "after"
+        sides[other] = named_like(sides[other], sides["before"]) or sides[other]
+        if other == "difference":
+            sides["after"] = _added(sides["before"], sides.pop("difference"))
+    return sides
+
+
+def _added(before: Tensors, difference: Tensors) -> Tensors:
+    """Return the weights after, in float64 so that small differences are not rounded away."""
+    after = {}
+    for name, change in difference.items():
+        start = before.get(name)
+        if start is None or start.shape != change.shape:
+            raise BadInput(f"the difference of {shown(name)} does not fit the weights before")
+        after[name] = start.double() + change.double()
+    return after
 
 
 def _source(source: Source) -> str:
-    return "tensors" if isinstance(source, Mapping) else Path(source).name
+    return Path(source).name if isinstance(source, str | os.PathLike) else "tensors"

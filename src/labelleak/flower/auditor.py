@@ -67,6 +67,8 @@ class Auditor:
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None finds it by the model, else by each update.
+        layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
+            names and biases do not tell.
         attacks: names or attacks; None takes ``rules``: the standard battery but for the shadow
             attack, which fits anew for each round's model; ``["standard"]`` has it. Above 256
             classes the costly ones must be named.
@@ -102,6 +104,7 @@ class Auditor:
     model: nn.Module | Callable[[], nn.Module] | None = None
     input_shape: tuple[int, ...] | None = None
     head: str | None = None
+    layout: Literal["torch", "keras"] | None = None
     attacks: Sequence[str | Attack] | None = None
     auxiliary: LabelledData | None = None
     prior: Prior = _UNIFORM
@@ -131,7 +134,7 @@ class Auditor:
         """Attack one update, and score the answers if the sender's labels are known.
 
         Args:
-            before: weights that the server sent, by name.
+            before: weights that the server sent, by name or in a list.
             after: weights that the client returned.
             sender: whose they are; with labels, N is their number.
             head: the layer to attack, where an earlier audit of the update found it.
@@ -166,7 +169,9 @@ class Auditor:
         """
         if len({self._kind(sender) for sender in senders}) != 1:
             raise BadInput("updates audited together need the same N and local steps")
-        before, *returned = (with_names(arrays, self._module) for arrays in (before, *afters))
+        before, *returned = (
+            with_names(arrays, self._module, self.layout) for arrays in (before, *afters)
+        )
         found = self._head(before, returned, head, strict)
         update = self._receive(before, returned, found.name, senders[0])
         observation = self._observe(update, found.name)

@@ -8,50 +8,58 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from labelleak.core.forms import Entry, as_tensors, plan
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
-from labelleak.core.tensor_names import list_names
 from labelleak.errors import BadInput
 
 UNCERTAIN = "uncertain"
 
 
 class Renamed(Mapping[str, Tensor]):
-    """Arrays under other names, still decoded one by one."""
+    """Arrays under other names, or turned, still decoded one by one."""
 
-    def __init__(self, arrays: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    def __init__(self, arrays: Mapping[str, Tensor], entries: Mapping[str, Entry]) -> None:
         self._arrays = arrays
-        self._source = dict(zip(names, arrays, strict=True))
+        self._entries = entries
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._arrays[self._source[name]]
+        return self._entries[name].take(self._arrays)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._source)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._entries)
 
 
-def with_names(arrays: Mapping[str, Tensor], model: nn.Module | None) -> Mapping[str, Tensor]:
-    """Name arrays that came as a plain list, under their numbers, as Flower's old interface sends.
+def with_names(
+    arrays: Mapping[str, Tensor] | Sequence[object],
+    model: nn.Module | None,
+    layout: str | None = None,
+) -> Mapping[str, Tensor]:
+    """Name arrays that came as a plain list, or as Keras and JAX name them, as torch does.
 
-    They take the names of the model's state dict if there is a model; else those of `list_names`.
+    Those of a list, or under numbers as Flower's old interface sends one, take the names of the
+    model's state dict if there is a model; else those of `labelleak.core.forms.plan`.
 
     Raises:
-        BadInput: if the model has another number of arrays.
+        BadInput: if the model has another number of arrays, or their layout cannot be told.
     """
+    if not isinstance(arrays, Mapping):
+        arrays = {str(place): array for place, array in enumerate(arrays)}  # type: ignore[misc]
+    if type(arrays) is dict:
+        arrays = as_tensors(arrays)
     names = list(arrays)
-    if not names or any(not name.isdigit() for name in names):
-        return arrays
-    if model is not None:
+    if names and all(name.isdigit() for name in names) and model is not None:
         known = list(model.state_dict())
         if set(names) == set(known):  # a model whose names are numbers
             return arrays
         if len(known) != len(names):
             raise BadInput(f"the update has {len(names)} arrays, the model has {len(known)}")
-        return Renamed(arrays, known)
-    called = list_names({name: tuple(arrays[name].shape) for name in names})
-    return arrays if called is None else Renamed(arrays, called)
+        return Renamed(arrays, {k: Entry(n, ()) for k, n in zip(known, names, strict=True)})
+    if layout is None and any(name.rpartition(".")[2] == "weight" for name in names):
+        return arrays
+    return Renamed(arrays, plan({n: tuple(arrays[n].shape) for n in names}, layout))
 
 
 def likeliest_head(
