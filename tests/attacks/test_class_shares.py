@@ -101,9 +101,4 @@ def test_any_learning_rate_gives_whole_counts(lr):
 
 
 def test_a_class_without_auxiliary_data_does_no_harm():
-    scenario = several_steps("steps")
-    data = scenario.known.auxiliary
-    kept = data.labels != 2
-    part = LabelledData(data.inputs[kept], data.labels[kept])
-    found = answer(SoftLabelShares(), scenario, auxiliary=part)
-    assert (found.counts.sum(-1) == scenario.observation.num_samples).all()
+    scenarios.check_a_class_without_data(SoftLabelShares(), 2)

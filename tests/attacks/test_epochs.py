@@ -13,7 +13,7 @@ from contract import scenarios
 from contract.scenarios import answer, blobs, network, one_step, several_steps
 from labelleak.attacks import RLU, RLUEpochs
 from labelleak.attacks.epochs import _Client, _measure, _search
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import Knowledge, prepare
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.seeding import stream
@@ -159,12 +159,7 @@ def test_more_steps_than_are_simulated_are_taken_together():
 
 
 def test_a_class_without_auxiliary_data_does_no_harm():
-    scenario = several_steps("steps")
-    data = scenario.known.auxiliary
-    kept = data.labels != 3
-    part = LabelledData(data.inputs[kept], data.labels[kept])
-    found = answer(RLUEpochs(), scenario, auxiliary=part)
-    assert (found.counts.sum(-1) == scenario.observation.num_samples).all()
+    scenarios.check_a_class_without_data(RLUEpochs(), 3)
 
 
 @pytest.mark.parametrize("options", [{"samples_per_class": 0}, {"moves": -1}])

@@ -220,3 +220,13 @@ def trained_update(model, data, steps, training):
     after = train_locally(model, data, steps, training)
     total = sum(len(step) for step in steps)
     return ReceivedUpdate(before, after, training=training, num_samples=total)
+
+
+def check_a_class_without_data(attack, missing: int) -> None:
+    """Assert that an attack gives whole counts where its own data lack a class."""
+    scenario = several_steps("steps")
+    data = scenario.known.auxiliary
+    kept = data.labels != missing
+    part = LabelledData(data.inputs[kept], data.labels[kept])
+    found = answer(attack, scenario, auxiliary=part)
+    assert (found.counts.sum(-1) == scenario.observation.num_samples).all()

@@ -18,13 +18,12 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.simulation.client import consumed_labels, draw_steps, train_locally
 from labelleak.simulation.gradients import autograd_gradients
+from simulation.networks import network
 
 
 @pytest.fixture
 def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    return network(5)
 
 
 @pytest.fixture

@@ -15,13 +15,12 @@ from labelleak.errors import BadInput
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.cohort import Federation, run_rounds, sample_clients
 from labelleak.simulation.partitions import parse_partition, partition_samples
+from simulation.networks import network
 
 
 @pytest.fixture
 def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    return network(8)
 
 
 @pytest.fixture

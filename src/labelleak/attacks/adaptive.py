@@ -23,7 +23,7 @@ from labelleak.core.interfaces import (
 from labelleak.core.lazy import F, torch
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED
 
 # Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
 # ten classes twice as many change no ASR by more than 0.003).
@@ -114,9 +114,7 @@ class AdaptiveLLGStar:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG*, adaptive", ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}, standard=True
-    )
+    card: ClassVar[Card] = Card("LLG*, adaptive", MEASURED, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
@@ -141,9 +139,7 @@ class AdaptiveLLGPlus:
     name: ClassVar[str] = "llg_plus_adaptive"
     needs: ClassVar[frozenset[Need]] = AdaptiveLLGStar.needs | {Need.AUXILIARY}
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG+, adaptive", ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}, standard=True
-    )
+    card: ClassVar[Card] = Card("LLG+, adaptive", MEASURED, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Imitate batches once for each batch size that is met."""
@@ -177,11 +173,7 @@ class AdaptiveRegression:
         {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022"
-    card: ClassVar[Card] = Card(
-        "gradient regression, adaptive",
-        ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART},
-        standard=True,
-    )
+    card: ClassVar[Card] = Card("gradient regression, adaptive", MEASURED, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Measure the class means; imitate batches once for each batch size that is met."""

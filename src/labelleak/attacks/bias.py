@@ -12,7 +12,7 @@ from labelleak.core.counts import Floats, Ints, extract_counts, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED, ONE_GRADIENT, SIZES, Assumption
 
 # A class of which a model is surer than this would take every label.
 _MOST_CONFIDENT = 0.999
@@ -115,9 +115,7 @@ class LLBGMeasured:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
-    card: ClassVar[Card] = Card(
-        "LLBG, measured", ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART}
-    )
+    card: ClassVar[Card] = Card("LLBG, measured", MEASURED | {Assumption.BIAS})
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep a confidence a class."""

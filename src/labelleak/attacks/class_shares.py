@@ -15,7 +15,7 @@ from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, special, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import SIZES, Assumption
+from labelleak.records.flags import TRAJECTORY, Assumption
 
 # Logits beyond these would overflow in a sum; their softmax is one class either way.
 _LARGEST = 1e100
@@ -50,17 +50,7 @@ class SoftLabelShares:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (soft labels)"
-    card: ClassVar[Card] = Card(
-        "soft-label shares",
-        SIZES
-        | {
-            Assumption.BIAS,
-            Assumption.PLAIN_STEPS,
-            Assumption.HARD_LABELS,
-            Assumption.EQUAL_CLASSES,
-            Assumption.SAMPLES_APART,
-        },
-    )
+    card: ClassVar[Card] = Card("soft-label shares", TRAJECTORY | {Assumption.BIAS})
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep their head inputs and logits."""

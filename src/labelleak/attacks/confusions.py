@@ -19,7 +19,7 @@ from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, sampl
 from labelleak.core.lazy import Tensor, optimize, special, torch
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED, Assumption
 
 # Directions in which classes are confused less than this (relatively) are noise, not signal.
 _RANK = 1e-7
@@ -46,10 +46,7 @@ class PPLR:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Posterior Probability-Based Label Recovery, ICLR 2024 submission"
     card: ClassVar[Card] = Card(
-        "PPLR",
-        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
+        "PPLR", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -93,10 +90,7 @@ class RLU:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Chen & Vikalo, ICML 2024"
     card: ClassVar[Card] = Card(
-        "RLU",
-        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
+        "RLU", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -144,10 +138,7 @@ class ILRG:
     )
     cite: ClassVar[str] = "Ma et al., ICLR 2023"
     card: ClassVar[Card] = Card(
-        "iLRG",
-        ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.SAMPLES_APART},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
+        "iLRG", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
     )
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import FullTraining
 from labelleak.errors import BadInput
-from labelleak.records.flags import SIZES, Assumption
+from labelleak.records.flags import TRAJECTORY, Assumption
 
 # Of more local steps than these, several are taken as one.
 _MOST_STEPS = 32
@@ -69,17 +69,7 @@ class RLUEpochs:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Chen & Vikalo, ICML 2024 (several epochs)"
-    card: ClassVar[Card] = Card(
-        "RLU, epochs",
-        SIZES
-        | {
-            Assumption.BIAS,
-            Assumption.PLAIN_STEPS,
-            Assumption.HARD_LABELS,
-            Assumption.EQUAL_CLASSES,
-            Assumption.SAMPLES_APART,
-        },
-    )
+    card: ClassVar[Card] = Card("RLU, epochs", TRAJECTORY | {Assumption.BIAS})
 
     def __post_init__(self) -> None:
         if self.samples_per_class < 1 or self.moves < 0:

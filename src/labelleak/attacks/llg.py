@@ -16,7 +16,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED, ONE_GRADIENT, Assumption
 
 NO_IMPACT = "impact_not_negative"
 
@@ -113,11 +113,7 @@ class LLGStar:
     name: ClassVar[str] = "llg_star"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG*",
-        ONE_GRADIENT | SIZES | {Assumption.NON_NEGATIVE_INPUTS, Assumption.SAMPLES_APART},
-        standard=True,
-    )
+    card: ClassVar[Card] = Card("LLG*", MEASURED | {Assumption.NON_NEGATIVE_INPUTS}, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep impact and offsets."""
@@ -145,11 +141,7 @@ class LLGPlus:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG+",
-        ONE_GRADIENT | SIZES | {Assumption.NON_NEGATIVE_INPUTS, Assumption.SAMPLES_APART},
-        standard=True,
-    )
+    card: ClassVar[Card] = Card("LLG+", MEASURED | {Assumption.NON_NEGATIVE_INPUTS}, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once, in random order, and keep impact and offsets."""

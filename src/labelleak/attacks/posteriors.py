@@ -22,7 +22,7 @@ from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED, TRAJECTORY
 
 FEATURES_CANCEL = "feature_sum_near_zero"
 
@@ -56,9 +56,7 @@ class ZLG:
     name: ClassVar[str] = "zlg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Geng et al., 2021 (arXiv 2110.09074)"
-    card: ClassVar[Card] = Card(
-        "ZLG", ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}, standard=True
-    )
+    card: ClassVar[Card] = Card("ZLG", MEASURED, standard=True)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep their mean posterior and sum of head inputs."""
@@ -104,16 +102,7 @@ class Interpolation:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.TRAINING}
     )
     cite: ClassVar[str] = "Dimitrov et al., TMLR 2022"
-    card: ClassVar[Card] = Card(
-        "interpolation",
-        SIZES
-        | {
-            Assumption.PLAIN_STEPS,
-            Assumption.HARD_LABELS,
-            Assumption.EQUAL_CLASSES,
-            Assumption.SAMPLES_APART,
-        },
-    )
+    card: ClassVar[Card] = Card("interpolation", TRAJECTORY)
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep their head inputs and logits."""

@@ -14,7 +14,7 @@ from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, optimize, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.flags import MEASURED
 
 # Bytes of class means in one block; two blocks are held at once.
 _BLOCK_BYTES = 128 * 2**20
@@ -51,10 +51,7 @@ class GradientRegression:
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
     card: ClassVar[Card] = Card(
-        "gradient regression",
-        ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
+        "gradient regression", MEASURED, standard=True, quick_up_to=MANY_CLASSES
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -30,7 +30,24 @@ def scale_to(tensors: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Clipping(Part):
+class _NormBound(Part):
+    """A largest L2 norm, of the update or of each layer."""
+
+    norm: float
+
+    kind: ClassVar[Kind | None] = Kind.CLIP
+
+    def __post_init__(self) -> None:
+        above_zero(self.norm, "the clipping norm")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no bound."""
+        return isinf(self.norm)
+
+
+@dataclass(frozen=True)
+class Clipping(_NormBound):
     """Scale the update down to a largest L2 norm over all parameters together.
 
     Clipping multiplies the whole update by one number, so signs and ratios stay: alone it hides
@@ -45,19 +62,8 @@ class Clipping(Part):
     [1.0, 0.5]
     """
 
-    norm: float
-
     name: ClassVar[str] = "clip"
-    kind: ClassVar[Kind | None] = Kind.CLIP
     scope = Scope.UPDATE
-
-    def __post_init__(self) -> None:
-        above_zero(self.norm, "the clipping norm")
-
-    @property
-    def is_off(self) -> bool:
-        """Whether there is no bound."""
-        return isinf(self.norm)
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None
@@ -67,26 +73,15 @@ class Clipping(Part):
 
 
 @dataclass(frozen=True)
-class LayerClipping(Part):
+class LayerClipping(_NormBound):
     """Scale each layer (the parameters of one module) down to a largest L2 norm of its own.
 
     Attributes:
         norm: largest L2 norm of a layer; inf for none. The whole is then at most norm * sqrt(L).
     """
 
-    norm: float
-
     name: ClassVar[str] = "clip_layers"
-    kind: ClassVar[Kind | None] = Kind.CLIP
     scope = Scope.LAYER
-
-    def __post_init__(self) -> None:
-        above_zero(self.norm, "the clipping norm")
-
-    @property
-    def is_off(self) -> bool:
-        """Whether there is no bound."""
-        return isinf(self.norm)
 
     def apply(
         self, update: Update, rng: np.random.Generator, memory: Memory | None = None

@@ -38,6 +38,15 @@ ONE_GRADIENT = frozenset(
     }
 )
 SIZES = frozenset({Assumption.UNCLIPPED, Assumption.KNOWN_SCALE})
+# What attacks assume that read one gradient's sizes against what a model shows of data.
+MEASURED = ONE_GRADIENT | SIZES | {Assumption.SAMPLES_APART}
+# What attacks assume that follow the model along several local steps.
+TRAJECTORY = SIZES | {
+    Assumption.PLAIN_STEPS,
+    Assumption.HARD_LABELS,
+    Assumption.EQUAL_CLASSES,
+    Assumption.SAMPLES_APART,
+}
 
 
 @dataclass(frozen=True)

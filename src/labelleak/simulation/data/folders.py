@@ -6,7 +6,6 @@ and guesses splits from words in file names.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +17,7 @@ from labelleak.simulation.data.columns import (
     import_datasets,
     parts_from_rows,
 )
-from labelleak.simulation.data.parts import Parts, check_size
+from labelleak.simulation.data.parts import Parts, check_size, present_file
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -42,9 +41,7 @@ def read_parquet(path: str | Path) -> Parts:
     Traceback (most recent call last):
     labelleak.errors.BadInput: there is no file nowhere.parquet
     """
-    file = Path(path)
-    if not os.path.isfile(file):
-        raise BadInput(f"there is no file {file}")
+    file = present_file(path)
     library = import_datasets()
     from pyarrow import parquet  # type: ignore[import-untyped]
 

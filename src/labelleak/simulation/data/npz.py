@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from labelleak.errors import BadInput
-from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays
+from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays, present_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 NAMES = "class_names"
@@ -36,9 +35,7 @@ def read_npz(path: str | Path) -> Parts:
     Traceback (most recent call last):
     labelleak.errors.BadInput: there is no file nowhere.npz
     """
-    file = Path(path)
-    if not os.path.isfile(file):
-        raise BadInput(f"there is no file {file}")
+    file = present_file(path)
     try:
         _check_headers(file)
         with np.load(file, allow_pickle=False) as archive:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +31,17 @@ class Parts:
     y_test: np.ndarray
     class_names: tuple[str, ...]
     normalisation: str
+
+
+def present_file(path: str | Path) -> Path:
+    """Return a file's path.
+
+    Raises:
+        BadInput: if there is no such file.
+    """
+    if not os.path.isfile(path):
+        raise BadInput(f"there is no file {path}")
+    return Path(path)
 
 
 def check_size(elements: int, source: str) -> None:
