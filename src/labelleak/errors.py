@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -33,9 +34,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     "unknown attack 'lgl'; did you mean 'llg'? Known: llg, free"
     """
     names = list(known)
-    close = get_close_matches(name, names, n=1)
+    close = get_close_matches(name[:100], names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return BadInput(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+    return BadInput(f"unknown {kind} {shown(name)}{hint} Known: {', '.join(names)}")
 
 
 def shown(name: object) -> str:
@@ -46,3 +47,40 @@ def shown(name: object) -> str:
     """
     text = str(name)
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def shown_value(value: object) -> str:
+    """Show a value from outside in one short printable line; only text is quoted.
+
+    >>> shown_value("1"), shown_value(1.5), shown_value([1])
+    ("'1'", '1.5', '[1]')
+    """
+    return shown(value) if isinstance(value, str) else shown(repr(value))[1:-1]
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Show a path as it is where that is one printable line, quoted where not."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and 0 < len(text) <= 300 else shown(text)
+
+
+def reason(error: BaseException) -> str:
+    """Shorten a library's error to one printable line that names its class.
+
+    >>> reason(ValueError("no\\nmore"))
+    'ValueError: no'
+    """
+    first = (str(error).splitlines() or [""])[0][:160]
+    line = "".join(sign if sign.isprintable() else "?" for sign in first)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal: what could control it is escaped, lines and spaces stay.
+
+    >>> print(printable("a\\x1b[2Jb\\u202ec"))
+    a\\x1b[2Jb\\u202ec
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in text)

@@ -590,6 +590,20 @@ def torch_poisons_a_class(path):
     return with_pickle(b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00aNsb.")
 
 
+@bad("sets 'items' on its state dict")
+def torch_hides_a_method(path):
+    # Would stand before the method that lists the tensors.
+    text = b"X\x05\x00\x00\x00items"
+    return with_pickle(b"\x80\x02ccollections\nOrderedDict\n)R}" + text + b"Nsb.")
+
+
+@bad("sets 'get' on its state dict")
+def torch_hides_a_method_inside(path):
+    poisoned = OrderedDict(w=torch.zeros(2))
+    poisoned.get = 3
+    return saved({"state_dict": poisoned})
+
+
 @bad("twice")
 def torch_two_pickles(path):
     # PyTorch's reader does not tell A from a, Python's does.

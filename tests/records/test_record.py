@@ -27,7 +27,7 @@ RECORD = Record(
     defense="none",
     asr=0.875,
     asr_free=0.57,
-    advantage=0.7,
+    advantage=0.709302,
     presence_precision=1.0,
     presence_recall=0.9,
     seconds=1e-4,
@@ -46,7 +46,7 @@ CONTRACT = (
 
 def test_a_record_comes_back_as_it_went(tmp_path):
     path = tmp_path / "records.jsonl"
-    other = replace(RECORD, trial=4, model_accuracy=None, advantage=None, extra={})
+    other = replace(RECORD, trial=4, model_accuracy=None, asr_free=1.0, advantage=None, extra={})
     append_records(path, [RECORD])
     append_records(path, [other])
     assert read_records(path) == [RECORD, other]
@@ -77,7 +77,7 @@ def changed(**keys):
         (changed(schema=99), "line 2 has schema 99"),
         (json.dumps({"schema": SCHEMA}), "line 2 lacks the keys trial"),
         (changed(asr="high"), "line 2 has 'high' under 'asr'"),
-        (changed(asr=float("nan")), "has nan under 'asr'"),
+        (changed(asr=float("nan")), "line 2 holds NaN, which JSON"),
         (changed(trial=True), "has True under 'trial'"),
         (changed(threat_model="god"), "unknown threat model 'god'"),
         (changed(flags="none"), "under 'flags'"),
@@ -97,7 +97,7 @@ def test_files_that_cannot_be_read_or_written_are_refused(tmp_path):
         append_records(tmp_path / "nowhere" / "records.jsonl", [RECORD])
     binary = tmp_path / "binary.jsonl"
     binary.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(BadInput, match="not UTF-8"):
+    with pytest.raises(BadInput, match="line 1 is not UTF-8"):
         read_records(binary)
 
 
@@ -106,3 +106,56 @@ def test_numbers_that_json_cannot_say_are_not_written(tmp_path):
         append_records(tmp_path / "r.jsonl", [replace(RECORD, asr=float("nan"))])
     with pytest.raises(ValueError, match="repeat contract keys"):
         replace(RECORD, extra={"asr": 1}).to_json()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"advantage": -1e9}, "does not follow"),
+        ({"advantage": 0.72}, "does not follow"),
+        ({"advantage": 0.7}, "does not follow"),
+        ({"advantage": None}, "has no advantage"),
+        ({"asr_free": 1.0, "asr": 1.0, "advantage": 0.0}, "nothing is left to learn"),
+        ({"asr": -5}, "asr -5, which is not between 0 and 1"),
+        ({"asr": 10**39}, "asr 1e.39"),
+        ({"asr_free": 7}, "asr_free 7"),
+        ({"num_samples": -3}, "num_samples -3, where at least 1"),
+        ({"num_samples": 0}, "num_samples 0"),
+        ({"num_samples": 2**60}, "num_samples 1.15"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"seconds": -1.0}, "seconds -1"),
+        ({"presence_recall": 1.5}, "presence_recall"),
+        ({"model_accuracy": -0.1}, "model_accuracy"),
+        ({"model": "x" * 10**5}, "100000 characters under 'model'"),
+        ({"asr": "x" * 10**5}, "under 'asr', where float"),
+        ({"schema": "\x1b[31m"}, "schema '.x1b"),
+        ({"round": "3"}, "has '3' under 'round', where int belongs"),
+        ({"clients": [1]}, "under 'clients'"),
+        ({"client": ["\x1b"] * 300_000}, "under 'client', where str or int belongs"),
+        ({"flag_figures": 3}, "under 'flag_figures'"),
+    ],
+)
+def test_values_that_no_run_finds_are_refused(keys, said):
+    with pytest.raises(BadInput, match=said) as refused:
+        Record.from_json(changed(**keys))
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"asr": 1.0, "asr_free": 1.0, "advantage": None},
+        {"asr": 0.875, "asr_free": 0.57, "advantage": 0.7093},
+        {"asr": 0.0, "asr_free": 0.99, "advantage": -99.0},
+        {"round": 3, "client": 7, "clients": 2, "defended": True},
+    ],
+)
+def test_values_that_follow_are_read(keys):
+    assert Record.from_json(changed(**keys)).trial == 3
+
+
+def test_records_that_hold_the_truth_are_their_owners(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_records(path, [replace(RECORD, extra={"true_counts": [8]})])
+    assert path.stat().st_mode & 0o77 == 0

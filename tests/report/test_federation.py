@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from labelleak.cli.app import app
+from labelleak.errors import BadInput
 from labelleak.records.follow import Follower
 from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import append_records
@@ -111,6 +112,8 @@ def test_a_growing_file_is_read_once_and_restarts_are_seen(tmp_path: Path) -> No
 def test_watch_once_shows_rounds_clients_and_flags(tmp_path: Path) -> None:
     path, page = tmp_path / "r.jsonl", tmp_path / "p.html"
     words = ["watch", str(path), "--once", "--page", str(page)]
+    assert isinstance(CliRunner().invoke(app, words).exception, BadInput)
+    path.touch()
     assert "waiting" in CliRunner().invoke(app, words).output
     assert not page.exists()
     append_records(path, [make_record(flags=("no_bias",)), *federated_records()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.audits.options import AuditOptions, check_options
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, shown_path, shown_value, unknown_name
+from labelleak.records.reading import read_toml
 from labelleak.report.curves import CurveOptions
 
 # Of an audit's options these take a list in an audit already; a list of any other one
@@ -58,18 +58,11 @@ def read_grid(
         BadInput: if the file cannot be read, is no TOML, or holds what no audit takes; the
             sentence names the file and the nearest known key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise BadInput(f"cannot read the grid {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not TOML: {error}") from error
+    tree = read_toml(path, "the grid ")
     try:
         return make_grid(path.stem, tree, quick=quick, override=override or {})
     except BadInput as error:
-        raise BadInput(f"{path.name}: {error}") from error
+        raise BadInput(f"{shown_path(path.name)}: {error}") from error
 
 
 def make_grid(
@@ -135,7 +128,7 @@ def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _words(tree: Mapping[str, Any], key: str) -> str:
     found = tree.get(key, "")
     if not isinstance(found, str):
-        raise BadInput(f"{key} must be text in quotes, not {found!r}")
+        raise BadInput(f"{key} must be text in quotes, not {shown_value(found)}")
     return found
 
 

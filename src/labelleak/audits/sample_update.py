@@ -75,7 +75,7 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
         raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
     labels = client.labels.numpy()[np.ravel(batches)].tolist()
     truth = out / "labels.json"
-    write_whole(truth, json.dumps({"labels": labels}) + "\n")
+    write_whole(truth, json.dumps({"labels": labels}) + "\n", private=True)
     return [
         update.save_before(out / "before.safetensors"),
         update.save_after(out / "after.safetensors"),

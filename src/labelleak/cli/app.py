@@ -16,8 +16,11 @@ from labelleak.cli.paper import paper
 from labelleak.cli.run import run
 from labelleak.cli.tune import tune
 from labelleak.cli.watch import watch
-from labelleak.errors import LabelleakError
+from labelleak.errors import LabelleakError, printable
 from labelleak.records.provenance import VERSION
+
+# No refusal takes more of the screen, whatever name from outside stands in it.
+_LONGEST = 1500
 
 app = typer.Typer(
     add_completion=False,
@@ -44,7 +47,9 @@ def main() -> None:
     try:
         app()
     except LabelleakError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        said = str(error)
+        short = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+        print(f"Error: {printable(short)}", file=sys.stderr)
         sys.exit(2)
 
 

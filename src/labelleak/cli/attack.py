@@ -12,7 +12,7 @@ from labelleak.audits.options import Learnt
 from labelleak.audits.update_options import KnownTraining, ModelOptions, UpdateOptions
 from labelleak.cli.options import command
 from labelleak.cli.terminal import command_line
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, printable, shown
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def attack(
     from labelleak.audits.one_update import attack_update
     from labelleak.core.training import LocalTraining
     from labelleak.files.fit_cache import FolderFitCache
+    from labelleak.records.files import lock_of
     from labelleak.records.record import append_records
 
     if place.save is not None and options.truth is None:
@@ -59,7 +60,8 @@ def attack(
     )
     if place.save is not None:
         records = report.records(command=command_line(), keep_counts=place.keep_counts)
-        append_records(place.save, records)
+        with lock_of(place.save.with_name(f".{place.save.name}.lock")):
+            append_records(place.save, records)
     if place.json:
         print(json.dumps(report.to_json(), allow_nan=False))
     else:
@@ -78,7 +80,8 @@ def _show(report: UpdateReport, save: Path | None) -> None:
     console = Console()
     size = "unknown" if report.num_samples is None else report.num_samples
     print(
-        f"{report.source}: head {report.head or '(the model itself)'!r} ({report.head_found}), "
+        f"{printable(report.source)}: head {shown(report.head or '(the model itself)')} "
+        f"({printable(report.head_found)}), "
         f"{report.num_classes} classes, {size} labels, {report.made.local_steps or 1} local step(s)"
     )
     scored = report.truth is not None
@@ -107,7 +110,7 @@ def _show(report: UpdateReport, save: Path | None) -> None:
         print("Where the attack says what share it expects right: the probability of the class.")
     _show_scope(report)
     if save is not None:
-        print(f"records  {save}")
+        print(printable(f"records  {save}"))
 
 
 def _guessed(result: AttackResult) -> str:
@@ -157,6 +160,6 @@ def _show_scope(report: UpdateReport) -> None:
         if state in by_state:
             print(f"{state.capitalize().replace('_', ' ')}: {', '.join(by_state[state])}")
     for why in report.not_applicable.values():
-        print(f"Not applicable: {why}")
+        print(printable(f"Not applicable: {why}"))
     for note in report.notes:
-        print(f"Note: {note}")
+        print(printable(f"Note: {note}"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, Overwrite, RecordsFile, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
+from labelleak.errors import printable
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -70,15 +71,16 @@ def _conclude(records: Path, page: Path) -> None:
     from rich.console import Console
 
     from labelleak.report import headline, summary_table, tabulate, worst_cases, write_report
+    from labelleak.report.terminal import inert
 
     rows = write_report(records, page)
     worst = worst_cases(rows)
     console = Console()
     console.print(summary_table(tabulate(rows), worst))
     for sentence in headline(worst):
-        console.print(sentence, highlight=False)
+        console.print(inert(sentence), highlight=False)
     _print_flags(rows)
-    print(f"\nrecords  {records}\nreport   {page}")
+    print(printable(f"\nrecords  {records}\nreport   {page}"))
 
 
 def _print_flags(rows: Sequence[Record]) -> None:
@@ -86,12 +88,13 @@ def _print_flags(rows: Sequence[Record]) -> None:
     from labelleak.report.scope import flags, not_applicable
 
     for reason in not_applicable(rows):
-        print(f"\nNot applicable: {reason}")
+        print(printable(f"\nNot applicable: {reason}"))
     raised = flags(rows)
     if raised:
         print("\nFlags (an assumption did not hold; see the report for what to do):")
     for flag in raised:
-        print(f"  {flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}")
+        said = f"{flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}"
+        print(f"  {printable(said)}")
 
 
 __all__ = ["audit", "report"]

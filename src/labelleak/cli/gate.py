@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak.cli.options import RecordsFile, command
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -66,15 +66,18 @@ def _append(text: str) -> None:
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise BadInput(f"cannot append to {place}: {error.strerror or error}") from error
+        raise BadInput(
+            f"cannot append to {shown_path(place)}: {error.strerror or error}"
+        ) from error
 
 
 def _show(findings: Sequence[Finding]) -> None:
     """Print what failed in full, and what passed in short."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from labelleak.report.terminal import inert
 
     failed = [finding for finding in findings if not finding.passed]
     passed = [finding for finding in findings if finding.passed]
@@ -85,7 +88,7 @@ def _show(findings: Sequence[Finding]) -> None:
             for name in ("rule", "cell", "found"):
                 table.add_column(name, overflow="fold")
             for row in rows:
-                table.add_row(escape(row.rule), escape(row.cell), escape(row.said))
+                table.add_row(*map(inert, (row.rule, row.cell, row.said)))
             console.print(table)
     if len(passed) > _SHOWN_PASSED:
         print(f"and {len(passed) - _SHOWN_PASSED} more passed")

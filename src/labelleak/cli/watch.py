@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak.cli.options import command
+from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def watch(
     from labelleak.records.follow import Follower
     from labelleak.report.watching import view
 
+    if asked.once and not records.exists():
+        raise BadInput(f"cannot read {shown_path(records)}: there is no such file")
     follower, console = Follower(records), Console()
     if asked.once:
         follower.read_new()

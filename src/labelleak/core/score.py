@@ -10,6 +10,7 @@ from scipy.spatial.distance import jensenshannon
 
 from labelleak.core.counts import Floats, Ints
 from labelleak.errors import BadInput
+from labelleak.records.values import CERTAIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,6 @@ def advantage(asr: ArrayLike, asr_free: float) -> Floats | None:
     It is negative where an attack does worse than the best guess without the update, and None
     where that guess is always right, so that nothing is left to learn.
     """
-    if asr_free >= 1 - 1e-12:
+    if asr_free >= CERTAIN:
         return None
     return np.asarray((np.asarray(asr, dtype=np.float64) - asr_free) / (1 - asr_free))

@@ -130,7 +130,7 @@ class CapturedUpdate:
         labels = watches[0].labels() if len(watches) == 1 else None
         if labels is None:
             raise BadInput("the labels could not be told from the gradient at the head")
-        write_whole(Path(path), json.dumps({"labels": labels}).encode())
+        write_whole(Path(path), json.dumps({"labels": labels}).encode(), private=True)
         return Path(path)
 
     def _check(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from labelleak.errors import BadInput, MissingExtra, shown
-from labelleak.files.limits import LONGEST_NAME, MOST_SIDES, reason
+from labelleak.errors import BadInput, MissingExtra, reason, shown
+from labelleak.files.limits import LONGEST_NAME, MOST_SIDES
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DEEPEST, _MOST = 32, 2**15

@@ -1,11 +1,8 @@
-"""Caps on what files may declare, and how their names and errors are shown: one short line."""
+"""Caps on what files of tensors may declare."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-
-from labelleak.errors import shown
 
 # Largest file that is read unless a caller says otherwise.
 LIMIT = 2 * 2**30
@@ -16,23 +13,6 @@ HEADER_LIMIT = 2 * 2**20
 SLACK = 16 * 2**20
 LONGEST_NAME = 500
 MOST_SIDES = 8
-
-
-def shown_path(path: str | os.PathLike[str]) -> str:
-    """Show a path as it is where that is one printable line, quoted where not."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() and 0 < len(text) <= 300 else shown(text)
-
-
-def reason(error: BaseException) -> str:
-    """Shorten a library's error to one printable line that names its class.
-
-    >>> reason(ValueError("no\\nmore"))
-    'ValueError: no'
-    """
-    first = (str(error).splitlines() or [""])[0][:160]
-    line = "".join(sign if sign.isprintable() else "?" for sign in first)
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def first_repeat(names: Iterable[str]) -> str | None:

@@ -12,9 +12,10 @@ from torch import Tensor
 from labelleak.core.forms import as_tensors
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
 from labelleak.records.files import write_whole
 from labelleak.records.provenance import VERSION
+from labelleak.records.reading import parse_json
 
 # The one key of a safetensors file's metadata that labelleak writes.
 KEY = "labelleak"
@@ -67,12 +68,13 @@ def read_note(metadata: Mapping[str, str], where: Path) -> Note:
     """
     if KEY not in metadata:
         return Note()
+    name = shown_path(where.name)
     try:
-        told = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"the labelleak metadata in {where.name} are not JSON") from error
+        told = parse_json(metadata[KEY])
+    except BadInput as error:
+        raise BadInput(f"the text of the labelleak metadata in {name} {error}") from error
     if not isinstance(told, dict):
-        raise BadInput(f"the labelleak metadata in {where.name} are no JSON object")
+        raise BadInput(f"the labelleak metadata in {name} are no JSON object")
     head, part = told.get("head"), told.get("part")
     try:
         if not isinstance(head, str | None):
@@ -80,4 +82,4 @@ def read_note(metadata: Mapping[str, str], where: Path) -> Note:
         part = part if isinstance(part, str) else None
         return Note(LocalTraining.of_json(told), head, part, Measured.of(told))
     except BadInput as error:
-        raise BadInput(f"the labelleak metadata in {where.name} are wrong: {error}") from error
+        raise BadInput(f"the labelleak metadata in {name} are wrong: {error}") from error

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.errors import BadInput, shown
-from labelleak.files.limits import MOST_SIDES, reason
+from labelleak.errors import BadInput, reason, shown
+from labelleak.files.limits import MOST_SIDES
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -10,13 +10,12 @@ from typing import Any, BinaryIO
 from safetensors import safe_open
 from torch import Tensor
 
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, reason, shown
 from labelleak.files.limits import (
     HEADER_LIMIT,
     LONGEST_NAME,
     MOST_SIDES,
     first_repeat,
-    reason,
 )
 
 _READ = frozenset(

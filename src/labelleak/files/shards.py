@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from labelleak.errors import BadInput, shown
-from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, first_repeat
+from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME
+from labelleak.records.reading import decode, parse_json
 
 _MOST = 4096
 _SHARD = re.compile(r".*-\d{3,6}-of-\d{3,6}\.safetensors")
@@ -37,11 +36,9 @@ def read_index(text: bytes, folder: Path, where: str) -> dict[Path, list[str]]:
         BadInput: if it is no index, or names a file anywhere else.
     """
     try:
-        told = json.loads(text, object_pairs_hook=_without_repeats)
+        told = parse_json(decode(text, "it"))
     except BadInput as error:
-        raise BadInput(f"{where} {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is no index of safetensors files: it is not JSON") from error
+        raise BadInput(f"{where} is no index of safetensors files: it {error}") from error
     placed = told.get("weight_map") if isinstance(told, dict) else None
     if not isinstance(placed, dict) or not placed or len(text) > HEADER_LIMIT:
         raise BadInput(f"{where} is no index of safetensors files: it has no weight_map")
@@ -61,13 +58,6 @@ def _is_plain(file: str) -> bool:
     """Return whether a name leads nowhere but into the same folder."""
     safe = file.isprintable() and not set(file) & set("/\\:") and not file.startswith(".")
     return safe and file.endswith(".safetensors") and len(file) <= LONGEST_NAME // 2
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = first_repeat(name for name, _ in pairs)
-    if twice is not None:
-        raise BadInput(f"names {shown(twice)} twice")
-    return dict(pairs)
 
 
 __all__ = ["is_shard", "read_index"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,15 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, shown, shown_path
 from labelleak.files.h5 import SIGNATURE, read_h5
-from labelleak.files.limits import HEADER_LIMIT, LIMIT, reason, shown_path
+from labelleak.files.limits import HEADER_LIMIT, LIMIT
 from labelleak.files.npz import read_arrays
 from labelleak.files.safetensors import opens_header, read_safetensors
 from labelleak.files.shards import read_index
 from labelleak.files.torch import read_torch
 from labelleak.files.zips import check_archive
+from labelleak.records.reading import open_regular
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -68,7 +68,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
     labelleak.errors.BadInput: cannot read nowhere.safetensors: No such file or directory
     """
     where = shown_path(path)
-    with open_regular(path, where) as file:
+    with open_regular(path) as file:
         found = _state(os.fstat(file.fileno()))
         size = os.fstat(file.fileno()).st_size
         if size == 0:
@@ -123,7 +123,7 @@ def _read_shards(path: Path, text: bytes, where: str, max_bytes: int) -> TensorF
     tensors: dict[str, Tensor] = {}
     left = max_bytes
     for shard, names in read_index(text, path.parent, where).items():
-        with open_regular(shard, shown_path(shard)) as file:
+        with open_regular(shard) as file:
             if not opens_header(file.read(9), os.fstat(file.fileno()).st_size):
                 raise BadInput(f"{shown_path(shard)} is no safetensors file, as {where} has it")
         read = read_tensors(shard, max_bytes=left)
@@ -135,25 +135,6 @@ def _read_shards(path: Path, text: bytes, where: str, max_bytes: int) -> TensorF
     return TensorFile(path, tensors)
 
 
-def open_regular(path: str | os.PathLike[str], where: str) -> BinaryIO:
-    """Open a regular file and nothing else: a pipe would wait, a device never end."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise BadInput(f"{where} is not a regular file but {_kind(os.stat(path).st_mode)}")
-        # Should a pipe take its place in between, opening must not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            os.close(handle)
-            raise BadInput(f"{where} is not a regular file")
-        return os.fdopen(handle, "rb")
-    except OSError as error:
-        raise BadInput(f"cannot read {where}: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"cannot read {where}: {reason(error)}") from error
-
-
 def _same(file: BinaryIO, path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """Return a path that leads a library to this very file, not to what has taken its place."""
     own = f"/proc/self/fd/{file.fileno()}"
@@ -163,17 +144,6 @@ def _same(file: BinaryIO, path: str | os.PathLike[str]) -> str | os.PathLike[str
 def _state(found: os.stat_result) -> tuple[int, ...]:
     """Tell one state of a file from another."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _kind(mode: int) -> str:
-    names = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-        (stat.S_ISSOCK, "a socket"),
-    )
-    return next((name for test, name in names if test(mode)), "something else")
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
@@ -206,4 +176,4 @@ def _check_tensor(tensor: Tensor, what: str) -> None:
         )
 
 
-__all__ = ["TensorFile", "open_regular", "read_tensors"]
+__all__ = ["TensorFile", "read_tensors"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labelleak.errors import BadInput, shown
-from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, first_repeat, reason
+from labelleak.errors import BadInput, reason, shown
+from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, first_repeat
 from labelleak.files.pickles import check_structure, names_called
 
 # Names under which checkpoints keep the state dict, beside optimisers' states and other things.
@@ -110,12 +110,14 @@ def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:
     """Return name and tensor of a state dict, of one inside a checkpoint, or of a list."""
     if isinstance(found, Tensor):
         found = [found]
-    if isinstance(found, Mapping):
-        inner = (found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping))
+    if isinstance(found, dict):
+        _check_attributes(found, where)
+        inner = (found[key] for key in _WRAPPERS if isinstance(found.get(key), dict))
         found = next(inner, found)
-        if isinstance(found, Mapping):  # a gradient is None where nothing was learnt
-            found = {name: tensor for name, tensor in found.items() if tensor is not None}
-    pairs = found.items() if isinstance(found, Mapping) else _numbered(found, where)
+        _check_attributes(found, where)
+        # A gradient is None where nothing was learnt.
+        found = {name: tensor for name, tensor in found.items() if tensor is not None}
+    pairs = found.items() if isinstance(found, dict) else _numbered(found, where)
     for name, tensor in pairs:
         if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
             raise BadInput(f"{where} holds a tensor with an absurd name: {shown(name)}")
@@ -125,6 +127,13 @@ def _named(found: Any, where: str) -> Iterator[tuple[str, Tensor]]:
                 "save the state dict alone"
             )
         yield name, tensor.detach()
+
+
+def _check_attributes(found: dict[Any, Any], where: str) -> None:
+    """Refuse a state dict on which a file sets attributes; they could stand before its methods."""
+    odd = [name for name in getattr(found, "__dict__", {}) if name != "_metadata"]
+    if odd:
+        raise BadInput(f"{where} sets {shown(odd[0])} on its state dict, which torch never does")
 
 
 def _numbered(found: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 
 from labelleak.core.score import Truth
 from labelleak.errors import BadInput
-from labelleak.files.tensors import open_regular
-
-LARGEST = 64 * 2**20
+from labelleak.records.reading import read_json
 
 
 def read_truth(
@@ -62,13 +59,10 @@ def read_truth(
 
 
 def _parse(path: Path) -> Any:
-    with open_regular(path, str(path)) as file:
-        if os.fstat(file.fileno()).st_size > LARGEST:
-            raise BadInput(f"{path} is too large to be a list of labels")
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path} is not JSON: give a list of labels or of counts") from error
+    try:
+        return read_json(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; give a JSON list of labels or of counts") from error
 
 
 def _whole(numbers: Any) -> np.ndarray:

@@ -6,8 +6,8 @@ import struct
 import zipfile
 from typing import BinaryIO
 
-from labelleak.errors import BadInput, shown
-from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, SLACK, first_repeat, reason
+from labelleak.errors import BadInput, reason, shown
+from labelleak.files.limits import HEADER_LIMIT, LONGEST_NAME, SLACK, first_repeat
 
 _END = b"PK\x05\x06"
 _END64 = b"PK\x06\x06"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.records.files import lock_of
-from labelleak.records.record import Record
+from labelleak.records.files import append_lines, lock_of
+from labelleak.records.record import TRUTH, Record, to_lines
 
 LOG = logging.getLogger("labelleak.flower")
 RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
@@ -27,7 +27,9 @@ def write_records(folder: Path, records: Iterable[Record], name: str = RECORDS) 
     """
     # Not forced to the disk: that alone can take as long as a tenth of a client's training, and
     # only a crash of the machine would lose the last lines.
-    _append(folder, name, "".join(record.to_json() + "\n" for record in records))
+    rows = list(records)
+    private = any(TRUTH in row.extra for row in rows)
+    _append(folder, name, to_lines(rows), private=private)
 
 
 def write_rows(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -39,9 +41,9 @@ def write_rows(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> No
     _append(folder, name, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def _append(folder: Path, name: str, text: str) -> None:
-    with _alone(folder), (folder / name).open("a", encoding="utf-8") as file:
-        file.write(text)
+def _append(folder: Path, name: str, text: str, *, private: bool = False) -> None:
+    with _alone(folder):
+        append_lines(folder / name, text, durable=False, private=private)
 
 
 def note(folder: Path | None, event: str, **what: Any) -> None:

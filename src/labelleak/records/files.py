@@ -1,20 +1,30 @@
-"""Write files so that a reader sees the old one or the new one, and one process at a time."""
+"""Write files whole or append whole lines to them, and let one process at a time do so."""
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
+from labelleak.records.reading import LONGEST_LINE
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+_PIECE = 2**16
 
-def write_whole(path: Path, content: str | bytes) -> None:
+
+def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
     """Write text (as UTF-8) or bytes beside the target and move into place.
+
+    Args:
+        path: the file.
+        content: what is to stand in it.
+        private: let nobody but the owner read it, as what holds the truth must be.
 
     Raises:
         BadInput: if the file cannot be written; an older one stays as it was.
@@ -24,22 +34,91 @@ def write_whole(path: Path, content: str | bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o600 if private else 0o666 & ~_umask())
             os.replace(name, path)
         except BaseException:  # an interrupt must not leave the partial file either
             os.unlink(name)
             raise
     except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+        raise BadInput(f"cannot write {shown_path(path)}: {error.strerror or error}") from error
+
+
+def append_lines(path: Path, lines: str, *, durable: bool = True, private: bool = False) -> None:
+    """Append whole lines of JSON to a file, all of them or none.
+
+    What a killed writer left of a line is cut off first, so that nothing is glued to it; a last
+    line that only lacks its newline gets it.
+
+    Args:
+        path: the file, made if it is not there.
+        lines: the lines, each with its newline.
+        durable: force them to the disk.
+        private: let nobody but the owner read a file that is made here.
+
+    Raises:
+        BadInput: if the file cannot be written (folder missing or read-only, disk full), or is
+            no regular file.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(path, flags, 0o600 if private else 0o666)
+        with os.fdopen(handle, "r+b", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadInput(f"cannot write {shown_path(path)}: it is not a regular file")
+            start = _end_of_lines(file)
+            try:
+                file.truncate(start)
+                before = b"\n" if _lacks_newline(file, start) else b""
+                file.seek(start)
+                left = memoryview(before + lines.encode())
+                while left:
+                    left = left[file.write(left) or 0 :]
+                if durable:
+                    os.fsync(file.fileno())
+            except BaseException:  # an interrupt must not leave half of them either
+                file.truncate(start)
+                raise
+    except OSError as error:
+        raise BadInput(f"cannot write {shown_path(path)}: {error.strerror or error}") from error
+
+
+def _lacks_newline(file: BinaryIO, end: int) -> bool:
+    if end == 0:
+        return False
+    file.seek(end - 1)
+    return file.read(1) != b"\n"
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return where the file's last whole line ends, its newline there or not."""
+    end = place = file.seek(0, os.SEEK_END)
+    tail = b""
+    while place > 0 and b"\n" not in tail and end - place < LONGEST_LINE:
+        size = min(place, _PIECE)
+        place -= size
+        file.seek(place)
+        tail = file.read(size) + tail
+    rest = tail.rpartition(b"\n")[2]
+    try:
+        if rest:
+            json.loads(rest)
+    except (ValueError, RecursionError):
+        return end - len(rest)
+    return end
 
 
 def lock_of(path: Path) -> BaseFileLock:
     """Return the lock of a file, not yet taken; the system drops it when its process ends.
 
     Any thread may release it. Where it is taken as a context, it is waited for.
+
+    Raises:
+        BadInput: if a link or anything else but a file stands there; taking the lock empties it.
     """
     from filelock import FileLock
 
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise BadInput(f"the lock {shown_path(path)} is no plain file; remove it")
     return FileLock(path, thread_local=False, poll_interval=0.005)
 
 

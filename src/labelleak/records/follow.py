@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
+from labelleak.records.reading import LARGEST_RECORDS, decode, open_regular
 from labelleak.records.record import Record
 
 _MARK = 512
@@ -40,24 +41,22 @@ class Follower:
         Raises:
             BadInput: if the file is there and cannot be read.
         """
-        try:
-            with self.path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                again = self._place > 0 and self._replaced(
-                    found.st_ino, found.st_size, file.read(len(self._start))
-                )
-                if again:
-                    self._forget()
-                self._inode = found.st_ino
-                file.seek(self._place)
-                new = file.read()
-        except FileNotFoundError:
+        if not self.path.exists():
             gone = bool(self.records)
             self._forget()
             return gone
-        except OSError as error:
-            reason = error.strerror or error
-            raise BadInput(f"cannot read records from {self.path}: {reason}") from error
+        with open_regular(self.path) as file:
+            found = os.fstat(file.fileno())
+            again = self._place > 0 and self._replaced(
+                found.st_ino, found.st_size, file.read(len(self._start))
+            )
+            if again:
+                self._forget()
+            self._inode = found.st_ino
+            if found.st_size > LARGEST_RECORDS:
+                raise BadInput(f"{shown_path(self.path)} is too large to be read")
+            file.seek(self._place)
+            new = file.read(max(0, found.st_size - self._place))
         self.bytes_read += len(new)
         self._place += len(new)
         self._start = (self._start + new)[:_MARK] if len(self._start) < _MARK else self._start
@@ -71,7 +70,7 @@ class Follower:
         before = len(self.records)
         for line in filter(bytes.strip, lines):
             try:
-                self.records.append(Record.from_json(line.decode("utf-8")))
-            except (BadInput, UnicodeDecodeError):
+                self.records.append(Record.from_json(decode(line, "a line")))
+            except BadInput:
                 self.unreadable += 1
         return len(self.records) > before

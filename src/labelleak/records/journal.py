@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown, shown_path
 from labelleak.records.files import lock_of, write_whole
-from labelleak.records.record import Record, append_records, read_records
+from labelleak.records.reading import read_json
+from labelleak.records.record import (
+    TRUTH,
+    Record,
+    append_records,
+    read_record_lines,
+    read_records,
+    to_lines,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -22,6 +33,9 @@ LOCK = "run.lock"
 PART = "part"
 
 Unit = tuple[int, int, int]
+Lines = tuple[int, str]
+_MOST_NAMED = 12
+LOG = logging.getLogger("labelleak")
 
 
 @dataclass(frozen=True)
@@ -30,13 +44,16 @@ class Journal:
 
     A unit is one part of a grid (an audit is a single part, 0), one initialisation of it, and one
     training stage of that. Its records are appended first and the
-    unit is marked done after, so whatever an interrupt cuts short is dropped and done again.
+    unit is marked done after, with how many lines it has and their digest. So whatever an
+    interrupt cuts short is dropped and done again, and so is a unit whose lines were lost or
+    altered since; a unit that stands there twice is kept once. Both are said in the log.
 
     Attributes:
         folder: where the files lie.
         asked: what identifies the run.
         done: units that are finished.
         found: what else was measured, by name, for those who ask again.
+        held: number of lines and digest of each unit that is finished.
         lock: held open while this run may write, so that no other one does.
     """
 
@@ -44,6 +61,7 @@ class Journal:
     asked: Mapping[str, Any]
     done: set[Unit] = field(default_factory=set)
     found: dict[str, Any] = field(default_factory=dict)
+    held: dict[Unit, Lines] = field(default_factory=dict)
     lock: BaseFileLock | None = None
 
     @property
@@ -76,7 +94,7 @@ class Journal:
                 (folder / MARK).unlink(missing_ok=True)
                 (folder / RECORDS).unlink(missing_ok=True)
             journal = cls(folder, plain, *_finished(folder, plain), lock)
-            journal._drop_unfinished()
+            journal._drop_unsound()
             journal._mark()
         except BaseException as error:
             lock.release()
@@ -99,8 +117,10 @@ class Journal:
         Raises:
             BadInput: if they cannot be written; the records of earlier units stay valid.
         """
-        append_records(self.records, records)
+        rows = list(records)
+        append_records(self.records, rows)
         self.done.add(unit)
+        self.held[unit] = _lines([row.to_json() for row in rows])
         self._mark()
 
     def keep(self, name: str, value: Any) -> None:
@@ -110,22 +130,60 @@ class Journal:
 
     def amend(self, change: Callable[[Record], Record]) -> None:
         """Write every record anew, changed; the file is the old one or the new one, whole."""
-        rows = read_records(self.records)
-        write_whole(self.records, "".join(change(row).to_json() + "\n" for row in rows))
+        rows = [change(row) for row in read_records(self.records)]
+        private = any(TRUTH in row.extra for row in rows)
+        write_whole(self.records, to_lines(rows), private=private)
+        units: dict[Unit, list[str]] = defaultdict(list)
+        for row in rows:
+            units[_unit(row)].append(row.to_json())
+        self.held.update((unit, _lines(units[unit])) for unit in self.held)
+        self._mark()
 
     def _mark(self) -> None:
-        state: dict[str, Any] = {"asked": self.asked, "done": sorted(self.done)}
+        held = [[*unit, *self.held[unit]] for unit in sorted(self.held)]
+        state: dict[str, Any] = {"asked": self.asked, "done": sorted(self.done), "held": held}
         if self.found:
-            state["found"] = self.found
+            state |= {"found": self.found, "found_digest": _digest(self.found)}
         write_whole(self.folder / MARK, json.dumps(state, indent=1, sort_keys=True))
 
-    def _drop_unfinished(self) -> None:
+    def _drop_unsound(self) -> None:
+        """Keep the lines of each finished unit once, if they are what was written."""
         if not self.records.exists():
             return
-        whole = [r for r in read_records(self.records) if _unit(r) in self.done]
-        text = "".join(record.to_json() + "\n" for record in whole)
+        units: dict[Unit, list[str]] = defaultdict(list)
+        private = False
+        for line, record in read_record_lines(self.records):
+            units[_unit(record)].append(line.rstrip("\r\n"))
+            private |= TRUTH in record.extra
+        for unit in sorted(self.done):
+            lines, once = units[unit], list(dict.fromkeys(units[unit]))
+            wanted = self.held.get(unit, _lines(lines))
+            if _lines(lines) == wanted:
+                continue
+            if _lines(once) == wanted:
+                self._say(unit, f"{len(lines) - len(once)} doubled records are dropped")
+                units[unit] = once
+            else:
+                self._say(unit, f"{len(lines)} records, {wanted[0]} were written: run again")
+                self.done.discard(unit)
+                self.held.pop(unit, None)
+        kept = [line for unit, lines in units.items() if unit in self.done for line in lines]
+        text = "".join(line + "\n" for line in kept)
         if len(text.encode()) != self.records.stat().st_size:
-            write_whole(self.records, text)
+            write_whole(self.records, text, private=private)
+
+    def _say(self, unit: Unit, what: str) -> None:
+        part, initialisation, steps = unit
+        where = f"part {part}, initialisation {initialisation}, {steps} training steps"
+        LOG.warning("%s (%s): %s", shown_path(self.records), where, what)
+
+
+def _lines(lines: Sequence[str]) -> Lines:
+    return len(lines), _digest(lines)
+
+
+def _digest(found: Any) -> str:
+    return sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _refusal(folder: Path, error: OSError) -> str:
@@ -144,8 +202,10 @@ def _lock(folder: Path) -> BaseFileLock:
     return held
 
 
-def _finished(folder: Path, asked: Mapping[str, Any]) -> tuple[set[Unit], dict[str, Any]]:
-    """Read which units are done and what was kept, after checking that it is the same run."""
+def _finished(
+    folder: Path, asked: Mapping[str, Any]
+) -> tuple[set[Unit], dict[str, Any], dict[Unit, Lines]]:
+    """Read which units are done, what was kept and which lines; it must be the same run."""
     mark = folder / MARK
     if not mark.exists():
         if (folder / RECORDS).exists():
@@ -153,24 +213,41 @@ def _finished(folder: Path, asked: Mapping[str, Any]) -> tuple[set[Unit], dict[s
                 f"{folder} already holds records of something else; "
                 "choose another --out, or add --overwrite"
             )
-        return set(), {}
+        return set(), {}, {}
     try:
-        state = json.loads(mark.read_text(encoding="utf-8"))
-        earlier, done = state["asked"], {(int(p), int(i), int(s)) for p, i, s in state["done"]}
-        found = dict(state.get("found", {}))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{mark} is damaged; choose another --out, or add --overwrite") from error
+        earlier, done, found, held = _state_of(read_json(mark))
+    except (BadInput, ValueError, KeyError, TypeError, AttributeError) as error:
+        where = shown_path(mark)
+        raise BadInput(f"{where} is damaged; choose another --out, or add --overwrite") from error
     if not done and not found:
-        return set(), {}  # nothing was finished, so nothing is lost
+        return set(), {}, {}  # nothing was finished, so nothing is lost
     if done and not (folder / RECORDS).exists():
         raise BadInput(f"{folder} has lost its {RECORDS}; add --overwrite to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:
         raise BadInput(
-            f"{folder} holds another run (it differs in: {', '.join(changed)}); "
+            f"{shown_path(folder)} holds another run (it differs in: {_few(changed)}); "
             "choose another --out, or add --overwrite"
         )
-    return done, found
+    return done, found, held
+
+
+def _state_of(
+    state: Any,
+) -> tuple[dict[str, Any], set[Unit], dict[str, Any], dict[Unit, Lines]]:
+    """Take the mark of a run apart; whatever is not as `Journal` writes it raises."""
+    found = dict(state.get("found", {}))
+    if found and state["found_digest"] != _digest(found):
+        raise ValueError("what was kept was altered")
+    done = {(int(p), int(i), int(s)) for p, i, s in state["done"]}
+    held = {(int(p), int(i), int(s)): (int(n), str(d)) for p, i, s, n, d in state.get("held", [])}
+    return dict(state["asked"]), done, found, {u: lines for u, lines in held.items() if u in done}
+
+
+def _few(names: Sequence[str]) -> str:
+    said = [shown(name)[1:-1] for name in names[:_MOST_NAMED]]
+    more = len(names) - len(said)
+    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
 
 def _unit(record: Record) -> Unit:

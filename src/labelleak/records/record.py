@@ -7,15 +7,18 @@ A record is the second waist of the program: whatever made it, everything to the
 from __future__ import annotations
 
 import json
-import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown, shown_path, shown_value
+from labelleak.records.files import append_lines
+from labelleak.records.reading import parse_json, read_lines
+from labelleak.records.values import check_values
 
+# Labels a batch really had, which a record holds only where that was asked for.
+TRUTH = "true_counts"
 SCHEMA = 1
 THREAT_MODELS = ("none", "update", "model", "auxiliary")
 # What was attacked; records that differ in one of these are never averaged.
@@ -91,21 +94,22 @@ class Record:
         Raises:
             BadInput: if the line is no record of this schema.
         """
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput("is not JSON") from error
+        row = parse_json(line)
         if not isinstance(row, dict):
             raise BadInput("is not a JSON object")
         if row.get("schema") != SCHEMA:
-            raise BadInput(f"has schema {row.get('schema')!r}, this labelleak reads {SCHEMA}")
+            raise BadInput(
+                f"has schema {shown_value(row.get('schema'))}, this labelleak reads {SCHEMA}"
+            )
         missing = [name for name in _KEYS if name not in row]
         if missing:
             raise BadInput(f"lacks the keys {', '.join(missing)}")
         known = {name: _checked(name, kind, row.pop(name)) for name, kind in _TYPES.items()}
         if known["threat_model"] not in THREAT_MODELS:
-            raise BadInput(f"names the unknown threat model {known['threat_model']!r}")
-        return cls(**known, extra=row)
+            raise BadInput(f"names the unknown threat model {shown(known['threat_model'])}")
+        record = cls(**known, extra=row)
+        check_values(record)
+        return record
 
 
 _KEYS = ("schema", *(f.name for f in fields(Record) if f.name not in ("schema", "extra")))
@@ -125,34 +129,26 @@ def _checked(name: str, annotation: str, value: Any) -> Any:
     good = isinstance(value, _KINDS[annotation])
     if annotation != "bool" and isinstance(value, bool):
         good = False
-    if isinstance(value, float) and not math.isfinite(value):
-        good = False
     if not good:
-        raise BadInput(f"has {value!r} under {name!r}, where {annotation} belongs")
+        raise BadInput(f"has {shown_value(value)} under {name!r}, where {annotation} belongs")
     if annotation == "tuple[str, ...]":
         return tuple(str(item) for item in value)
     return value
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Append records to a file in one write, so that an interrupt leaves whole lines only.
+    """Append records to a file, all of them or none; none but the owner reads a new one of truth.
 
     Raises:
         BadInput: if the file cannot be written (folder missing or read-only, disk full).
     """
-    text = "".join(record.to_json() + "\n" for record in records)
-    try:
-        size = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, size)
-                raise
-    except OSError as error:
-        raise BadInput(f"cannot write {path.name}: {error.strerror or error}") from error
+    rows = list(records)
+    append_lines(path, to_lines(rows), private=any(TRUTH in row.extra for row in rows))
+
+
+def to_lines(records: Iterable[Record]) -> str:
+    """Return records as JSON lines, each with its newline."""
+    return "".join(record.to_json() + "\n" for record in records)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -163,20 +159,13 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         BadInput: if the file cannot be read, or a whole line in it is no record.
     """
-    return list(_iterate(path))
+    return [record for _, record in read_record_lines(path)]
 
 
-def _iterate(path: Path) -> Iterator[Record]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise BadInput(f"cannot read records from {path}: {reason}") from error
-    whole, _, _ = text.rpartition("\n")
-    for number, line in enumerate(whole.split("\n"), start=1):
-        if not line.strip():
-            continue
+def read_record_lines(path: Path) -> Iterator[tuple[str, Record]]:
+    """Read every record with the line that it stands on; as `read_records`."""
+    for number, line in read_lines(path, "records from "):
         try:
-            yield Record.from_json(line)
+            yield line, Record.from_json(line)
         except BadInput as error:
-            raise BadInput(f"{path}, line {number} {error}") from error
+            raise BadInput(f"{shown_path(path)}, line {number} {error}") from error

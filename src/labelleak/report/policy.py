@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, shown, shown_path, shown_value, unknown_name
 from labelleak.records.flags import FLAGS
+from labelleak.records.reading import read_toml
 
 Limit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Server = Literal["update", "model", "auxiliary"]
@@ -97,7 +97,7 @@ def _reason(error: ValidationError) -> str:
     if place[-1:] == ["[key]"]:
         return str(unknown_name("threat model", place[-2], ("update", "model", "auxiliary")))
     reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(place)} = {first['input']!r}: {reason}"
+    return f"{shown('.'.join(place))[1:-1]} = {shown_value(first['input'])}: {reason}"
 
 
 def read_policy(path: Path) -> Policy:
@@ -106,10 +106,4 @@ def read_policy(path: Path) -> Policy:
     Raises:
         BadInput: if it cannot be read, is no TOML, or holds what no policy has.
     """
-    try:
-        asked = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the policy {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"the policy {path} is not TOML: {error}") from error
-    return make_policy(asked, path.name)
+    return make_policy(read_toml(path, "the policy "), shown_path(path.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from labelleak.errors import printable
 from labelleak.records.cells import Cell
 from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MOST_COLUMNS = 3
+
+
+def inert(text: str) -> str:
+    """Return text that rich prints as it is: no markup, nothing that controls the terminal.
+
+    >>> inert("[red]\\x1b[2J")
+    '\\\\[red]\\\\x1b[2J'
+    """
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
@@ -27,12 +39,11 @@ def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
         worst: what `worst_cases` gives for the same records.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     series = _columns(cells)
     table = Table(
-        caption=escape(_caption(cells, series)),
+        caption=inert(_caption(cells, series)),
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -42,17 +53,17 @@ def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
     table.add_column("free", justify="right", min_width=6)
     titles = {name: title for cell in cells for name, title in cell.titles}
     for attack, _, adaptive in series:
-        name = escape(wording.name_attack(attack, adaptive, titles))
+        name = inert(wording.name_attack(attack, adaptive, titles))
         table.add_column(name, justify="right", overflow="fold", min_width=6)
     table.add_column("advantage of the strongest", overflow="fold", min_width=10)
     names = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
     for setting, name in names.items():
         if len(names) > 1:
-            table.add_row(f"[bold]{escape(name)}[/bold]")
+            table.add_row(f"[bold]{inert(name)}[/bold]")
         here = [cell for cell in cells if cell.setting == setting]
         leaders = _leaders([cell for cell in worst if cell.setting == setting])
         for row in _rows(here, series, leaders):
-            table.add_row(*map(escape, row))
+            table.add_row(*map(inert, row))
         table.add_section()
     return table
 

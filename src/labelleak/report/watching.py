@@ -14,6 +14,7 @@ from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import follow_actions, say_action_counts
 from labelleak.report.headlines import headline_cells
+from labelleak.report.terminal import inert
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -29,7 +30,6 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         BadInput: if two records of one trial disagree.
     """
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
 
     rows = count_once(records)
@@ -37,7 +37,7 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
     if unreadable:
         said.append(f"{wording.count(unreadable, 'line')} left out: no record")
     if not rows:
-        return Group(escape("; ".join([*said, "waiting"])))
+        return Group(inert("; ".join([*said, "waiting"])))
     table = Table(title_justify="left")
     courses = follow_rounds(rows)
     if courses:
@@ -48,11 +48,10 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         _fill_courses(table, courses, titles_of(rows))
     else:
         _fill_cells(table, rows)
-    return Group(escape("; ".join(said)), table, escape(_flags(rows)))
+    return Group(inert("; ".join(said)), table, inert(_flags(rows)))
 
 
 def _fill_courses(table: Table, courses: Sequence[Course], titles: Mapping[str, str]) -> None:
-    from rich.markup import escape
 
     for name in ("server", "defense", "advantage so far", "last round", "worst client", "attack"):
         table.add_column(name, overflow="fold")
@@ -66,11 +65,10 @@ def _fill_courses(table: Table, courses: Sequence[Course], titles: Mapping[str, 
             f"{worst.name}: {wording.number(worst.advantage.mean)}",
             " or ".join(wording.name_attack(attack, titles=titles) for attack in course.attacks),
         )
-        table.add_row(*map(escape, row))
+        table.add_row(*map(inert, row))
 
 
 def _fill_cells(table: Table, rows: Sequence[Record]) -> None:
-    from rich.markup import escape
 
     for name in ("server", "advantage", "attack", "where"):
         table.add_column(name, overflow="fold")
@@ -82,7 +80,7 @@ def _fill_cells(table: Table, rows: Sequence[Record]) -> None:
             wording.name_attacker(cell),
             f"{where}, {wording.name_stage(cell.training_steps)}",
         )
-        table.add_row(*map(escape, row))
+        table.add_row(*map(inert, row))
 
 
 def _flags(rows: Sequence[Record]) -> str:
