@@ -35,8 +35,9 @@ def read_index(text: bytes, folder: Path, where: str) -> dict[Path, list[str]]:
     Raises:
         BadInput: if it is no index, or names a file anywhere else.
     """
+    decoded = decode(text, where)
     try:
-        told = parse_json(decode(text, "it"))
+        told = parse_json(decoded)
     except BadInput as error:
         raise BadInput(f"{where} is no index of safetensors files: it {error}") from error
     placed = told.get("weight_map") if isinstance(told, dict) else None
