@@ -127,7 +127,11 @@ def test_clients_of_different_sizes_have_guesses_and_free_guesses_of_their_own()
 
 def test_what_cannot_be_aggregated_is_refused(model, data):
     clients, _ = play(model, data)
-    other = replace(clients[0], training=replace(clients[0].training, local_steps=3))
+    update = clients[0].update
+    other = replace(
+        clients[0],
+        update=replace(update, training=replace(update.training, local_steps=3)),
+    )
     foreign, _ = play(model, data)
     for group, sentence in (
         ([], "at least one client"),

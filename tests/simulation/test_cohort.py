@@ -134,7 +134,7 @@ def test_the_truth_lies_aside_and_belongs_to_the_client(model, data):
     for client in only.clients:
         own = np.bincount(data.labels[parts[client.client]], minlength=4)
         assert np.array_equal(Truth.from_labels(client.consumed, 4).counts, 2 * own)
-        assert client.training.local_steps == len(client.labels) == 16
+        assert client.update.training.local_steps == len(client.labels) == 16
         seen = client.observe("2", rest=["0.weight"])
         assert (seen.num_samples, seen.local_steps) == (60, 16)
         assert seen.rest["0.weight"].shape == (8, 6)

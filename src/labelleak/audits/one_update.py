@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from labelleak.attacks.choice import choose_attacks
+from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
@@ -126,21 +126,14 @@ def attack_update(
     seen = found.observe(place.name, rest=_trained(view, found.gradient))
     held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
     size, why = _estimate_size(seen, held)
-    if size is not None:
-        seen = replace(seen, num_samples=size.num_samples)
-        told = replace(found.training, batch_size=size.num_samples // seen.local_steps)
-        found = replace(found, training=told)
+    seen, found = _sized(seen, found, size)
     prior = _prior(scheme, held.auxiliary, seen.num_classes)
     held = replace(held, training=_known_training(found.training, seen), prior=prior)
     _one_at_a_time(seen)
     settled = settle(seen, held, "check" if size is not None else scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
-    as_told = (_as_told(flag, found) for flag in battery.flags)
-    battery = replace(battery, flags=(*as_told, *settled.flags, *_measured_flags(found.measured)))
-    missing = {**choice.left_out, **battery.not_applicable(seen)}
-    if len(missing) == len(choice.attacks) + len(choice.left_out):
-        raise BadInput(_nothing_applies(missing, seen, why))
+    battery, missing = _applicable(battery, choice, settled, found, why)
     case = _Case(found, settled, place, size, battery)
     return case.report(
         None if truth is None else _truth(truth, seen, size),
@@ -150,6 +143,32 @@ def attack_update(
         scheme=scheme,
         seed=seed,
     )
+
+
+def _sized(
+    seen: Observation, update: ReceivedUpdate, size: BatchSize | None
+) -> tuple[Observation, ReceivedUpdate]:
+    """Take over a number of labels that was estimated."""
+    if size is None:
+        return seen, update
+    told = replace(update.training, batch_size=size.num_samples // seen.local_steps)
+    return replace(seen, num_samples=size.num_samples), replace(update, training=told)
+
+
+def _applicable(
+    battery: Battery,
+    choice: Choice,
+    settled: Settled,
+    update: ReceivedUpdate,
+    why: Sequence[str],
+) -> tuple[Battery, dict[str, str]]:
+    """Add to the flags what was settled and measured, and say which attacks cannot answer."""
+    told = (_as_told(flag, update) for flag in battery.flags)
+    battery = replace(battery, flags=(*told, *settled.flags, *_measured_flags(update.measured)))
+    missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
+    if len(missing) == len(choice.attacks) + len(choice.left_out):
+        raise BadInput(_nothing_applies(missing, settled.observation, why))
+    return battery, missing
 
 
 @dataclass(frozen=True, eq=False)
