@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from labelleak.core.interfaces import LabelledData
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (
     DEFENSES,
@@ -120,7 +120,7 @@ def make_update(trials=3, seed=0, dtype=torch.float32):
         "head.weight": draw(5, 6),
         "head.bias": draw(5),
     }
-    return Update(tensors, "head", frozenset({"norm.running_mean"}))
+    return SharedTensors(tensors, "head", frozenset({"norm.running_mean"}))
 
 
 def sent_by(defense, update, seed=0, memory=None):
@@ -302,7 +302,7 @@ def test_error_feedback_loses_nothing_of_half_precision_models_either(text):
 def test_dgc_sends_the_discounted_sum_of_a_gradient_that_was_held_back():
     """One gradient g, then nothing: momentum replays it as g (1 + m + m^2 ...) until it is sent."""
     defense = DeepGradientCompression(keep=0.5, momentum=0.5)
-    first = Update({"weight": torch.tensor([[[4.0, 1.0]]])}, "")
+    first = SharedTensors({"weight": torch.tensor([[[4.0, 1.0]]])}, "")
     nothing = first.replaced({"weight": torch.zeros(1, 1, 2)})
     rng = np.random.default_rng(0)
     sent, memory = defense.apply(first, rng)
@@ -318,7 +318,7 @@ def test_dgc_warms_up_as_in_the_paper():
     assert shares == pytest.approx([0.25, 0.0625, 0.0158, 0.00398, 0.001, 0.001], rel=0.01)
 
 
-ROOM = Update({"weight": torch.linspace(-1, 1, 2000).repeat(200, 1)[:, None]}, "")
+ROOM = SharedTensors({"weight": torch.linspace(-1, 1, 2000).repeat(200, 1)[:, None]}, "")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_the_kept_share_is_the_one_asked_for(text):
 
 def test_topk_keeps_the_largest_of_all_and_pruning_of_each_tensor():
     pair = {"a.weight": torch.tensor([[9.0, 8.0]]), "b.weight": torch.tensor([[1.0, -2.0]])}
-    update = Update(pair, "b")
+    update = SharedTensors(pair, "b")
     top, pruned = (sent_by(d, update)[0].tensors for d in (TopK(0.5), Pruning(0.5)))
     assert [t.tolist() for t in top.values()] == [[[9.0, 8.0]], [[0.0, 0.0]]]
     assert [t.tolist() for t in pruned.values()] == [[[9.0, 0.0]], [[0.0, -2.0]]]
@@ -364,7 +364,7 @@ def test_topk_keeps_the_largest_of_all_and_pruning_of_each_tensor():
 @pytest.mark.parametrize("defense", [QSGD(3), RandomK(0.25, rescale=True)], ids=str)
 def test_what_claims_to_be_unbiased_is(defense):
     row = torch.linspace(-1, 1, 50)
-    many = Update({"weight": row.repeat(20_000, 1)[:, None]}, "")
+    many = SharedTensors({"weight": row.repeat(20_000, 1)[:, None]}, "")
     sent = sent_by(defense, many)[0].tensors["weight"][:, 0].double()
     error = sent.mean(dim=0) - row
     spread = sent.std(dim=0) / 20_000**0.5
@@ -411,7 +411,7 @@ def test_clipping_bounds_norms_over_parameters_alone():
 
 
 def test_bytes_on_the_wire():
-    dense = Update(
+    dense = SharedTensors(
         {"weight": torch.ones(1, 10, 100), "steps": torch.ones(1, dtype=torch.int64)}, ""
     )
     kept = dense.replaced({"weight": torch.arange(1000.0).view(1, 10, 100) == 1})
@@ -429,7 +429,7 @@ def test_bytes_on_the_wire():
     assert cost("topk:0.1") == 125 + 400 + 8, "a bitmap is cheaper than a hundred indices"
     assert cost("topk:0.1|gaussian:1") == 4000 + 8, "noise fills what was pruned"
     assert cost("sign", kept) == pytest.approx(33 / 8 + 4 + 8)
-    half = Update({**dense.tensors, "weight": dense.tensors["weight"].half()}, "")
+    half = SharedTensors({**dense.tensors, "weight": dense.tensors["weight"].half()}, "")
     assert cost("none", half) == cost("gaussian:1", half) == 2000 + 8
     # What was held back makes floats of quantised values again.
     few = 1000 * 0.01 * (32 + 32) / 8 + 8

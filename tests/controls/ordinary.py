@@ -15,7 +15,7 @@ from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import LocalTraining
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
 
@@ -143,9 +143,9 @@ def _defend(
     chain, rate = parse_defense(defense), StepPath.of(training).rate
     unit = rate if rng.random() < 0.5 else 1.0
     shared = {"2.weight": seen.weight[None] * unit, "2.bias": seen.bias[None] * unit}
-    sent, memory = chain.apply(Update(shared, "2"), rng)
+    sent, memory = chain.apply(SharedTensors(shared, "2"), rng)
     for _ in range(2 if "feedback" in defense or "dgc" in defense else 0):
-        sent, memory = chain.apply(Update(shared, "2"), rng, memory)
+        sent, memory = chain.apply(SharedTensors(shared, "2"), rng, memory)
     largest = None
     if declared:
         size = training.batch_size or 1

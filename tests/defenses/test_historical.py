@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.defenses import HistoricalCompression, HistoricalDP
 
 
@@ -17,7 +17,7 @@ def make_update(trials=2000, tensors=8, classes=10):
     head = torch.randn(trials, classes, 5, generator=generator)
     named["head.weight"] = head - head.mean(dim=1, keepdim=True)
     named["head.bias"] = torch.ones(trials, classes)
-    return Update(named, "head")
+    return SharedTensors(named, "head")
 
 
 @pytest.mark.parametrize("quantile", [0.2, 0.4, 0.8])
@@ -35,7 +35,9 @@ def test_the_rule_by_hand():
     weight = torch.tensor([[[9.0], [-1.0], [-8.0]]])
     ones = torch.ones(1, 3)
     named = {"a": ones, "head.weight": weight, "head.bias": ones, "z": ones}
-    sent, _ = HistoricalCompression(0.5).apply(Update(named, "head"), np.random.default_rng(0))
+    sent, _ = HistoricalCompression(0.5).apply(
+        SharedTensors(named, "head"), np.random.default_rng(0)
+    )
     left = [bool(tensor.any()) for tensor in sent.tensors.values()]
     assert left == [True, False, True, True], "class 1 is small, so the tensor at place 1 goes"
 

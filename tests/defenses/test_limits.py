@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.defenses import DEFENSES, parse_defense
 
 FORMS = (
@@ -29,7 +29,7 @@ def longest_updates(classes, trials=200, seed=0):
     bias = np.where(low, bias / (bias * low).sum(1, keepdims=True) * -1, bias)
     bias = np.where(low, bias, bias / (bias * ~low).sum(1, keepdims=True))
     weight = bias[:, :, None] * rng.random((trials, 1, 5))
-    return Update({"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, "")
+    return SharedTensors({"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, "")
 
 
 @pytest.mark.parametrize("classes", [2, 10, 50])

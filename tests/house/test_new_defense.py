@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.update import Memory, Update
+from labelleak.core.update import Memory, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import Kind
 
@@ -31,8 +31,8 @@ class Shrinking(Part):
     ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"shrink": ("shrink:0.1", "shrink:0.9")}
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Scale all that is shared."""
         kept = {name: value * (1 - self.share) for name, value in update.tensors.items()}
         return replace(update, tensors=kept), None

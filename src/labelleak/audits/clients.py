@@ -18,7 +18,7 @@ from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
-from labelleak.core.update import ReceivedUpdate, Update
+from labelleak.core.update import ReceivedUpdate, SharedTensors
 from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, wire_bytes
@@ -292,7 +292,9 @@ class Clients:
         return sent
 
 
-def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.Generator) -> float:
+def count_bytes(
+    model: WhiteBox, update: SharedTensors, defense: Chain, rng: np.random.Generator
+) -> float:
     """Count the bytes of an update after a defense, with the model's buffers as they are.
 
     Args:
@@ -304,20 +306,22 @@ def count_bytes(model: WhiteBox, update: Update, defense: Chain, rng: np.random.
     state = model.module.state_dict()
     sent = dict(defense.apply(update, rng)[0].tensors)
     sent |= {name: state[name][None] for name in buffer_names(state, model.module)}
-    return round(wire_bytes(defense, Update(sent, model.head, _fixed(model))), 1)
+    return round(wire_bytes(defense, SharedTensors(sent, model.head, _fixed(model))), 1)
 
 
-def dense_update(model: WhiteBox) -> Update:
+def dense_update(model: WhiteBox) -> SharedTensors:
     """Return an update without a zero in it, of the shape of the trained parameters."""
     trained = [(n, p) for n, p in model.module.named_parameters() if p.requires_grad]
-    return Update({name: torch.ones_like(value)[None] for name, value in trained}, model.head)
+    return SharedTensors(
+        {name: torch.ones_like(value)[None] for name, value in trained}, model.head
+    )
 
 
-def moved_update(model: WhiteBox, after: Mapping[str, torch.Tensor]) -> Update:
+def moved_update(model: WhiteBox, after: Mapping[str, torch.Tensor]) -> SharedTensors:
     """Return how the trained parameters moved from the model to a state dict."""
     fixed = _fixed(model)
     moved = movement(model.module.state_dict(), after, head=model.head)
-    return Update({n: t for n, t in moved.tensors.items() if n not in fixed}, model.head)
+    return SharedTensors({n: t for n, t in moved.tensors.items() if n not in fixed}, model.head)
 
 
 def _fixed(model: WhiteBox) -> frozenset[str]:

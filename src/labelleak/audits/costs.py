@@ -12,7 +12,7 @@ from labelleak.core.head import find_head
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.cohort import Federation, run_rounds
@@ -165,7 +165,7 @@ def _undefended(
     state = {name: value[None] for name, value in model.state_dict().items()}
     return Cost(
         accuracy=accuracy_after,
-        wire_bytes=wire_bytes(Chain(), Update(state, head)),
+        wire_bytes=wire_bytes(Chain(), SharedTensors(state, head)),
         seconds_ratio=1.0,
         diverged=diverged,
     )

@@ -22,7 +22,7 @@ from labelleak.attacks import (
 )
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.options import AuditOptions
-from labelleak.core.head import find_head
+from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.weights import load_weights
@@ -201,10 +201,17 @@ def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) ->
 
 def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> WhiteBox:
     """Find the head of a model, by the name that was given or by tracing."""
-    head = find_head(
-        module, name=options.head, example=data.x_train[:2], num_classes=data.num_classes
+    return WhiteBox(module, find_head_of(options, data, module).name)
+
+
+def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> HeadFinding:
+    """Say which layer is a model's head, and how it was found."""
+    return locate_head(
+        model=module,
+        name=options.head,
+        example=data.x_train[:2],
+        num_classes=data.num_classes,
     )
-    return WhiteBox(module, head)
 
 
 def _choose(options: AuditOptions) -> Choice:

@@ -15,7 +15,15 @@ from torch import nn
 
 from labelleak.attacks import ADAPTIVE, AdaptiveShadow
 from labelleak.audits.clients import Clients
-from labelleak.audits.plan import CellOptions, Plan, build, dummies_of, init_of, view_model
+from labelleak.audits.plan import (
+    CellOptions,
+    Plan,
+    build,
+    dummies_of,
+    find_head_of,
+    init_of,
+    view_model,
+)
 from labelleak.audits.training_stages import reach_stages
 from labelleak.core.answers import Answer, make_records
 from labelleak.core.battery import Battery
@@ -210,10 +218,10 @@ class Stage:
             extra["partition"] = options.partition
             extra["per_round"] = options.per_round or options.users
             extra["round_steps"] = options.round_steps
-        for name, choice in (("weights", options.weights), ("head", options.head)):
-            if choice is not None:
-                extra[name] = Path(choice).name
-        return extra
+        if options.weights is not None:
+            extra["weights"] = Path(options.weights).name
+        found = find_head_of(options, plan.data, self.model.module)
+        return {**extra, "head": found.name, "head_found": found.how}
 
 
 def train_stages(plan: Plan, initialisation: int, stages: Sequence[int]) -> Iterator[Stage]:

@@ -15,7 +15,7 @@ from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.training import LocalTraining
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 
@@ -83,13 +83,13 @@ class Defense(Protocol):
         rng: np.random.Generator,
         *,
         full: bool = False,
-    ) -> Update:
+    ) -> SharedTensors:
         """Compute each batch's gradient as the client does, before `apply`."""
         ...
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Return what is shared in place of an update, and what the client keeps for its next."""
         ...
 

@@ -13,7 +13,7 @@ from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 
 
@@ -126,20 +126,20 @@ def take_defended_steps(
     return {name: value.detach() for name, value in client.module.state_dict().items()}
 
 
-def as_update(seen: Observation, head: str) -> Update:
+def as_update(seen: Observation, head: str) -> SharedTensors:
     """Take gradients that were observed as the update that they were read off.
 
     Args:
         seen: gradients, of the head alone or with the rest.
         head: module name of the head.
     """
-    empty = Update({}, head)
+    empty = SharedTensors({}, head)
     tensors: dict[str, Tensor | None] = {
         **(seen.rest or {}),
         empty.head_weight: seen.weight,
         empty.head_bias: seen.bias,
     }
-    return Update({name: t for name, t in tensors.items() if t is not None}, head)
+    return SharedTensors({name: t for name, t in tensors.items() if t is not None}, head)
 
 
 __all__ = [

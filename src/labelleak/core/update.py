@@ -24,7 +24,7 @@ class Scope(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Update:
+class SharedTensors:
     """Gradients (or weight differences) by parameter name, of many trials of one model.
 
     Attributes:
@@ -37,7 +37,7 @@ class Update:
         BadInput: if the tensors differ in R.
 
     >>> counter = torch.tensor([3])
-    >>> update = Update({"fc.weight": torch.ones(1, 2, 4), "norm.steps": counter}, "fc")
+    >>> update = SharedTensors({"fc.weight": torch.ones(1, 2, 4), "norm.steps": counter}, "fc")
     >>> list(update.floats), update.norms().tolist()
     (['fc.weight'], [2.8284271247461903])
     """
@@ -84,12 +84,12 @@ class Update:
             total += tensor.detach().flatten(1).double().square().sum(dim=1).cpu()
         return total.sqrt()
 
-    def replaced(self, tensors: Mapping[str, Tensor]) -> Update:
+    def replaced(self, tensors: Mapping[str, Tensor]) -> SharedTensors:
         """Return the update with some tensors exchanged, each cast to the type that it had."""
         cast = {name: tensor.to(self.tensors[name].dtype) for name, tensor in tensors.items()}
         return replace(self, tensors={**self.tensors, **cast})
 
-    def without(self, *names: str) -> Update:
+    def without(self, *names: str) -> SharedTensors:
         """Return the update without some tensors, which are then not shared at all."""
         kept = {name: tensor for name, tensor in self.tensors.items() if name not in names}
         return replace(self, tensors=kept)
@@ -216,4 +216,4 @@ class Memory:
     parts: tuple[Memory | None, ...] = ()
 
 
-__all__ = ["Memory", "ReceivedUpdate", "Scope", "Update"]
+__all__ = ["Memory", "ReceivedUpdate", "Scope", "SharedTensors"]

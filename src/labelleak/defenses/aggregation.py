@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import Kind
 from labelleak.defenses.noise import add_noise, gaussian
@@ -45,12 +45,12 @@ class ServerNoise(Part):
         """Whether sigma is 0."""
         return self.sigma == 0
 
-    def on_mean(self, mean: Update, rng: np.random.Generator) -> Update:
+    def on_mean(self, mean: SharedTensors, rng: np.random.Generator) -> SharedTensors:
         """Add the noise to the mean of the clients' updates, as the server does."""
         return mean if self.is_off else add_noise(mean, rng, gaussian(self.sigma))
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Return the update as the server receives it: unchanged."""
         return update, memory

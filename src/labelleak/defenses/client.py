@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.lazy import F, Tensor, torch
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 
 Gradients = dict[str, Tensor]
@@ -48,7 +48,9 @@ class TrainingChange:
         """Change head inputs h and errors p - e_y of each sample; None where no table is exact."""
         return None
 
-    def finish(self, update: Update, batch_size: int, rng: np.random.Generator) -> Update:
+    def finish(
+        self, update: SharedTensors, batch_size: int, rng: np.random.Generator
+    ) -> SharedTensors:
         """Change the finished mean gradients."""
         return update
 
@@ -82,7 +84,7 @@ def batch_gradients(
     rng: np.random.Generator,
     *,
     full: bool,
-) -> Update:
+) -> SharedTensors:
     """Compute the mean gradient of each batch (all of one size), changed as asked for.
 
     Args:
@@ -94,7 +96,9 @@ def batch_gradients(
     """
     child = rng.spawn(1)[0]
     rows = [_one(model, batch, changes, child, full) for batch in batches]
-    update = Update({name: torch.stack([r[name] for r in rows]) for name in rows[0]}, model.head)
+    update = SharedTensors(
+        {name: torch.stack([r[name] for r in rows]) for name in rows[0]}, model.head
+    )
     for change in changes:
         update = change.finish(update, len(batches[0]), rng)
     return update

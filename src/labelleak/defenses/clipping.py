@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import Kind
 from labelleak.defenses.text import above_zero
@@ -56,7 +56,7 @@ class Clipping(_NormBound):
     Attributes:
         norm: largest L2 norm; inf for none.
 
-    >>> update = Update({"weight": torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])}, "")
+    >>> update = SharedTensors({"weight": torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])}, "")
     >>> sent, _ = Clipping(1.0).apply(update, np.random.default_rng(0))
     >>> sent.norms().numpy().round(6).tolist()
     [1.0, 0.5]
@@ -66,8 +66,8 @@ class Clipping(_NormBound):
     scope = Scope.UPDATE
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Clip; nothing is kept."""
         return update.replaced({} if self.is_off else scale_to(update.floats, self.norm)), memory
 
@@ -84,8 +84,8 @@ class LayerClipping(_NormBound):
     scope = Scope.LAYER
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Clip layer by layer; nothing is kept."""
         if self.is_off:
             return update, memory

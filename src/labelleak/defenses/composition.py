@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.core.interfaces import Defense, LabelledData
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients
 from labelleak.defenses.facts import Kind
@@ -91,14 +91,14 @@ class Part:
         rng: np.random.Generator,
         *,
         full: bool = False,
-    ) -> Update:
+    ) -> SharedTensors:
         """Compute each batch's gradient as the client does, before `apply`."""
         changes = [part for part in self.parts if isinstance(part, TrainingChange)]
         return batch_gradients(model, batches, changes, rng, full=full)
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Return what is shared in place of an update, and what the client keeps for its next."""
         raise NotImplementedError
 
@@ -169,8 +169,8 @@ class Chain(Part):
         return largest
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Apply the parts in order; the memory holds one entry a part."""
         held = memory.parts if memory else (None,) * len(self.links)
         if len(held) != len(self.links):

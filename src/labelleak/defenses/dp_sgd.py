@@ -12,7 +12,7 @@ import numpy as np
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, trainable
 from labelleak.defenses.facts import POOLED, decades
@@ -97,7 +97,9 @@ class DPSGD(TrainingDefense):
         """Leave room for the noise, which is spread over the batch."""
         return largest + noise_room(self._deviation(batch_size), classes)
 
-    def finish(self, update: Update, batch_size: int, rng: np.random.Generator) -> Update:
+    def finish(
+        self, update: SharedTensors, batch_size: int, rng: np.random.Generator
+    ) -> SharedTensors:
         """Add the noise to the mean."""
         if not self.noise_multiplier:
             return update

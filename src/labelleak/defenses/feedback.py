@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.update import Memory, Update
+from labelleak.core.update import Memory, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import COMPRESSED
 
@@ -55,8 +55,8 @@ class Compression(Part):
         raise NotImplementedError
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Compress, after adding the residual and before keeping the new one if asked to."""
         raw = update.floats
         if not self.has_feedback:

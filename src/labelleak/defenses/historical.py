@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.core.lazy import torch
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import POOLED
@@ -55,8 +55,8 @@ class HistoricalCompression(Part):
         return self.quantile == 0
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Wipe tensors by the rank of the class at their place; nothing is kept."""
         weight = update.tensors.get(update.head_weight)
         if self.is_off or weight is None:
@@ -117,8 +117,8 @@ class HistoricalDP(Part):
         return largest + noise_room(unit * self.sigma, classes)
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Clip tensor by tensor, then add the noise; nothing is kept."""
         clipped = update
         if self.bound < float("inf"):

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import HEAD_ALONE, POOLED, SIGMAS, Kind
 from labelleak.defenses.text import at_least_zero
@@ -20,12 +20,12 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def add_noise(
-    update: Update,
+    update: SharedTensors,
     rng: np.random.Generator,
     draw: Draw,
     *,
     only: tuple[str, ...] | None = None,
-) -> Update:
+) -> SharedTensors:
     """Add independent draws to every parameter, or to some alone.
 
     Each parameter has a stream of its own, named by it, so that the noise on the head is the same
@@ -80,8 +80,8 @@ class _Noise(Part):
         raise NotImplementedError
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Add the noise; nothing is kept."""
         return (update if self.is_off else add_noise(update, rng, self._draw())), memory
 
@@ -95,7 +95,7 @@ class GaussianNoise(_Noise):
     Attributes:
         sigma: standard deviation, in the units of what is shared (mean gradient or weights).
 
-    >>> update = Update({"weight": torch.zeros(1, 2, 3)}, "")
+    >>> update = SharedTensors({"weight": torch.zeros(1, 2, 3)}, "")
     >>> sent, _ = GaussianNoise(0.1).apply(update, np.random.default_rng(0))
     >>> sent.tensors["weight"].shape
     torch.Size([1, 2, 3])
@@ -235,8 +235,8 @@ class HeadNoise(Part):
         return largest + noise_room(unit * self.sigma, classes)
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Add the noise to the head; nothing is kept."""
         head = (update.head_weight, update.head_bias)
         return (

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, plain_gradient
 from labelleak.defenses.facts import HEAD_ALONE
@@ -70,7 +70,7 @@ class Soteria(TrainingDefense):
         seen = model.run(inputs, seed=seed)
         errors = seen.probabilities - targets.to(seen.probabilities)
         pruned = seen.inputs * self.kept(model, inputs)
-        return {**found, Update({}, model.head).head_weight: errors.T @ pruned / len(inputs)}
+        return {**found, SharedTensors({}, model.head).head_weight: errors.T @ pruned / len(inputs)}
 
     def alter_table(
         self, model: WhiteBox, data: LabelledData, inputs: Tensor, errors: Tensor

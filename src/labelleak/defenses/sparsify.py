@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import COMPRESSED, HELD_BACK, KEPT, Kind
 from labelleak.defenses.feedback import Compression
@@ -45,7 +45,7 @@ class TopK(Compression):
         keep: share of entries that is sent, above 0; 1 sends all.
         feedback: keep what is not sent for the next round (error feedback).
 
-    >>> update = Update({"weight": torch.tensor([[[3.0, -4.0, 1.0, 0.5]]])}, "")
+    >>> update = SharedTensors({"weight": torch.tensor([[[3.0, -4.0, 1.0, 0.5]]])}, "")
     >>> sent, _ = TopK(0.5).apply(update, np.random.default_rng(0))
     >>> sent.tensors["weight"].tolist()
     [[[3.0, -4.0, 0.0, 0.0]]]
@@ -249,8 +249,8 @@ class DeepGradientCompression(Part):
         return float(self.keep**progress)
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Send the largest entries of the accumulated momentum; keep the rest of both."""
         held = memory or Memory()
         keep = self.share_in(held.rounds)

@@ -12,7 +12,7 @@ import numpy as np
 
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part
@@ -32,8 +32,8 @@ class TrainingDefense(TrainingChange, Part):
     scope = Scope.ENTRY
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Return the update as it is: what there was to do was done in training."""
         return update, memory
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from labelleak.core.interfaces import Defense
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.update import Update
+from labelleak.core.update import SharedTensors
 from labelleak.defenses.composition import as_part
 
 INDEX_BITS = 32
 SCALE_BYTES = 4
 
 
-def wire_bytes(defense: Defense, sent: Update) -> float:
+def wire_bytes(defense: Defense, sent: SharedTensors) -> float:
     """Count the bytes of a shared update, mean over its trials.
 
     All values of a tensor are sent, unless a part of the chain makes zeros; then it is sent in the
@@ -26,7 +26,7 @@ def wire_bytes(defense: Defense, sent: Update) -> float:
 
     >>> import numpy as np
     >>> from labelleak.defenses import TopK
-    >>> update = Update({"weight": torch.rand(1, 10, 100)}, "")
+    >>> update = SharedTensors({"weight": torch.rand(1, 10, 100)}, "")
     >>> sent, _ = TopK(0.01).apply(update, np.random.default_rng(0))
     >>> wire_bytes(TopK(1.0), update), wire_bytes(TopK(0.01), sent)
     (4000.0, 80.0)

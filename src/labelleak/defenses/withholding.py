@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import HEAD_ALONE
 from labelleak.errors import unknown_name
@@ -26,7 +26,8 @@ class Withholding(Part):
         part: ``bias``, ``weight`` or ``head``.
 
     >>> import torch
-    >>> update = Update({"fc.weight": torch.ones(1, 2, 4), "fc.bias": torch.ones(1, 2)}, "fc")
+    >>> shared = {"fc.weight": torch.ones(1, 2, 4), "fc.bias": torch.ones(1, 2)}
+    >>> update = SharedTensors(shared, "fc")
     >>> sent, _ = Withholding("bias").apply(update, np.random.default_rng(0))
     >>> list(sent.tensors)
     ['fc.weight']
@@ -51,8 +52,8 @@ class Withholding(Part):
         return f"{self.name}:{self.part}"
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Leave it out; nothing is kept."""
         names = {
             "bias": (update.head_bias,),

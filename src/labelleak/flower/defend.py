@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from torch import Tensor
 
-from labelleak.core.update import Memory, Update
+from labelleak.core.update import Memory, SharedTensors
 from labelleak.core.weights import buffer_names
 from labelleak.errors import BadInput
 from labelleak.flower.messages import Arrays, only_record
@@ -88,7 +88,7 @@ def _apply(
         _check(update, changed)
         return changed
     held = load_memory(context)
-    answer, kept = defense.apply(Update(update, head), rng, held)
+    answer, kept = defense.apply(SharedTensors(update, head), rng, held)
     if kept is not None:
         save_memory(context, kept)
     _check(update, answer.tensors)

@@ -12,7 +12,7 @@ from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.local_steps import as_update
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part, as_part
@@ -85,7 +85,7 @@ def _raw(
     defense: Defense,
     rng: np.random.Generator,
     full: bool,
-) -> Update:
+) -> SharedTensors:
     wide = full or defense.scope is Scope.UPDATE
     if defense.changes_training:
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
@@ -139,15 +139,15 @@ def altered_table(
 
 
 def _finished(
-    defense: Part, update: Update, batches: np.ndarray, rng: np.random.Generator
-) -> Update:
+    defense: Part, update: SharedTensors, batches: np.ndarray, rng: np.random.Generator
+) -> SharedTensors:
     for change in training_changes(defense):
         update = change.finish(update, batches.shape[1], rng)
     return update
 
 
 def observe(
-    update: Update, model: WhiteBox, batches: np.ndarray, *, full: bool = False
+    update: SharedTensors, model: WhiteBox, batches: np.ndarray, *, full: bool = False
 ) -> Observation:
     """Read the head off the shared gradients of ``T x B`` batches.
 
@@ -222,16 +222,18 @@ def movement(
     head: str,
     buffers: frozenset[str] = frozenset(),
     unit: float = 1.0,
-) -> Update:
+) -> SharedTensors:
     """Take what one client's weights moved by, in multiples of a unit: -lr gives gradients."""
     moved = {
         name: ((value - before[name]) / unit if value.is_floating_point() else value)[None]
         for name, value in after.items()
     }
-    return Update(moved, head, buffers)
+    return SharedTensors(moved, head, buffers)
 
 
-def moved_by(before: Mapping[str, Tensor], sent: Update, *, unit: float = 1.0) -> dict[str, Tensor]:
+def moved_by(
+    before: Mapping[str, Tensor], sent: SharedTensors, *, unit: float = 1.0
+) -> dict[str, Tensor]:
     """Move weights by what one client sent; the reverse of `movement`, what is withheld stays."""
     shared = {name: value.clone() for name, value in before.items()}
     for name, tensor in sent.tensors.items():

@@ -14,7 +14,7 @@ from labelleak.core.counts import Ints
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
-from labelleak.core.update import Memory, Update
+from labelleak.core.update import Memory, SharedTensors
 from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.aggregation import ServerNoise
@@ -116,7 +116,7 @@ class DefendedClients:
         training: LocalTraining,
         seed: int,
         model: nn.Module,
-    ) -> tuple[Update, dict[str, Tensor]]:
+    ) -> tuple[SharedTensors, dict[str, Tensor]]:
         unit = _unit(training)
         buffers = buffer_names(before, model)
         moved = movement(before, after, head=self.head, buffers=buffers, unit=unit)

@@ -11,7 +11,7 @@ import torch
 
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.local_steps import as_update
-from labelleak.core.update import Memory, Scope, Update
+from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import as_part
 from labelleak.simulation.defended import altered_table, is_costly
@@ -32,7 +32,7 @@ class Gradients:
         kept: gradients by the batches' labels and pixels, and whether all parameters are there.
     """
 
-    kept: dict[tuple[str, bool], Update] = field(default_factory=dict)
+    kept: dict[tuple[str, bool], SharedTensors] = field(default_factory=dict)
 
     def of(
         self,
@@ -41,7 +41,7 @@ class Gradients:
         batches: Sequence[LabelledData],
         rng: np.random.Generator,
         full: bool,
-    ) -> Update:
+    ) -> SharedTensors:
         """Return the gradients of batches of one size, computed at most once."""
         key = _name(batches)
         found = self.kept.get((key, full))
@@ -59,7 +59,7 @@ class Gradients:
         batches: Sequence[LabelledData],
         rng: np.random.Generator,
         full: bool,
-    ) -> Update:
+    ) -> SharedTensors:
         inputs = torch.cat([batch.inputs for batch in batches])
         if full or not model.is_per_sample(inputs):
             return defense.gradients(model, batches, rng, full=full)
@@ -80,7 +80,7 @@ class Samples:
 
     def of(
         self, defense: Defense, model: WhiteBox, batches: Sequence[LabelledData]
-    ) -> Update | None:
+    ) -> SharedTensors | None:
         """Put batches together, each sample altered at most once; None where that is not exact."""
         inputs = torch.cat([batch.inputs for batch in batches])
         if not is_costly(as_part(defense)) or not model.is_per_sample(inputs):
@@ -162,7 +162,7 @@ class KnownDefense:
         rng: np.random.Generator,
         *,
         full: bool = False,
-    ) -> Update:
+    ) -> SharedTensors:
         """Return each batch's gradient as the client computes it."""
         if self.changes_training:
             found = None if full else self.samples.of(self.defense, model, batches)
@@ -170,8 +170,8 @@ class KnownDefense:
         return self.plain.of(self.defense, model, batches, rng, full)
 
     def apply(
-        self, update: Update, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[Update, Memory | None]:
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
         """Apply the defense."""
         return self.defense.apply(update, rng, memory)
 
@@ -186,7 +186,7 @@ def _name(batches: Sequence[LabelledData]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(update: Update) -> int:
+def _bytes(update: SharedTensors) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in update.tensors.values())
 
 

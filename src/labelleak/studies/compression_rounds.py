@@ -21,7 +21,7 @@ from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.training import FullTraining
-from labelleak.core.update import Memory, Update
+from labelleak.core.update import Memory, SharedTensors
 from labelleak.defenses import Chain
 from labelleak.records.record import Record
 from labelleak.report.curve_figures import curve_files
@@ -193,13 +193,13 @@ def _share(stage: Stage, clients: _Clients, batches: Ints, number: int) -> Obser
     """Let all clients share one update, remembering what they hold back."""
     model, chain = stage.model, clients.defense
     found = autograd_gradients(model, stage.plan.roles.victims, batches, full=True)
-    empty = Update({}, model.head)
+    empty = SharedTensors({}, model.head)
     tensors = {**(found.rest or {}), empty.head_weight: found.weight}
     if found.bias is not None:
         tensors[empty.head_bias] = found.bias
     # In the model's order, which the historical rule goes by.
     names = [name for name, _ in model.module.named_parameters() if name in tensors]
-    update = Update({name: tensors[name] for name in names}, model.head)  # type: ignore[misc]
+    update = SharedTensors({name: tensors[name] for name in names}, model.head)  # type: ignore[misc]
     words = ("defense", chain.label, stage.initialisation, number)
     rng = stream(stage.plan.options.seed, *words)
     sent, clients.memory = chain.apply(update, rng, clients.memory)

@@ -25,7 +25,7 @@ from labelleak.core.local_steps import (
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
-from labelleak.core.update import Scope, Update
+from labelleak.core.update import Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 
 # Shadows made one by one are fewer by this; and local steps that are taken side by side.
@@ -141,7 +141,7 @@ class ShadowClient:
     def _wide(self) -> bool:
         return self.defense.scope is Scope.UPDATE
 
-    def _read(self, update: Update, trials: int) -> Observation:
+    def _read(self, update: SharedTensors, trials: int) -> Observation:
         weight = update.tensors.get(update.head_weight)
         if weight is None:  # withheld: nothing can be learnt of it
             weight = torch.zeros(trials, *self.model.head_module.weight.shape)
@@ -170,7 +170,7 @@ class ShadowClient:
         """Defend the whole gradients of batches, and keep what is seen of the head."""
         parts = []
         for rows in np.split(picks, range(samples.at_once, len(picks), samples.at_once)):
-            update = Update(samples.of_batches(rows), self.model.head)
+            update = SharedTensors(samples.of_batches(rows), self.model.head)
             parts.append(self._read(self.defense.apply(update, rng)[0], len(rows)))
         weights = [part.weight for part in parts if part.weight is not None]
         biases = [part.bias for part in parts if part.bias is not None]
@@ -180,13 +180,13 @@ class ShadowClient:
         """Let each shadow train from the model, and share how its weights moved."""
         module = self.model.module
         before = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        named = Update({}, self.model.head)
+        named = SharedTensors({}, self.model.head)
         kept = {named.head_weight, named.head_bias} & set(before)
         if self._wide:
             kept |= {name for name, _ in module.named_parameters()}
         after = self._take_steps(picks, frozenset(kept), rng)
         moved = {name: torch.nan_to_num(after[name] - before[name]) for name in sorted(kept)}
-        update = Update(moved, self.model.head)
+        update = SharedTensors(moved, self.model.head)
         sent, _ = self.defense.apply(update, rng)
         return Observation.from_update(
             before,
