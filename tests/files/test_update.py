@@ -253,6 +253,18 @@ def test_a_difference_of_parts_does_not_tell_the_weight(step):
         locate_head(update.tensors, before=update.before)
 
 
+def test_weights_that_did_not_change_are_said_to_tell_nothing(step):
+    made = told(lr=LR)
+    report = labelleak.attack_update(
+        before=step.before, after=step.before, made=made, head="4", attacks=["llg"]
+    )
+    assert any("the head did not change at all" in note for note in report.notes)
+    report = labelleak.attack_update(
+        before=step.before, after=step.after, made=made, attacks=["llg"]
+    )
+    assert not report.notes
+
+
 def test_one_form_at_a_time(step):
     gradient, difference = step.gradient, step.difference
     for sides in (

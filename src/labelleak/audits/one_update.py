@@ -138,7 +138,7 @@ def attack_update(
     return case.report(
         None if truth is None else _truth(truth, seen, size),
         not_applicable=missing,
-        notes=(*notes, *why, *_momentum_note(found), *_measured_notes(found)),
+        notes=(*notes, *why, *_momentum_note(found), *_still_note(seen), *_measured_notes(found)),
         model=_name_of(options),
         scheme=scheme,
         seed=seed,
@@ -308,6 +308,16 @@ def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
     return (
         f"momentum {update.training.momentum:g} was taken out of the update, its buffer taken to "
         "have been empty at the start",
+    )
+
+
+def _still_note(seen: Observation) -> tuple[str, ...]:
+    """Say that there is nothing to read where the head did not change at all."""
+    if any(part is not None and part.count_nonzero() for part in (seen.weight, seen.bias)):
+        return ()
+    return (
+        "the head did not change at all, so no answer rests on this update: the client did not "
+        "train, or the weights before and after are the same",
     )
 
 

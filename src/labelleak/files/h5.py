@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +47,9 @@ def read_h5(file: BinaryIO, size: int, where: str) -> dict[str, Tensor]:
                 _check(h5py, array, size, f"{shown(name)} in {where}")
             if sum(int(array.nbytes) for array in found.values()) > size:
                 raise BadInput(f"the arrays of {where} overlap: together they exceed {size} bytes")
-            arrays = {name: torch.from_numpy(array[()].copy()) for name, array in found.items()}
+            arrays = {
+                name: torch.from_numpy(np.asarray(array[()])) for name, array in found.items()
+            }
     except BadInput:
         raise
     except Exception as error:  # a forged file makes HDF5 raise almost anything
