@@ -1,5 +1,7 @@
 """Tensors of other frameworks come out as PyTorch's would, or the layout is asked for."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -102,9 +104,37 @@ def test_what_cannot_be_told_is_asked_for(arrays):
 
 
 def test_an_embedding_before_a_norm_is_no_bias_that_tells():
-    arrays = [random(30, 8), random(8), random(30, 8)]  # a language model without biases
+    language = [random(30, 8), random(8), random(30, 8)]  # a language model without biases
+    assert torch_form(language)["2.weight"].shape == (30, 8)
     with pytest.raises(BadInput, match="cannot be told"):
-        torch_form(arrays)
+        torch_form([random(30, 8), random(8), random(8, 8), random(8)])
+
+
+def shapes_of(rng, layout):
+    """Make up a network: an embedding or none, layers of any width, biases and norms or none."""
+    widths = [int(n) for n in rng.choice([4, 8, 10, 16, 32], rng.integers(2, 6))]
+    shapes = [(int(rng.choice([50, 1000])), widths[0])] if rng.random() < 0.4 else []
+    shapes += [(widths[0],)] * int(rng.integers(3)) if shapes else []
+    biased, norms = rng.random(2) < 0.5, int(rng.integers(3))
+    for place, (inputs, outputs) in enumerate(pairwise(widths)):
+        last = place == len(widths) - 2
+        shapes.append((outputs, inputs) if layout == "torch" else (inputs, outputs))
+        shapes += [(outputs,)] * int(biased[int(last)]) + [(outputs,)] * (0 if last else norms)
+    return shapes
+
+
+@pytest.mark.parametrize("layout", ["torch", "keras"])
+def test_the_layout_of_random_networks_is_told_right_or_asked_for(layout):
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(3000):
+        shapes = {str(i): shape for i, shape in enumerate(shapes_of(rng, layout))}
+        try:
+            found = plan(shapes)
+        except BadInput:
+            continue
+        told += 1
+        assert any(entry.turned for entry in found.values()) == (layout == "keras"), shapes
+    assert told > 2000
 
 
 def test_kernels_that_fit_their_rows_are_doubted():

@@ -201,7 +201,10 @@ def _layout(entries: Mapping[str, Entry], presumed: str | None) -> str:
         told = max(LAYOUTS, key=lambda layout: said[layout])
     else:
         pairs = list(pairwise(found))
-        straight = bool(pairs) and all(one.rows == two.columns for one, two in pairs)
+        straight = bool(pairs) and all(
+            one.rows == two.columns or (one is found[0] and one.columns == two.columns)
+            for one, two in pairs
+        )
         turned = bool(pairs) and all(one.columns == two.rows for one, two in pairs)
         told = presumed if straight == turned else TORCH if straight else KERAS
     if told is None or (presumed == KERAS and told == TORCH):
