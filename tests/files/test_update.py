@@ -158,14 +158,16 @@ def test_a_head_is_found_by_any_of_its_names(step):
 def test_a_model_takes_the_weights_that_its_wrapper_saved(step):
     model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5))
     model.load_state_dict(step.before)
-    report = labelleak.attack_update(
-        before=renamed("module.")(step.before),
-        after=renamed("module.")(step.after),
-        made=told(lr=LR),
-        model=model,
-        attacks=["llg"],
-    )
-    assert (report.head, report.head_found) == ("4", "traced")
+    for head, how in ((None, "traced"), ("4", "named"), ("module.4", "named")):
+        report = labelleak.attack_update(
+            before=renamed("module.")(step.before),
+            after=renamed("module.")(step.after),
+            made=told(lr=LR),
+            model=model,
+            head=head,
+            attacks=["llg"],
+        )
+        assert (report.head, report.head_found) == ("4", how)
 
 
 def save_h5(path, arrays):

@@ -37,6 +37,18 @@ def test_commands_and_their_options_are_there(line):
     assert all(word in shown for word in words if word.startswith("--"))
 
 
+def test_the_options_on_the_page_of_forms_are_there():
+    named = set(re.findall(r"(?<=[ `])--[a-z-]+", (ROOT / "docs" / "forms.md").read_text()))
+    shown = subprocess.run(
+        [sys.executable, "-m", "labelleak", "attack", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert len(named) > 8
+    assert all(option in shown for option in named)
+
+
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("make")])
 def test_make_targets_are_there(line):
     target = line.split()[1]

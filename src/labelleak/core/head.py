@@ -116,7 +116,7 @@ def _in_model(
             f"{type(model).__name__} has no linear layer, so no head whose gradient could be read"
         )
     if name is not None:
-        found = _named(model, layers, name)
+        found = _named(model, layers, module_called(name, model.state_dict()))
     else:
         seen = trace(model, example) if example is not None else trace_without_example(model)
         if seen is not None:
