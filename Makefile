@@ -45,6 +45,10 @@ wolf: .venv/core
 mutations: .venv/core
 	$(BIN)/python tests/controls/mutations.py
 
+# Hostile input for every reader, and good files; ends with 1 at a crash, a hang or a wrong answer.
+hostile: .venv/dev
+	$(BIN)/python tests/hostile/run.py
+
 bench: .venv/core
 	$(BIN)/labelleak bench
 

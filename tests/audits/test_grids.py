@@ -75,3 +75,16 @@ def test_a_grid_that_is_not_there_is_named(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match="not UTF-8"):
         read_grid(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"lr": [0.1] * 5000},
+        {"model": ["cnn"] * 3000},
+        {"model": ["cnn"] * 100, "trials": [1] * 100, "seed": [0] * 100},
+    ],
+)
+def test_lists_that_multiply_without_end_are_refused(tree):
+    with pytest.raises(BadInput, match="more than 2000"):
+        make_grid("g", tree, override={})

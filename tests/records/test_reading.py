@@ -89,6 +89,7 @@ def test_marks_of_windows_are_read(tmp_path):
         ("1e999", "not finite"),
         ("[NaN]", "holds NaN"),
         ('{"x\u2028": 1, "x\u2028": 2}', "names 'x\\\\u2028' twice"),
+        ('["\\ud800"]', "half a character"),
         ("{", "is not JSON"),
         ("", "is not JSON"),
     ],

@@ -204,3 +204,18 @@ def test_a_cell_in_doubt_is_no_evidence_of_safety() -> None:
     ):
         (said,) = (caution(cell) for cell in tabulate([replace(row, **doubt) for row in rows]))
         assert "no evidence of safety" in said
+
+
+@pytest.mark.parametrize("command", ["gate", "report", "watch"])
+def test_names_from_records_never_control_the_terminal(tmp_path: Path, command: str) -> None:
+    evil = "\x1b[2J\x1b]0;x\x07\u202e[bold]$\\frac$"
+    names = {"model": evil, "scheme": evil, "attack": evil, "data": evil, "flags": (evil,)}
+    keys = {"round": 1, "client": evil, "not_applicable": {evil: evil}, "attack_title": evil}
+    path, policy = tmp_path / "r\x1b.jsonl", tmp_path / "p.toml"
+    append_records(path, [make_record(trial=t, **names, extra=keys) for t in range(3)])
+    policy.write_text("min_trials = 2\nmust_run = ['\\u001b[2J']\n")
+    more = {"gate": ["--policy", str(policy)], "watch": ["--once"]}.get(command, [])
+    done = CliRunner().invoke(app, [command, str(path), *more], env={"COLUMNS": "200"})
+    assert done.exit_code == (command == "gate"), done.exception
+    assert "\\x1b[2J" in done.output
+    assert not [c for c in done.output if not c.isprintable() and c not in "\n\xa0"]

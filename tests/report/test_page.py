@@ -265,3 +265,15 @@ def test_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] False False"
+
+
+def test_a_page_of_many_models_draws_some_and_lists_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelleak.report.page.MOST_FIGURES", 3)
+    rows = [make_record(model=f"m{k}", trial=t) for k in range(9) for t in range(2)]
+    text = render(rows, source="r.jsonl")
+    assert text.count("<svg") == 3
+    assert text.count("Not all of these are drawn") == 6
+    assert all(f"m{k}" in text for k in range(9))
+    few = render(rows[:6], source="r.jsonl")
+    assert few.count("<svg") == 3
+    assert "Not all" not in few

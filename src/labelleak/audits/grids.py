@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from labelleak.report.curves import CurveOptions
 # multiplies into several audits.
 LISTS = frozenset(f.name for f in fields(AuditOptions) if isinstance(f.default, tuple))
 OPTIONS = tuple(f.name for f in fields(AuditOptions))
+# Values of an option, and audits of a part.
+_MOST = 2000
 _OWN = ("title", "claim", "figure", "quick", "part")
 
 
@@ -107,6 +110,10 @@ def _multiply(choices: Mapping[str, Any]) -> Iterator[AuditOptions]:
     for key, values in {**single, **listed}.items():
         if not values:
             raise BadInput(f"{key} is an empty list; give it a value or leave it out")
+        if len(values) > _MOST:
+            raise BadInput(f"{key} has {len(values)} values, more than {_MOST}; make several grids")
+    if prod(map(len, single.values())) > _MOST:
+        raise BadInput(f"the lists multiply to more than {_MOST} audits; make several grids")
     for values in product(*single.values()):
         yield check_options(**dict(zip(single, values, strict=True)), **listed)
 

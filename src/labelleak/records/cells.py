@@ -242,7 +242,7 @@ def _cell(
 def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
     """Name the attacks behind a strongest attacker's records, most trials first."""
     named = Counter(
-        (str(row.extra["chosen"]), bool(row.extra["chosen_adaptive"]))
+        (str(row.extra["chosen"]), bool(row.extra.get("chosen_adaptive", row.adaptive)))
         for row in members
         if "chosen" in row.extra
     )

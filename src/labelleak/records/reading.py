@@ -144,7 +144,16 @@ def parse_json(text: str) -> Any:
         raise BadInput("is not JSON") from error
     if lists > MOST_DEPTH:
         _check_tree(found)
+    if "\\ud" in text.lower():
+        _check_text(found)
     return found
+
+
+def _check_text(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("holds half a character, which no file can") from error
 
 
 def _whole(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labelleak.errors import BadInput, shown_value
+from labelleak.errors import BadInput, shown, shown_value
 
 if TYPE_CHECKING:
     from labelleak.records.record import Record
@@ -25,6 +25,8 @@ _LEAST = {
     "seconds": 0,
 }
 _MOST = 2**53
+# Beyond it sums and squares of floats overflow.
+_LARGEST = 1e100
 _LONGEST = {"command": 2**16, "defense": 4000}
 _LONGEST_NAME = 500
 # Kinds of the keys of ``extra`` that tables and gates rely on.
@@ -70,9 +72,15 @@ def check_values(record: Record) -> None:
     if any(len(flag) > _LONGEST_NAME for flag in record.flags):
         raise BadInput("has a flag with an absurd name")
     _check_advantage(record.asr, record.asr_free, record.advantage)
+    for name, value in record.extra.items():
+        most = _MOST if isinstance(value, int) else _LARGEST
+        if isinstance(value, int | float) and abs(value) > most:
+            raise BadInput(f"has {shown_value(value)} under {shown(name)}")
     for name, kinds in _EXTRA.items():
         if name in record.extra:
             _check_extra(name, kinds, record.extra[name])
+    if not -_ROUNDING <= record.extra.get("expected_asr", 0) <= 1 + _ROUNDING:
+        raise BadInput("has an expected_asr that is not between 0 and 1")
 
 
 def _check_advantage(asr: float, free: float, found: float | None) -> None:

@@ -22,6 +22,7 @@ from labelleak.report.curves import (
     tabulate_curves,
     trace,
 )
+from labelleak.report.svg import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def draw_curves(points: Sequence[Point], *, title: str, figure: CurveOptions) ->
             axes = sheet.add_subplot(rows, columns, place + 1)
             own = [point for point in points if point.panel == panel]
             _draw_panel(axes, own, lines, figure)
-            axes.set_title(say_panel(panel, figure), fontsize=10)
+            axes.set_title(plain(say_panel(panel, figure)), fontsize=10)
         _add_legend(sheet)
         text = io.StringIO()
         sheet.savefig(text, format="svg", metadata={"Date": None})
@@ -94,7 +95,7 @@ def _draw_panel(
             marker=_MARKERS[number % len(_MARKERS)],
             lw=1.6,
             ms=4.5,
-            label=say_line(line, figure),
+            label=plain(say_line(line, figure)),
         )
         low, high = [p.asr.low for p in members], [p.asr.high for p in members]
         axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
@@ -113,7 +114,9 @@ def _draw_panel(
     said = {p.x: say(p.x) + (f"\n({say_beside(p)})" if figure.beside else "") for p in own}
     _scale(axes, at, said, numeric=numeric, log=figure.log)
     below = f"{say_key(figure.x)} ({say_key(figure.beside)})" if figure.beside else ""
-    axes.set(xlabel=below or say_key(figure.x), ylabel="share of labels named", ylim=(-0.03, 1.03))
+    axes.set(
+        xlabel=plain(below or say_key(figure.x)), ylabel="share of labels named", ylim=(-0.03, 1.03)
+    )
     axes.grid(axis="y", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 

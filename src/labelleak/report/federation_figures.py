@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labelleak.records.rounds import Course
 from labelleak.report import wording
 from labelleak.report.figures import COLOURS, RC, frame
-from labelleak.report.svg import INK, embed
+from labelleak.report.svg import INK, embed, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def _style(course: Course, courses: Sequence[Course]) -> dict[str, Any]:
         "color": COLOURS[place],
         "ls": "--" if course.defended else "-",
         "marker": "os^"[place],
-        "label": name_course(course, courses),
+        "label": plain(name_course(course, courses)),
     }
 
 

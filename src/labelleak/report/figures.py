@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labelleak.records.cells import Cell
 from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
-from labelleak.report.svg import INK, embed
+from labelleak.report.svg import INK, embed, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +199,7 @@ def _draw_line(axes: Axes, members: Sequence[Cell], style: Style) -> None:
         marker=style.marker,
         lw=1.6,
         ms=4.5,
-        label=_name(members[0]),
+        label=plain(_name(members[0])),
     )
     if style.marker:
         low, high = [c.asr.low for c in members], [c.asr.high for c in members]
@@ -208,8 +208,8 @@ def _draw_line(axes: Axes, members: Sequence[Cell], style: Style) -> None:
 
 def _draw_points(cells: Sequence[Cell], styles: Mapping[Series, Style]) -> Figure:
     lines = list(_by_series(cells).items())
-    names = [_name(cell) for _, (cell, *_) in lines]
-    left = 0.03 + 0.0155 * max(map(len, names), default=0)
+    names = [plain(_name(cell)) for _, (cell, *_) in lines]
+    left = min(0.5, 0.03 + 0.0155 * max(map(len, names), default=0))
     figure, axes = frame(0.5 + 0.3 * max(len(lines), 1), 1, left=left)
     for row, (series, (cell, *_)) in enumerate(lines):
         style, mean = styles[series], cell.asr.mean

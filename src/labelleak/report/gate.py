@@ -96,9 +96,14 @@ def _parts(rows: Sequence[Record], per: Sequence[str]) -> list[tuple[str, list[R
 def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[Finding]:
     """Judge every cell of one round or client, or of all records."""
     cells, worst = tabulate(rows), worst_cases(rows)
-    for place in dict.fromkeys(_place(cell) for cell in cells):
-        here = [cell for cell in cells if _place(cell) == place]
-        leaders = {cell.threat_model: cell for cell in worst if _place(cell) == place}
+    places: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    strongest: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
+    for cell in cells:
+        places[_place(cell)].append(cell)
+    for cell in worst:
+        strongest[_place(cell)][cell.threat_model] = cell
+    for place, here in places.items():
+        leaders = strongest[place]
         name = ", ".join(filter(None, [part, _name(here[0])]))
         for server, limit in policy.max_advantage.items():
             yield _judge_advantage(leaders.get(server), server, limit, policy.min_trials, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from labelleak.report.federation_words import findings, most_informed
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 
 _MOST_LINES = 8
+# Drawn on one page at most; tables hold the rest.
+MOST_FIGURES = 60
 _MOST_CLIENTS = 5
 _MOST_ROUNDS = 20
 
@@ -148,7 +149,7 @@ def _by_server(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Section]:
     """Sort cells into settings and panels, and draw each panel."""
     styles = assign_styles(cells)
-    numbers = itertools.count(1)
+    numbers = iter(range(1, MOST_FIGURES + 1))
     settings: dict[Setting, dict[tuple[int, str, int], list[Cell]]] = {}
     for cell in cells:
         key = (cell.training_steps, cell.scheme, cell.num_classes)
@@ -188,8 +189,8 @@ def _draw(
         }
     # Only our own SVG passes unescaped; its title was escaped where it was made.
     return [
-        Drawing(server, Markup(draw_panel(g, prefix=f"figure{next(numbers)}", styles=styles)))
-        for server, g in groups.items()
+        Drawing(server, Markup(draw_panel(g, prefix=f"figure{number}", styles=styles)))
+        for (server, g), number in zip(groups.items(), numbers, strict=False)
     ]
 
 

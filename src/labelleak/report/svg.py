@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from html import escape
 from typing import TYPE_CHECKING
+
+from labelleak.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # No line of a figure has this colour by design; the page's text colour takes its place.
 INK = "#010203"
+
+
+def plain(text: str) -> str:
+    """Return a name for a figure: no formula, nothing that SVG cannot hold.
+
+    >>> print(plain("cnn $x^2$"))
+    cnn \\$x^2\\$
+    """
+    return printable(text).replace("$", "\\$")
 
 
 def embed(figure: Figure, *, prefix: str, title: str) -> str:
@@ -26,7 +38,9 @@ def embed(figure: Figure, *, prefix: str, title: str) -> str:
         title: what the figure shows, in words.
     """
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name's letter that no font has
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     raw = file.getvalue()
     body = re.sub(r"<metadata>.*?</metadata>", "", raw[raw.index("<svg") :], flags=re.DOTALL)
     body = re.sub(r"<svg[^>]*>", "", body, count=1)

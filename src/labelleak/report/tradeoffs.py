@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labelleak.report.svg import plain
+
 _COLOURS = ("#d55e00", "#2b7bba", "#0c8f6b", "#b5679f", "#997700", "#7a73c4", "#444444", "#c23b6e")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _BASELINE = "no defense"
@@ -82,7 +84,7 @@ def draw_tradeoffs(
                 ms=13,
                 mfc="none",
                 mec="#000000",
-                label=f"recommended (fresh seeds): {chosen.label}",
+                label=plain(f"recommended (fresh seeds): {chosen.label}"),
             )
         if target is not None:
             axes.axhline(target, color="#888888", ls="--", lw=1, label="target")

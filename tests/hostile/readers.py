@@ -1,0 +1,170 @@
+"""Let the readers meet hostile input as commands do, and judge what came of each case."""
+
+import contextlib
+import io
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hostile.corpus import Case, records, text_of
+from labelleak.audits.grids import read_grid
+from labelleak.cli.app import main
+from labelleak.errors import BadInput
+from labelleak.files.truth import read_truth
+from labelleak.files.update import gather_update
+from labelleak.records.journal import Journal
+
+SECONDS = 20
+LONGEST = 1700
+POLICY = "min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
+# Judges a good file of records that leak, whatever else it asks for.
+HOLDS = "gate PASSED"
+
+
+class Hangs(BaseException):
+    """Not an Exception, so that no reader takes it for a fault of the input."""
+
+
+@dataclass
+class Tally:
+    """What came of all cases."""
+
+    tried: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest: tuple[float, str] = (0.0, "")
+    largest: tuple[float, str] = (0.0, "")
+
+
+def command(*words: object) -> tuple[int, str, str]:
+    """Run the program in this process: status, what it printed, what it said of errors."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["labelleak", *map(str, words)]
+    status = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.argv = before
+    return status, out.getvalue(), err.getvalue()
+
+
+def call(read: Callable[[], object]) -> tuple[int, str, str]:
+    """Run a reader that no quick command reaches; as `command`."""
+    try:
+        read()
+    except BadInput as error:
+        return 2, "", f"Error: {error}\n"
+    return 0, "", ""
+
+
+def _open_mark(path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    path.rename(folder / "run.json")
+    with Journal.open(folder, {"a": 1}):
+        pass
+
+
+def ask(case: Case, path: Path, good: Path, policy: Path) -> Iterator[tuple[int, str, str]]:
+    """Let whoever reads such a file read it."""
+    page = path.with_name("page.html")
+    if case.reader == "records":
+        yield command("gate", path, "--policy", policy, "--junit", path.with_name("j.xml"))
+        yield command("report", path, "--out", page)
+    elif case.reader == "watch":
+        yield command("watch", path, "--once", "--page", page)
+    elif case.reader == "policy":
+        yield command("gate", good, "--policy", path)
+    elif case.reader == "grid":
+        yield call(lambda: read_grid(path))
+    elif case.reader == "mark":
+        yield call(lambda: _open_mark(path))
+    elif case.reader == "truth":
+        yield call(lambda: read_truth(path, 3, 3))
+    else:
+        yield call(lambda: gather_update(gradient=path))
+
+
+def fault_of(case: Case, status: int, out: str, err: str) -> str:
+    """Say what is wrong with an answer; nothing if it is as it must be."""
+    lines = err.strip("\n").split("\n")
+    if status not in (0, 1, 2):
+        return f"status {status}"
+    if status == 2 and (len(lines) != 1 or not lines[0].startswith("Error: ")):
+        return f"not one sentence: {err[:200]!r}"
+    if status == 1 and case.reader not in ("records", "policy"):
+        return "status 1"
+    odd = [c for c in out + err if not c.isprintable() and c not in "\n\xa0"]
+    if odd or len(err) > LONGEST:
+        return f"prints {odd[:3]} and {len(err)} characters of error"
+    if HOLDS in out and case.reader == "records":
+        return "wrongly holds"
+    return ""
+
+
+def judge(cases: Iterable[Case], folder: Path, told: Callable[[str], None] = print) -> Tally:
+    """Let every case meet its reader.
+
+    Args:
+        cases: the inputs.
+        folder: empty, for files.
+        told: called with each fault.
+    """
+    good, policy, tally = folder / "good.jsonl", folder / "policy.toml", Tally()
+    good.write_text(text_of(records(), "trial", "0", set()))
+    policy.write_text(POLICY)
+    command("gate", good, "--policy", policy)  # loads what the first one would pay for
+    before = signal.signal(signal.SIGALRM, _hang)
+    try:
+        for number, case in enumerate(cases):
+            place = folder / str(number)
+            place.mkdir()
+            path = place / "input"
+            case.write(path)
+            _judge_one(case, path, good, policy, tally, told)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return tally
+
+
+def _hang(*_: object) -> None:
+    raise Hangs
+
+
+def _judge_one(
+    case: Case, path: Path, good: Path, policy: Path, tally: Tally, told: Callable[[str], None]
+) -> None:
+    name, peak, start = f"{case.reader}, {case.name}", _peak(), time.perf_counter()
+    statuses, faults = [], []
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        for status, out, err in ask(case, path, good, policy):
+            statuses.append(status)
+            faults.append(fault_of(case, status, out, err))
+    except Hangs:
+        faults.append("hangs: " + traceback.format_exc().strip().splitlines()[-3].strip())
+    except Exception:  # noqa: BLE001  whatever it is, it is a fault
+        faults.append("traceback: " + " ".join(traceback.format_exc().splitlines()[-4:])[-400:])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    tally.tried[case.reader] += 1
+    tally.refused[case.reader] += bool(statuses) and set(statuses) == {2} and not any(faults)
+    tally.slowest = max(tally.slowest, (time.perf_counter() - start, name))
+    tally.largest = max(tally.largest, ((_peak() - peak) / 1024, name))
+    for fault in filter(None, faults):
+        tally.faults.append(f"{name[:100]}: {fault}")
+        told(tally.faults[-1])
+
+
+def _peak() -> float:
+    """Return the most memory that this process has had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
