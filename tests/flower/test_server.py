@@ -17,8 +17,8 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from labelleak.attacks import FreeGuess, Shadow
 from labelleak.core.interfaces import LabelledData, Need
 from labelleak.errors import BadInput
+from labelleak.flower.claims import num_examples
 from labelleak.flower.findings import Sender
-from labelleak.flower.messages import num_examples
 from labelleak.flower.rows import unscored_rows
 from labelleak.records.record import read_records
 
@@ -41,7 +41,11 @@ def test_the_grid_audits_every_client_of_every_round(tmp_path):
     federation.run(federation.make_app(), wrap=lambda grid: flower.observe(grid, auditor))
     found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
     seen = {(r.extra["round"], r.extra["client"]) for r in found}
-    assert seen == {(t, str(c)) for t in (1, 2) for c in range(federation.CLIENTS)}
+    nodes = [str(partition + 1) for partition in range(federation.CLIENTS)]
+    assert seen == {(t, node) for t in (1, 2) for node in nodes}
+    assert {(r.extra["client"], r.extra["partition"]) for r in found} == {
+        (node, str(partition)) for partition, node in enumerate(nodes)
+    }
     assert np.mean([r.presence_recall for r in found]) > 0.95
     assert np.mean([r.presence_precision for r in found]) > 0.95
     assert {r.threat_model for r in found} == {"update"}
@@ -145,7 +149,7 @@ def test_without_truth_answers_are_estimates(tmp_path):
     assert not (tmp_path / "records.jsonl").exists()
     found = rows(tmp_path / "estimates.jsonl")
     assert len(found) == federation.CLIENTS * 3
-    llg = next(row for row in found if row["attack"] == "llg" and row["client"] == "0")
+    llg = next(row for row in found if row["attack"] == "llg" and row["client"] == "1")
     truth = set(federation.labels_of(0, 1).tolist())
     assert {k for k, count in enumerate(llg["counts"]) if count} == truth
     assert sum(llg["counts"]) == llg["num_samples"] == federation.BATCH
@@ -334,8 +338,8 @@ def test_the_old_strategy_goes_on_where_what_is_sent_cannot_be_read(tmp_path, mo
 
 @pytest.mark.parametrize("said", [float("nan"), float("inf"), 0.5, -1, 0, "16", None])
 def test_what_is_no_number_of_examples_counts_as_unsaid(said):
-    assert num_examples({"num-examples": said}) is None
-    assert num_examples({"num-examples": said, "num_examples": 16.0}) == 16
+    assert num_examples({"num-examples": said}).value is None
+    assert num_examples({"num-examples": said, "num_examples": 16.0}).value == 16
 
 
 @pytest.mark.parametrize("group", ["\u00b2", "9" * 5000])
@@ -415,9 +419,9 @@ def test_a_broken_update_spoils_no_other_of_its_round(tmp_path):
     app = federation.make_app(function=train)
     federation.run(app, rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
     (event,) = rows(tmp_path / "events.jsonl")
-    assert (event["event"], event["client"]) == ("audit_failed", "1")
+    assert (event["event"], event["client"]) == ("audit_failed", "2")
     found = by_attack(read_records(tmp_path / "records.jsonl"), "llg")
-    assert {r.extra["client"] for r in found} == {"0", "2", "3"}
+    assert {r.extra["client"] for r in found} == {"1", "3", "4"}
 
 
 def test_clients_with_other_numbers_of_samples_are_audited_with_the_same_model(tmp_path):
@@ -429,7 +433,7 @@ def test_clients_with_other_numbers_of_samples_are_audited_with_the_same_model(t
         tmp_path, model=federation.make_model(), attacks=[probe, "llg"], truth=labels
     )
     federation.run(federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
-    sizes = {r.extra["client"]: r.num_samples for r in read_records(tmp_path / "records.jsonl")}
+    sizes = {r.extra["partition"]: r.num_samples for r in read_records(tmp_path / "records.jsonl")}
     assert sizes == {"0": 16, "1": 15, "2": 14, "3": 13}
     assert len(probe.heads) == 1
 

@@ -132,9 +132,9 @@ def _one(name: str, raised: bool, figure: float) -> Flag:
     return Flag(name, np.asarray(raised), np.asarray(figure))
 
 
-def uncertain_head(candidates: int) -> Flag:
-    """Make the flag of an update that was attacked at the likeliest of several layers."""
-    return _one("head_uncertain", True, float(candidates))
+def raise_flag(name: str, figure: float = 1.0) -> Flag:
+    """Make a raised flag of what is known otherwise than from the update itself."""
+    return _one(name, True, figure)
 
 
 def check_training(known: Knowledge) -> list[Flag]:

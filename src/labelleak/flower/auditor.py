@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from labelleak.attacks.choice import Choice, choose_attacks
-from labelleak.core.assumptions import uncertain_head
+from labelleak.core.assumptions import Flag, raise_flag
 from labelleak.core.battery import Battery
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
@@ -35,10 +35,19 @@ from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
+from labelleak.flower.forms import likelier
 from labelleak.flower.naming import UNCERTAIN, likeliest_head, stack, with_names
 from labelleak.flower.rows import scored_records, unscored_rows
+from labelleak.flower.trainings import (
+    Trained,
+    as_weights,
+    check_told,
+    common_form,
+    how_trained,
+)
 
 Arrays = Mapping[str, Tensor]
+MOST_COUNTED = 10**7
 _UNIFORM = UniformPrior()
 
 
@@ -55,13 +64,24 @@ class Auditor:
 
     Attributes:
         folder: where the files go; None writes none.
-        lr: the clients' learning rate.
-        local_steps: optimiser steps of a client in a round.
+        lr: the clients' learning rate; None where it is not known.
+        local_steps: optimiser steps of a client in a round; None where that is not known.
+        epochs: passes over a client's samples in a round, in place of `local_steps`: each takes
+            ceil(samples / `batch_size`) steps.
+        steps_metric: name of a reply's metric that holds the client's own number of steps.
+        lr_key: name under which the configuration that was sent holds a round's learning rate; it
+            goes before `lr`.
         batch_size: labels of a step; None takes the reply's number of examples as all labels.
         momentum: of the clients' SGD.
         weight_decay: of the clients' SGD.
         proximal: FedProx's pull towards the weights that were sent.
-        optimiser: sgd or adam.
+        optimiser: sgd, adam, adamw or rmsprop.
+        returns: what clients send back: ``weights``, their ``difference`` from those sent, or a
+            ``gradient``. None takes weights, unless a reply does not look like them; `block` and
+            `defend` refuse such a reply, others flag it (``reply_form_uncertain``).
+        control: gives by name, for a client and a round (as `truth`), the constant terms that
+            each local step added to its gradient: SCAFFOLD's c - c_i, FedDyn's -lambda_i (beside
+            `proximal`). They are subtracted.
         model: the model, or a function that makes it, in the mode that clients train it in;
             None leaves out the attacks that need it.
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
@@ -75,7 +95,9 @@ class Auditor:
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen; the advantage counts from
             the best guess under it.
-        truth: gives the labels of a client's update in a round, in a simulation.
+        truth: gives the labels of a client's update in a round, in a simulation. It is called
+            with two arguments: the partition id that the client claims, as text, or its node id
+            where it claims none; and the server's round.
         truth_metric: name of a reply's metric that holds the K true label counts; only for
             experiments, since a client that sends them has nothing left to hide.
         data: name of the data for the records.
@@ -94,13 +116,18 @@ class Auditor:
     """
 
     folder: Path | str | None
-    lr: float
-    local_steps: int = 1
+    lr: float | None = None
+    local_steps: int | None = None
+    epochs: int | None = None
+    steps_metric: str | None = None
+    lr_key: str = "lr"
     batch_size: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
     proximal: float = 0.0
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    returns: Literal["weights", "difference", "gradient"] | None = None
+    control: Callable[[str, int], Arrays] | None = None
     model: nn.Module | Callable[[], nn.Module] | None = None
     input_shape: tuple[int, ...] | None = None
     head: str | None = None
@@ -116,6 +143,30 @@ class Auditor:
     seed: int = 0
     keep_counts: bool = False
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_told(self)
+        self._kept["training"] = LocalTraining(
+            lr=self.lr,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            proximal=self.proximal,
+            optimiser=self.optimiser,
+        )
+        choose_attacks(self.asked)
+
+    @property
+    def training(self) -> LocalTraining:
+        """What was told of every client's training."""
+        told: LocalTraining = self._kept["training"]
+        return told
+
+    @property
+    def asked(self) -> Sequence[str | Attack]:
+        """The attacks that were asked for."""
+        return ["rules"] if self.attacks is None else self.attacks
 
     @property
     def home(self) -> Path | None:
@@ -169,19 +220,23 @@ class Auditor:
         """
         if len({self._kind(sender) for sender in senders}) != 1:
             raise BadInput("updates audited together need the same N and local steps")
-        before, *returned = (
+        before, *replies = (
             with_names(arrays, self._module, self.layout) for arrays in (before, *afters)
         )
+        form = common_form(self, before, replies, strict=strict)
+        trained = how_trained(self, senders[0], form)
+        returned = as_weights(self, before, replies, senders, trained)
         found = self._head(before, returned, head, strict)
-        update = self._receive(before, returned, found.name, senders[0])
+        form = likelier(form, lambda: replies[0].get(key_of(found.name, "bias")), trained.rate)
+        if form is not trained.form:
+            trained = how_trained(self, senders[0], form)
+            returned = as_weights(self, before, replies, senders, trained)
+        update = self._receive(before, returned, found.name, trained)
         observation = self._observe(update, found.name)
-        choice = choose_attacks(
-            ["rules"] if self.attacks is None else self.attacks, observation.num_classes
-        )
+        choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, update, observation, choice)
-        if found.how == UNCERTAIN:
-            doubt = uncertain_head(1 + len(found.rivals))
-            battery = replace(battery, flags=(*battery.flags, doubt))
+        more = _flags(senders[0], found, trained)
+        battery = replace(battery, flags=(*battery.flags, *more))
         truth = _truth(senders, observation)
         return Finding(
             tuple(senders),
@@ -191,6 +246,7 @@ class Auditor:
             {**choice.left_out, **battery.not_applicable(observation)},
             found,
             check_limits(observation, battery.known.training),
+            trained,
         )
 
     def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
@@ -204,15 +260,9 @@ class Auditor:
         Raises:
             BadInput: if the file cannot be written.
         """
-        if finding.head.how == UNCERTAIN:
+        for event, what in finding.doubts():
             for sender in finding.senders:
-                self.note(
-                    "head_uncertain",
-                    round=sender.round,
-                    client=sender.client,
-                    attacked=finding.head.name,
-                    rivals=list(finding.head.rivals),
-                )
+                self.note(event, round=sender.round, client=sender.client, **what)
         if self.home is None:
             return
         if finding.not_applicable:
@@ -227,15 +277,21 @@ class Auditor:
         note(self.home, event, **what)
 
     def labels_of(
-        self, client: str, server_round: int, metrics: Mapping[str, Any]
+        self, known_as: str, server_round: int, metrics: Mapping[str, Any]
     ) -> tuple[int, ...] | None:
         """Find the true labels of an update where the server's side was given them."""
         if self.truth is not None:
-            return tuple(int(label) for label in np.ravel(self.truth(client, server_round)))
+            return tuple(int(label) for label in np.ravel(self.truth(known_as, server_round)))
         counts = metrics.get(self.truth_metric) if self.truth_metric else None
         if counts is None:
             return None
+        if sum(counts) > MOST_COUNTED:  # from a client, which may say anything
+            raise BadInput(f"{self.truth_metric} counts more than {MOST_COUNTED:,} labels")
         return tuple(int(label) for label in np.repeat(np.arange(len(counts)), counts))
+
+    def control_of(self, sender: Sender) -> Arrays:
+        """Return the terms that a client's steps added to their gradients, by name."""
+        return {} if self.control is None else self.control(sender.known_as, sender.round)
 
     @property
     def name_of_model(self) -> str:
@@ -285,29 +341,27 @@ class Auditor:
         """Return what senders must share to be audited in one call."""
         known = sender.labels is not None
         total = len(sender.labels) if sender.labels is not None else sender.num_samples
-        return (total, sender.local_steps, known, sender.clients, sender.round)
+        alike = (sender.local_steps, sender.lr, sender.flags, sender.clients, sender.round)
+        return (total, known, *alike)
 
     def _receive(
-        self, before: Arrays, afters: Sequence[Arrays], head: str, sender: Sender
+        self, before: Arrays, afters: Sequence[Arrays], head: str, trained: Trained
     ) -> ReceivedUpdate:
         """Take the head's part of the updates, one trial each, with what is known of them."""
-        steps = sender.local_steps or self.local_steps
-        size = None if self.batch_size is None else self.batch_size * sender.clients
         names = [key_of(head, part) for part in ("weight", "bias")]
         both = [fold(after, before) for after in afters]
         sent, returned = both[0].before or {}, [one.tensors for one in both]
         start = {name: sent[name] for name in names if name in sent}
         end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
-        told = sender.num_samples if size is None else size * steps
-        total = len(sender.labels) if sender.labels else told
-        training = self._training(steps, size or (total and max(1, total // steps)))
-        return ReceivedUpdate(start, end, training=training, head=head, num_samples=total)
+        return ReceivedUpdate(
+            start, end, training=trained.training, head=head, num_samples=trained.total
+        )
 
     def _observe(self, update: ReceivedUpdate, head: str) -> Observation:
         seen = update.observe(head)
-        return replace(seen, largest=self._largest(seen))
+        return replace(seen, largest=self._largest(seen, StepPath.of(update.training).rate))
 
-    def _largest(self, seen: Observation) -> float | None:
+    def _largest(self, seen: Observation, rate: float) -> float | None:
         """Return the longest bias gradient that the clients' declared defense leaves possible."""
         if self.defense == "none":
             return None
@@ -315,9 +369,8 @@ class Auditor:
             declared = parse_defense(self.defense)
         except BadInput:  # a name of the user's own, for the records; its law is not known
             return inf
-        unit = 1 / StepPath.of(self._training(seen.local_steps, self.batch_size)).rate
         size = self.batch_size or 1
-        return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=unit)
+        return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
 
     def _battery(
         self,
@@ -342,18 +395,6 @@ class Auditor:
         self._kept["battery"] = (source, battery)
         return battery
 
-    def _training(self, steps: int, size: int | None) -> LocalTraining:
-        """Return how a client trained, by what the auditor was told."""
-        return LocalTraining(
-            lr=self.lr,
-            local_steps=steps,
-            batch_size=size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            proximal=self.proximal,
-            optimiser=self.optimiser,
-        )
-
     @property
     def _shape(self) -> tuple[int, ...] | None:
         """The shape of one input, as said or as auxiliary data have it."""
@@ -366,6 +407,18 @@ class Auditor:
             return None
         load_weights(self._module, before, "the weights sent")
         return WhiteBox(self._module, head)
+
+
+def _flags(sender: Sender, found: HeadFinding, trained: Trained) -> Iterator[Flag]:
+    """Raise what is known of an update otherwise than from its entries."""
+    if found.how == UNCERTAIN:
+        yield raise_flag("head_uncertain", 1 + len(found.rivals))
+    if trained.form.doubt:
+        yield raise_flag("reply_form_uncertain")
+    if not trained.steps_known:
+        yield raise_flag("steps_unknown")
+    for name in sender.flags:
+        yield raise_flag(name)
 
 
 def _truth(senders: Sequence[Sender], observation: Observation) -> Truth | None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from labelleak.core.update import Memory, SharedTensors
 from labelleak.core.weights import buffer_names
-from labelleak.errors import BadInput
+from labelleak.defenses import parse_defense
+from labelleak.errors import BadInput, shown
+from labelleak.flower.forms import Returns, form_of
 from labelleak.flower.messages import Arrays, only_record
 
 # A defense of labelleak (an object with `apply`), or a function from updates to updates; either
@@ -30,6 +32,7 @@ def defend(
     *,
     context: Context,
     head: str = "",
+    returns: str | None = None,
 ) -> None:
     """Replace the update in a reply by the defended one.
 
@@ -44,17 +47,22 @@ def defend(
         rng: source of the defense's randomness.
         context: the client's context.
         head: module name of the head, for defenses that treat it apart.
+        returns: the reply's form (`labelleak.flower.forms`); a difference or a gradient is
+            defended as it stands.
 
     Raises:
-        BadInput: if the reply's arrays do not fit those sent, or nothing can be defended.
+        BadInput: if the reply does not look like weights and nobody declared its form, if
+            its arrays do not fit those sent, or nothing can be defended.
     """
     key, record = only_record(reply)
     after = Arrays(record)
     if list(before) != list(after):
         raise BadInput("the reply's arrays have other names than those that were sent")
+    weights = form_of(before, after, returns, strict=True).kind is Returns.weights
+    start = before if weights else {name: torch.zeros_like(t) for name, t in before.items()}
     buffers = buffer_names(after)
     update = {
-        name: (after[name].float() - before[name].float())[None]
+        name: (after[name].float() - start[name].float())[None]
         for name in after
         if after[name].is_floating_point() and name not in buffers
     }
@@ -62,8 +70,24 @@ def defend(
         raise BadInput("the reply holds no floating-point parameter that could be defended")
     shared = _apply(defense, update, rng, context, head)
     reply.content[key] = ArrayRecord(
-        {name: Array(_merged(name, before, after, update, shared).numpy()) for name in after}
+        {name: Array(_merged(name, start, after, update, shared).numpy()) for name in after}
     )
+
+
+def read_defense(defense: DefenseLike) -> DefenseLike:
+    """Take a defense, a function or the text form of a chain (``clip:1|gaussian:0.1``).
+
+    Raises:
+        BadInput: for anything else, a text that cannot be read, or no defense at all.
+    """
+    if isinstance(defense, str):
+        chain = parse_defense(defense)
+        if not chain.links:
+            raise BadInput("none is no defense; leave the mod out")
+        return chain
+    if not hasattr(defense, "apply") and not callable(defense):
+        raise BadInput(f"{shown(defense)} is no defense; give one, its text or a function")
+    return defense
 
 
 def label_of(defense: DefenseLike) -> str:
@@ -150,4 +174,4 @@ def _unflatten(path: str, rounds: Mapping[str, Any], arrays: Arrays) -> Any:
     )
 
 
-__all__ = ["DefenseLike", "defend", "label_of", "load_memory", "save_memory"]
+__all__ = ["DefenseLike", "defend", "label_of", "load_memory", "read_defense", "save_memory"]

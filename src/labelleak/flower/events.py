@@ -14,6 +14,8 @@ from labelleak.records.files import append_lines, lock_of
 from labelleak.records.record import TRUTH, Record, to_lines
 
 LOG = logging.getLogger("labelleak.flower")
+# Flower shows what its own loggers say, so a line a round goes to a child of them.
+ROUNDS = logging.getLogger("flwr.labelleak")
 RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
 # Records of updates that were averaged over clients before the server saw them.
 AGGREGATES = "aggregates.jsonl"
@@ -73,6 +75,7 @@ __all__ = [
     "EVENTS",
     "LOG",
     "RECORDS",
+    "ROUNDS",
     "note",
     "write_records",
     "write_rows",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from labelleak.core.score import Truth
 from labelleak.errors import BadInput
 from labelleak.records.states import State
 
+if TYPE_CHECKING:
+    from labelleak.flower.trainings import Trained
+
+UNCERTAIN = "uncertain"
 NAMED = HeadFinding("", "named")
 
 
@@ -29,6 +34,9 @@ class Sender:
         local_steps: optimiser steps behind it; None takes the auditor's.
         labels: the labels themselves, where the truth is at hand.
         clients: how many clients' updates were averaged into this one.
+        lr: its learning rate in this round; None takes the auditor's.
+        partition: the partition that the client claims, short and printable.
+        flags: what is known of it that concerns every attack, by the flags' names.
     """
 
     round: int
@@ -37,6 +45,14 @@ class Sender:
     local_steps: int | None = None
     labels: tuple[int, ...] | None = None
     clients: int = 1
+    lr: float | None = None
+    partition: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def known_as(self) -> str:
+        """What truth and control are asked for: the partition claimed, else the client."""
+        return self.client if self.partition is None else self.partition
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +67,7 @@ class Finding:
         not_applicable: attacks that could not answer, and why.
         head: the layer that was attacked, and how it was found.
         limits: how the updates stand to what is possible.
+        trained: how the clients trained, and in which form the replies were read.
     """
 
     senders: tuple[Sender, ...]
@@ -60,11 +77,25 @@ class Finding:
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     head: HeadFinding = NAMED
     limits: Limits | None = None
+    trained: Trained | None = None
 
     @property
     def impossible(self) -> bool:
         """Whether an update's scale or sign is impossible, so that no figure can be believed."""
         return self.limits is not None and bool((self.limits.scale | self.limits.sign).any())
+
+    def doubts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Return what was not certain of the updates as events."""
+        if self.head.how == UNCERTAIN:
+            yield (
+                "head_uncertain",
+                {"attacked": self.head.name, "rivals": list(self.head.rivals)},
+            )
+        if self.trained is not None and self.trained.form.doubt:
+            form = self.trained.form
+            yield "reply_form_uncertain", {"read_as": str(form.kind), "reason": form.doubt}
+        if not self.answers:
+            yield "not_attacked", {"reasons": dict(self.not_applicable)}
 
     def states(self, row: int) -> dict[str, str]:
         """Return the states of one update's scale and sign, as records hold them."""

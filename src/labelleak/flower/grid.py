@@ -9,10 +9,18 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from labelleak.flower.auditor import Auditor
-from labelleak.flower.messages import Arrays, is_train, metrics_of, only_record, round_of
-from labelleak.flower.server import Arrival, audit_at_server, log_failures
-
-PARTITION = "partition-id"
+from labelleak.flower.claims import controls_named
+from labelleak.flower.messages import (
+    Arrays,
+    Sent,
+    is_train,
+    metrics_of,
+    model_record,
+    names_in,
+    round_of,
+)
+from labelleak.flower.partitions import Claims
+from labelleak.flower.server import CONTROL, Arrival, audit_at_server, log_failures
 
 
 class Watch:
@@ -24,16 +32,16 @@ class Watch:
 
     def __init__(self, auditor: Auditor) -> None:
         self.auditor = auditor
-        self._sent: dict[int, tuple[int, Arrays]] = {}
+        self._sent: dict[int, Sent] = {}
+        self._claims = Claims()
 
     def sent(self, messages: Iterable[Message]) -> None:
         """Keep the weights of training messages; clients that share a record share the copy."""
         copies: dict[int, Arrays] = {}
         for message in messages:
-            if is_train(message) and message.has_content():
-                for record in message.content.array_records.values():
-                    arrays = copies.setdefault(id(record), Arrays(record))
-                    self._sent[message.metadata.dst_node_id] = (round_of(message), arrays)
+            if is_train(message) and message.has_content() and message.content.array_records:
+                told = Sent.of(message, self.auditor.lr_key, copies)
+                self._sent[message.metadata.dst_node_id] = told
 
     def returned(self, replies: Iterable[Message]) -> None:
         """Audit the replies to training messages."""
@@ -41,26 +49,32 @@ class Watch:
         for reply in filter(is_train, replies):
             with log_failures(self.auditor, (round_of(reply), str(reply.metadata.src_node_id))):
                 found += self._pair(reply)
-        audit_at_server(self.auditor, found)
+        audit_at_server(self.auditor, self._claims.settle(self.auditor, found))
 
     def _pair(self, reply: Message) -> list[Arrival]:
         node = reply.metadata.src_node_id
-        server_round, before = self._sent.pop(node, (round_of(reply), None))
+        sent = self._sent.pop(node, None)
+        server_round, client = round_of(reply) if sent is None else sent.round, str(node)
         if reply.has_error():
             reason = str(reply.error.reason)[:500]
-            self.auditor.note("reply_error", round=server_round, client=str(node), reason=reason)
+            self.auditor.note("reply_error", round=server_round, client=client, reason=reason)
             return []
         metrics = metrics_of(reply)
-        client = str(metrics.get(PARTITION, node))
-        if before is None or not reply.content.array_records:
+        if sent is None or sent.arrays is None or not reply.content.array_records:
             self.auditor.note("no_update", round=server_round, client=client)
             return []
-        return [Arrival(before, lambda: reply_arrays(reply), metrics, server_round, client)]
-
-
-def reply_arrays(reply: Message) -> Arrays:
-    """Take the arrays of a reply."""
-    return Arrays(only_record(reply)[1])
+        controls = sent.controls or controls_named(names_in(reply))
+        flags = (CONTROL,) if controls and self.auditor.control is None else ()
+        arrival = Arrival(
+            sent.arrays,
+            lambda: Arrays(model_record(reply)),
+            metrics,
+            server_round,
+            client,
+            lr=sent.lr,
+            flags=flags,
+        )
+        return [self._claims.take(self.auditor, arrival)]
 
 
 class ObservingGrid(Grid):
@@ -137,4 +151,4 @@ def observe(grid: Grid, auditor: Auditor) -> ObservingGrid:
     return ObservingGrid(grid, auditor)
 
 
-__all__ = ["PARTITION", "ObservingGrid", "Watch", "observe"]
+__all__ = ["ObservingGrid", "Watch", "observe"]

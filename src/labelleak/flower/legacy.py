@@ -11,7 +11,8 @@ from flwr.server.strategy import Strategy
 from torch import Tensor
 
 from labelleak.flower.auditor import Auditor
-from labelleak.flower.grid import PARTITION
+from labelleak.flower.claims import lr_said
+from labelleak.flower.partitions import Claims
 from labelleak.flower.server import (
     Arrival,
     audit_at_server,
@@ -36,7 +37,8 @@ class AuditedLegacyStrategy(Strategy):
     def __init__(self, strategy: Strategy, auditor: Auditor) -> None:
         self._strategy = strategy
         self._auditor = auditor
-        self._sent: dict[str, dict[str, Tensor]] = {}
+        self._sent: dict[str, tuple[dict[str, Tensor], float | None]] = {}
+        self._claims = Claims()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_strategy":
@@ -59,7 +61,8 @@ class AuditedLegacyStrategy(Strategy):
                 key = id(instruction.parameters)
                 if key not in copies:
                     copies[key] = _unpack(instruction.parameters)
-                self._sent[proxy.cid] = copies[key]
+                lr = lr_said([instruction.config], self._auditor.lr_key)
+                self._sent[proxy.cid] = copies[key], lr
         return chosen
 
     def aggregate_fit(
@@ -73,6 +76,7 @@ class AuditedLegacyStrategy(Strategy):
         for proxy, answer in results:
             with log_failures(self._auditor, (server_round, proxy.cid)):
                 found += self._pair(server_round, proxy, answer)
+        found = self._claims.settle(self._auditor, found)
         audit_at_server(self._auditor, found)
         sent = [answer.parameters.tensors for _, answer in results]
         if all(tensors == sent[0] for tensors in sent):
@@ -82,12 +86,15 @@ class AuditedLegacyStrategy(Strategy):
     def _pair(self, server_round: int, proxy: ClientProxy, answer: FitRes) -> list[Arrival]:
         metrics = dict(answer.metrics or {})
         metrics.setdefault("num_examples", answer.num_examples)
-        client = str(metrics.get(PARTITION, proxy.cid))
-        before = self._sent.pop(proxy.cid, None)
-        if before is None:
-            self._auditor.note("no_update", round=server_round, client=client)
+        sent = self._sent.pop(proxy.cid, None)
+        if sent is None:
+            self._auditor.note("no_update", round=server_round, client=proxy.cid)
             return []
-        return [Arrival(before, lambda: _unpack(answer.parameters), metrics, server_round, client)]
+        before, lr = sent
+        arrival = Arrival(
+            before, lambda: _unpack(answer.parameters), metrics, server_round, proxy.cid, lr=lr
+        )
+        return [self._claims.take(self._auditor, arrival)]
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: Any

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor
 
 from labelleak.errors import BadInput
+from labelleak.flower.claims import controls_named, lr_said
 
 # Flower's old interface packs a list of arrays under numbers, and marks an empty one so.
 EMPTY = "_empty"
 MOST_DIGITS = 10
-NUM_EXAMPLES = ("num-examples", "num_examples")
+# Under which a strategy of Flower sends the model, if it is not told otherwise.
+MODEL = "arrays"
 
 
 class Arrays(Mapping[str, Tensor]):
@@ -59,6 +61,54 @@ def only_record(message: Message) -> tuple[str, ArrayRecord]:
     return records[0]
 
 
+def model_record(message: Message) -> ArrayRecord:
+    """Return the array record of the model, beside which only control variates may stand.
+
+    Raises:
+        BadInput: if it cannot be told from others.
+    """
+    records = message.content.array_records if message.has_content() else {}
+    beside = [name for name in records if name != MODEL]
+    if MODEL in records and all(controls_named([name]) for name in beside):
+        return records[MODEL]
+    return only_record(message)[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What the server sent, as it was before anything could take it apart.
+
+    Attributes:
+        round: the server's round.
+        arrays: the weights; None where they cannot be told.
+        lr: the learning rate in the configuration.
+        controls: whether control variates came along.
+    """
+
+    round: int
+    arrays: Arrays | None
+    lr: float | None
+    controls: bool
+
+    @classmethod
+    def of(cls, message: Message, lr_key: str, copies: dict[int, Arrays] | None = None) -> Sent:
+        """Read a message.
+
+        Args:
+            message: of the server.
+            lr_key: name of the learning rate in its configuration.
+            copies: arrays by the identity of the record that they were read from, which messages
+                may share.
+        """
+        lr, controls = lr_said(settings_of(message), lr_key), controls_named(names_in(message))
+        try:
+            record = model_record(message)
+        except BadInput:
+            return cls(round_of(message), None, lr, controls)
+        arrays = Arrays(record) if copies is None else copies.setdefault(id(record), Arrays(record))
+        return cls(round_of(message), arrays, lr, controls)
+
+
 def is_train(message: Message) -> bool:
     """Return whether a message belongs to training."""
     return message.metadata.message_type.split(".")[0] == "train"
@@ -86,29 +136,33 @@ def metrics_of(message: Message) -> dict[str, Any]:
     return joined
 
 
-def num_examples(metrics: Mapping[str, Any]) -> int | None:
-    """Return the number of examples that a reply says it was trained on, if it does.
+def settings_of(message: Message) -> list[Mapping[str, Any]]:
+    """Return the records of a message's configuration."""
+    return list(message.content.config_records.values()) if message.has_content() else []
 
-    A client may say anything; what is not a finite number of at least 1 counts as unsaid.
-    """
-    for name in NUM_EXAMPLES:
-        said = metrics.get(name)
-        if isinstance(said, (int, float)) and 1 <= said < math.inf:
-            return int(said)
-    return None
+
+def names_in(message: Message) -> Iterator[str]:
+    """Name everything that a message carries."""
+    if message.has_content():
+        for key, record in message.content.items():
+            yield key
+            yield from record
 
 
 def client_of(context: Context) -> str:
-    """Name a client by its partition where it has one, else by its node."""
-    return str(context.node_config.get("partition-id", context.node_id))
+    """Name a client by its node, as the transport knows it."""
+    return str(context.node_id)
 
 
 __all__ = [
     "Arrays",
+    "Sent",
     "client_of",
     "is_train",
     "metrics_of",
-    "num_examples",
+    "model_record",
+    "names_in",
     "only_record",
     "round_of",
+    "settings_of",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,26 @@ from numpy.typing import ArrayLike
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.limits import suspect
 from labelleak.core.seeding import stream
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
 from labelleak.flower.auditor import Auditor, Finding, Sender
-from labelleak.flower.defend import DefenseLike, defend, label_of
+from labelleak.flower.claims import PARTITION, controls_named, partition_of
+from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
 from labelleak.flower.events import LOG
+from labelleak.flower.forms import Returns
 from labelleak.flower.labels import take_labels
 from labelleak.flower.messages import (
     Arrays,
+    Sent,
     client_of,
     is_train,
-    only_record,
+    metrics_of,
+    model_record,
+    names_in,
     round_of,
 )
 from labelleak.flower.sealing import keep_metadata, seal, withhold
+from labelleak.flower.server import CONTROL
+from labelleak.flower.trainings import steps_told
 from labelleak.records.flags import FLAGS
 
 CallNext = Callable[[Message, Context], Message]
@@ -53,10 +62,11 @@ class DefenseMod:
     defense: DefenseLike
     head: str = ""
     seed: int | None = None
+    returns: str | None = None
 
     def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
         """Defend the reply to a training message."""
-        before = _sent_arrays(message)
+        before = Sent.of(message, "").arrays
         with keep_metadata(message):
             reply = call_next(message, context)
         if not is_train(message) or reply.has_error():
@@ -65,7 +75,15 @@ class DefenseMod:
             if before is None:
                 raise BadInput("the message of the server holds no single array record")
             rng = _generator(self.seed, context, round_of(message))
-            defend(before, reply, self.defense, rng, context=context, head=self.head)
+            defend(
+                before,
+                reply,
+                self.defense,
+                rng,
+                context=context,
+                head=self.head,
+                returns=self.returns,
+            )
         except Exception:  # noqa: BLE001
             # An update that could not be defended must not leave bare, whatever the reason.
             LOG.exception("the defense failed; the update is withheld")
@@ -73,20 +91,33 @@ class DefenseMod:
         return reply
 
 
-def defense_mod(defense: DefenseLike, *, head: str = "", seed: int | None = None) -> DefenseMod:
+def defense_mod(
+    defense: DefenseLike,
+    *,
+    head: str = "",
+    seed: int | None = None,
+    returns: str | None = None,
+) -> DefenseMod:
     """Make a mod of a defense: it changes the update (after - before), then sends before + update.
 
     Floating-point parameters are defended; integer buffers and running statistics are not. If
     the defense fails, the update is withheld and the server gets an error.
 
     Args:
-        defense: a defense or chain of labelleak, or a function from name -> tensor (one leading
-            dimension of size 1) to the same.
+        defense: a defense or chain of labelleak, its text (``"clip:1|gaussian:0.1"``), or a
+            function from name -> tensor (one leading dimension of size 1) to the same.
         head: module name of the head, for defenses that treat it apart.
-        seed: of its randomness, for experiments. Leave it None in earnest: noise that others can
-            draw again protects nothing.
+        seed: of its randomness, for experiments. In production leave it None: noise that others
+            can draw again protects nothing.
+        returns: what the client sends back: ``weights``, a ``difference`` or a ``gradient``; None
+            takes weights, and withholds what does not look like them.
+
+    Raises:
+        BadInput: for what is no defense, or an unknown form.
     """
-    return DefenseMod(defense, head, seed)
+    if returns is not None and returns not in set(Returns):
+        raise unknown_name("form of reply", returns, [str(one) for one in Returns])
+    return DefenseMod(read_defense(defense), head, seed, returns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +134,7 @@ class AuditMod:
     def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
         """Audit the reply to a training message, and let it leave or not."""
         take_labels(context)  # none may be left over from a round that broke off
-        before = _sent_arrays(message)
+        sent = Sent.of(message, self.auditor.lr_key)
         try:
             with keep_metadata(message):
                 reply = call_next(message, context)
@@ -121,31 +152,47 @@ class AuditMod:
         if not is_train(message):
             return self._other(message, reply)
         try:
-            sender = self._sender(message, context)
-            if before is None:
+            sender = self._sender(message, context, sent, reply)
+            if sent.arrays is None:
                 raise BadInput("the message of the server holds no single array record")
             if self.policy is Policy.block:
-                reply = seal(message, reply, before)
-            return self._judge(message, context, before, reply, sender)
+                reply = seal(message, reply, sent.arrays)
+            return self._judge(message, context, sent.arrays, reply, sender)
         except Exception as error:  # noqa: BLE001
             # Attacks, the user's model and defense run here; the policy decides what then.
-            LOG.exception("the audit failed")
-            return self._failed(message, context, before, reply, error)
+            if not isinstance(error, LabelleakError):  # those say in one line what to do
+                LOG.exception("the audit failed")
+            return self._failed(message, context, reply, error)
 
-    def _sender(self, message: Message, context: Context) -> Sender:
-        server_round, client = round_of(message), client_of(context)
+    def _sender(self, message: Message, context: Context, sent: Sent, reply: Message) -> Sender:
+        auditor, client = self.auditor, client_of(context)
+        # Taken first, whatever fails later.
         reported = take_labels(context)
+        controls = sent.controls or controls_named(names_in(reply))
+        sender = Sender(
+            sent.round,
+            client,
+            lr=sent.lr,
+            partition=partition_of(context.node_config.get(PARTITION))[0],
+            flags=(CONTROL,) if controls and auditor.control is None else (),
+        )
+        if self.labels is None and reported is not None:
+            total = len(reported.labels)
+            return replace(
+                sender, num_samples=total, local_steps=reported.steps, labels=reported.labels
+            )
+        known: ArrayLike | None
         if self.labels is not None:
-            given = np.ravel(self.labels(message, context))
-            labels, steps = tuple(int(label) for label in given), None
-        elif reported is not None:
-            labels, steps = reported.labels, reported.steps
+            known = self.labels(message, context)
         else:
-            known = self.auditor.labels_of(client, server_round, {})
-            if known is None:
-                raise BadInput("the client reported no labels; call report_labels in its training")
-            labels, steps = known, None
-        return Sender(server_round, client, len(labels), steps, labels)
+            known = auditor.labels_of(sender.known_as, sent.round, {})
+        if known is None:
+            raise BadInput("the client reported no labels; call report_labels in its training")
+        labels = tuple(int(label) for label in np.ravel(known))
+        note = partial(auditor.note, round=sent.round, client=client)
+        own = len(labels) // (auditor.epochs or 1)
+        steps = steps_told(auditor, own or None, metrics_of(reply), note)
+        return replace(sender, num_samples=len(labels), local_steps=steps, labels=labels)
 
     def _judge(
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
@@ -165,8 +212,8 @@ class AuditMod:
         if self.policy is Policy.block:
             self._write(finding, "blocked")
             return withhold(message)
-        self._write(finding, "defended")
         self._defend(message, context, before, reply)
+        self._write(finding, "defended")
         again = self._audit(before, reply, sender, finding.head)
         if again.worst > self.limit or again.impossible:
             self._warn(again)
@@ -176,7 +223,7 @@ class AuditMod:
     def _audit(
         self, before: Arrays, reply: Message, sender: Sender, head: HeadFinding | None = None
     ) -> Finding:
-        after = Arrays(only_record(reply)[1])
+        after = Arrays(model_record(reply))
         if list(before) != list(after):
             raise BadInput("the reply's arrays have other names than those that were sent")
         closed = self.policy in (Policy.block, Policy.defend)
@@ -213,13 +260,13 @@ class AuditMod:
     def _defend(self, message: Message, context: Context, before: Arrays, reply: Message) -> None:
         rng = _generator(self.seed, context, round_of(message))
         head = self.auditor.head or ""
-        defend(before, reply, self.defense, rng, context=context, head=head)
+        returns = self.auditor.returns
+        defend(before, reply, self.defense, rng, context=context, head=head, returns=returns)
 
     def _failed(
         self,
         message: Message,
         context: Context,
-        before: Arrays | None,
         reply: Message,
         error: Exception,
     ) -> Message:
@@ -294,21 +341,17 @@ def audit_mod(
         seed: of the defense's randomness; None draws from the system.
 
     Raises:
-        BadInput: for an unknown policy, or ``defend`` without a defense.
+        BadInput: for an unknown policy, a limit that is no number, what is no defense, or
+            ``defend`` without one.
     """
     if policy not in set(Policy):
-        raise unknown_name("policy", policy, [str(known) for known in Policy])
+        raise unknown_name("policy", str(policy), [str(known) for known in Policy])
     if policy == Policy.defend and defense is None:
         raise BadInput("the policy 'defend' needs a defense")
-    return AuditMod(auditor, Policy(policy), limit, defense, labels, seed)
-
-
-def _sent_arrays(message: Message) -> Arrays | None:
-    """Copy what the server sent, before anything inside can take it apart."""
-    try:
-        return Arrays(only_record(message)[1])
-    except BadInput:
-        return None
+    if not isinstance(limit, (int, float)) or math.isnan(limit):
+        raise BadInput(f"limit must be a number, not {shown(limit)}")
+    chosen = None if defense is None else read_defense(defense)
+    return AuditMod(auditor, Policy(policy), limit, chosen, labels, seed)
 
 
 def _generator(seed: int | None, context: Context, server_round: int) -> np.random.Generator:

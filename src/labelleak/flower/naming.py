@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from labelleak.core.forms import Entry, as_tensors, plan
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.errors import BadInput
-
-UNCERTAIN = "uncertain"
+from labelleak.flower.findings import UNCERTAIN
 
 
 class Renamed(Mapping[str, Tensor]):

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 def keys_of(sender: Sender) -> dict[str, Any]:
     """Say whose update it was."""
     keys: dict[str, Any] = {"round": sender.round, "client": sender.client}
+    if sender.partition is not None:
+        keys["partition"] = sender.partition
     return keys if sender.clients == 1 else {**keys, "clients": sender.clients}
 
 
 def head_keys(finding: Finding) -> dict[str, Any]:
-    """Say which layer was attacked, and how it was found."""
-    return {"head": finding.head.name, "head_found": finding.head.how}
+    """Say which layer was attacked, how it was found, and how the clients trained."""
+    keys: dict[str, Any] = {"head": finding.head.name, "head_found": finding.head.how}
+    if finding.trained is not None:
+        told = finding.trained.training
+        steps = told.local_steps if finding.trained.steps_known else None
+        keys |= {"lr": told.lr, "optimiser": told.optimiser, "steps": steps}
+        keys["returns"] = str(finding.trained.form.kind)
+    return keys
 
 
 def unscored_rows(finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
+from labelleak.errors import LabelleakError, shown
 from labelleak.flower.auditor import Auditor, Finding, Sender
-from labelleak.flower.events import AGGREGATES, LOG
-from labelleak.flower.messages import num_examples
+from labelleak.flower.events import AGGREGATES, ESTIMATES, LOG, RECORDS, ROUNDS
+from labelleak.flower.trainings import training_told
 
 Arrays = Mapping[str, Tensor]
 EVERYBODY = "all"
+CLASH, CONTROL = "partition_clash", "control_terms"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,10 @@ class Arrival:
         after: gives the weights that came back.
         metrics: what the client said of its training.
         round: the server's round.
-        client: who sent it.
+        client: the node that sent it.
+        partition: the partition that it claims.
+        lr: the learning rate that it was sent.
+        flags: what is known of it that concerns every attack.
     """
 
     before: Arrays
@@ -36,6 +42,9 @@ class Arrival:
     metrics: Mapping[str, Any]
     round: int
     client: str
+    partition: str | None = None
+    lr: float | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def place(self) -> tuple[int, str]:
@@ -55,14 +64,34 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
         with log_failures(auditor, arrival.place):
             sender = senders[id(arrival)] = _sender(auditor, arrival)
             known = None if sender.labels is None else len(sender.labels)
-            key = (id(arrival.before), arrival.round, sender.num_samples, known)
+            told = (sender.local_steps, sender.lr, sender.flags)
+            key = (id(arrival.before), arrival.round, sender.num_samples, known, *told)
             alike[key].append(arrival)
+    written: list[Finding] = []
     for group in alike.values():
         finding = _together(auditor, group, senders) if len(group) > 1 else None
         for part in [group] if finding else [[one] for one in group]:
             with log_failures(auditor, *(one.place for one in part)):
                 found = finding or _audit(auditor, part, senders)
                 auditor.write(found, observer="server", action="observed")
+                written.append(found)
+    say_round(auditor, arrivals, written)
+
+
+def say_round(auditor: Auditor, arrivals: Sequence[Arrival], written: Sequence[Finding]) -> None:
+    """Say in one line what of a round was attacked, and where the answers went."""
+    if not arrivals:
+        return
+    audited = sum(len(found.senders) for found in written)
+    heads = sorted({found.head.name for found in written})
+    files = {RECORDS if found.truth is not None else ESTIMATES for found in written}
+    home = "nowhere" if auditor.home is None else shown(auditor.home)
+    at = f" at {', '.join(map(shown, heads))}" if heads else ""
+    into = f" ({', '.join(sorted(files))})" if files and auditor.home else ""
+    ROUNDS.info(
+        "labelleak: round %d, %d of %d updates attacked%s; written to %s%s",
+        arrivals[0].round, audited, len(arrivals), at, home, into,
+    )  # fmt: skip
 
 
 def audit_average(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
@@ -80,17 +109,31 @@ def audit_average(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
             arrivals[0].round,
             EVERYBODY,
             sum(sizes) if len(sizes) == len(parts) else None,
-            None,
+            max((part.local_steps for part in parts if part.local_steps), default=None),
             tuple(chain(*labels)) if len(labels) == len(parts) else None,
             len(parts),
+            parts[0].lr,
         )
         finding = auditor.audit(arrivals[0].before, arrivals[0].after(), sender)
         auditor.write(finding, file=AGGREGATES, observer="server", action="observed")
 
 
 def _sender(auditor: Auditor, arrival: Arrival) -> Sender:
-    labels = auditor.labels_of(arrival.client, arrival.round, arrival.metrics)
-    return Sender(arrival.round, arrival.client, num_examples(arrival.metrics), None, labels)
+    server_round, metrics = arrival.round, arrival.metrics
+    note = partial(auditor.note, round=server_round, client=arrival.client)
+    total, steps = training_told(auditor, metrics, note)
+    sender = Sender(
+        server_round,
+        arrival.client,
+        total,
+        steps,
+        lr=arrival.lr,
+        partition=arrival.partition,
+        flags=arrival.flags,
+    )
+    if CLASH in arrival.flags:  # whose labels these are is not known
+        return sender
+    return replace(sender, labels=auditor.labels_of(sender.known_as, server_round, metrics))
 
 
 def _audit(auditor: Auditor, group: Sequence[Arrival], senders: Mapping[int, Sender]) -> Finding:
@@ -116,10 +159,11 @@ def log_failures(auditor: Auditor, *places: tuple[int, str]) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001
         # Attacks, the user's model and truth run here: none of it may end the federation.
-        LOG.exception("an audit failed; the round goes on")
+        if not isinstance(error, LabelleakError):  # those say in one line what to do
+            LOG.exception("an audit failed; the round goes on")
         reason = f"{type(error).__name__}: {error}"
         for server_round, client in places:
             auditor.note("audit_failed", round=server_round, client=client, reason=reason)
 
 
-__all__ = ["Arrival", "audit_at_server", "audit_average", "log_failures"]
+__all__ = ["CLASH", "CONTROL", "Arrival", "audit_at_server", "audit_average", "log_failures"]

@@ -154,9 +154,10 @@ FLAGS: dict[str, Meaning] = {
         "use labelleak.attacks.soft_labels",
     ),
     "not_cross_entropy": Meaning(
-        "the gradient does not sum to zero over classes: another loss, noise or pruning",
+        "the gradient does not sum to zero over classes: another loss, noise or pruning, or an "
+        "optimiser that scales each coordinate (Adam, AdamW, RMSprop)",
         None,
-        "check the loss; see labelleak.attacks.losses for closed forms of others",
+        "check the optimiser and the loss; see labelleak.attacks.losses for closed forms of others",
     ),
     "sparse_gradient": Meaning(
         "entries of the weight gradient were set to zero (pruning, compression)",
@@ -182,6 +183,28 @@ FLAGS: dict[str, Meaning] = {
         "several layers could be the head, and the likeliest was attacked",
         None,
         "name the head, or give the model",
+    ),
+    "reply_form_uncertain": Meaning(
+        "the reply does not look like weights, and nobody said whether it is a difference or a "
+        "gradient",
+        None,
+        "say returns='difference', 'gradient' or 'weights'",
+    ),
+    "steps_unknown": Meaning(
+        "the number of local steps is not known, and one was assumed",
+        None,
+        "give local_steps, or epochs and batch_size, or steps_metric",
+    ),
+    "control_terms": Meaning(
+        "the client was sent or sent back control variates (SCAFFOLD, FedDyn), which moved the "
+        "weights beside the gradient",
+        None,
+        "give control, which subtracts them",
+    ),
+    "partition_clash": Meaning(
+        "another client claims the same partition, so whose labels these are is not known",
+        None,
+        "look into events.jsonl, and at the clients' partition-id",
     ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
