@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,15 @@ from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
+from labelleak.audits.update_case import UpdateCase
+from labelleak.audits.update_notes import as_told, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
-from labelleak.core.assumptions import Flag, check_update, not_checked
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
-from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, free_guess
-from labelleak.core.scale import StepPath
+from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
@@ -34,7 +33,6 @@ from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
 from labelleak.files.truth import read_truth
 from labelleak.files.update import Source, gather_update
-from labelleak.records.states import State
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 
@@ -118,31 +116,58 @@ def attack_update(
         head=head,
         max_bytes=max_bytes,
     )
-    data = load_dataset(auxiliary) if isinstance(auxiliary, str) else auxiliary
-    options = ModelOptions(name=model) if isinstance(model, str) else model
+    data, options = _by_name(auxiliary, model)
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes
     )
-    seen = found.observe(place.name, rest=_trained(view, found.gradient))
     held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
-    size, why = _estimate_size(seen, held)
-    seen, found = _sized(seen, found, size)
-    prior = _prior(scheme, held.auxiliary, seen.num_classes)
-    held = replace(held, training=_known_training(found.training, seen), prior=prior)
-    _one_at_a_time(seen)
-    settled = settle(seen, held, "check" if size is not None else scale)
-    seen, choice = settled.observation, asked.within(seen.num_classes)
-    battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
-    battery, missing = _applicable(battery, choice, settled, found, why)
-    case = _Case(found, settled, place, size, battery)
+    case, missing, more = _make_case(found, place, held, asked, scheme, scale, seed)
     return case.report(
-        None if truth is None else _truth(truth, seen, size),
+        None if truth is None else _truth(truth, case.settled.observation, case.size),
         not_applicable=missing,
-        notes=(*notes, *why, *_momentum_note(found), *_still_note(seen), *_measured_notes(found)),
+        notes=(*notes, *more),
         model=_name_of(options),
         scheme=scheme,
         seed=seed,
     )
+
+
+def _by_name(
+    data: str | Dataset | LabelledData | None, model: nn.Module | ModelOptions | str | None
+) -> tuple[Dataset | LabelledData | None, nn.Module | ModelOptions | None]:
+    """Load data and say of a model what its name does, where names were given."""
+    return (
+        load_dataset(data) if isinstance(data, str) else data,
+        ModelOptions(name=model) if isinstance(model, str) else model,
+    )
+
+
+def _make_case(
+    update: ReceivedUpdate,
+    head: HeadFinding,
+    held: Knowledge,
+    asked: Choice,
+    scheme: str,
+    scale: ScaleMode,
+    seed: int,
+) -> tuple[UpdateCase, dict[str, str], tuple[str, ...]]:
+    """Observe an update, settle its size, scale and sign, and prepare the attacks for it.
+
+    Returns:
+        The case, the attacks that cannot answer with the reason of each, and what is to be said.
+    """
+    seen = update.observe(head.name, rest=_trained(held.model, update.gradient))
+    size, why = _estimate_size(seen, held)
+    seen, update = _sized(seen, update, size)
+    prior = _prior(scheme, held.auxiliary, seen.num_classes)
+    held = replace(held, training=_known_training(update.training, seen), prior=prior)
+    _one_at_a_time(seen)
+    settled = settle(seen, held, "check" if size is not None else scale)
+    seen, choice = settled.observation, asked.within(seen.num_classes)
+    battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
+    battery, missing = _applicable(battery, choice, settled, update, why)
+    case = UpdateCase(update, settled, head, size, battery)
+    return case, missing, (*why, *notes_of(update, seen))
 
 
 def _sized(
@@ -163,69 +188,12 @@ def _applicable(
     why: Sequence[str],
 ) -> tuple[Battery, dict[str, str]]:
     """Add to the flags what was settled and measured, and say which attacks cannot answer."""
-    told = (_as_told(flag, update) for flag in battery.flags)
-    battery = replace(battery, flags=(*told, *settled.flags, *_measured_flags(update.measured)))
+    told = (as_told(flag, update) for flag in battery.flags)
+    battery = replace(battery, flags=(*told, *settled.flags, *measured_flags(update.measured)))
     missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
     if len(missing) == len(choice.attacks) + len(choice.left_out):
         raise BadInput(_nothing_applies(missing, settled.observation, why))
     return battery, missing
-
-
-@dataclass(frozen=True, eq=False)
-class _Case:
-    """One update under attack, ready to be answered."""
-
-    update: ReceivedUpdate
-    settled: Settled
-    head: HeadFinding
-    size: BatchSize | None
-    battery: Battery
-
-    def report(self, truth: Truth | None, **about: Any) -> UpdateReport:
-        """Let every attack answer, scored where the truth is known."""
-        seen, battery = self.settled.observation, self.battery
-        guess, asr_free = _free(battery, seen)
-        one, real = _as_trial(seen), None if truth is None else Truth(truth.counts[None])
-        return UpdateReport(
-            answers=tuple(battery.answer(one, real)),
-            head=self.head.name,
-            head_found=self.head.how,
-            head_evidence=self.head.evidence,
-            head_rivals=self.head.rivals,
-            num_classes=seen.num_classes,
-            num_samples=seen.num_samples,
-            made=self.update.training,
-            noted_head=self.update.head,
-            free_guess=guess,
-            asr_free=asr_free,
-            checked=self._checked((*battery.flags, *check_update(seen, battery.known))),
-            scale=self.settled.scale,
-            sign=self.settled.sign,
-            source=self.update.source,
-            estimated=self.size,
-            truth=truth,
-            **about,
-        )
-
-    def _checked(self, flags: Sequence[Flag]) -> dict[str, dict[str, Any]]:
-        """Say of each assumption whether it failed, by what figure, and what is known of it."""
-        found = [_as_told(flag, self.update) for flag in (*flags, *not_checked(flags))]
-        return {
-            flag.name: {
-                "failed": bool(flag.raised.any()),
-                "figure": _figure(flag),
-                "state": str(flag.state),
-            }
-            for flag in found
-        }
-
-
-def _free(battery: Battery, seen: Observation) -> tuple[tuple[int, ...] | None, float | None]:
-    """Return the best guess without the update and what it scores, where N is known."""
-    if seen.num_samples is None:
-        return None, None
-    counts, asr_free = free_guess(battery.known.prior, seen.num_samples, seen.num_classes)
-    return tuple(int(n) for n in counts), asr_free
 
 
 def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | None:
@@ -262,22 +230,6 @@ def _shape(
     return model.input_shape if isinstance(model, ModelOptions) else None
 
 
-def _as_told(flag: Flag, update: ReceivedUpdate) -> Flag:
-    """Take back steps that nobody told, and momentum that was taken out."""
-    undone = update.gradient is None and StepPath.of(update.training).momentum
-    if flag.name == "momentum" and flag.raised.any() and undone:
-        # Out of the weights' change; see Observation.from_update.
-        return replace(flag, raised=np.asarray(False), otherwise=State.repaired)
-    if flag.name == "several_local_steps" and update.training.local_steps is None:
-        return replace(flag, figure=np.asarray(np.nan), otherwise=State.not_known)
-    return flag
-
-
-def _figure(flag: Flag) -> float | None:
-    figure = float(np.max(flag.figure))
-    return float(f"{figure:.4g}") if np.isfinite(figure) else None
-
-
 def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | None, tuple[str, ...]]:
     """Read the number of labels off the update where nobody told it; say how sure, or why not."""
     if seen.num_samples is not None:
@@ -300,42 +252,6 @@ def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
         raise BadInput("the scheme natural needs a pool of labels; give --auxiliary")
     pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
     return drawn.prior(pool, num_classes)
-
-
-def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
-    if update.gradient is not None or not StepPath.of(update.training).momentum:
-        return ()
-    return (
-        f"momentum {update.training.momentum:g} was taken out of the update, its buffer taken to "
-        "have been empty at the start",
-    )
-
-
-def _still_note(seen: Observation) -> tuple[str, ...]:
-    """Say that there is nothing to read where the head did not change at all."""
-    if any(part is not None and part.count_nonzero() for part in (seen.weight, seen.bias)):
-        return ()
-    return (
-        "the head did not change at all, so no answer rests on this update: the client did not "
-        "train, or the weights before and after are the same",
-    )
-
-
-def _measured_flags(measured: Measured) -> tuple[Flag, ...]:
-    """Flag what a capture measured or could not explain."""
-    told = {
-        "class_weights": measured.weighted,
-        "adaptive_optimiser": measured.optimiser is not None,
-        "capture_doubtful": measured.doubtful,
-    }
-    return tuple(
-        Flag(name, np.asarray(True), np.asarray(1.0)) for name, raised in told.items() if raised
-    )
-
-
-def _measured_notes(update: ReceivedUpdate) -> tuple[str, ...]:
-    """Repeat what the capture has to say, made safe to show where it came from a file."""
-    return tuple("".join(filter(str.isprintable, note)) for note in update.measured.notes or ())
 
 
 def _name_of(model: nn.Module | ModelOptions | None) -> str:
@@ -366,16 +282,6 @@ def _one_at_a_time(seen: Observation) -> None:
         raise BadInput(
             f"give one update at a time; this head has {len(seen.trials) + 2} dimensions"
         )
-
-
-def _as_trial(seen: Observation) -> Observation:
-    """Return a lone update a trial dimension of one."""
-    return replace(
-        seen,
-        weight=None if seen.weight is None else seen.weight[None],
-        bias=None if seen.bias is None else seen.bias[None],
-        rest=None if seen.rest is None else {n: t[None] for n, t in seen.rest.items()},
-    )
 
 
 __all__ = ["LocalTraining", "ModelOptions", "UpdateReport", "attack_update"]

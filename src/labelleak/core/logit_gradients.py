@@ -197,9 +197,8 @@ def _as_others(rows: _Rows, smoothing: float) -> LogitRows | None:
     labels = rows.dz.argmin(1)
     spread = torch.full_like(rows.p, smoothing / rows.classes)
     apart = rows.p - spread.scatter(1, labels[:, None], 1 - smoothing + smoothing / rows.classes)
-    scale = float((apart * rows.dz).sum() / (apart**2).sum())
-    fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
-    if not bool(fits) or scale <= 0:
+    scale = _fitted(rows, apart)
+    if scale is None:
         return None
     checked = rows.classes > 2 or len(rows.dz) > 2 or _is_whole(rows, scale)
     scales = torch.full((len(labels),), scale, dtype=torch.float64)
@@ -341,9 +340,14 @@ def _slope(rows: _Rows) -> float:
 
 
 def _one_scale(rows: _Rows, apart: Tensor, loss: str) -> LogitRows | None:
-    scale = (apart * rows.dz).sum() / (apart**2).sum().clamp_min(1e-300)
+    return None if _fitted(rows, apart) is None else LogitRows(loss, None, certain=True)
+
+
+def _fitted(rows: _Rows, apart: Tensor) -> float | None:
+    """Return the scale at which errors explain all rows, if there is one."""
+    scale = float((apart * rows.dz).sum() / (apart**2).sum().clamp_min(1e-300))
     fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
-    return LogitRows(loss, None, certain=True) if bool(fits) and scale > 0 else None
+    return scale if bool(fits) and scale > 0 else None
 
 
 def _join(chunks: list[LogitRows]) -> LogitRows:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 from labelleak.report.svg import plain
 
@@ -57,23 +61,7 @@ def draw_tradeoffs(
     with mpl.rc_context({"svg.hashsalt": "labelleak", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")
         axes = figure.add_subplot()
-        families = list(dict.fromkeys(p.family for p in places if p.family))
-        for place in places:
-            index = families.index(place.family) if place.family else None
-            colour = "#000000" if index is None else _COLOURS[index % len(_COLOURS)]
-            mean, low, high = place.advantage
-            first = place is next(p for p in places if p.family == place.family)
-            axes.errorbar(
-                place.accuracy,
-                mean,
-                yerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
-                fmt="*" if index is None else _MARKERS[index % len(_MARKERS)],
-                color=colour,
-                mfc=colour if place.readable else "white",
-                capsize=2,
-                lw=1,
-                label=(place.family or _BASELINE) if first else None,
-            )
+        _draw_places(axes, places)
         on_front = sorted((p.accuracy, p.advantage[0]) for p in places if p.label in front)
         axes.plot(*zip(*on_front, strict=True), color="#888888", lw=1, zorder=0)
         if chosen is not None:
@@ -98,6 +86,27 @@ def draw_tradeoffs(
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _draw_places(axes: Axes, places: Sequence[Place]) -> None:
+    """Draw each place with its interval, one colour and mark a family."""
+    families = list(dict.fromkeys(p.family for p in places if p.family))
+    for place in places:
+        index = families.index(place.family) if place.family else None
+        colour = "#000000" if index is None else _COLOURS[index % len(_COLOURS)]
+        mean, low, high = place.advantage
+        first = place is next(p for p in places if p.family == place.family)
+        axes.errorbar(
+            place.accuracy,
+            mean,
+            yerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
+            fmt="*" if index is None else _MARKERS[index % len(_MARKERS)],
+            color=colour,
+            mfc=colour if place.readable else "white",
+            capsize=2,
+            lw=1,
+            label=(place.family or _BASELINE) if first else None,
+        )
 
 
 __all__ = ["Place", "draw_tradeoffs"]

@@ -1,0 +1,69 @@
+"""What is said of one update beside the answers: what was undone, what a capture saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from labelleak.core.assumptions import Flag
+from labelleak.core.measured import Measured
+from labelleak.core.observation import Observation
+from labelleak.core.scale import StepPath
+from labelleak.core.update import ReceivedUpdate
+from labelleak.records.states import State
+
+
+def notes_of(update: ReceivedUpdate, seen: Observation) -> tuple[str, ...]:
+    """Return what the reader of an answer should know of the update."""
+    return (*_momentum_note(update), *_still_note(seen), *_measured_notes(update))
+
+
+def as_told(flag: Flag, update: ReceivedUpdate) -> Flag:
+    """Take back steps that nobody told, and momentum that was taken out."""
+    undone = update.gradient is None and StepPath.of(update.training).momentum
+    if flag.name == "momentum" and flag.raised.any() and undone:
+        # Out of the weights' change; see Observation.from_update.
+        return replace(flag, raised=np.asarray(False), otherwise=State.repaired)
+    if flag.name == "several_local_steps" and update.training.local_steps is None:
+        return replace(flag, figure=np.asarray(np.nan), otherwise=State.not_known)
+    return flag
+
+
+def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
+    if update.gradient is not None or not StepPath.of(update.training).momentum:
+        return ()
+    return (
+        f"momentum {update.training.momentum:g} was taken out of the update, its buffer taken to "
+        "have been empty at the start",
+    )
+
+
+def _still_note(seen: Observation) -> tuple[str, ...]:
+    """Say that there is nothing to read where the head did not change at all."""
+    if any(part is not None and part.count_nonzero() for part in (seen.weight, seen.bias)):
+        return ()
+    return (
+        "the head did not change at all, so no answer rests on this update: the client did not "
+        "train, or the weights before and after are the same",
+    )
+
+
+def measured_flags(measured: Measured) -> tuple[Flag, ...]:
+    """Flag what a capture measured or could not explain."""
+    told = {
+        "class_weights": measured.weighted,
+        "adaptive_optimiser": measured.optimiser is not None,
+        "capture_doubtful": measured.doubtful,
+    }
+    return tuple(
+        Flag(name, np.asarray(True), np.asarray(1.0)) for name, raised in told.items() if raised
+    )
+
+
+def _measured_notes(update: ReceivedUpdate) -> tuple[str, ...]:
+    """Repeat what the capture has to say, made safe to show where it came from a file."""
+    return tuple("".join(filter(str.isprintable, note)) for note in update.measured.notes or ())
+
+
+__all__ = ["as_told", "measured_flags", "notes_of"]
