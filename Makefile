@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel loops wolf mutations slow test-slow \
+.PHONY: demo test bench check lint types tests wheel loops wolf block mutations slow test-slow \
 	test-runtimes test-core test-flower-versions clean
 
 demo: .venv/core
@@ -40,6 +40,11 @@ loops: .venv/core
 WOLVES ?= 300
 wolf: .venv/core
 	$(BIN)/python tests/controls/wolf.py $(WOLVES)
+
+# Random models behind a client that blocks; ends with 1 if one leaves that leaks above the limit.
+BLOCKED ?= 200
+block: .venv/dev
+	$(BIN)/python tests/flower/measure_block.py $(BLOCKED)
 
 # Right updates that are corrupted; prints what each raises (see docs/limits.md).
 mutations: .venv/core
