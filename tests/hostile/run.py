@@ -62,7 +62,7 @@ def say(tally: Tally, good: int, wrong: int) -> None:
 def main(good: int = 2000) -> int:
     """Run the whole corpus."""
     with tempfile.TemporaryDirectory() as name:
-        tally = judge(cases(), Path(name))
+        tally = judge(cases(), Path(name), lambda fault: print(fault, flush=True))
         wrong = read_good(good, Path(name))
     say(tally, good, wrong)
     return 1 if tally.faults or wrong else 0

@@ -15,7 +15,7 @@ from labelleak.core.forms import named_like, torch_form
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, shown, shown_path
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
 from labelleak.files.notes import Note, read_note
@@ -137,7 +137,8 @@ class _Reader:
         noted = read_note(file.metadata, file.path)
         if noted.part is not None and noted.part != wanted:
             raise BadInput(
-                f"{file.path.name} says that it holds the part {noted.part!r}, not {wanted!r}"
+                f"{shown_path(file.path.name)} says that it holds the part {shown(noted.part)}, "
+                f"not {wanted!r}"
             )
         return torch_form(file.tensors, self.layout, of_torch=file.of_torch), noted
 
