@@ -23,7 +23,7 @@ from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.limits import LARGEST, check_limits
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
 from labelleak.core.reparametrised import fold
 from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth
@@ -387,13 +387,19 @@ class Auditor:
         if kept and kept[0] is source and kept[1].num_classes == classes:
             battery: Battery = kept[1]
             if battery.known.training != training:  # clients differ in N; the model is the same
-                battery = battery.with_batches(self.prior, training)
+                battery = battery.with_batches(self._drawn, training)
         else:
             white_box = self._white_box(before, head)
-            known = Knowledge(white_box, self._shape, self.auxiliary, self.prior, training)
+            known = Knowledge(white_box, self._shape, self.auxiliary, self._drawn, training)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery
+
+    @property
+    def _drawn(self) -> Prior:
+        """How the labels of a round are distributed: each epoch uses the same samples again."""
+        times = self.epochs or 1
+        return self.prior if times == 1 else RepeatedPrior(self.prior, times)
 
     @property
     def _shape(self) -> tuple[int, ...] | None:

@@ -12,8 +12,9 @@ from labelleak.errors import shown
 
 NUM_EXAMPLES = ("num-examples", "num_examples")
 PARTITION = "partition-id"
-# No client has more samples, or takes more steps, in a round; what an audit costs hangs on it.
-MOST_SAMPLES, MOST_STEPS = 10**9, 10**5
+# What an audit costs hangs on the numbers that clients say: the guess without the update takes a
+# second for 10^6 labels. Larger claims are refused, and said to be.
+MOST_SAMPLES, MOST_STEPS = 10**6, 10**5
 MOST_LETTERS = 60
 # Names of what SCAFFOLD, FedDyn and their kind send beside or among the weights.
 _CONTROL = re.compile(r"control|variate|scaffold|feddyn", re.IGNORECASE)
@@ -32,13 +33,14 @@ class Claim:
     refused: str = ""
 
 
-def num_examples(metrics: Mapping[str, Any]) -> Claim:
-    """Return the number of examples that a reply says it was trained on.
+def num_examples(metrics: Mapping[str, Any], epochs: int = 1) -> Claim:
+    """Return the number of examples that a reply says it was trained on, in so many epochs.
 
     >>> num_examples({"num-examples": 32}).value, num_examples({"num-examples": -5}).refused
     (32, "'-5'")
     """
-    said = [_whole(metrics[name], MOST_SAMPLES) for name in NUM_EXAMPLES if name in metrics]
+    most = MOST_SAMPLES // epochs
+    said = [_whole(metrics[name], most) for name in NUM_EXAMPLES if name in metrics]
     believed = [claim for claim in said if claim.value is not None]
     return next(iter([*believed, *said]), Claim(refused="nothing"))
 

@@ -113,7 +113,7 @@ def training_told(
         metrics: what the client reports.
         note: writes an event.
     """
-    said = num_examples(metrics)
+    said = num_examples(metrics, auditor.epochs or 1)
     if said.refused:
         note("num_examples_refused", said=said.refused)
     labels = None if said.value is None else said.value * (auditor.epochs or 1)
