@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,31 +14,27 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from labelleak.attacks.choice import Choice, choose_attacks
-from labelleak.core.assumptions import Flag, raise_flag
 from labelleak.core.battery import Battery
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
-from labelleak.core.limits import LARGEST, check_limits
+from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
-from labelleak.core.reparametrised import fold
 from labelleak.core.scale import StepPath
-from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
-from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import likelier
-from labelleak.flower.naming import UNCERTAIN, likeliest_head, stack, with_names
+from labelleak.flower.naming import likeliest_head, with_names
+from labelleak.flower.reading import flags_of, largest_after, receive, truth_of
 from labelleak.flower.rows import scored_records, unscored_rows
 from labelleak.flower.trainings import (
-    Trained,
     as_weights,
     check_told,
     common_form,
@@ -231,13 +226,16 @@ class Auditor:
         if form is not trained.form:
             trained = how_trained(self, senders[0], form)
             returned = as_weights(self, before, replies, senders, trained)
-        update = self._receive(before, returned, found.name, trained)
-        observation = self._observe(update, found.name)
+        update = receive(before, returned, found.name, trained)
+        observation = update.observe(found.name)
+        rate = StepPath.of(update.training).rate
+        largest = largest_after(self.defense, observation, self.batch_size, rate)
+        observation = replace(observation, largest=largest)
         choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, update, observation, choice)
-        more = _flags(senders[0], found, trained)
+        more = flags_of(senders[0], found, trained)
         battery = replace(battery, flags=(*battery.flags, *more))
-        truth = _truth(senders, observation)
+        truth = truth_of(senders, observation)
         return Finding(
             tuple(senders),
             observation,
@@ -344,34 +342,6 @@ class Auditor:
         alike = (sender.local_steps, sender.lr, sender.flags, sender.clients, sender.round)
         return (total, known, *alike)
 
-    def _receive(
-        self, before: Arrays, afters: Sequence[Arrays], head: str, trained: Trained
-    ) -> ReceivedUpdate:
-        """Take the head's part of the updates, one trial each, with what is known of them."""
-        names = [key_of(head, part) for part in ("weight", "bias")]
-        both = [fold(after, before) for after in afters]
-        sent, returned = both[0].before or {}, [one.tensors for one in both]
-        start = {name: sent[name] for name in names if name in sent}
-        end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
-        return ReceivedUpdate(
-            start, end, training=trained.training, head=head, num_samples=trained.total
-        )
-
-    def _observe(self, update: ReceivedUpdate, head: str) -> Observation:
-        seen = update.observe(head)
-        return replace(seen, largest=self._largest(seen, StepPath.of(update.training).rate))
-
-    def _largest(self, seen: Observation, rate: float) -> float | None:
-        """Return the longest bias gradient that the clients' declared defense leaves possible."""
-        if self.defense == "none":
-            return None
-        try:
-            declared = parse_defense(self.defense)
-        except BadInput:  # a name of the user's own, for the records; its law is not known
-            return inf
-        size = self.batch_size or 1
-        return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
-
     def _battery(
         self,
         before: Arrays,
@@ -413,28 +383,6 @@ class Auditor:
             return None
         load_weights(self._module, before, "the weights sent")
         return WhiteBox(self._module, head)
-
-
-def _flags(sender: Sender, found: HeadFinding, trained: Trained) -> Iterator[Flag]:
-    """Raise what is known of an update otherwise than from its entries."""
-    if found.how == UNCERTAIN:
-        yield raise_flag("head_uncertain", 1 + len(found.rivals))
-    if trained.form.doubt:
-        yield raise_flag("reply_form_uncertain")
-    if not trained.steps_known:
-        yield raise_flag("steps_unknown")
-    for name in sender.flags:
-        yield raise_flag(name)
-
-
-def _truth(senders: Sequence[Sender], observation: Observation) -> Truth | None:
-    """Count the labels of the senders, if they are known."""
-    if senders[0].labels is None:
-        return None
-    if not senders[0].labels:
-        raise BadInput(f"client {senders[0].client} names no label behind its update")
-    labels = np.asarray([sender.labels for sender in senders])
-    return Truth.from_labels(labels, observation.num_classes)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]

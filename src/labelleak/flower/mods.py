@@ -15,13 +15,12 @@ from numpy.typing import ArrayLike
 
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.limits import suspect
-from labelleak.core.seeding import stream
 from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
+from labelleak.flower.defense_mods import CallNext, DefenseMod, defense_mod, generator_of
 from labelleak.flower.events import LOG
-from labelleak.flower.forms import Returns
 from labelleak.flower.labels import take_labels
 from labelleak.flower.messages import (
     Arrays,
@@ -38,7 +37,6 @@ from labelleak.flower.server import CONTROL
 from labelleak.flower.trainings import steps_told
 from labelleak.records.flags import FLAGS
 
-CallNext = Callable[[Message, Context], Message]
 LabelsOf = Callable[[Message, Context], ArrayLike]
 # Half of what was left to learn. Updates of pure noise exceed it by chance, since it is held
 # against the largest of a dozen advantages: of 150 with evenly drawn labels of ten classes 30 %
@@ -53,71 +51,6 @@ class Policy(StrEnum):
     warn = "warn"
     defend = "defend"
     block = "block"
-
-
-@dataclass(frozen=True, eq=False)
-class DefenseMod:
-    """See `defense_mod`."""
-
-    defense: DefenseLike
-    head: str = ""
-    seed: int | None = None
-    returns: str | None = None
-
-    def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
-        """Defend the reply to a training message."""
-        before = Sent.of(message, "").arrays
-        with keep_metadata(message):
-            reply = call_next(message, context)
-        if not is_train(message) or reply.has_error():
-            return reply
-        try:
-            if before is None:
-                raise BadInput("the message of the server holds no single array record")
-            rng = _generator(self.seed, context, round_of(message))
-            defend(
-                before,
-                reply,
-                self.defense,
-                rng,
-                context=context,
-                head=self.head,
-                returns=self.returns,
-            )
-        except Exception:  # noqa: BLE001
-            # An update that could not be defended must not leave bare, whatever the reason.
-            LOG.exception("the defense failed; the update is withheld")
-            return withhold(message)
-        return reply
-
-
-def defense_mod(
-    defense: DefenseLike,
-    *,
-    head: str = "",
-    seed: int | None = None,
-    returns: str | None = None,
-) -> DefenseMod:
-    """Make a mod of a defense: it changes the update (after - before), then sends before + update.
-
-    Floating-point parameters are defended; integer buffers and running statistics are not. If
-    the defense fails, the update is withheld and the server gets an error.
-
-    Args:
-        defense: a defense or chain of labelleak, its text (``"clip:1|gaussian:0.1"``), or a
-            function from name -> tensor (one leading dimension of size 1) to the same.
-        head: module name of the head, for defenses that treat it apart.
-        seed: of its randomness, for experiments. In production leave it None: noise that others
-            can draw again protects nothing.
-        returns: what the client sends back: ``weights``, a ``difference`` or a ``gradient``; None
-            takes weights, and withholds what does not look like them.
-
-    Raises:
-        BadInput: for what is no defense, or an unknown form.
-    """
-    if returns is not None and returns not in set(Returns):
-        raise unknown_name("form of reply", returns, [str(one) for one in Returns])
-    return DefenseMod(read_defense(defense), head, seed, returns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +191,7 @@ class AuditMod:
         )
 
     def _defend(self, message: Message, context: Context, before: Arrays, reply: Message) -> None:
-        rng = _generator(self.seed, context, round_of(message))
+        rng = generator_of(self.seed, context, round_of(message))
         head = self.auditor.head or ""
         returns = self.auditor.returns
         defend(before, reply, self.defense, rng, context=context, head=head, returns=returns)
@@ -352,12 +285,6 @@ def audit_mod(
         raise BadInput(f"limit must be a number, not {shown(limit)}")
     chosen = None if defense is None else read_defense(defense)
     return AuditMod(auditor, Policy(policy), limit, chosen, labels, seed)
-
-
-def _generator(seed: int | None, context: Context, server_round: int) -> np.random.Generator:
-    if seed is None:
-        return np.random.default_rng()
-    return stream(seed, "defense", client_of(context), server_round)
 
 
 __all__ = ["LIMIT", "AuditMod", "DefenseMod", "Policy", "audit_mod", "defense_mod"]

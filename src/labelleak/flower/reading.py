@@ -1,0 +1,86 @@
+"""Read a federation's updates: the head's part of them, the truth behind them, what is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+
+import numpy as np
+from torch import Tensor
+
+from labelleak.core.assumptions import Flag, raise_flag
+from labelleak.core.head import HeadFinding
+from labelleak.core.head_shapes import key_of
+from labelleak.core.limits import LARGEST
+from labelleak.core.observation import Observation
+from labelleak.core.reparametrised import fold
+from labelleak.core.score import Truth
+from labelleak.core.update import ReceivedUpdate
+from labelleak.defenses import parse_defense
+from labelleak.errors import BadInput
+from labelleak.flower.findings import Sender
+from labelleak.flower.naming import UNCERTAIN, stack
+from labelleak.flower.trainings import Trained
+
+
+def receive(
+    before: Mapping[str, Tensor],
+    afters: Sequence[Mapping[str, Tensor]],
+    head: str,
+    trained: Trained,
+) -> ReceivedUpdate:
+    """Take the head's part of the updates, one trial each, with what is known of them."""
+    names = [key_of(head, part) for part in ("weight", "bias")]
+    both = [fold(after, before) for after in afters]
+    sent, returned = both[0].before or {}, [one.tensors for one in both]
+    start = {name: sent[name] for name in names if name in sent}
+    end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
+    return ReceivedUpdate(
+        start, end, training=trained.training, head=head, num_samples=trained.total
+    )
+
+
+def largest_after(
+    defense: str, seen: Observation, batch_size: int | None, rate: float
+) -> float | None:
+    """Return the longest bias gradient that the clients' declared defense leaves possible.
+
+    Args:
+        defense: its text; a name of the user's own has a law that is not known.
+        seen: what was observed.
+        batch_size: labels of a step; None where that is not known.
+        rate: what the weights' change was divided by.
+    """
+    if defense == "none":
+        return None
+    try:
+        declared = parse_defense(defense)
+    except BadInput:  # a name of the user's own, for the records
+        return inf
+    size = batch_size or 1
+    return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
+
+
+def flags_of(sender: Sender, found: HeadFinding, trained: Trained) -> Iterator[Flag]:
+    """Raise what is known of an update otherwise than from its entries."""
+    if found.how == UNCERTAIN:
+        yield raise_flag("head_uncertain", 1 + len(found.rivals))
+    if trained.form.doubt:
+        yield raise_flag("reply_form_uncertain")
+    if not trained.steps_known:
+        yield raise_flag("steps_unknown")
+    for name in sender.flags:
+        yield raise_flag(name)
+
+
+def truth_of(senders: Sequence[Sender], observation: Observation) -> Truth | None:
+    """Count the labels of the senders, if they are known."""
+    if senders[0].labels is None:
+        return None
+    if not senders[0].labels:
+        raise BadInput(f"client {senders[0].client} names no label behind its update")
+    labels = np.asarray([sender.labels for sender in senders])
+    return Truth.from_labels(labels, observation.num_classes)
+
+
+__all__ = ["flags_of", "largest_after", "receive", "truth_of"]
