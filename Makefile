@@ -24,8 +24,9 @@ lint:
 types:
 	$(BIN)/mypy
 
+# Two processes: each file's tests in one of them, so that costly fixtures are made once.
 tests:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 wheel:
 	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .

@@ -399,7 +399,7 @@ def test_weight_decay_that_spares_the_bias_is_undone_for_the_weight_alone(tmp_pa
     ],
 )
 def test_a_file_cannot_claim_what_cannot_be_measured(told, tmp_path):
-    with pytest.raises(BadInput, match="cannot be|holds NaN"):
+    with pytest.raises(BadInput, match=r"cannot be|holds NaN"):
         read_note({"labelleak": json.dumps(told)}, tmp_path)
 
 

@@ -98,11 +98,9 @@ def _read_chunk(z: Tensor, dz: Tensor, smoothing: float | None) -> LogitRows:
     if smoothing is not None and not read.certain:
         read = _as_others(rows, smoothing) or read
     if read.loss != "cross_entropy" or read.scales is None:
-        hides = read.loss != "unknown" and bool(_certain(p[~took], least).any())
-        told = None if hides else count
+        told = None if read.loss != "unknown" and _certain(p[~took], least).any() else count
         return LogitRows(read.loss, told, read.labels, None, read.smoothing, read.certain)
-    hidden = p[~took]
-    hidden = hidden[_certain(hidden, least / float(read.scales.abs().median()))]
+    hidden = p[~took][_certain(p[~took], least / float(read.scales.abs().median()))]
     if not len(hidden):
         return LogitRows("cross_entropy", count, *_facts(read))
     # A mean over N rows weighs each 1/N: it tells whether rows of no gradient were in it.
@@ -211,8 +209,7 @@ def _is_whole(rows: _Rows, scale: float) -> bool:
     With two classes and one row any label fits some scale, but only the true one such a scale.
     """
     shares = (math.log2(scale * count) for count in (1, len(rows.dz)))
-    near = any(abs(share - round(share)) < 1e-4 for share in shares)
-    return near and rows.tolerance < 1e-4
+    return rows.tolerance < 1e-4 and any(abs(s - round(s)) < 1e-4 for s in shares)
 
 
 def _apart(values: Tensor) -> bool:
