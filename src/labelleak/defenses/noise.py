@@ -127,19 +127,10 @@ class GaussianNoise(_Noise):
 
 
 @dataclass(frozen=True)
-class LaplaceNoise(_Noise):
-    """Laplace noise (two-sided exponential) on every parameter, of variance ``2 scale^2``.
-
-    Attributes:
-        scale: mean absolute value, in the units of what is shared.
-    """
+class _ScaledNoise(_Noise):
+    """Noise of a mean size."""
 
     scale: float
-
-    name: ClassVar[str] = "laplace"
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "laplace": tuple(f"laplace:{s}" for s in SIGMAS)
-    }
 
     def __post_init__(self) -> None:
         at_least_zero(self.scale, "scale")
@@ -148,6 +139,20 @@ class LaplaceNoise(_Noise):
     def is_off(self) -> bool:
         """Whether the scale is 0."""
         return self.scale == 0
+
+
+@dataclass(frozen=True)
+class LaplaceNoise(_ScaledNoise):
+    """Laplace noise (two-sided exponential) on every parameter, of variance ``2 scale^2``.
+
+    Attributes:
+        scale: mean absolute value, in the units of what is shared.
+    """
+
+    name: ClassVar[str] = "laplace"
+    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "laplace": tuple(f"laplace:{s}" for s in SIGMAS)
+    }
 
     @property
     def root_mean_square(self) -> float:
@@ -159,7 +164,7 @@ class LaplaceNoise(_Noise):
 
 
 @dataclass(frozen=True)
-class ExponentialNoise(_Noise):
+class ExponentialNoise(_ScaledNoise):
     """One-sided exponential noise on every parameter, of variance ``scale^2``.
 
     As it stands in LLG's public code it is never negative and has mean `scale`, a drift that
@@ -170,18 +175,9 @@ class ExponentialNoise(_Noise):
         centred: subtract the mean.
     """
 
-    scale: float
     centred: bool = False
 
     name: ClassVar[str] = "exponential"
-
-    def __post_init__(self) -> None:
-        at_least_zero(self.scale, "scale")
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the scale is 0."""
-        return self.scale == 0
 
     @property
     def root_mean_square(self) -> float:

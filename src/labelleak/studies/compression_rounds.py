@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from scipy import stats
 
-from labelleak.audits.options import check_options
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
 from labelleak.core.answers import Answer, Result
@@ -33,6 +32,7 @@ from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.studies.compression_finding import spans
 from labelleak.studies.defenses import best_of, cohort_of, cost_lines, plan_costs
+from labelleak.studies.options import cnn_options
 from labelleak.studies.study import Asked, Found, Measurement, Study
 
 DEFENSES = (
@@ -64,10 +64,9 @@ def plan_rounds(asked: Asked) -> list[Part]:
     rounds, clients, models = (2, 5, 1) if asked.quick else (8, 20, 5)
     return [
         Part(
-            options=check_options(
-                data=asked.data,
-                model="cnn",
-                activation=activation,
+            options=cnn_options(
+                asked,
+                activation,
                 batch_sizes=(8,),
                 schemes=("iid", "unbalanced"),
                 defenses=DEFENSES,
@@ -75,7 +74,6 @@ def plan_rounds(asked: Asked) -> list[Part]:
                 trials=clients * models,
                 initialisations=models,
                 training_steps=tuple(range(0, rounds * STEPS, STEPS)),
-                seed=asked.seed,
             ),
             measure=follow_clients,
             whole=True,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from labelleak.audits.options import Data, Seed
+from labelleak.audits.options import AuditOptions, Data, Seed, check_options
 from labelleak.records.options import Option, Options
 
 
@@ -26,4 +26,11 @@ class Asked(Options):
     command: str = ""
 
 
-__all__ = ["Asked"]
+def cnn_options(asked: Asked, activation: str, **more: Any) -> AuditOptions:
+    """Return options of an audit of the paper's CNN with an activation, on the data asked for."""
+    return check_options(
+        data=asked.data, seed=asked.seed, model="cnn", activation=activation, **more
+    )
+
+
+__all__ = ["Asked", "cnn_options"]

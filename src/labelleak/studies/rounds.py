@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.audits.options import check_options
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
 from labelleak.core.counts import Ints
@@ -27,6 +26,7 @@ from labelleak.report.markdown import group, span, table
 from labelleak.report.wording import name_attack
 from labelleak.simulation.cohort import Federation, Round, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples
+from labelleak.studies.options import cnn_options
 from labelleak.studies.study import Asked, Found, Study
 
 ROUNDS, QUICK_ROUNDS = (1, 2, 5, 10, 25), (1, 2, 5, 10)
@@ -72,10 +72,9 @@ def plan_rounds(asked: Asked) -> list[Part]:
     """
     return [
         Part(
-            options=check_options(
-                data=asked.data,
-                model="cnn",
-                activation=activation,
+            options=cnn_options(
+                asked,
+                activation,
                 batch_sizes=(BATCH,),
                 local_steps=(steps,),
                 lr=(LR,),
@@ -85,7 +84,6 @@ def plan_rounds(asked: Asked) -> list[Part]:
                 initialisations=2 if asked.quick else 10,
                 training_steps=(0, 300),
                 victims="seen",
-                seed=asked.seed,
             ),
             measure=partial(follow_federation, shown=QUICK_ROUNDS if asked.quick else ROUNDS),
         )

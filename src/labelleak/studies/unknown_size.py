@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from labelleak.audits.options import check_options
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
 from labelleak.core.batch_size import BatchSize, MeanPosterior, estimate_batch_size
@@ -18,6 +17,7 @@ from labelleak.records.record import Record
 from labelleak.report.markdown import group, span, table
 from labelleak.report.wording import name_attack
 from labelleak.studies.attacks import within_reach
+from labelleak.studies.options import cnn_options
 from labelleak.studies.study import Asked, Study
 
 FREE = "free"
@@ -43,17 +43,15 @@ def plan_sizes(asked: Asked) -> list[Part]:
     """
     return [
         Part(
-            options=check_options(
-                data=asked.data,
-                model="cnn",
-                activation=activation,
+            options=cnn_options(
+                asked,
+                activation,
                 batch_sizes=within_reach((1, 8, 32, 128), asked),
                 schemes=("iid", "unbalanced"),
                 attacks=(FREE, "llg", "llbg", "llg_plus"),
                 trials=10 if asked.quick else 200,
                 initialisations=2 if asked.quick else 10,
                 training_steps=(0, 300),
-                seed=asked.seed,
             ),
             measure=compare_sizes,
         )
