@@ -74,7 +74,11 @@ def test_record_writes_and_lets_pass(tmp_path, bare):
     (llg,) = [r for r in read_records(tmp_path / "records.jsonl") if r.attack == "llg"]
     assert llg.presence_recall == 1
     assert llg.extra["policy"] == "record"
-    assert (llg.extra["round"], llg.extra["client"], llg.extra["partition"]) == (1, "1", "0")
+    assert (llg.extra["round"], llg.extra["client"], llg.extra["claimed_partition"]) == (
+        1,
+        "1",
+        "0",
+    )
     assert not context.state
 
 

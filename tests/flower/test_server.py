@@ -20,6 +20,7 @@ from labelleak.errors import BadInput
 from labelleak.flower.claims import num_examples
 from labelleak.flower.findings import Sender
 from labelleak.flower.rows import unscored_rows
+from labelleak.records.cells import varying_conditions
 from labelleak.records.record import read_records
 
 
@@ -43,7 +44,7 @@ def test_the_grid_audits_every_client_of_every_round(tmp_path):
     seen = {(r.extra["round"], r.extra["client"]) for r in found}
     nodes = [str(partition + 1) for partition in range(federation.CLIENTS)]
     assert seen == {(t, node) for t in (1, 2) for node in nodes}
-    assert {(r.extra["client"], r.extra["partition"]) for r in found} == {
+    assert {(r.extra["client"], r.extra["claimed_partition"]) for r in found} == {
         (node, str(partition)) for partition, node in enumerate(nodes)
     }
     assert np.mean([r.presence_recall for r in found]) > 0.95
@@ -51,6 +52,7 @@ def test_the_grid_audits_every_client_of_every_round(tmp_path):
     assert {r.threat_model for r in found} == {"update"}
     assert len({r.trial for r in found}) == len(found)
     assert {r.extra["observer"] for r in found} == {"server"}
+    assert varying_conditions(found) == [], "whose update it was parts no cell of a table"
 
 
 def test_observing_changes_nothing(tmp_path):
@@ -433,7 +435,10 @@ def test_clients_with_other_numbers_of_samples_are_audited_with_the_same_model(t
         tmp_path, model=federation.make_model(), attacks=[probe, "llg"], truth=labels
     )
     federation.run(federation.make_app(), rounds=1, wrap=lambda grid: flower.observe(grid, auditor))
-    sizes = {r.extra["partition"]: r.num_samples for r in read_records(tmp_path / "records.jsonl")}
+    sizes = {
+        r.extra["claimed_partition"]: r.num_samples
+        for r in read_records(tmp_path / "records.jsonl")
+    }
     assert sizes == {"0": 16, "1": 15, "2": 14, "3": 13}
     assert len(probe.heads) == 1
 

@@ -21,7 +21,7 @@ def keys_of(sender: Sender) -> dict[str, Any]:
     """Say whose update it was."""
     keys: dict[str, Any] = {"round": sender.round, "client": sender.client}
     if sender.partition is not None:
-        keys["partition"] = sender.partition
+        keys["claimed_partition"] = sender.partition
     return keys if sender.clients == 1 else {**keys, "clients": sender.clients}
 
 
