@@ -116,7 +116,7 @@ def test_records_of_an_unmarked_unit_are_done_again(tmp_path):
 def test_a_folder_of_another_audit_is_left_alone_unless_told(tmp_path):
     labelleak.audit(**SMALL, out=tmp_path)
     kept = (tmp_path / "records.jsonl").read_text()
-    with pytest.raises(BadInput, match=r"differs in: .*seed.*--overwrite"):
+    with pytest.raises(BadInput, match=r"differs in: .*seed.*`overwrite`"):
         labelleak.audit(**SMALL, seed=5, out=tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == kept
     found = labelleak.audit(**SMALL, seed=5, out=tmp_path, overwrite=True)

@@ -128,7 +128,7 @@ def test_an_unknown_size_is_read_off_the_update_where_the_model_is_held():
 
 
 def test_without_the_model_an_unknown_size_cannot_be_told_and_it_is_said_why():
-    with pytest.raises(BadInput, match=r"give --batch-size: .* cannot be told without the model"):
+    with pytest.raises(BadInput, match=r"give `batch_size`: .* cannot be told without the model"):
         attack_update(gradient=gradient_of(build()), attacks=["row_min", "llg"])
 
 
@@ -181,8 +181,8 @@ def test_without_a_bias_the_attacks_on_it_say_so():
         ({}, "in one form"),
         ({"before": {}}, "in one form"),
         ({"gradient": {"w": torch.zeros(3)}}, "no tensor looks like a linear layer"),
-        ({"gradient": {"weight": torch.ones(3, 2)}, "attacks": ["llbg"]}, "give --batch-size"),
-        ({"gradient": {"weight": torch.ones(3, 2)}, "truth": [1]}, "give --batch-size"),
+        ({"gradient": {"weight": torch.ones(3, 2)}, "attacks": ["llbg"]}, "give `batch_size`"),
+        ({"gradient": {"weight": torch.ones(3, 2)}, "truth": [1]}, "give `batch_size`"),
         ({"gradient": {"weight": torch.ones(3, 2)}, "attacks": []}, "at least one attack"),
     ],
 )

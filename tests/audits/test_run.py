@@ -121,7 +121,7 @@ def test_a_changed_grid_is_not_gone_on_with(tmp_path):
     small = {**TREE, "model": "mlp", "initialisations": 1}
     run(tmp_path, small)
     kept = (tmp_path / "records.jsonl").read_bytes()
-    with pytest.raises(BadInput, match=r"differs in: trials.*--overwrite"):
+    with pytest.raises(BadInput, match=r"differs in: trials.*`overwrite`"):
         run(tmp_path, {**small, "trials": 7})
     assert (tmp_path / "records.jsonl").read_bytes() == kept
 

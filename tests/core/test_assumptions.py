@@ -228,7 +228,7 @@ def test_attacks_that_an_unknown_learning_rate_leaves_alone_read_no_size():
 
 def test_without_a_learning_rate_weight_decay_is_not_undone():
     update = {"w": torch.zeros(2, 3)}
-    with pytest.raises(BadInput, match="give --lr"):
+    with pytest.raises(BadInput, match="give `lr`"):
         Observation.from_update(update, update, head="", lr=None, weight_decay=0.1)
 
 

@@ -31,6 +31,6 @@ def test_the_gradient_stands_up_to_a_factor_and_a_flag_says_so():
 
 @pytest.mark.parametrize("term", ["weight_decay", "proximal"])
 def test_what_can_only_be_undone_with_the_rate_asks_for_it(term):
-    with pytest.raises(BadInput, match="give --lr"):
+    with pytest.raises(BadInput, match="give `lr`"):
         seen(**{term: 0.1})
     assert seen(lr=0.5, **{term: 0.1}).lr_known

@@ -201,5 +201,5 @@ def test_training_in_stages_is_training_at_once():
 
 def test_training_that_diverges_says_so():
     model = build_model("mlp", input_shape=(1, 8, 8), num_classes=10, seed=0)
-    with pytest.raises(BadInput, match="lower --train-lr"):
+    with pytest.raises(BadInput, match="lower `train_lr`"):
         list(train_in_stages(model, DATA, [60], Training(lr=1e6), rng=stream(0, "t")))

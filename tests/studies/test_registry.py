@@ -4,6 +4,7 @@ from importlib import resources
 
 import pytest
 
+from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.studies.registry import STUDIES, describe_studies, load_study, read_shipped
 from labelleak.studies.study import Asked
@@ -44,3 +45,10 @@ def test_grids_are_whole_and_their_quick_form_is_smaller(name):
 def test_an_unknown_study_names_the_nearest():
     with pytest.raises(BadInput, match="did you mean 'trained'"):
         load_study("trainde")
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in GRIDS])
+def test_every_defense_that_a_study_writes_can_be_asked_for(name):
+    for part in load_study(name).parts(Asked(quick=True)):
+        for label in part.options.defenses:
+            assert parse_defense(label) == parse_defense(parse_defense(label).label)

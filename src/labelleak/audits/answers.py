@@ -112,8 +112,8 @@ class UpdateReport:
         """
         if self.truth is None or self.num_samples is None:
             raise BadInput(
-                "without --truth no record can be written, since a record says how right an "
-                "answer was; give the true labels, or keep the output of --json"
+                "without `truth` no record can be written, since a record says how right an "
+                "answer was; give the true labels, or keep the report as JSON"
             )
         steps = self.made.local_steps or 1
         common = origin(

@@ -95,8 +95,8 @@ def _build(
             module = call_factory(options.name, seed=number, num_classes=num_classes)
     else:
         raise BadInput(
-            f"the model {options.name} needs the shape of an input; give --auxiliary data, or "
-            "--input-shape, as in --input-shape 1,28,28"
+            f"the model {options.name} needs the shape of an input; give `auxiliary` data, or "
+            "`input_shape`, as in 1,28,28"
         )
     if options.weights is not None:
         weights = read_tensors(options.weights, max_bytes=max_bytes).tensors

@@ -190,7 +190,7 @@ def refuse_unlearnt(without: float, data: Dataset, rounds: int) -> None:
     if without < constant + 0.5 * (1 - constant):
         raise BadInput(
             f"without a defense the model reaches an accuracy of {without:.2f} after {rounds} "
-            f"rounds, where a constant answer has {constant:.2f}; raise --rounds or change --lr, "
+            f"rounds, where a constant answer has {constant:.2f}; raise `rounds` or change `lr`, "
             "so that there is something to lose"
         )
 

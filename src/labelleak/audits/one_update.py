@@ -249,7 +249,7 @@ def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | Non
 def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
     drawn = parse_scheme(scheme)
     if drawn.label == "natural" and own is None:
-        raise BadInput("the scheme natural needs a pool of labels; give --auxiliary")
+        raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")
     pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
     return drawn.prior(pool, num_classes)
 
@@ -262,19 +262,19 @@ def _name_of(model: nn.Module | ModelOptions | None) -> str:
 
 def _nothing_applies(missing: Mapping[str, str], seen: Observation, why: Sequence[str]) -> str:
     if seen.num_samples is None:
-        return f"give --batch-size: {'; '.join(why)}"
+        return f"give `batch_size`: {'; '.join(why)}"
     return f"no attack asked for can answer: {next(iter(missing.values()))}"
 
 
 def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
     if seen.num_samples is None:
-        raise BadInput("scoring against the truth needs --batch-size")
+        raise BadInput("scoring against the truth needs `batch_size`")
     try:
         return read_truth(told, seen.num_classes, seen.num_samples)
     except BadInput as error:
         if size is None:
             raise
-        raise BadInput(f"{error}; its size was only estimated, give --batch-size") from error
+        raise BadInput(f"{error}; its size was only estimated, give `batch_size`") from error
 
 
 def _one_at_a_time(seen: Observation) -> None:

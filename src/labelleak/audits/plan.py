@@ -138,7 +138,7 @@ def plan_audit(
     if largest > len(roles.victims):
         raise BadInput(
             f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
-            "samples); use smaller --batch-sizes or a larger data set"
+            "samples); use smaller `batch_sizes` or a larger data set"
         )
     _try_defenses(options, dataset, first, defenses)
     choice = asked.within(dataset.num_classes)
@@ -185,7 +185,7 @@ def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> Non
     if options.gradient == "head_table" and not tried.is_per_sample(data.x_train):
         raise BadInput(
             "the head table is not exact for this model: batch norm or dropout in train mode "
-            "ties samples together, or something follows the head; use --gradient autograd"
+            "ties samples together, or something follows the head; use `gradient` autograd"
         )
 
 
@@ -195,7 +195,7 @@ def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) ->
     if absent.size and any(scheme.label != "natural" for scheme in schemes):
         raise BadInput(
             f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
-            f"without gaps); number the labels anew, use --schemes natural, or more data"
+            f"without gaps); number the labels anew, use `schemes` natural, or more data"
         )
 
 

@@ -279,12 +279,12 @@ def _ambiguous(candidates: list[Candidate]) -> AmbiguousHead:
     if len(ranked) == 1:
         return AmbiguousHead(
             f"the only layer that may be the head is {words[0]}, and its name says otherwise; "
-            "name the head with --head, or give --model",
+            "name the head with `head`, or give `model`",
             names,
         )
     return AmbiguousHead(
         f"several layers could be the head: {', '.join(words)}{more}, likeliest first; name it "
-        "with --head, or give --model",
+        "with `head`, or give `model`",
         names,
     )
 

@@ -76,7 +76,7 @@ class StepPath:
         proximal = how.proximal if linear else 0.0
         if training.lr is None and (decay or proximal):
             raise BadInput(
-                "weight decay and a proximal term are undone with the learning rate only; give --lr"
+                "weight decay and a proximal term are undone with the learning rate only; give `lr`"
             )
         number = steps or how.local_steps
         momentum = how.momentum if linear else 0.0

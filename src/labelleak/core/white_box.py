@@ -143,5 +143,5 @@ def explain_failure(inputs: Tensor, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     said = f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
     if "more than 1 value per channel" in reason:
-        said += "; batch norm in train mode needs larger batches, or use --mode eval"
+        said += "; batch norm in train mode needs larger batches, or use `mode` eval"
     return said

@@ -88,7 +88,7 @@ def representation_scores(model: WhiteBox, inputs: Tensor) -> Tensor:
     if not inputs.is_floating_point():
         raise BadInput("soteria differentiates by the inputs; these are whole numbers")
     if not model.is_per_sample(inputs):
-        raise BadInput("soteria needs a model that passes each sample alone; use --mode eval")
+        raise BadInput("soteria needs a model that passes each sample alone; use `mode` eval")
     inputs = inputs.to(model.head_module.weight)
 
     return torch.cat([_score(model, part) for part in torch.split(inputs, _SLICE)])

@@ -76,7 +76,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
         if size > max_bytes:
             raise BadInput(
                 f"{where} has {size} bytes, more than the {max_bytes} that are read; "
-                "save the head alone, or raise the cap (--max-bytes)"
+                "save the head alone, or raise the cap (`max_bytes`)"
             )
         start = file.read(9)
         file.seek(0)

@@ -198,7 +198,7 @@ def _lock(folder: Path) -> BaseFileLock:
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        raise BadInput(f"another run is writing to {folder}; choose another --out") from error
+        raise BadInput(f"another run is writing to {folder}; choose another `out`") from error
     return held
 
 
@@ -211,23 +211,23 @@ def _finished(
         if (folder / RECORDS).exists():
             raise BadInput(
                 f"{folder} already holds records of something else; "
-                "choose another --out, or add --overwrite"
+                "choose another `out`, or add `overwrite`"
             )
         return set(), {}, {}
     try:
         earlier, done, found, held = _state_of(read_json(mark))
     except (BadInput, ValueError, KeyError, TypeError, AttributeError) as error:
         where = shown_path(mark)
-        raise BadInput(f"{where} is damaged; choose another --out, or add --overwrite") from error
+        raise BadInput(f"{where} is damaged; choose another `out`, or add `overwrite`") from error
     if not done and not found:
         return set(), {}, {}  # nothing was finished, so nothing is lost
     if done and not (folder / RECORDS).exists():
-        raise BadInput(f"{folder} has lost its {RECORDS}; add --overwrite to begin anew")
+        raise BadInput(f"{folder} has lost its {RECORDS}; add `overwrite` to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:
         raise BadInput(
             f"{shown_path(folder)} holds another run (it differs in: {_few(changed)}); "
-            "choose another --out, or add --overwrite"
+            "choose another `out`, or add `overwrite`"
         )
     return done, found, held
 

@@ -72,7 +72,7 @@ def train_in_stages(
             optimiser.step()
             taken += 1
         if taken and not torch.isfinite(loss):
-            raise BadInput(f"training diverged (loss {loss.item()}); lower --train-lr")
+            raise BadInput(f"training diverged (loss {loss.item()}); lower `train_lr`")
         yield stage
 
 

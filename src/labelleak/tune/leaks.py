@@ -74,7 +74,7 @@ def strongest_leak(records: Iterable[Record], attacker: str) -> Leak:
         if cell.advantage is None:
             raise BadInput(
                 "the best guess without the update is always right here, so no update can leak; "
-                "use another --scheme or --batch-size"
+                "use another `scheme` or `batch_size`"
             )
         found.append(
             Leak(
