@@ -63,7 +63,6 @@ def test_three_kills_at_random_moments_leave_the_same_records(tmp_path):
         ("verdicts", {"model": "cnn"}),
         ("rounds", {"model": "cnn"}),
         ("signals", {"overwrite": True}),
-        ("shadow_studies", {"executor": "joblib"}),
     ],
 )
 def test_an_option_that_means_nothing_to_a_study_is_refused(tmp_path, name, option):
