@@ -139,7 +139,6 @@ def test_python_and_the_command_line_refuse_in_the_same_words():
         (["attack", "--save", "x.jsonl"], "--save needs --truth"),
         (["capture", "--lr", "0"], "--lr 0.0: must be above 0"),
         (["run", "x.toml", "--address", "auto"], "add --executor ray"),
-        (["paper", "home", "--executor", "joblib"], "'home' takes no --executor"),
         (["paper", "home", "--quick"], "'home' takes no --quick"),
         (["paper", "noise", "--model", "cnn"], "'noise' takes no --model"),
         (["watch", "x.jsonl", "--every", "0"], "--every 0.0: must be at least 0.1"),

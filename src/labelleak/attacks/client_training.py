@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
-from labelleak.attacks.regression import mixture_shares
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
@@ -21,6 +20,7 @@ from labelleak.core.local_steps import (
     make_loss,
     make_optimiser,
 )
+from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining

@@ -16,7 +16,8 @@ from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.core.lazy import Tensor, optimize, special, torch
+from labelleak.core.lazy import Tensor, special, torch
+from labelleak.core.mixtures import shortest_mixture
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 from labelleak.records.flags import MEASURED, Assumption
@@ -224,26 +225,8 @@ class Confusions:
         shares = self.plain_shares(signal)
         for trial in np.ndindex(shares.shape[:-1]):
             if shares[trial].min() < -_RANK:
-                shares[trial] = _nearest_mixture(self.rows - signal[trial])
+                shares[trial] = shortest_mixture((self.rows - signal[trial]).T)
         return np.maximum(shares, 0.0)
-
-
-def _nearest_mixture(rows: Floats) -> Floats:
-    """Mix rows to the vector nearest to 0 with shares that are not negative and sum to 1.
-
-    The shortest mixture points along the solution of ``rows^T x = 0, sum x = 1`` in non-negative
-    least squares, since at a fixed direction a shorter mixture only lengthens x.
-    """
-    even = np.full(len(rows), 1 / len(rows))
-    scale = np.abs(rows).max()
-    if not scale > np.finfo(np.float64).tiny:
-        return even
-    system = np.concatenate([rows.T / scale, np.ones((1, len(rows)))])
-    try:
-        found, _ = optimize.nnls(system, np.eye(len(system))[-1])
-    except RuntimeError:  # too many iterations
-        return even
-    return np.asarray(found / found.sum()) if found.sum() > 0 else even
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.core.lazy import Tensor, optimize, torch
+from labelleak.core.lazy import Tensor, torch
+from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
 from labelleak.records.flags import MEASURED
 
@@ -83,50 +84,6 @@ class GradientRegression:
         return answer
 
 
-def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
-    """Return the shares x >= 0, sum x = 1, whose mixture of columns a_c is nearest to a vector g.
-
-    Since shares sum to 1, ``|sum_c x_c a_c - g|`` is the length of a point in the hull of
-    the vectors a_c - g. The shortest point is the direction of the non-negative least-squares
-    solution of ``[a_c - g; w] x = [0; w]``, for any w > 0: in a fixed direction of x, the best
-    misfit only grows with the length of the point. So the sum is met exactly without a large w.
-
-    Args:
-        gram: inner products ``a_c . a_d``, ``*R x K x K`` or ``K x K``.
-        onto: inner products ``a_c . g``, ``*R x K``.
-        size: ``|g|^2``, ``*R``.
-
-    >>> columns, g = np.eye(3), np.array([0.5, 0.6, -0.1])
-    >>> mixture_shares(columns @ columns.T, columns @ g, g @ g).round(6).tolist()
-    [0.45, 0.55, 0.0]
-    """
-    shifted = gram - onto[..., :, None] - onto[..., None, :] + np.asarray(size)[..., None, None]
-    classes = shifted.shape[-1]
-    scale = np.trace(shifted, axis1=-2, axis2=-1)[..., None, None] / classes
-    usable = scale > np.finfo(np.float64).tiny
-    unit = np.where(usable, shifted / np.where(usable, scale, 1.0), 0.0)
-    powers, axes = np.linalg.eigh(unit)
-    roots = np.sqrt(np.maximum(powers, 0.0))[..., :, None] * np.swapaxes(axes, -1, -2)
-    shares = np.empty(onto.shape)
-    for trial in np.ndindex(onto.shape[:-1]):
-        shares[trial] = _shortest(roots[trial])
-    return shares
-
-
-def _shortest(columns: Floats) -> Floats:
-    """Return the shares of the shortest point in the hull of columns; even ones if all are zero."""
-    classes = columns.shape[1]
-    even = np.full(classes, 1 / classes)
-    if not columns.any():
-        return even
-    system = np.concatenate([columns, np.ones((1, classes))])
-    try:
-        found, _ = optimize.nnls(system, np.eye(len(system))[-1])
-    except RuntimeError:  # it gave up: the bounded answer is the clipped one
-        found = np.maximum(np.linalg.lstsq(system, np.eye(len(system))[-1])[0], 0.0)
-    return np.asarray(found / found.sum()) if found.sum() > 0 else even
-
-
 @dataclass(frozen=True, eq=False)
 class _ClassMeans:
     """The class means A_c, made block by block from head inputs and posteriors."""
@@ -171,6 +128,3 @@ class _ClassMeans:
     def _members(self, label: int) -> Tensor:
         own = self.labels == label
         return own if own.any() else torch.ones_like(own)
-
-
-__all__ = ["GradientRegression", "mixture_shares"]

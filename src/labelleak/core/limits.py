@@ -170,7 +170,8 @@ def least_samples(gradient: Floats, size: int, slack: Floats | float = 0.0) -> F
     ``N g_k = sum p_k - c_k >= -c_k``, so class k has at least ``ceil(N max(0, -g_k))`` labels; a
     sum above N is impossible.
 
-    >>> least_samples(np.array([-0.9, 0.1, 0.8]), 1), least_samples(np.array([0.9, -0.1, -0.8]), 1)
+    >>> gradient = np.array([-0.9, 0.1, 0.8])
+    >>> float(least_samples(gradient, 1)), float(least_samples(-gradient, 1))
     (1.0, 2.0)
     """
     needed = size * np.maximum(-gradient - slack, 0.0)

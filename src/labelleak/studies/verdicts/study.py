@@ -176,11 +176,11 @@ def share_updates(
 
 
 def defend_head(observation: Observation, defense: str, rng: np.random.Generator) -> Observation:
-    """Noise, prune or reduce to signs the head's gradient, each tensor and trial for itself."""
+    """Change each tensor of the head's gradient, trial by trial: noise, pruning or signs."""
     kind, _, strength = defense.partition(":")
     change: dict[str, Callable[[Tensor], Tensor]] = {
         "none": lambda gradient: gradient,
-        "noise": lambda gradient: gradient + float(strength) * _normal(gradient, rng),
+        "gaussian": lambda gradient: gradient + float(strength) * _normal(gradient, rng),
         "prune": lambda gradient: _prune(gradient, float(strength)),
         "sign": torch.sign,
     }
