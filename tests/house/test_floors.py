@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import labelleak
+from labelleak.cli.app import Listing
 
 SOURCE = Path(labelleak.__file__).parent
 # A module may import from its own floor's lower neighbours and from the floors below.
@@ -79,35 +80,31 @@ def test_every_file_opens_with_a_sentence_on_what_it_is(path):
     assert first.splitlines()[0].endswith(".")
 
 
-def loaded_by(code):
-    """Say which heavy modules a fresh interpreter has loaded after some code."""
-    heavy = "['torch', 'sklearn', 'scipy', 'matplotlib', 'datasets', 'pandas', 'flwr', 'ray']"
-    program = f"{code}\nimport sys; print([m for m in {heavy} if m in sys.modules])"
+HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "datasets", "pandas", "flwr", "ray"}
+MODULES = ("", ".cli", ".attacks", ".defenses", ".report", ".records.record")
+COMMANDS = (("--help",), ("gate", "--help"), *(("list", what.value) for what in Listing))
+
+
+def loaded_by(*steps):
+    """Return the heavy modules that a fresh interpreter has loaded after each piece of code."""
+    program = (
+        "import sys, contextlib, io\n"
+        f"for step in {steps!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        exec(step)\n"
+        f"    print(sorted({HEAVY} & sys.modules.keys()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    return ast.literal_eval(done.stdout.splitlines()[-1])
+    return list(map(ast.literal_eval, done.stdout.splitlines()))
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import labelleak",
-        "import labelleak.cli",
-        "import sys; sys.argv = ['labelleak', '--help']\n"
-        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
-        "import sys; sys.argv = ['labelleak', 'list', 'attacks']\n"
-        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
-        "import sys; sys.argv = ['labelleak', 'list', 'defenses']\n"
-        "import labelleak.cli\ntry: labelleak.cli.main()\nexcept SystemExit: pass",
-        "import labelleak.attacks",
-        "import labelleak.defenses",
-        "import labelleak.report",
-        "import labelleak.records.record",
-    ],
-)
-def test_nothing_heavy_is_loaded_before_it_is_needed(code):
-    assert loaded_by(code) == []
+def test_nothing_heavy_is_loaded_before_it_is_needed():
+    steps = [f"import labelleak{module}" for module in MODULES]
+    steps += [f"sys.argv = {['labelleak', *c]}; labelleak.cli.main()" for c in COMMANDS]
+    found = dict(zip(steps, loaded_by(*steps), strict=True))
+    assert {step: heavy for step, heavy in found.items() if heavy} == {}
 
 
 def test_reports_need_no_torch(tmp_path):
@@ -118,7 +115,7 @@ def test_reports_need_no_torch(tmp_path):
         "from pathlib import Path; from labelleak.report import write_report\n"
         f"write_report(Path({str(records)!r}), Path({str(tmp_path / 'page.html')!r}))"
     )
-    assert "torch" not in loaded_by(code)
+    assert "torch" not in loaded_by(code)[0]
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 

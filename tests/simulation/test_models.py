@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from labelleak.errors import BadInput
-from labelleak.simulation.models import INITIALISATIONS, MODELS, build_model, fingerprint
+from labelleak.simulation.designs import MODELS
+from labelleak.simulation.models import INITIALISATIONS, build_model, fingerprint
 from labelleak.simulation.networks import ACTIVATIONS, Classifier
 
 GREY_8, GREY_28, RGB_32 = (1, 8, 8), (1, 28, 28), (3, 32, 32)

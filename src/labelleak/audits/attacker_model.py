@@ -16,7 +16,8 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
-from labelleak.simulation.models import build_model, own_init
+from labelleak.simulation.designs import own_init
+from labelleak.simulation.models import build_model
 from labelleak.simulation.user_models import call_factory
 
 AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"

@@ -31,7 +31,8 @@ from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
-from labelleak.simulation.models import build_model, fingerprint, own_init
+from labelleak.simulation.designs import own_init
+from labelleak.simulation.models import build_model, fingerprint
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide
 

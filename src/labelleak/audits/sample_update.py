@@ -19,7 +19,8 @@ from labelleak.files.capture import capture
 from labelleak.records.files import write_whole
 from labelleak.simulation.batches import draw_batches, parse_scheme
 from labelleak.simulation.data.datasets import load_dataset
-from labelleak.simulation.models import build_model, own_init
+from labelleak.simulation.designs import own_init
+from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
 from labelleak.simulation.training import Training, train_in_stages
 

@@ -35,8 +35,9 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.records.provenance import origin
 from labelleak.records.record import Record
 from labelleak.simulation.defended import takes_long
+from labelleak.simulation.designs import own_activation
 from labelleak.simulation.known_defense import Gradients, KnownDefense
-from labelleak.simulation.models import fingerprint, own_activation
+from labelleak.simulation.models import fingerprint
 from labelleak.simulation.training import accuracy
 
 

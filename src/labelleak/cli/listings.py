@@ -20,7 +20,7 @@ def describe(what: str) -> Iterator[tuple[str, str]]:
 
         yield from DATASETS.items()
     elif what == "models":
-        from labelleak.simulation.models import MODELS
+        from labelleak.simulation.designs import MODELS
 
         yield from MODELS.items()
     elif what == "paper":

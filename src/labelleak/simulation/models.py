@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,68 +10,13 @@ from torch import Tensor, nn
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput, unknown_name
-from labelleak.simulation.networks import (
-    ACTIVATIONS,
-    Activation,
-    Classifier,
-    Shape,
-    make_cnn,
-    make_lenet,
-    make_mlp,
-    make_resnet18,
-    make_resnet20,
-    make_vgg,
-)
+from labelleak.simulation import networks
+from labelleak.simulation.designs import DESIGNS, MODELS, Design
+from labelleak.simulation.networks import ACTIVATIONS, Classifier, Shape
 from labelleak.simulation.user_models import call_factory, describe_error
 
 SMALLEST_SIDE = 8
 UNIFORM_BOUND = 0.5
-
-
-@dataclass(frozen=True)
-class _Design:
-    summary: str
-    make_features: Callable[[Shape, Activation], nn.Sequential]
-    activation: str = "relu"
-    takes_tables: bool = False
-
-
-_DESIGNS: Mapping[str, _Design] = {
-    "cnn": _Design("LLG's three 5x5 convolutions with 12 channels, sigmoid", make_cnn, "sigmoid"),
-    "mlp": _Design(
-        "two hidden layers, 256 and 128, ReLU; also for tables", make_mlp, takes_tables=True
-    ),
-    "lenet": _Design("LeNet-5 with ReLU and average pooling", make_lenet),
-    "vgg": _Design("VGG-like: six 3x3 convolutions, 32 to 128 channels, ReLU", make_vgg),
-    "resnet20": _Design("residual, 16/32/64 channels, batch normalisation, ReLU", make_resnet20),
-    "resnet18": _Design("residual, 64 to 512 channels, small-image stem, ReLU", make_resnet18),
-}
-USER_MODEL = "PACKAGE.MODULE:FACTORY"
-MODELS: Mapping[str, str] = {
-    **{name: design.summary for name, design in _DESIGNS.items()},
-    USER_MODEL: "your own: a function that returns a torch.nn.Module",
-}
-
-
-def own_init(name: str, activation: str | None) -> str:
-    """Name the initialisation that goes with a model: the paper's for the paper's CNN.
-
-    A deep sigmoid network does not train from PyTorch's initialisation, nor a ReLU network
-    from the paper's, so the choice follows the activation.
-
-    >>> own_init("cnn", None), own_init("cnn", "relu"), own_init("lenet", None)
-    ('uniform', 'default', 'default')
-    """
-    return "uniform" if name == "cnn" and activation in (None, "sigmoid") else "default"
-
-
-def own_activation(name: str) -> str:
-    """Name the activation that a model has unless another is chosen.
-
-    >>> own_activation("cnn"), own_activation("mine:make")
-    ('sigmoid', 'its own')
-    """
-    return _DESIGNS[name].activation if name in _DESIGNS else "its own"
 
 
 def build_model(
@@ -136,19 +80,19 @@ def _refuse_activation(name: str, activation: str | None) -> None:
 
 
 def _build_designed(name: str, shape: Shape, num_classes: int, activation: str | None) -> nn.Module:
-    if name not in _DESIGNS:
+    if name not in DESIGNS:
         raise unknown_name("model", name, MODELS)
-    design = _DESIGNS[name]
+    design = DESIGNS[name]
     chosen = activation or design.activation
     if chosen not in ACTIVATIONS:
         raise unknown_name("activation", chosen, ACTIVATIONS)
     _check_shape(name, shape, design)
-    features = design.make_features(shape, ACTIVATIONS[chosen])
+    features = getattr(networks, f"make_{name}")(shape, ACTIVATIONS[chosen])
     num_features = _run_zeros(features, shape).shape[1]
     return Classifier(features, num_features, num_classes)
 
 
-def _check_shape(name: str, shape: Shape, design: _Design) -> None:
+def _check_shape(name: str, shape: Shape, design: Design) -> None:
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise BadInput(f"an input is (C, H, W) or (D,), not {tuple(shape)}")
     if not design.takes_tables and (len(shape) != 3 or min(shape[1:]) < SMALLEST_SIDE):

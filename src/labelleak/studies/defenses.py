@@ -19,7 +19,7 @@ from labelleak.records.strongest import strongest_records
 from labelleak.report.markdown import group, span, table
 from labelleak.report.wording import name_attack
 from labelleak.simulation.defended import takes_long
-from labelleak.simulation.models import own_init
+from labelleak.simulation.designs import own_init
 from labelleak.studies.study import Asked, Found, Measurement, Study
 
 # Families in the order of the page, each from weak to strong.

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from labelleak.core.fingerprints import fingerprint_tensors
+from labelleak.core.lazy import Tensor, torch
 from labelleak.errors import BadInput, unknown_name
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
 from labelleak.simulation.data.hub import HUB, HubSet, read_hub
