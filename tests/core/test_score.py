@@ -1,13 +1,18 @@
 """Scores, priors and the free guess, against counting by hand and by simulation."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelleak.core.counts import best_counts
 from labelleak.core.priors import (
     DirichletPrior,
     PoolPrior,
+    RepeatedPrior,
+    SummedPrior,
     UnbalancedPrior,
     UniformPrior,
     free_guess,
@@ -84,6 +89,32 @@ def test_no_other_constant_guess_does_better(prior):
             guess = (a, b, 5 - a - b)
             asr = sum(tails[i, :g].sum() for i, g in enumerate(guess)) / 5
             assert asr <= best + 1e-12
+
+
+EVEN = [UniformPrior(), UnbalancedPrior(), DirichletPrior(0.3)]
+
+
+@pytest.mark.parametrize("prior", [*EVEN, *(RepeatedPrior(one, 3) for one in EVEN)])
+def test_the_even_guess_is_the_best_of_all_counts_weighed_one_by_one(prior):
+    for size, classes in [(1, 2), (2, 7), (5, 3), (12, 4), (31, 10), (64, 2), (90, 100)]:
+        tails = prior.tails(size, classes)
+        counts, asr = free_guess(prior, size, classes)
+        assert counts.tolist() == best_counts(tails, size).tolist()
+        taken = np.arange(size) < counts[:, None]
+        assert asr == pytest.approx(tails[taken].sum() / size, abs=1e-12)
+
+
+def test_no_number_of_labels_is_too_large_for_a_guess():
+    start = time.process_time()
+    for prior in (UniformPrior(), UnbalancedPrior(), RepeatedPrior(UniformPrior(), 10)):
+        counts, asr = free_guess(prior, 10**9, 1000)
+        assert counts.sum() == 10**9
+        assert 0 < asr < 1
+    assert free_guess(DirichletPrior(0.5), 10**6, 10)[0].sum() == 10**6
+    assert time.process_time() - start < 2
+    for prior in (PoolPrior((9, 1)), SummedPrior(UniformPrior(), 2), DirichletPrior(0.5)):
+        with pytest.raises(BadInput, match="too many labels for"):
+            free_guess(prior, 10**9, 2)
 
 
 def test_balanced_batches_of_128_are_guessed_without_any_update():

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import resource
+import time
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_hostile_partition_ids_stay_short_and_printable(tmp_path, said):
         assert all(len(json.dumps(event)) < 600 for event in events)
 
 
-@pytest.mark.parametrize("said", [-5, 0, 10**6 + 1, 2**62, float("nan"), 0.5])
+@pytest.mark.parametrize("said", [-5, 0, 10**9 + 1, 2**62, float("nan"), 0.5])
 def test_an_absurd_number_of_examples_is_an_event_and_a_flag(tmp_path, said):
     assert num_examples({"num-examples": said}).value is None
     options = {"truth": None, "epochs": 1, "batch_size": 16}
@@ -108,6 +110,19 @@ def test_an_absurd_number_of_examples_is_an_event_and_a_flag(tmp_path, said):
     own = [r for r in estimates if r["client"] == "2" and r["threat_model"] != "none"]
     assert own or any(e["event"] == "not_attacked" and e["client"] == "2" for e in events)
     assert all({"samples_unknown", "steps_unknown"} <= set(row["flags"]) for row in own)
+
+
+@pytest.mark.parametrize("said", [20_000_000, 10**9])
+def test_a_number_of_examples_that_may_be_costs_nothing(tmp_path, said):
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    events, _ = observe(tmp_path, claim(**{"num-examples": said}), truth=None)
+    assert not events
+    own = [row for row in rows(tmp_path / "estimates.jsonl") if row["client"] == "2"]
+    assert {row["attack"]: sum(row["counts"]) for row in own} == dict.fromkeys(
+        ("free", "llg", "ebi"), said
+    )
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
 def test_a_missing_number_of_examples_is_an_event_too(tmp_path):
@@ -190,7 +205,7 @@ def test_epochs_count_every_sample_again(tmp_path):
     _, records = observe(tmp_path, lambda reply, node: None, **twice)
     _, once = free_guess(UniformPrior(), 16, 10)
     assert [row["asr_free"] for row in records] == pytest.approx([once] * len(records), abs=1e-6)
-    assert num_examples({"num-examples": 6 * 10**5}, epochs=2).value is None
+    assert num_examples({"num-examples": 6 * 10**8}, epochs=2).value is None
 
 
 def test_steps_of_epochs_are_capped_and_learning_rates_are_numbers():

@@ -10,7 +10,7 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
-from labelleak.core.priors import free_guess
+from labelleak.core.priors import expected_shares, free_guess
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FreeGuess:
         def answer(observation: Observation) -> Estimate:
             size = samples(observation)
             counts, _ = free_guess(prior, size, num_classes)
-            chances = prior.tails(size, num_classes).sum(axis=1) / size  # E[c_i] / N
+            chances = expected_shares(prior, size, num_classes)
             shape = (*observation.trials, num_classes)
             return Estimate(np.broadcast_to(counts, shape), np.broadcast_to(chances, shape))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -13,11 +13,24 @@ from labelleak.core.lazy import stats
 from labelleak.errors import BadInput
 
 
+Capped = tuple[float, float]
+# Counts that are weighed one by one at most, all classes together.
+MOST_TAILS = 2**24
+
+
 class Prior(Protocol):
     """How label counts are distributed before any update is seen."""
 
     def tails(self, num_samples: int, num_classes: int) -> Floats:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        ...
+
+
+class EvenPrior(Prior, Protocol):
+    """A prior to which all classes are alike, so that the best guess is even and costs no N."""
+
+    def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
+        """Give E min(c_i, most) and P(c_i > most), for 0 <= most <= N."""
         ...
 
 
@@ -32,6 +45,10 @@ class UniformPrior:
     def tails(self, num_samples: int, num_classes: int) -> Floats:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
         return _alike(_binomial(num_samples, num_samples, 1 / num_classes), num_classes)
+
+    def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
+        """Give E min(c_i, most) and P(c_i > most)."""
+        return _capped_binomial(num_samples, 1 / num_classes, most)
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,17 @@ class UnbalancedPrior:
         mixed = (raised(half) + raised(quarter) + (num_classes - 2) * rest) / num_classes
         return _alike(mixed, num_classes)
 
+    def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
+        """Give E min(c_i, most) and P(c_i > most)."""
+        half, quarter = num_samples // 2, num_samples // 4
+        mean = above = 0.0
+        for raised, share in ((half, 1), (quarter, 1), (0, num_classes - 2)):
+            rest = num_samples - half - quarter
+            lesser, over = _capped_binomial(rest, 1 / num_classes, most - raised)
+            mean += share / num_classes * (raised + lesser)
+            above += share / num_classes * over
+        return mean, above
+
 
 @dataclass(frozen=True)
 class DirichletPrior:
@@ -69,6 +97,14 @@ class DirichletPrior:
         others = (num_classes - 1) * self.alpha
         chances = np.asarray(stats.betabinom.pmf(counts, num_samples, self.alpha, others))
         return _alike(_upper(chances), num_classes)
+
+    def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
+        """Give E min(c_i, most) and P(c_i > most); takes ``most`` terms, N/K for a guess."""
+        _refuse_many(most, self)
+        others = (num_classes - 1) * self.alpha
+        chances = stats.betabinom.pmf(np.arange(most + 1), num_samples, self.alpha, others)
+        above = 1 - np.cumsum(chances)  # P(c > k) for k = 0 .. most
+        return float(above[:-1].sum()), max(0.0, float(above[-1]))
 
 
 @dataclass(frozen=True)
@@ -156,11 +192,26 @@ class RepeatedPrior:
         return np.repeat(single, self.times, axis=-1)[..., :num_samples]
 
 
+def expected_shares(prior: Prior, num_samples: int, num_classes: int) -> Floats:
+    """Return E[c_i] / N.
+
+    >>> expected_shares(UniformPrior(), 10**9, 4).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    if _even(prior) is not None:
+        return np.full(num_classes, 1 / num_classes)
+    return np.asarray(_all_tails(prior, num_samples, num_classes).sum(axis=1) / num_samples)
+
+
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     """Return the best guess that needs no update, and the ASR that it scores on average.
 
     The guess takes the N largest P(c_i >= k) under the prior (`counts.best_counts`); their
-    sum over N is its expected ASR, exactly.
+    sum over N is its expected ASR, exactly. Where all classes are alike it is even, and no N
+    is too large; other priors cost K times N.
+
+    Raises:
+        BadInput: if that would be too much.
 
     >>> counts, asr = free_guess(UniformPrior(), 1, 10)
     >>> int(counts.sum()), round(asr, 3)
@@ -178,10 +229,59 @@ def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, 
 # Audits of single updates ask for the same few guesses again and again.
 @lru_cache(maxsize=64)
 def _free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
-    tails = prior.tails(num_samples, num_classes)
+    alike = _even(prior)
+    if alike is not None:
+        each, rest = divmod(num_samples, num_classes)
+        mean, above = alike.capped(each, num_samples, num_classes)
+        counts = each + (np.arange(num_classes) < rest)
+        return counts, min(1.0, (num_classes * mean + rest * above) / num_samples)
+    tails = _all_tails(prior, num_samples, num_classes)
     counts = best_counts(tails, num_samples)
     taken = np.arange(tails.shape[-1]) < counts[..., None]
     return counts, float(np.where(taken, tails, 0.0).sum() / num_samples)
+
+
+def _all_tails(prior: Prior, num_samples: int, num_classes: int) -> Floats:
+    _refuse_many(num_samples * num_classes, prior)
+    return prior.tails(num_samples, num_classes)
+
+
+def _refuse_many(weighed: int, prior: Prior) -> None:
+    if weighed > MOST_TAILS:
+        raise BadInput(
+            f"too many labels for {type(prior).__name__}: {weighed} counts would have to be "
+            f"weighed one by one, and at most {MOST_TAILS} are"
+        )
+
+
+def _even(prior: Prior) -> EvenPrior | None:
+    """Return a prior to which all classes are alike as one; None for any other."""
+    if isinstance(prior, RepeatedPrior):
+        once = _even(prior.once)
+        return None if once is None else _RepeatedEven(once, prior.times)
+    return cast(EvenPrior, prior) if hasattr(prior, "capped") else None
+
+
+@dataclass(frozen=True)
+class _RepeatedEven(RepeatedPrior):
+    """`RepeatedPrior` of an even one."""
+
+    once: EvenPrior
+
+    def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
+        whole, part = divmod(most, self.times)
+        single = -(-num_samples // self.times)
+        mean, above = self.once.capped(whole, single, num_classes)
+        return self.times * mean + part * above, above
+
+
+def _capped_binomial(draws: int, chance: float, most: int) -> Capped:
+    """Give E min(X, m) = n p P(X' < m) + m P(X > m), X' of n - 1 draws, and P(X > m)."""
+    if most < 0:
+        return float(most), 1.0
+    above = float(stats.binom.sf(most, draws, chance))
+    lesser = float(stats.binom.cdf(most - 1, draws - 1, chance)) if draws else 0.0
+    return draws * chance * lesser + most * above, above
 
 
 @lru_cache(maxsize=64)

@@ -42,7 +42,7 @@ from labelleak.flower.trainings import (
 )
 
 Arrays = Mapping[str, Tensor]
-MOST_COUNTED = 10**7
+MOST_COUNTED = 10**6
 _UNIFORM = UniformPrior()
 
 

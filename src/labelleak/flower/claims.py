@@ -12,9 +12,9 @@ from labelleak.errors import shown
 
 NUM_EXAMPLES = ("num-examples", "num_examples")
 PARTITION = "partition-id"
-# What an audit costs hangs on the numbers that clients say: the guess without the update takes a
-# second for 10^6 labels. Larger claims are refused, and said to be.
-MOST_SAMPLES, MOST_STEPS = 10**6, 10**5
+# No client of a federation trains on more; what it says beyond that is refused, and said to be.
+# What an audit costs hangs on neither: they enter in closed form.
+MOST_SAMPLES, MOST_STEPS = 10**9, 10**5
 MOST_LETTERS = 60
 # Names of what SCAFFOLD, FedDyn and their kind send beside or among the weights.
 _CONTROL = re.compile(r"control|variate|scaffold|feddyn", re.IGNORECASE)
