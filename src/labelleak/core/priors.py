@@ -12,7 +12,6 @@ from labelleak.core.counts import Floats, Ints, best_counts
 from labelleak.core.lazy import stats
 from labelleak.errors import BadInput
 
-
 Capped = tuple[float, float]
 # Counts that are weighed one by one at most, all classes together.
 MOST_TAILS = 2**24
