@@ -14,6 +14,7 @@ import labelleak
 from labelleak.audits.options import AuditOptions, check_options
 from labelleak.cli.app import app
 from labelleak.cli.options import command
+from labelleak.core.training import LocalTraining, TrainingFacts
 from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options, declared
 
@@ -30,7 +31,7 @@ def dataclasses_of(kind):
 
 FIELDS = [
     (owner, name, option)
-    for owner in dict.fromkeys(dataclasses_of(Options))
+    for owner in (*dict.fromkeys(dataclasses_of(Options)), TrainingFacts)
     if owner.__module__.startswith("labelleak.")
     for name, _, option in declared(owner)
     if option is not None
@@ -133,7 +134,7 @@ def test_python_and_the_command_line_refuse_in_the_same_words():
     [
         (["tune"], "say what must hold by either --target-advantage or --accuracy-budget"),
         (["tune", "--target-advantage", "0.2", "--users", "0"], "--users 0: must be at least 1"),
-        (["attack", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["attack", "--batch-size", "0"], "--batch-size must be a whole number of at least 1, not"),
         (["attack", "--init", "xavier"], "--init needs --model"),
         (["attack", "--input-shape", "1,x"], "--input-shape takes whole numbers, not 'x'"),
         (["attack", "--save", "x.jsonl"], "--save needs --truth"),
@@ -150,3 +151,28 @@ def test_each_command_refuses_in_one_sentence(tmp_path, monkeypatch, words, sent
     assert isinstance(done.exception, BadInput), done.output
     assert sentence in str(done.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_fact_of_a_training_can_be_told_on_the_command_line():
+    told = {flag.opts[0] for flag in flags_of("attack")}
+    facts = [name for name, _, _ in declared(TrainingFacts)]
+    assert {f"--{name.replace('_', '-')}" for name in facts} <= told
+    seen = []
+
+    def run(training: LocalTraining) -> None:
+        seen.append(training)
+
+    one = typer.Typer()
+    one.command()(command(run))
+    words = ["--class-weights", "1, 0.5", "--clip-norm", "inf", "--nesterov", "--dampening", "0"]
+    done = CliRunner().invoke(one, words)
+    assert done.exit_code == 0, done.output
+    assert seen == [
+        LocalTraining(
+            class_weights=(1.0, 0.5), clip_norm=float("inf"), nesterov=True, dampening=0.0
+        )
+    ]
+    for bad, said in (("1,x", "takes numbers"), ("1,0", "one a class")):
+        told = CliRunner().invoke(one, ["--class-weights", bad])
+        assert str(told.exception).startswith("--class-weights "), bad
+        assert said in str(told.exception)

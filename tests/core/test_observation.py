@@ -148,12 +148,12 @@ def test_what_is_no_gradient_is_refused_in_a_sentence(weight, bias, options, sen
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"lr": 0.0}, "lr must be a number above 0"),
-        ({"lr": float("nan")}, "lr must be a number above 0"),
+        ({"lr": 0.0}, "`lr` must be a number above 0"),
+        ({"lr": float("nan")}, "`lr` must be a number above 0"),
         ({"head": "fc"}, "have no 'fc.weight'"),
         ({"after": {"weight": torch.ones(2, 7)}}, "before and"),
-        ({"momentum": 1.0}, "momentum must be in"),
-        ({"local_steps": 0}, "local_steps must be a whole number"),
+        ({"momentum": 1.0}, "`momentum` must be a number"),
+        ({"local_steps": 0}, "`local_steps` must be a whole number"),
     ],
 )
 def test_an_update_that_cannot_be_read_is_refused(changed, sentence):

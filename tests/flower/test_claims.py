@@ -16,6 +16,7 @@ from flower import federation  # isort: skip
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 
 from labelleak.core.priors import UniformPrior, free_guess
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.flower.claims import controls_named, lr_said, num_examples, partition_of, steps_in
 
@@ -178,7 +179,7 @@ def test_steps_are_told_by_epochs_or_a_metric_or_are_not_known(tmp_path, told, s
     assert {row["steps"] for row in found} == {steps}
     assert {row["num_samples"] for row in found} == {80}
     assert {row["lr"] for row in found} == {federation.LR}  # as it was sent, not the option
-    assert {row["optimiser"] for row in found} == {"sgd"}
+    assert {row["optimiser"] for row in found} == {None}  # nobody told it
     flagged = ["steps_unknown" in r["flags"] for r in found if r["threat_model"] != "none"]
     assert set(flagged) == {steps is None}
     if steps:
@@ -255,8 +256,8 @@ BAD = {
     "did you mean 'llg'": {"attacks": ["llgg"]},
     "not both": {"local_steps": 2, "epochs": 1, "batch_size": 8},
     "epochs need batch_size": {"epochs": 1},
-    "momentum must": {"momentum": 1.5},
-    "local_steps must": {"local_steps": 0},
+    "`momentum` must": {"momentum": 1.5},
+    "`local_steps` must": {"local_steps": 0},
 }
 
 
@@ -268,7 +269,17 @@ def test_options_are_checked_when_the_auditor_is_made(said):
 
 def test_optimisers_that_are_known_are_taken():
     for name in ("sgd", "adam", "adamw", "rmsprop"):
-        assert flower.Auditor(folder=None, lr=0.1, optimiser=name).training.optimiser == name
+        assert flower.Auditor(folder=None, lr=0.1, optimiser=name).told.optimiser == name
+
+
+def test_an_auditor_takes_every_fact_of_a_training():
+    facts = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "class_weights": (1.0, 2.0)}
+    auditor = flower.Auditor(folder=None, **facts, clip_norm=1.0, label_smoothing=0.1)
+    assert auditor.told == LocalTraining(**facts, clip_norm=1.0, label_smoothing=0.1)
+    before = {"fc.weight": torch.zeros(3, 2)}
+    after = {"fc.weight": torch.ones(3, 2)}
+    with pytest.raises(BadInput, match="names 2 classes, the head has 3"):
+        auditor.audit(before, after, flower.auditor.Sender(1, "a", labels=(0,)))
 
 
 @pytest.mark.parametrize(

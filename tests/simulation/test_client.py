@@ -221,12 +221,12 @@ def test_a_length_that_makes_no_sense_is_refused(asked):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"lr": 0.0}, "lr must be a number above 0"),
-        ({"momentum": 1.0}, "momentum must be"),
+        ({"lr": 0.0}, "`lr` must be a number above 0"),
+        ({"momentum": 1.0}, "`momentum` must be a number of at least 0 and below 1"),
         ({"optimiser": "lion"}, "one of sgd, adam"),
-        ({"clip_norm": 0.0}, "clip_norm must be"),
-        ({"label_smoothing": 1.0}, "label_smoothing must be"),
-        ({"class_weights": (1.0, 0.0)}, "class_weights must be"),
+        ({"clip_norm": 0.0}, "`clip_norm` must be"),
+        ({"label_smoothing": 1.0}, "`label_smoothing` must be"),
+        ({"class_weights": (1.0, 0.0)}, "`class_weights` must be"),
         ({"nesterov": True}, "Nesterov"),
     ],
 )

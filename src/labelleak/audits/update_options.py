@@ -1,24 +1,17 @@
-"""What is asked about one update: who made it how, what its attacker holds, how it is answered."""
+"""What is asked about one update: what its attacker holds, how it is answered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from labelleak.audits.options import Attacks, Data, Head, ModelName, Scheme, Seed
+from labelleak.core.training import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, FullTraining
 from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options
 
-if TYPE_CHECKING:
-    from labelleak.core.training import FullTraining
-
 Layout = Literal["torch", "keras"]
-
-_LR = Option("The client's learning rate.", above=0)
-_BATCH_SIZE = Option("Labels per local step.", min=1)
-_MOMENTUM = Option("The client's SGD momentum.", min=0, below=1)
-_WEIGHT_DECAY = Option("The client's L2 factor.", min=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +55,6 @@ class UpdateOptions(Options):
     max_bytes: Annotated[int, Option("Largest file that is read; 2 GiB unless said.", min=1)] = (
         2 * 2**30
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownTraining(Options):
-    """How the client trained, as far as it is known; None where it is not."""
-
-    lr: Annotated[float | None, _LR] = None
-    batch_size: Annotated[int | None, _BATCH_SIZE] = None
-    local_steps: Annotated[
-        int | None, Option("The client's optimiser steps; 1 if left out.", min=1)
-    ] = None
-    momentum: Annotated[float | None, _MOMENTUM] = None
-    dampening: Annotated[float | None, Option("Its dampening.", min=0)] = None
-    nesterov: Annotated[bool | None, Option("Its momentum is Nesterov's.")] = None
-    weight_decay: Annotated[float | None, _WEIGHT_DECAY] = None
-    proximal: Annotated[float | None, Option("FedProx's pull.", min=0)] = None
-    optimiser: Annotated[str | None, Option("sgd, adam, adamw or rmsprop.")] = None
-    clip_norm: Annotated[
-        float | None, Option("L2 norm that each step is clipped to; inf for none.", above=0)
-    ] = None
-    label_smoothing: Annotated[
-        float | None, Option("Share of each label that is spread evenly.", min=0, below=1)
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +104,11 @@ class ClientStep(Options):
         None
     )
     scheme: Scheme = "unbalanced"
-    batch_size: Annotated[int, _BATCH_SIZE] = 32
+    batch_size: Annotated[int, BATCH_SIZE] = 32
     local_steps: Annotated[int, Option("The client's steps.", min=1)] = 1
-    lr: Annotated[float, _LR] = 0.1
-    momentum: Annotated[float, _MOMENTUM] = 0.0
-    weight_decay: Annotated[float, _WEIGHT_DECAY] = 0.0
+    lr: Annotated[float, LR] = 0.1
+    momentum: Annotated[float, MOMENTUM] = 0.0
+    weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0
     training_steps: Annotated[
         int, Option("Steps that the server's model was trained before.", min=0)
     ] = 0
@@ -147,8 +117,6 @@ class ClientStep(Options):
     @property
     def training(self) -> FullTraining:
         """The client's own training."""
-        from labelleak.core.training import FullTraining
-
         return FullTraining(
             lr=self.lr,
             local_steps=self.local_steps,
@@ -158,4 +126,4 @@ class ClientStep(Options):
         )
 
 
-__all__ = ["ClientStep", "KnownTraining", "ModelOptions", "UpdateOptions"]
+__all__ = ["ClientStep", "ModelOptions", "UpdateOptions"]

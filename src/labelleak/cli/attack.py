@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from labelleak.audits.options import Learnt
-from labelleak.audits.update_options import KnownTraining, ModelOptions, UpdateOptions
+from labelleak.audits.update_options import ModelOptions, UpdateOptions
 from labelleak.cli.options import command
 from labelleak.cli.terminal import command_line
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, printable, shown
 from labelleak.records.options import Option, Options
 
@@ -35,13 +36,12 @@ class AttackRun(Options):
 
 @command
 def attack(
-    options: UpdateOptions, training: KnownTraining, model: ModelOptions, place: AttackRun
+    options: UpdateOptions, training: LocalTraining, model: ModelOptions, place: AttackRun
 ) -> None:
     """Attack one update: which labels do these very weights or gradients give away?"""
     import torch
 
     from labelleak.audits.one_update import attack_update
-    from labelleak.core.training import LocalTraining
     from labelleak.files.fit_cache import FolderFitCache
     from labelleak.records.files import lock_of
     from labelleak.records.record import append_records
@@ -54,7 +54,7 @@ def attack(
     torch.set_num_threads(1)
     report = attack_update(
         **vars(options),
-        made=LocalTraining(**vars(training)),
+        made=training,
         model=model,
         fit_cache=FolderFitCache(place.learnt, _tell),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -14,7 +14,7 @@ import click
 import typer
 
 from labelleak.errors import LabelleakError
-from labelleak.records.options import Option, Options, declared, list_item
+from labelleak.records.options import Option, convert, declared, list_item
 
 OUT = Path("out")
 Overwrite = Annotated[bool, Option("Drop another run that lies in `out`.")]
@@ -65,14 +65,15 @@ class _Field:
         """Return what was typed as the dataclass takes it: a list split at its commas."""
         if value is None or list_item(self.kind) is None:
             return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        return convert(self.name, self.kind, parts)
 
 
 def command(run: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function whose arguments are `Options` or typer's own.
+    """Make a command of a function whose arguments are dataclasses of options or typer's own.
 
-    Each field of an `Options` argument becomes an option. Messages about options are spelled as
-    on the command line.
+    Each field that holds an `Option` becomes one of the command. Messages about options are
+    spelled as on the command line.
     """
     hints = get_type_hints(run, include_extras=True)
     hints.pop("return", None)
@@ -105,7 +106,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(argument: str, kind: Any) -> Iterator[_Field]:
-    if not (isinstance(kind, type) and issubclass(kind, Options)):
+    if not (isinstance(kind, type) and is_dataclass(kind)):
         return
     for name, hint, option in declared(kind):
         if option is not None:

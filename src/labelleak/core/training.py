@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from labelleak.errors import BadInput, shown
+from labelleak.records.options import Option, declared, list_item
 
 # Of these an imitator can take steps; what each does linearly is undone (`core.scale`).
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
@@ -16,13 +17,18 @@ OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
 LARGEST_COUNT, LARGEST_NUMBER = 10**9, 1e30
 
 
-@dataclass(frozen=True)
-class LocalTraining:
-    """How the client turned the model it got into the one it returned; None is not known.
+LR = Option("The client's learning rate.", above=0)
+BATCH_SIZE = Option("Labels per local step.", min=1)
+MOMENTUM = Option("The client's SGD momentum.", min=0, below=1)
+WEIGHT_DECAY = Option("The client's L2 factor.", min=0)
 
-    All of it is what a server usually hands out with the model, so an attacker may know it. What
-    is known to be absent has a value of its own: 0 for momentum, weight decay, proximal term and
-    label smoothing, ``math.inf`` for the clipping norm, ``()`` for class weights.
+
+@dataclass(frozen=True, eq=False)
+class TrainingFacts:
+    """What may be told of a client's training, declared once; None is not known.
+
+    What is known to be absent has a value of its own: 0 for momentum, weight decay, proximal term
+    and label smoothing, ``math.inf`` for the clipping norm, ``()`` for class weights.
 
     Attributes:
         lr: learning rate.
@@ -43,26 +49,54 @@ class LocalTraining:
         BadInput: for a value out of its range, naming it.
     """
 
-    lr: float | None = None
-    local_steps: int | None = None
-    batch_size: int | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    optimiser: str | None = None
-    dampening: float | None = None
-    nesterov: bool | None = None
-    proximal: float | None = None
-    clip_norm: float | None = None
-    label_smoothing: float | None = None
-    class_weights: tuple[float, ...] | None = None
+    lr: Annotated[float | None, LR] = None
+    local_steps: Annotated[int | None, Option("The client's optimiser steps.", min=1)] = None
+    batch_size: Annotated[int | None, BATCH_SIZE] = None
+    momentum: Annotated[float | None, MOMENTUM] = None
+    weight_decay: Annotated[float | None, WEIGHT_DECAY] = None
+    optimiser: Annotated[str | None, Option("sgd, adam, adamw or rmsprop.")] = None
+    dampening: Annotated[float | None, Option("Its dampening.", min=0)] = None
+    nesterov: Annotated[bool | None, Option("Its momentum is Nesterov's.")] = None
+    proximal: Annotated[float | None, Option("FedProx's pull.", min=0)] = None
+    clip_norm: Annotated[
+        float | None,
+        Option("L2 norm that each step is clipped to; inf for none.", above=0, infinite=True),
+    ] = None
+    label_smoothing: Annotated[
+        float | None, Option("Share of each label that is spread evenly.", min=0, below=1)
+    ] = None
+    class_weights: Annotated[
+        tuple[float, ...] | None,
+        Option("Weight of each class in the loss, in their order.", above=0, repeats=True),
+    ] = None
 
     def __post_init__(self) -> None:
-        for name, (fits, range_) in _RANGES.items():
+        for name, kind, option in declared(TrainingFacts):
             value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise BadInput(f"{name} must be {range_}, not {shown(value)}")
+            if value is not None and option is not None and not _fits(value, kind, option):
+                raise BadInput(f"`{name}` must be {_words(kind, option)}, not {shown(value)}")
+        if self.optimiser not in (None, *OPTIMISERS):
+            known = ", ".join(OPTIMISERS)
+            raise BadInput(f"`optimiser` must be one of {known}, not {shown(self.optimiser)}")
         if self.nesterov and (self.momentum == 0 or self.dampening):
             raise BadInput("Nesterov momentum needs a momentum above 0 and no dampening")
+
+    @property
+    def told(self) -> LocalTraining:
+        """What was told, as a training by itself."""
+        names = [name for name, _, _ in declared(TrainingFacts)]
+        return LocalTraining(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class LocalTraining(TrainingFacts):
+    """How the client turned the model it got into the one it returned; see `TrainingFacts`.
+
+    All of it is what a server usually hands out with the model, so an attacker may know it.
+
+    Raises:
+        BadInput: for a value out of its range, naming it.
+    """
 
     def over(self, other: LocalTraining) -> LocalTraining:
         """Fill in from another what is not known here.
@@ -88,7 +122,7 @@ class LocalTraining:
         >>> LocalTraining.of_json(LocalTraining(clip_norm=math.inf).to_json()).clip_norm
         inf
         """
-        known = {name: told.get(name) for name in _RANGES}
+        known = {name: told.get(name) for name, _, _ in declared(TrainingFacts)}
         if known["clip_norm"] == "inf":
             known["clip_norm"] = math.inf
         if isinstance(known["class_weights"], list):
@@ -143,40 +177,42 @@ class FullTraining(LocalTraining):
         return told
 
 
-def _whole(value: Any) -> bool:
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return whole and 1 <= int(value) <= LARGEST_COUNT
+def _fits(value: Any, kind: Any, option: Option) -> bool:
+    """Return whether a value is of its kind and in its range; NaN is in none."""
+    if list_item(kind) is not None:
+        plain = isinstance(value, tuple)
+        return plain and all(_is_number(v, Real) and option.refuse(v) is None for v in value)
+    one = get_args(kind)[0]
+    if one in (bool, str):
+        return isinstance(value, one)
+    whole = one is int
+    most = LARGEST_COUNT if whole else math.inf if option.infinite else LARGEST_NUMBER
+    fits = _is_number(value, Integral if whole else Real) and bool(value <= most)
+    return fits and option.refuse(value) is None
 
 
-def _number(fits: Callable[[float], bool], most: float = LARGEST_NUMBER) -> Callable[[Any], bool]:
-    """Test for a number in a range; NaN is in none."""
-
-    def test(value: Any) -> bool:
-        plain = isinstance(value, Real) and not isinstance(value, bool)
-        return plain and bool(value <= most) and fits(value)
-
-    return test
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _weights(values: Any) -> bool:
-    above = _number(lambda value: value > 0)
-    return isinstance(values, tuple) and all(above(value) for value in values)
+def _words(kind: Any, option: Option) -> str:
+    if list_item(kind) is not None:
+        return "numbers above 0, one a class"
+    one = get_args(kind)[0]
+    if one in (bool, str):
+        return "true or false" if one is bool else "text"
+    low = f"above {option.above:g}" if option.above is not None else f"of at least {option.min:g}"
+    high = "" if option.below is None else f" and below {option.below:g}"
+    return f"a {'whole ' if one is int else ''}number {low}{high}"
 
 
-_AT_LEAST_0 = (_number(lambda value: value >= 0), "a number of at least 0")
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": (_number(lambda value: value > 0), "a number above 0"),
-    "local_steps": (_whole, "a whole number of at least 1"),
-    "batch_size": (_whole, "a whole number of at least 1"),
-    "momentum": (_number(lambda value: 0 <= value < 1), "in [0, 1)"),
-    "weight_decay": _AT_LEAST_0,
-    "optimiser": (OPTIMISERS.__contains__, "one of " + ", ".join(OPTIMISERS)),
-    "dampening": _AT_LEAST_0,
-    "nesterov": (lambda value: isinstance(value, bool), "true or false"),
-    "proximal": _AT_LEAST_0,
-    "clip_norm": (_number(lambda value: value > 0, math.inf), "a number above 0"),
-    "label_smoothing": (_number(lambda value: 0 <= value < 1), "in [0, 1)"),
-    "class_weights": (_weights, "numbers above 0, one a class"),
-}
-
-__all__ = ["OPTIMISERS", "FullTraining", "LocalTraining"]
+__all__ = [
+    "BATCH_SIZE",
+    "LR",
+    "MOMENTUM",
+    "OPTIMISERS",
+    "WEIGHT_DECAY",
+    "FullTraining",
+    "LocalTraining",
+    "TrainingFacts",
+]

@@ -149,7 +149,8 @@ class ReceivedUpdate:
             rest: names of further parameters whose gradients are kept.
 
         Raises:
-            BadInput: as `Observation.from_update` and `Observation.from_gradient`.
+            BadInput: as `Observation.from_update` and `Observation.from_gradient`, and for class
+                weights of another number of classes.
         """
         if self.gradient is None:
             before, after = self._sides()
@@ -163,6 +164,11 @@ class ReceivedUpdate:
             )
         else:
             seen = self._shared_gradient(self.gradient, head, rest)
+        weights = self.training.class_weights
+        if weights and len(weights) != seen.num_classes:
+            raise BadInput(
+                f"`class_weights` names {len(weights)} classes, the head has {seen.num_classes}"
+            )
         told = self.num_samples or seen.num_samples or self.measured.num_samples
         return replace(seen, num_samples=told)
 

@@ -23,7 +23,7 @@ from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
 from labelleak.core.scale import StepPath
-from labelleak.core.training import LocalTraining
+from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
@@ -47,19 +47,19 @@ _UNIFORM = UniformPrior()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Auditor:
+class Auditor(TrainingFacts):
     """Options of an audit of a federation's updates; server and clients use the same.
 
     The update is what moved between the weights that were sent and those that came back, so the
-    client's learning rate and steps must be known. Where labels are known (on the client, or by
-    ``truth``) the folder gets ``records.jsonl``; otherwise an attack cannot be scored and its
-    answer goes to ``estimates.jsonl``, with the keys ``round``, ``client``, ``attack``,
-    ``threat_model``, ``num_samples``, ``counts``, ``flags``, ``notes``, ``time``. What went
-    wrong stands in ``events.jsonl``; an error of the auditor never stops the federation.
+    client's learning rate and steps must be known; beside what stands here, it takes all that
+    `LocalTraining` does (``lr``, ``momentum``, ``class_weights``, ...). Where labels are known (on
+    the client, or by ``truth``) the folder gets ``records.jsonl``; otherwise an attack cannot be
+    scored and its answer goes to ``estimates.jsonl``, with the keys ``round``, ``client``,
+    ``attack``, ``threat_model``, ``num_samples``, ``counts``, ``flags``, ``notes``, ``time``. What
+    went wrong stands in ``events.jsonl``; an error of the auditor never stops the federation.
 
     Attributes:
         folder: where the files go; None writes none.
-        lr: the clients' learning rate; None where it is not known.
         local_steps: optimiser steps of a client in a round; None where that is not known.
         epochs: passes over a client's samples in a round, in place of `local_steps`: each takes
             ceil(samples / `batch_size`) steps.
@@ -67,10 +67,6 @@ class Auditor:
         lr_key: name under which the configuration that was sent holds a round's learning rate; it
             goes before `lr`.
         batch_size: labels of a step; None takes the reply's number of examples as all labels.
-        momentum: of the clients' SGD.
-        weight_decay: of the clients' SGD.
-        proximal: FedProx's pull towards the weights that were sent.
-        optimiser: sgd, adam, adamw or rmsprop.
         returns: what clients send back: ``weights``, their ``difference`` from those sent, or a
             ``gradient``. None takes weights, unless a reply does not look like them; `block` and
             `defend` refuse such a reply, others flag it (``reply_form_uncertain``).
@@ -111,16 +107,9 @@ class Auditor:
     """
 
     folder: Path | str | None
-    lr: float | None = None
-    local_steps: int | None = None
     epochs: int | None = None
     steps_metric: str | None = None
     lr_key: str = "lr"
-    batch_size: int | None = None
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    proximal: float = 0.0
-    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     returns: Literal["weights", "difference", "gradient"] | None = None
     control: Callable[[str, int], Arrays] | None = None
     model: nn.Module | Callable[[], nn.Module] | None = None
@@ -140,23 +129,9 @@ class Auditor:
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_told(self)
-        self._kept["training"] = LocalTraining(
-            lr=self.lr,
-            local_steps=self.local_steps,
-            batch_size=self.batch_size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            proximal=self.proximal,
-            optimiser=self.optimiser,
-        )
         choose_attacks(self.asked)
-
-    @property
-    def training(self) -> LocalTraining:
-        """What was told of every client's training."""
-        told: LocalTraining = self._kept["training"]
-        return told
 
     @property
     def asked(self) -> Sequence[str | Attack]:

@@ -58,7 +58,7 @@ def how_trained(auditor: Auditor, sender: Sender, form: Form) -> Trained:
     if total is None and known is None and form.kind is not Returns.gradient:
         size = None  # a batch of a step tells no total
     size = size or (total and max(1, total // steps))
-    told = replace(auditor.training, lr=lr, local_steps=steps, batch_size=size)
+    told = replace(auditor.told, lr=lr, local_steps=steps, batch_size=size)
     if form.kind is Returns.gradient:
         told = LocalTraining(
             lr=lr or 1.0,

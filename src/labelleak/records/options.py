@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,7 @@ class Option:
         above: bound that a value must lie above.
         below: bound that a value must lie below.
         repeats: whether a list may name a value twice.
+        infinite: whether infinity is a value, which says that there is no bound.
         flag: name on the command line, where it is not the field's.
     """
 
@@ -32,6 +34,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     repeats: bool = False
+    infinite: bool = False
     flag: str | None = None
 
     def refuse(self, value: object) -> str | None:
@@ -40,9 +43,10 @@ class Option:
         >>> Option("Samples.", min=1).refuse(0)
         'must be at least 1'
         """
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             return None
-        if not math.isfinite(value):
+        value = float(value)
+        if not (math.isfinite(value) or (self.infinite and value == math.inf)):
             return "must be a finite number"
         if self.min is not None and value < self.min:
             return f"must be at least {self.min:g}"
@@ -90,14 +94,14 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, kind, option in declared(type(self)):
-            value = _convert(name, kind, getattr(self, name))
+            value = convert(name, kind, getattr(self, name))
             if option is not None:
                 option.check(name, value)
             object.__setattr__(self, name, value)
 
 
-def declared(owner: type[Options]) -> tuple[tuple[str, Any, Option | None], ...]:
-    """Return name, type and `Option` of each field of a dataclass of options, in order."""
+def declared(owner: type) -> tuple[tuple[str, Any, Option | None], ...]:
+    """Return name, type and `Option` of each field of a dataclass, in order."""
     return _declared(cast(Hashable, owner))
 
 
@@ -124,7 +128,7 @@ def list_item(kind: Any) -> Any:
     return get_args(found[0])[0] if found else None
 
 
-def _convert(name: str, kind: Any, value: Any) -> Any:
+def convert(name: str, kind: Any, value: Any) -> Any:
     """Convert a value to a field's type as pydantic does, which is loaded only here."""
     from pydantic import ValidationError
 
@@ -154,4 +158,4 @@ def _repeated(values: Sequence[object]) -> list[str]:
     return sorted({str(value) for value in values if values.count(value) > 1})
 
 
-__all__ = ["Option", "Options", "declared", "list_item"]
+__all__ = ["Option", "Options", "convert", "declared", "list_item"]
