@@ -1,6 +1,9 @@
 """The client's mods: four policies, defenses, and what happens when something breaks."""
 
+import asyncio
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 
+from labelleak.core.battery import Battery
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
+from labelleak.flower.sealing import withhold
 from labelleak.records.record import read_records
 
 POLICIES = ["record", "warn", "defend", "block"]
@@ -240,6 +245,34 @@ def test_a_crash_of_an_attack_is_closed_under_block_and_open_under_record(
     reply, _ = call([make_mod(tmp_path, policy)])
     assert reply.has_error() == (policy in ("block", "defend"))
     assert "ZeroDivisionError" in rows(tmp_path, "events")[0]["reason"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_audit_that_takes_too_long_has_failed(tmp_path, policy, monkeypatch):
+    going_on, battery_run = threading.Event(), Battery.run
+    monkeypatch.setattr(Battery, "run", lambda *given: (going_on.wait(), battery_run(*given))[1])
+    mod = make_mod(tmp_path, policy, max_seconds=0.2)
+    started = [call([mod])[0] for _ in range(2)]  # the second waits for the first, in vain
+    assert [reply.has_error() for reply in started] == [policy in ("block", "defend")] * 2
+    assert not rows(tmp_path, "records")
+    reasons = [e["reason"] for e in rows(tmp_path, "events") if e["event"] == "audit_failed"]
+    assert reasons == ["BadInput: the audit took longer than 0.2 s (max_seconds)"] * 2
+    going_on.set()
+    call([replace(mod, max_seconds=30.0)])
+    assert actions(tmp_path)  # and nothing was written of those that were given up
+    assert {row["round"] for row in rows(tmp_path, "records")} == {1}
+
+
+def test_what_raises_a_timeout_itself_is_no_limit_and_limits_are_numbers(tmp_path, monkeypatch):
+    def fail(*_given):
+        raise TimeoutError("of its own")
+
+    monkeypatch.setattr(Battery, "run", fail)
+    call([make_mod(tmp_path, "block", max_seconds=30)])
+    assert "of its own" in rows(tmp_path, "events")[0]["reason"]
+    for seconds in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="max_seconds must be a number above 0"):
+            make_mod(tmp_path, "block", max_seconds=seconds)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -510,6 +543,28 @@ def test_block_sends_no_text_of_an_error(tmp_path, policy, function):
     assert not context.state
     if policy == "block":
         assert "labels were [3, 3, 1]" in rows(tmp_path, "events")[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit]
+)
+@pytest.mark.parametrize("where", ["training", "labels"])
+def test_block_sends_no_text_of_what_ends_a_client(tmp_path, kind, where):
+    def end(message, context):
+        raise kind("labels were [3, 3, 1]")
+
+    training = where == "training"
+    mod = make_mod(tmp_path, "block", labels=None if training else end)
+    function = end if training else federation.train
+    if kind is KeyboardInterrupt:  # the client's owner wants to stop
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            call([mod], function=function)
+        assert (str(stopped.value), stopped.value.__context__) == ("", None)
+    else:
+        reply, context = call([mod], function=function)
+        assert vars(reply.error) == vars(withhold(federation.train_message()).error)
+        assert not context.state
+    assert "labels were [3, 3, 1]" in rows(tmp_path, "events")[0]["reason"]
 
 
 @pytest.mark.parametrize("function", [federation.train, harmless, raises, answers_with_an_error])

@@ -34,6 +34,7 @@ from labelleak.flower.messages import (
 )
 from labelleak.flower.sealing import keep_metadata, seal, withhold
 from labelleak.flower.server import CONTROL
+from labelleak.flower.time_limit import within
 from labelleak.flower.trainings import steps_told
 from labelleak.records.flags import FLAGS
 
@@ -63,21 +64,33 @@ class AuditMod:
     defense: DefenseLike = None
     labels: LabelsOf | None = None
     seed: int | None = None
+    max_seconds: float | None = None
 
     def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
         """Audit the reply to a training message, and let it leave or not."""
+        if self.policy is not Policy.block:
+            return self._answer(message, context, call_next)
+        try:
+            return self._answer(message, context, call_next)
+        except BaseException as error:  # noqa: BLE001
+            # Flower would send the text to the server, whatever stands in it. What asks to exit
+            # or cancels is no exception: an app may raise it with a text, too.
+            LOG.exception("the training failed")
+            stopped = isinstance(error, KeyboardInterrupt)
+            withheld = self._hide(message, context, f"{type(error).__name__}: {error}")
+        if stopped:
+            raise KeyboardInterrupt  # anew, with neither text nor traceback
+        return withheld
+
+    def _answer(self, message: Message, context: Context, call_next: CallNext) -> Message:
         take_labels(context)  # none may be left over from a round that broke off
         sent = Sent.of(message, self.auditor.lr_key)
         try:
             with keep_metadata(message):
                 reply = call_next(message, context)
-        except Exception as error:
+        except BaseException:
             take_labels(context)
-            if self.policy is not Policy.block:
-                raise
-            # Flower would send the exception's text to the server, whatever stands in it.
-            LOG.exception("the training failed")
-            return self._hide(message, context, f"{type(error).__name__}: {error}")
+            raise
         if reply.has_error():
             take_labels(context)
             closed = self.policy is Policy.block
@@ -160,7 +173,10 @@ class AuditMod:
         if list(before) != list(after):
             raise BadInput("the reply's arrays have other names than those that were sent")
         closed = self.policy in (Policy.block, Policy.defend)
-        return self.auditor.audit(before, after, sender, head=head, strict=closed)
+        audit = partial(self.auditor.audit, before, after, sender, head=head, strict=closed)
+        return (
+            audit() if self.max_seconds is None else within(self.max_seconds, self.auditor, audit)
+        )
 
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
         policy = str(self.policy)
@@ -244,6 +260,7 @@ def audit_mod(
     defense: DefenseLike = None,
     labels: LabelsOf | None = None,
     seed: int | None = None,
+    max_seconds: float | None = None,
 ) -> AuditMod:
     """Make a mod that audits what is about to leave a client against the client's own labels.
 
@@ -260,8 +277,8 @@ def audit_mod(
     withholds an update above the limit, one of impossible scale or sign, one that cannot be
     audited or whose arrays are not shaped as those sent, arrays in replies other than to
     training, and lists, bytes or long text in the metrics or configuration of any reply: the
-    server gets an error without any of the reply's content, nor the text of an exception. What
-    does leave is packed anew from what was audited.
+    server gets an error without any of the reply's content, nor the text of an exception, an exit
+    or a cancellation. What does leave is packed anew from what was audited.
     It guards against mistakes, not against an app that means to send labels one number at a
     time, or hides them in another layer's weights.
 
@@ -272,6 +289,8 @@ def audit_mod(
         defense: what ``defend`` applies; see `defense_mod`.
         labels: gives the labels behind a reply, instead of `report_labels`.
         seed: of the defense's randomness; None draws from the system.
+        max_seconds: how long one audit may take; one that takes longer has failed. None sets no
+            limit.
 
     Raises:
         BadInput: for an unknown policy, a limit that is no number, what is no defense, or
@@ -283,8 +302,10 @@ def audit_mod(
         raise BadInput("the policy 'defend' needs a defense")
     if not isinstance(limit, (int, float)) or math.isnan(limit):
         raise BadInput(f"limit must be a number, not {shown(limit)}")
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise BadInput(f"max_seconds must be a number above 0, not {shown(max_seconds)}")
     chosen = None if defense is None else read_defense(defense)
-    return AuditMod(auditor, Policy(policy), limit, chosen, labels, seed)
+    return AuditMod(auditor, Policy(policy), limit, chosen, labels, seed, max_seconds)
 
 
 __all__ = ["LIMIT", "AuditMod", "DefenseMod", "Policy", "audit_mod", "defense_mod"]
