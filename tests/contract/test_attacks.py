@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import labelleak.attacks
 from contract import scenarios
 from labelleak.attacks import ADAPTIVE, ATTACKS
-from labelleak.core.interfaces import Knowledge, Need, prepare, threat_model
+from labelleak.core.interfaces import Estimate, Knowledge, Need, prepare, threat_model
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
@@ -46,9 +47,12 @@ def attack(request):
 
 
 def run(attack, scenario, observation=None, known=None, seed=0):
+    return prepared(attack, scenario, known, seed)(observation or scenario.observation)
+
+
+def prepared(attack, scenario, known=None, seed=0):
     classes = scenario.truth.counts.shape[-1]
-    ready = prepare(attack, known or scenario.known, classes, np.random.default_rng(seed))
-    return ready(observation or scenario.observation)
+    return prepare(attack, known or scenario.known, classes, np.random.default_rng(seed))
 
 
 def applicable(attack, scenario):
@@ -56,18 +60,49 @@ def applicable(attack, scenario):
     return not any(held.get(need, True) is None for need in attack.needs)
 
 
-def answer(attack, scenario, **changed):
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An attack and what it answered to a scenario, shared by the tests of both.
+
+    Attributes:
+        ready: the prepared attack.
+        found: its answer to all trials.
+        before: what it was handed, and the global random states, before it ran.
+        after: the same afterwards.
+    """
+
+    attack: object
+    scenario: scenarios.Scenario
+    ready: Callable[[Observation], object]
+    found: Estimate
+    before: list[torch.Tensor]
+    after: list[torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def case(attack, scenario):
     if not applicable(attack, scenario):
         with pytest.raises(NotApplicable):
-            run(attack, scenario, **changed)
+            run(attack, scenario)
         return None
-    return run(attack, scenario, **changed)
+    before = [handed.clone() for handed in handed_in(scenario)]
+    ready = prepared(attack, scenario)
+    found = ready(scenario.observation)
+    return Case(attack, scenario, ready, found, before, handed_in(scenario))
 
 
-def test_counts_are_whole_not_negative_and_sum_to_n(attack, scenario):
-    found = answer(attack, scenario)
-    if found is None:
+def handed_in(scenario):
+    """Return what an attack must not change: the update, the model and global randomness."""
+    seen, model = scenario.observation, scenario.known.model.module
+    tensors = [seen.weight, seen.bias, *(seen.rest or {}).values(), *model.state_dict().values()]
+    states = [torch.random.get_rng_state(), torch.from_numpy(np.random.get_state()[1].copy())]
+    return [*(tensor for tensor in tensors if tensor is not None), *states]
+
+
+def test_counts_are_whole_not_negative_and_sum_to_n(case):
+    if case is None:
         return
+    found, scenario = case.found, case.scenario
     assert found.counts.shape == scenario.truth.counts.shape
     assert np.issubdtype(found.counts.dtype, np.integer)
     assert (found.counts >= 0).all()
@@ -76,31 +111,22 @@ def test_counts_are_whole_not_negative_and_sum_to_n(attack, scenario):
     assert np.isfinite(found.scores).all()
 
 
-def test_nothing_handed_in_is_changed(attack, scenario):
-    seen, model = scenario.observation, scenario.known.model.module
-    before = [None if t is None else t.clone() for t in (seen.weight, seen.bias)]
-    state = copy.deepcopy(model.state_dict())
-    global_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    answer(attack, scenario)
-    for old, new in zip(before, (seen.weight, seen.bias), strict=True):
-        assert (old is None and new is None) or torch.equal(old, new)
-    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
-    assert torch.equal(global_state[0], torch.random.get_rng_state())
-    assert (global_state[1] == np.random.get_state()[1]).all()
+def test_nothing_handed_in_is_changed(case):
+    if case is not None:
+        assert len(case.before) == len(case.after)
+        assert all(map(torch.equal, case.before, case.after))
 
 
-def test_same_seed_same_answer(attack, scenario):
-    first, second = answer(attack, scenario, seed=5), answer(attack, scenario, seed=5)
-    if first is not None:
-        assert (first.counts == second.counts).all()
+def test_same_seed_same_answer(case):
+    if case is not None:
+        assert (run(case.attack, case.scenario).counts == case.found.counts).all()
 
 
-def test_class_names_do_not_matter(attack, scenario):
-    if attack.name in NOT_EQUIVARIANT or scenario.name == "zeros":  # all ties: order is the rule
+def test_class_names_do_not_matter(case):
+    # All ties in zeros: order is the rule.
+    if case is None or case.attack.name in NOT_EQUIVARIANT or case.scenario.name == "zeros":
         return
-    original = answer(attack, scenario)
-    if original is None:
-        return
+    attack, scenario, original = case.attack, case.scenario, case.found
     order = np.random.default_rng(0).permutation(scenario.truth.counts.shape[-1])
     picks = torch.from_numpy(order)
     seen = scenario.observation
@@ -153,13 +179,10 @@ def test_only_what_is_needed_is_shown(attack):
     assert (shown.training is not None) == (Need.TRAINING in attack.needs)
 
 
-def test_one_trial_or_many_is_the_same(attack, scenario):
-    if attack.name in NOT_EQUIVARIANT:
+def test_one_trial_or_many_is_the_same(case):
+    if case is None or case.attack.name in NOT_EQUIVARIANT:
         return
-    together = answer(attack, scenario)
-    if together is None:
-        return
-    seen = scenario.observation
+    seen = case.scenario.observation
     for trial in (0, scenarios.TRIALS - 1):
         one = replace(
             seen,
@@ -167,8 +190,8 @@ def test_one_trial_or_many_is_the_same(attack, scenario):
             bias=None if seen.bias is None else seen.bias[trial],
             rest=None if seen.rest is None else {k: v[trial] for k, v in seen.rest.items()},
         )
-        alone = run(attack, scenario, observation=one)
-        assert np.abs(alone.counts - together.counts[trial]).sum() <= 2
+        alone = case.ready(one)
+        assert np.abs(alone.counts - case.found.counts[trial]).sum() <= 2
 
 
 def test_a_wrong_number_of_classes_is_refused(attack):
