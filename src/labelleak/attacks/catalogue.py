@@ -86,7 +86,7 @@ def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
     limits = {name: ATTACKS[name].card.quick_up_to for name in sorted(names)}
     return {
         name: f"{name} is left out of the standard battery above {limit} classes; name it in "
-        "--attacks to run it"
+        "`attacks` to run it"
         for name, limit in limits.items()
         if limit is not None and num_classes > limit
     }

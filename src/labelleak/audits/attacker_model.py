@@ -20,7 +20,7 @@ from labelleak.simulation.designs import own_init
 from labelleak.simulation.models import build_model
 from labelleak.simulation.user_models import call_factory
 
-AS_BUILT = "the model's weights are as it was built; give --weights if the client had others"
+AS_BUILT = "the model's weights are as it was built; give `weights` if the client had others"
 
 
 def view_update(

@@ -242,7 +242,7 @@ def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | Non
     also = f"; nearly as likely: {ties}" if ties else ""
     return size, (
         f"{size.num_samples} labels were read off the bias gradient, with confidence "
-        f"{size.confidence:.2f}{also} (assumed: {size.assumes}); give --batch-size if it is known",
+        f"{size.confidence:.2f}{also} (assumed: {size.assumes}); give `batch_size` if it is known",
     )
 
 

@@ -41,7 +41,7 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
     """
     data, own = load_dataset(step.data), step.training
     roles = divide(data.x_train, data.y_train, seed=step.seed)
-    # The client holds the test part: the training part is what an attacker has as --auxiliary.
+    # The client holds the test part: the training part is what an attacker has as auxiliary data.
     client = LabelledData(data.x_test, data.y_test)
     model = build_model(
         step.model,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from labelleak.audits.options import Learnt
 from labelleak.audits.update_options import ModelOptions, UpdateOptions
 from labelleak.cli.options import command
-from labelleak.cli.terminal import command_line
+from labelleak.cli.terminal import command_line, say
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, printable, shown
 from labelleak.records.options import Option, Options
@@ -110,7 +110,7 @@ def _show(report: UpdateReport, save: Path | None) -> None:
         print("Where the attack says what share it expects right: the probability of the class.")
     _show_scope(report)
     if save is not None:
-        print(printable(f"records  {save}"))
+        say(f"records  {save}")
 
 
 def _guessed(result: AttackResult) -> str:
@@ -143,8 +143,8 @@ def _show_scope(report: UpdateReport) -> None:
     """Say what was checked, what did not hold, and who could not answer."""
     from labelleak.records.flags import FLAGS
 
-    print(f"\nScale: {_standing(report.scale)}")
-    print(f"Sign: {_standing(report.sign)}")
+    say(f"\nScale: {_standing(report.scale)}")
+    say(f"Sign: {_standing(report.sign)}")
     by_state: dict[str, list[str]] = {}
     for name, found in report.checked.items():
         by_state.setdefault(found["state"], []).append(name)
@@ -153,13 +153,13 @@ def _show_scope(report: UpdateReport) -> None:
     for name in failed:
         concerned = [result.attack for result in report.results if name in result.flags]
         of = f" (for {', '.join(concerned)})" if concerned else ""
-        print(f"  did not hold: {name}: {FLAGS[name].says}; {FLAGS[name].advice}{of}")
+        say(f"  did not hold: {name}: {FLAGS[name].says}; {FLAGS[name].advice}{of}")
     if not failed:
         print("  these held")
     for state in ("repaired", "not_known"):
         if state in by_state:
             print(f"{state.capitalize().replace('_', ' ')}: {', '.join(by_state[state])}")
     for why in report.not_applicable.values():
-        print(printable(f"Not applicable: {why}"))
+        say(f"Not applicable: {why}")
     for note in report.notes:
-        print(printable(f"Note: {note}"))
+        say(f"Note: {note}")

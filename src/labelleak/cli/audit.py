@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, Overwrite, RecordsFile, command
-from labelleak.cli.terminal import command_line, interruptible, progress_bar, say_remarks
-from labelleak.errors import printable
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _conclude(records: Path, page: Path) -> None:
     for sentence in headline(worst):
         console.print(inert(sentence), highlight=False)
     _print_flags(rows)
-    print(printable(f"\nrecords  {records}\nreport   {page}"))
+    say(f"\nrecords  {records}\nreport   {page}")
 
 
 def _print_flags(rows: Sequence[Record]) -> None:
@@ -88,13 +87,13 @@ def _print_flags(rows: Sequence[Record]) -> None:
     from labelleak.report.scope import flags, not_applicable
 
     for reason in not_applicable(rows):
-        print(printable(f"\nNot applicable: {reason}"))
+        say(f"\nNot applicable: {reason}")
     raised = flags(rows)
     if raised:
         print("\nFlags (an assumption did not hold; see the report for what to do):")
     for flag in raised:
         said = f"{flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}"
-        print(f"  {printable(said)}")
+        say(f"  {said}")
 
 
 __all__ = ["audit", "report"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -18,6 +19,7 @@ from labelleak.records.options import Option, convert, declared, list_item
 
 OUT = Path("out")
 Overwrite = Annotated[bool, Option("Drop another run that lies in `out`.")]
+_SPELLING: ContextVar[Mapping[str, str] | None] = ContextVar("spelling", default=None)
 RecordsFile = Annotated[Path, typer.Argument(help="A records.jsonl file.")]
 
 
@@ -90,6 +92,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(run)
     def spelled(**given: Any) -> None:
+        _SPELLING.set(flags)
         try:
             typed = {field.name: field.read(given.pop(field.name)) for field in found}
             for name, kind in groups.items():
@@ -97,7 +100,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
                 given[name] = kind(**mine)
             run(**given)
         except LabelleakError as error:
-            error.args = (_spell(str(error), flags),)
+            error.args = (spelled_for_shell(str(error)),)
             raise
 
     spelled.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -129,9 +132,14 @@ def _range(kind: Any, option: Option) -> Any:
     return _IntRange(**bounds) if kind is int else _FloatRange(**bounds)
 
 
+def spelled_for_shell(text: str) -> str:
+    """Write the names of options in a text as the command that runs takes them."""
+    return _spell(text, _SPELLING.get() or {})
+
+
 def _spell(text: str, flags: Mapping[str, str]) -> str:
     """Write the names of options as the command line does."""
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text)
 
 
-__all__ = ["OUT", "Overwrite", "RecordsFile", "command"]
+__all__ = ["OUT", "Overwrite", "RecordsFile", "command", "spelled_for_shell"]

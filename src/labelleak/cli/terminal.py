@@ -11,6 +11,9 @@ from typing import Any
 
 import typer
 
+from labelleak.cli.options import spelled_for_shell
+from labelleak.errors import printable
+
 INTERRUPTED = 130
 
 
@@ -65,6 +68,11 @@ def interruptible(records: Path) -> Iterator[None]:
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
+
+
+def say(text: str) -> None:
+    """Print a text that may hold names from outside, and options as Python spells them."""
+    print(printable(spelled_for_shell(text)))
 
 
 def say_remarks(defenses: Iterable[str]) -> None:

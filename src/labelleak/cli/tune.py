@@ -8,7 +8,7 @@ from typing import Annotated
 
 from labelleak.audits.executors import Executor, ExecutorKind
 from labelleak.cli.options import OUT, Overwrite, command
-from labelleak.cli.terminal import command_line, interruptible, progress_bar
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
 from labelleak.records.options import Option, Options
 from labelleak.tune.options import TuneOptions
 
@@ -58,12 +58,12 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor) -> None:
         answer = Search(measured).run()
         measured.finish()
         write_answer(answer, measured, out, command=typed)
-    print(say_answer(answer, options))
+    say(say_answer(answer, options))
     chosen = answer.recommended
     if chosen is not None:
         print(f"\n{audit_command(chosen.point.label, options, chosen.seed, out)}")
         for said in caveats(chosen.point.label, options):
-            print(f"- {said}")
+            say(f"- {said}")
     print(f"\npage     {out / 'tune.md'}\npicture  {out / 'tune.svg'}")
     print(f"answer   {out / 'tune.json'}\nrecords  {out / 'records.jsonl'}")
 

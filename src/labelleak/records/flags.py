@@ -100,7 +100,7 @@ FLAGS: dict[str, Meaning] = {
     "unlikely_scale": Meaning(
         "least squares on gradients of one's own data gives another scale or sign than 1",
         Assumption.KNOWN_SCALE,
-        "check the scale, clipping and smoothing; `--scale repair` divides by the factor where "
+        "check the scale, clipping and smoothing; `scale` at repair divides by the factor where "
         "one usual cause alone explains it",
     ),
     "samples_inconsistent": Meaning(

@@ -72,7 +72,7 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
     if options.target_advantage is None:
         return (
             f"No setting of {', '.join(options.families)} stays within a loss of accuracy of "
-            f"{options.accuracy_budget:g}; raise --accuracy-budget or name other --families."
+            f"{options.accuracy_budget:g}; raise `accuracy_budget` or name other `families`."
         )
     said = (
         f"No setting of {', '.join(options.families)} brings the advantage to "
@@ -80,11 +80,11 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
     )
     best = answer.closest
     if best is None or best.cost is None:
-        return f"{said}; name other --families."
+        return f"{said}; name other `families`."
     return (
         f"{said}; the closest is {best.label} with {say_leak(best.leak, options)} at an accuracy "
         f"of {wording.share(best.cost.accuracy)}. "
-        "Raise --target-advantage or name other --families."
+        "Raise `target_advantage` or name other `families`."
     )
 
 
