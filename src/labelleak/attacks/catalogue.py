@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import import_module
 
 from labelleak.core.interfaces import Attack, Need
+from labelleak.core.lazy import load_line
 from labelleak.errors import unknown_name
 from labelleak.records.flags import Assumption
 
@@ -41,13 +41,9 @@ _LINES = (
 )
 
 
-def _load(line: str) -> type[Attack]:
-    module, name = line.split(":")
-    found: type[Attack] = getattr(import_module(f"labelleak.attacks.{module}"), name)
-    return found
-
-
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in map(_load, _LINES)}
+ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (load_line("labelleak.attacks", line) for line in _LINES)
+}
 
 # The standard battery is fixed, so that audits of different hands can be compared: every quick
 # rule on label counts, and the strongest attack known, which learns from batches of its own.

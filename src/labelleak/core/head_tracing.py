@@ -124,12 +124,16 @@ def _watched(model: nn.Module, runs: list[tuple[str, Tensor]]) -> Iterator[None]
 
 def _main_outputs(final: Any) -> list[Tensor]:
     """Return the output called logits if there is one, else every tensor that was returned."""
-    named = list(_tensors(final, "", 0))
+    named = list(output_tensors(final))
     logits = [tensor for name, tensor in named if name == "logits"]
     return logits if len(logits) == 1 else [tensor for _, tensor in named]
 
 
-def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+def output_tensors(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of numbers in what a model returned, with their names, whatever holds them.
+
+    Tuples, mappings and objects are looked into three deep.
+    """
     if isinstance(value, Tensor):
         if value.dim() and value.is_floating_point():
             yield name, value
@@ -144,7 +148,7 @@ def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
         held = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
         parts = ((str(key), part) for key, part in held.items())
     for key, part in parts:
-        yield from _tensors(part, key, depth + 1)
+        yield from output_tensors(part, key, depth + 1)
 
 
 def _nearest(output: Tensor, marks: Mapping[Any, Any]) -> tuple[list[_Source], list[str]]:
@@ -272,4 +276,4 @@ def _own(model: nn.Module, node: fx.Node) -> Iterator[nn.Parameter]:
     return (p for p in model.get_submodule(str(node.target)).parameters() if p.dim() > 1)
 
 
-__all__ = ["Trace", "examples_for", "trace", "trace_without_example"]
+__all__ = ["Trace", "examples_for", "output_tensors", "trace", "trace_without_example"]

@@ -224,7 +224,13 @@ def prepare(
         NotApplicable: if a need of the attack is not granted; the returned function raises it
             if the observation lacks what the attack needs, and BadInput if its classes differ.
     """
-    _refuse(attack, known)
+    granted = {
+        Need.MODEL: known.model,
+        Need.AUXILIARY: known.auxiliary,
+        Need.TRAINING: known.training,
+        Need.DEFENSE: known.defense,
+    }
+    _refuse_missing(attack, granted, "granted")
     ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
 
     def answer(observation: Observation) -> Estimate:
@@ -239,15 +245,10 @@ def prepare(
     return answer
 
 
-def _refuse(attack: Attack, known: Knowledge) -> None:
-    for need, held in (
-        (Need.MODEL, known.model),
-        (Need.AUXILIARY, known.auxiliary),
-        (Need.TRAINING, known.training),
-        (Need.DEFENSE, known.defense),
-    ):
-        if need in attack.needs and held is None:
-            raise NotApplicable(f"{attack.name} needs {need.value}, which is not granted")
+def _refuse_missing(attack: Attack, held: Mapping[Need, object], what: str) -> None:
+    for need, thing in held.items():
+        if need in attack.needs and thing is None:
+            raise NotApplicable(f"{attack.name} needs {need.value}, which is not {what}")
 
 
 def refuse_observation(attack: Attack, observation: Observation) -> None:
@@ -256,14 +257,13 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
     Raises:
         NotApplicable: naming the first thing that is missing.
     """
-    for need, held in (
-        (Need.WEIGHT, observation.weight),
-        (Need.BIAS, observation.bias),
-        (Need.NUM_SAMPLES, observation.num_samples),
-        (Need.FULL_GRADIENT, observation.rest),
-    ):
-        if need in attack.needs and held is None:
-            raise NotApplicable(f"{attack.name} needs {need.value}, which is not known")
+    known = {
+        Need.WEIGHT: observation.weight,
+        Need.BIAS: observation.bias,
+        Need.NUM_SAMPLES: observation.num_samples,
+        Need.FULL_GRADIENT: observation.rest,
+    }
+    _refuse_missing(attack, known, "known")
 
 
 def samples(observation: Observation) -> int:

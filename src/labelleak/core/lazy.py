@@ -18,6 +18,16 @@ class _Later(ModuleType):
         return getattr(import_module(self.__name__), name)
 
 
+def load_line(room: str, line: str) -> Any:
+    """Return what a catalogue's line names: ``"module:Class"``, a module of that room.
+
+    >>> load_line("labelleak.core", "card:Card").__name__
+    'Card'
+    """
+    module, name = line.split(":")
+    return getattr(import_module(f"{room}.{module}"), name)
+
+
 if TYPE_CHECKING:
     import torch
     from scipy import optimize, special, stats
@@ -28,4 +38,4 @@ else:
     torch, nn, F = map(_Later, ("torch", "torch.nn", "torch.nn.functional"))
     optimize, special, stats = map(_Later, ("scipy.optimize", "scipy.special", "scipy.stats"))
 
-__all__ = ["F", "Tensor", "nn", "optimize", "special", "stats", "torch"]
+__all__ = ["F", "Tensor", "load_line", "nn", "optimize", "special", "stats", "torch"]

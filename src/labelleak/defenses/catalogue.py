@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import import_module
 
+from labelleak.core.lazy import load_line
 from labelleak.defenses.composition import Chain, Part
 from labelleak.defenses.facts import CLIP_ALONE, HELD_BACK, Kind
 from labelleak.defenses.text import read
@@ -39,13 +39,9 @@ _LINES = (
 )
 
 
-def _load(line: str) -> type[Part]:
-    module, name = line.split(":")
-    found: type[Part] = getattr(import_module(f"labelleak.defenses.{module}"), name)
-    return found
-
-
-DEFENSES: dict[str, type[Part]] = {defense.name: defense for defense in map(_load, _LINES)}
+DEFENSES: dict[str, type[Part]] = {
+    defense.name: defense for defense in (load_line("labelleak.defenses", line) for line in _LINES)
+}
 
 
 def parse_defense(text: str) -> Chain:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from labelleak.core.head_tracing import output_tensors
 from labelleak.errors import BadInput, shown
 from labelleak.files.head_watch import HeadWatch
 
@@ -175,7 +175,7 @@ class ModelWatch:
 def _last_layers(output: Any, layers: Mapping[Any, str]) -> set[str]:
     """Return the layers first met on the way back from what a model returned."""
     found: set[str] = set()
-    queue = [t.grad_fn for t in _tensors(output) if t.grad_fn is not None]
+    queue = [t.grad_fn for _, t in output_tensors(output) if t.grad_fn is not None]
     visited = set(queue)
     while queue and len(visited) < LARGEST_GRAPH:
         node = queue.pop()
@@ -187,22 +187,6 @@ def _last_layers(output: Any, layers: Mapping[Any, str]) -> set[str]:
                 visited.add(earlier)
                 queue.append(earlier)
     return found
-
-
-def _tensors(output: Any) -> Iterable[Tensor]:
-    """Yield the tensors in what a model returned, whatever holds them."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from _tensors(value)
-    elif dataclasses.is_dataclass(output) or hasattr(output, "__dict__"):
-        for value in vars(output).values():
-            if isinstance(value, Tensor):
-                yield value
 
 
 __all__ = ["ModelWatch"]
