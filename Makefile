@@ -34,18 +34,20 @@ wheel:
 
 # Random training loops under labelleak.capture; ends with 1 if one is silently wrong.
 LOOPS ?= 500
+# Number of the first draw, for fresh ones: make loops FIRST=10000.
+FIRST ?= 0
 loops: .venv/core
-	$(BIN)/python tests/loops/run.py $(LOOPS)
+	$(BIN)/python tests/loops/run.py $(LOOPS) $(FIRST)
 
 # Ordinary right updates; ends with 1 if one is called impossible or is repaired.
 WOLVES ?= 300
 wolf: .venv/core
-	$(BIN)/python tests/controls/wolf.py $(WOLVES)
+	$(BIN)/python tests/controls/wolf.py $(WOLVES) $(FIRST)
 
 # Random models behind a client that blocks; ends with 1 if one leaves that leaks above the limit.
 BLOCKED ?= 200
 block: .venv/dev
-	$(BIN)/python tests/flower/measure_block.py $(BLOCKED)
+	$(BIN)/python tests/flower/measure_block.py $(BLOCKED) $(FIRST)
 
 # Right updates that are corrupted; prints what each raises (see docs/limits.md).
 mutations: .venv/core

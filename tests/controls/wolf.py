@@ -1,6 +1,6 @@
 """Cry of wolf: how often ordinary right updates are called impossible, or are repaired.
 
-Run ``python tests/controls/wolf.py 300`` (``make wolf``).
+Run ``python tests/controls/wolf.py 300 [FIRST]`` (``make wolf``).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def cries(seeds: range) -> tuple[list[str], Counter[str]]:
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    wrong, states = cries(range(number))
+    given = [int(word) for word in sys.argv[1:]]
+    number, first = [*given, 300, 0][:2] if len(given) != 1 else (given[0], 0)
+    wrong, states = cries(range(first, first + number))
     print(*wrong, sep="\n")
     print(f"{number} right updates: {len(wrong)} impossible or repaired;", dict(states))
     sys.exit(bool(wrong))

@@ -1,15 +1,16 @@
 """Hold what `block` lets leave against what leaks at the true head, over random models.
 
-Run ``python tests/flower/measure_block.py 200`` (``make block``). A third of the auditors is told
-nothing, a third the head's name, a third the model. Clients take one to three steps, and send
-weights, a difference or a gradient, which is declared or not. Half of them add noise, which is
-never declared.
+Run ``python tests/flower/measure_block.py 200 [FIRST]`` (``make block``). A third of the auditors
+is told nothing, a third the head's name, a third the model. Clients take one to three steps, and
+send weights, a difference or a gradient, which is declared or not. Most of them defend what they
+send, which is never declared.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -33,7 +34,11 @@ from labelleak.flower.mods import LIMIT
 
 LR = 0.05
 DOUBTS = ("UncertainForm", "AmbiguousHead")
-NOISES = (0.0, 0.0, 0.03, 1.0)
+# Noise is in units of the gradient, where the defense leaves a place for its size.
+DEFENSES = (
+    "", "gaussian:{0.03}", "gaussian:{1.0}", "laplace:{0.1}", "topk:0.1", "prune:0.8",
+    "sign:scaled", "qsgd:16", "bits:8", "clip:{0.5}", "clip:{1.0}|gaussian:{0.3}",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,14 @@ def measure(seed: int) -> Outcome:
     steps = int(rng.integers(1, 4))
     form = str(rng.choice(["weights"] * 8 + ["difference", "gradient"]))
     form, steps = (form, 1) if form == "gradient" else (form, steps)
-    declared, noise = bool(rng.random() < 0.5), float(rng.choice(NOISES))
+    declared, defense = bool(rng.random() < 0.5), str(rng.choice(DEFENSES))
     told = ("nothing", "head", "model")[seed // len(KINDS) % 3]
     if told == "model" and not case.x.is_floating_point():
         told = "nothing"  # a model of tokens cannot be traced by the shape of its inputs
-    before, after = _train(case, steps, noise)
-    reply = _reply(form, before, after)
+    before, after = _train(case, steps)
+    unit = 1.0 if form == "gradient" else LR
+    text = re.sub(r"{(.*?)}", lambda size: f"{float(size[1]) * unit:g}", defense)
+    reply = _defended(text, form, before, _reply(form, before, after), seed)
     options = {"folder": None, "lr": LR, "local_steps": steps}
     labels = tuple(case.y.tolist()) * steps
     if told == "model":
@@ -75,7 +82,7 @@ def measure(seed: int) -> Outcome:
         auditor = flower.Auditor(**{**options, "folder": folder})
         left = _sent(auditor, before, reply, [case.y.tolist()] * steps)
         why = "; ".join(_reasons(Path(folder)))
-    said = f"{seed} {case.kind}, {steps} steps, {form}, declared {declared}, noise {noise}"
+    said = f"{seed} {case.kind}, {steps} steps, {form}, declared {declared}, {defense or None}"
     return Outcome(said, told, advantage, left, why)
 
 
@@ -91,7 +98,7 @@ def _reasons(folder):
             yield f"{row['attack']} {row['advantage']} at {row['head']}"
 
 
-def _train(case, steps, noise):
+def _train(case, steps):
     model = case.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.SGD(model.parameters(), lr=LR)
@@ -100,9 +107,16 @@ def _train(case, steps, noise):
         case.loss().backward()
         optimiser.step()
     after = {name: value.clone() for name, value in model.state_dict().items()}
-    for name, _ in model.named_parameters():
-        after[name] += LR * noise * torch.randn(after[name].shape)
     return before, after
+
+
+def _defended(text, form, before, reply, seed):
+    """Return what a client sends that defends its reply."""
+    if not text:
+        return reply
+    mod = flower.defense_mod(text, seed=seed, returns=form)
+    got = _through(mod, before, reply, [])
+    return {name: torch.from_numpy(array.numpy()) for name, array in got.content["arrays"].items()}
 
 
 def _reply(form, before, after):
@@ -117,20 +131,25 @@ def _reply(form, before, after):
 
 def _sent(auditor, before, reply, labels):
     """Return whether a reply leaves a client that blocks."""
-    app = ClientApp(mods=[flower.audit_mod(auditor, "block")])
+    return not _through(flower.audit_mod(auditor, "block"), before, reply, labels).has_error()
+
+
+def _through(mod, before, reply, labels):
+    """Return the message that comes out of a client with a mod."""
+    app = ClientApp(mods=[mod])
 
     @app.train()
     def train(message, context):
         for one in labels:
             flower.report_labels(context, one)
-        metrics = MetricRecord({"num-examples": len(labels[0])})
+        metrics = MetricRecord({"num-examples": 16})
         content = RecordDict({"arrays": ArrayRecord(reply), "metrics": metrics})
         return Message(content, reply_to=message)
 
     config = ConfigRecord({"server-round": 1})
     content = RecordDict({"arrays": ArrayRecord(before), "config": config})
     (got,) = flower.InProcessGrid(app, 1).send_and_receive([Message(content, 1, "train")])
-    return not got.has_error()
+    return got
 
 
 def run(seeds: range) -> list[Outcome]:
@@ -157,11 +176,10 @@ def summary(found: list[Outcome]) -> str:
         for one in below
         if not one.left
     )
-    sure = [one for one in below if not one.why.startswith(DOUBTS)]
     return (
         f"{len(found)} updates, {len(found) - len(below)} above the limit of {LIMIT}, of which "
-        f"{len(leaked(found))} left; of {len(below)} below it {_share(below)} left, of those whose "
-        f"head and form are certain {_share(sure)}; held back by {dict(doubts)}"
+        f"{len(leaked(found))} left; of {len(below)} below it {_share(below)} left; held back by "
+        f"{dict(doubts)}"
     )
 
 
@@ -171,7 +189,9 @@ def _share(some: list[Outcome]) -> str:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    found = run(range(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    given = [int(word) for word in sys.argv[1:]]
+    first = given[1] if len(given) > 1 else 0
+    found = run(range(first, first + (given[0] if given else 200)))
     for one in found:
         if not one.left and one.advantage <= LIMIT:
             print(f"held back: {one.made}, {one.told} told: {one.why}")

@@ -6,12 +6,11 @@ pytest.importorskip("flwr")
 from flower import measure_block
 
 
-def test_nothing_above_the_limit_leaves_and_what_is_certain_and_below_it_does():
+def test_nothing_above_the_limit_leaves_and_what_is_below_it_does():
     found = measure_block.run(range(24))
     assert measure_block.leaked(found) == []
     above = [one for one in found if one.advantage > measure_block.LIMIT]
     below = [one for one in found if one.advantage <= measure_block.LIMIT]
     assert len(above) > 5
-    sure = [one for one in below if not one.why.startswith(measure_block.DOUBTS)]
-    assert len(sure) > 5
-    assert sum(one.left for one in sure) >= 0.95 * len(sure)
+    assert len(below) > 5
+    assert sum(one.left for one in below) >= 0.95 * len(below)

@@ -275,17 +275,20 @@ def _ambiguous(candidates: list[Candidate]) -> AmbiguousHead:
     ranked = sorted(candidates, key=lambda c: c.rank)
     words = [f"{module_shown(c.name)} ({c.layer.rows}, {c.layer.columns})" for c in ranked[:8]]
     more = f" and {len(ranked) - 8} more" if len(ranked) > 8 else ""
-    names = [c.name for c in ranked]
+    names, rows = [c.name for c in ranked], [c.layer.rows for c in ranked]
     if len(ranked) == 1:
+        against = "its name says otherwise" if ranked[0].word < 0 else "its rows may feed another"
         return AmbiguousHead(
-            f"the only layer that may be the head is {words[0]}, and its name says otherwise; "
-            "name the head with `head`, or give `model`",
+            f"the only layer that may be the head is {words[0]}, and {against}; name the head with "
+            "`head`, or give `model`",
             names,
+            rows,
         )
     return AmbiguousHead(
         f"several layers could be the head: {', '.join(words)}{more}, likeliest first; name it "
         "with `head`, or give `model`",
         names,
+        rows,
     )
 
 

@@ -54,15 +54,26 @@ class HeadFinding:
 
 
 class AmbiguousHead(BadInput):
-    """Which layer is the head cannot be told; ``candidates`` are in order, likeliest first."""
+    """Which layer is the head cannot be told.
 
-    def __init__(self, message: str, candidates: Sequence[str] = ()) -> None:
+    Attributes:
+        candidates: module names, likeliest first.
+        rows: outputs of each candidate, where the head is surely one of them and each can be read
+            as it is; else empty.
+    """
+
+    def __init__(
+        self, message: str, candidates: Sequence[str] = (), rows: Sequence[int] = ()
+    ) -> None:
         super().__init__(message)
         self.candidates = tuple(candidates)
+        self.rows = tuple(rows)
 
-    def __reduce__(self) -> tuple[type[AmbiguousHead], tuple[str, tuple[str, ...]]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type[AmbiguousHead], tuple[str, tuple[str, ...], tuple[int, ...]]]:
         """Keep the candidates through a process pool."""
-        return type(self), (str(self), self.candidates)
+        return type(self), (str(self), self.candidates, self.rows)
 
 
 def word_of(name: str) -> int:

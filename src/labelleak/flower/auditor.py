@@ -30,7 +30,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
-from labelleak.flower.forms import likelier
+from labelleak.flower.forms import Form, likelier
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import flags_of, largest_after, receive, truth_of
 from labelleak.flower.rows import scored_records, unscored_rows
@@ -150,6 +150,7 @@ class Auditor(TrainingFacts):
         sender: Sender,
         *,
         head: HeadFinding | None = None,
+        form: Form | None = None,
         strict: bool = False,
     ) -> Finding:
         """Attack one update, and score the answers if the sender's labels are known.
@@ -159,13 +160,15 @@ class Auditor(TrainingFacts):
             after: weights that the client returned.
             sender: whose they are; with labels, N is their number.
             head: the layer to attack, where an earlier audit of the update found it.
-            strict: refuse where the head is in doubt, instead of attacking the likeliest layer
+            form: the form in which to read the reply; told by what was declared, else by its
+                entries, if left out.
+            strict: refuse where the head or the form is in doubt, instead of taking the likeliest
                 and flagging it.
 
         Raises:
             BadInput: if the update cannot be read: no head, other shapes, NaN, labels out of range.
         """
-        return self.audit_together(before, [after], [sender], head=head, strict=strict)
+        return self.audit_together(before, [after], [sender], head=head, form=form, strict=strict)
 
     def audit_together(
         self,
@@ -174,6 +177,7 @@ class Auditor(TrainingFacts):
         senders: Sequence[Sender],
         *,
         head: HeadFinding | None = None,
+        form: Form | None = None,
         strict: bool = False,
     ) -> Finding:
         """Attack updates that began at the same weights in one call, which costs little more.
@@ -183,6 +187,7 @@ class Auditor(TrainingFacts):
             afters: weights that the clients returned.
             senders: whose they are; N, local steps and whether labels are known must be alike.
             head: as in `audit`.
+            form: as in `audit`.
             strict: as in `audit`.
 
         Raises:
@@ -193,11 +198,12 @@ class Auditor(TrainingFacts):
         before, *replies = (
             with_names(arrays, self._module, self.layout) for arrays in (before, *afters)
         )
-        form = common_form(self, before, replies, strict=strict)
+        told, form = form, form or common_form(self, before, replies, strict=strict)
         trained = how_trained(self, senders[0], form)
         returned = as_weights(self, before, replies, senders, trained)
         found = self._head(before, returned, head, strict)
-        form = likelier(form, lambda: replies[0].get(key_of(found.name, "bias")), trained.rate)
+        if told is None:
+            form = likelier(form, lambda: replies[0].get(key_of(found.name, "bias")), trained.rate)
         if form is not trained.form:
             trained = how_trained(self, senders[0], form)
             returned = as_weights(self, before, replies, senders, trained)

@@ -32,6 +32,7 @@ from labelleak.flower.messages import (
     names_in,
     round_of,
 )
+from labelleak.flower.readings import audit_readings
 from labelleak.flower.sealing import keep_metadata, seal, withhold
 from labelleak.flower.server import CONTROL
 from labelleak.flower.time_limit import within
@@ -172,8 +173,11 @@ class AuditMod:
         after = Arrays(model_record(reply))
         if list(before) != list(after):
             raise BadInput("the reply's arrays have other names than those that were sent")
-        closed = self.policy in (Policy.block, Policy.defend)
-        audit = partial(self.auditor.audit, before, after, sender, head=head, strict=closed)
+        if head is None and self.policy in (Policy.block, Policy.defend):
+            audit = partial(audit_readings, self.auditor, before, after, sender, self.limit)
+        else:
+            strict = head is not None
+            audit = partial(self.auditor.audit, before, after, sender, head=head, strict=strict)
         return (
             audit() if self.max_seconds is None else within(self.max_seconds, self.auditor, audit)
         )
@@ -279,8 +283,10 @@ def audit_mod(
     training, and lists, bytes or long text in the metrics or configuration of any reply: the
     server gets an error without any of the reply's content, nor the text of an exception, an exit
     or a cancellation. What does leave is packed anew from what was audited.
-    It guards against mistakes, not against an app that means to send labels one number at a
-    time, or hides them in another layer's weights.
+    Where the head or the form of a reply cannot be told, ``defend`` and ``block`` audit it in
+    every reading that is left, and withhold it if one of them leaks. They guard against mistakes,
+    not against an app that means to send labels one number at a time, or hides them in another
+    layer's weights.
 
     Args:
         auditor: how to audit, and where to write on the client.

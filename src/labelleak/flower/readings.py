@@ -1,0 +1,90 @@
+"""Audit an update in every reading that cannot be ruled out, so that doubt alone blocks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from labelleak.core.head import AmbiguousHead, HeadFinding
+from labelleak.flower.auditor import Auditor
+from labelleak.flower.findings import UNCERTAIN, Finding, Sender
+from labelleak.flower.forms import Form, Returns, UncertainForm
+
+Arrays = Mapping[str, Tensor]
+# Layers that are audited in place of a head that cannot be told; each costs an audit.
+MOST_HEADS = 8
+
+
+def audit_readings(
+    auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, limit: float
+) -> Finding:
+    """Audit one update; where its head or its form is in doubt, in each reading that is left.
+
+    The true reading is among them, so an update that no reading shows to leak does not leak. A
+    head has a row for each label, and the client knows its labels, so layers of fewer rows are
+    left out.
+
+    Args:
+        auditor: how to audit.
+        before: weights that the server sent.
+        after: what is about to leave.
+        sender: whose it is, with its labels.
+        limit: advantage above which the doubt is raised.
+
+    Returns:
+        What was found; in doubt, in the reading that gives most away, flagged.
+
+    Raises:
+        AmbiguousHead: if the head is in doubt, and a reading is above the limit or none possible.
+        UncertainForm: the same of the form.
+        BadInput: as `Auditor.audit`.
+    """
+    try:
+        return auditor.audit(before, after, sender, strict=True)
+    except (UncertainForm, AmbiguousHead) as doubt:
+        found = list(_readings(auditor, before, after, sender, doubt))
+        worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
+        if worst is None or worst.impossible or max(one.worst for one in found) > limit:
+            raise
+        return worst
+
+
+def _readings(
+    auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, doubt: Exception
+) -> Iterator[Finding]:
+    if isinstance(doubt, AmbiguousHead):
+        yield from _heads(auditor, before, after, sender, None, doubt)
+        return
+    for kind in Returns:
+        form = Form(kind, str(doubt))
+        try:
+            yield auditor.audit(before, after, sender, form=form, strict=True)
+        except AmbiguousHead as other:
+            yield from _heads(auditor, before, after, sender, form, other)
+
+
+def _heads(
+    auditor: Auditor,
+    before: Arrays,
+    after: Arrays,
+    sender: Sender,
+    form: Form | None,
+    doubt: AmbiguousHead,
+) -> Iterator[Finding]:
+    """Audit every layer that may be the head.
+
+    Raises:
+        AmbiguousHead: if these are too many, or may not be all.
+    """
+    least = 1 + max(sender.labels or (0,))
+    fitting = [n for n, rows in zip(doubt.candidates, doubt.rows, strict=False) if rows >= least]
+    if not 0 < len(fitting) <= MOST_HEADS:
+        raise doubt
+    for name in fitting:
+        rivals = tuple(other for other in fitting if other != name)
+        head = HeadFinding(name, UNCERTAIN, (str(doubt),), rivals)
+        yield auditor.audit(before, after, sender, head=head, form=form, strict=True)
+
+
+__all__ = ["audit_readings"]
