@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,12 @@ class HeadPass:
     def probabilities(self) -> Tensor:
         """p = softmax(z), ``n x K``."""
         return self.logits.softmax(dim=-1)
+
+    @classmethod
+    def joined(cls, parts: Sequence[HeadPass]) -> HeadPass:
+        """Put the samples of several passes into one."""
+        names = ("inputs", "logits", "outputs")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +111,7 @@ class WhiteBox:
         # Chunks of nearly equal size: batch norm cannot take a left-over of one.
         chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // CHUNK)))
         passes = [self.run(chunk, seed=seed + number) for number, chunk in enumerate(chunks)]
-        return HeadPass(
-            torch.cat([one.inputs for one in passes]),
-            torch.cat([one.logits for one in passes]),
-            torch.cat([one.outputs for one in passes]),
-        )
+        return HeadPass.joined(passes)
 
     def is_per_sample(self, inputs: Tensor) -> bool:
         """Return whether each input is passed alike whatever the batch around it and the seed.
