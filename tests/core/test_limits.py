@@ -138,6 +138,49 @@ def test_the_likeliest_cause_is_said(times, steps, word):
     one = Observation.from_gradient(weight, bias, num_samples=32, local_steps=steps)
     if steps == 5:
         one = replace(one, num_samples=320)
-    said = suspect(times, one)
+    said = suspect(replace(check_limits(one), times=np.asarray(float(times))), one)
     assert f"{times:.3g} times the largest possible" in said
     assert word in said
+
+
+PLAIN = LocalTraining(local_steps=1, label_smoothing=0.0, class_weights=())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 40])
+def test_hard_labels_that_were_told_never_need_more_than_there_are(size):
+    rng = np.random.default_rng(size)
+    for seed in range(40):
+        labels = rng.integers(0, 10, size)
+        for dtype in (torch.float32, torch.float16):
+            one = seen(labels, seed=seed, sharpness=0.05, dtype=dtype)
+            found = check_limits(one, PLAIN)
+            assert not found.scale
+            assert found.needed <= size
+
+
+def test_a_number_of_labels_that_is_too_small_is_impossible_only_where_labels_are_told_to_be_hard():
+    one = seen(np.arange(20) % 3, sharpness=50.0, seed=3)
+    few = replace(one, num_samples=2)
+    for told in (
+        PLAIN,
+        replace(PLAIN, label_smoothing=None),
+        replace(PLAIN, class_weights=None),
+        replace(PLAIN, local_steps=None),
+    ):
+        found = check_limits(few, told)
+        assert bool(found.scale) == (told is PLAIN)
+        assert found.needed > 2  # and so the flag samples_inconsistent is raised
+    assert "number of labels told too small" in suspect(check_limits(few, PLAIN), few)
+    assert not check_limits(one, PLAIN).scale
+
+
+@pytest.mark.parametrize(
+    "told", [{"label_smoothing": 0.1}, {"class_weights": (1.0, 2.0)}, {"local_steps": 2}], ids=str
+)
+def test_labels_that_are_told_to_be_other_than_hard_have_no_such_bound(told):
+    how = replace(PLAIN, **told)
+    one = seen(np.arange(20) % 3, sharpness=50.0, seed=3)
+    few = replace(one, num_samples=2, local_steps=how.local_steps)
+    found = check_limits(few, how)
+    assert not found.scale
+    assert found.needed == 0  # no such bound

@@ -106,7 +106,7 @@ def _scale(
 ) -> Standing:
     if limits.scale.any():
         momentum = None if known.training is None else known.training.momentum
-        return Standing(State.impossible, suspect(float(limits.times), observation, momentum))
+        return Standing(State.impossible, suspect(limits, observation, momentum))
     if fit is None:
         return Standing(limits.otherwise, f"{limits.why} ({why})")
     said = f"own data tell a factor of {fit}"
@@ -122,7 +122,7 @@ def _sign(observation: Observation, limits: Limits, fit: ScaleFit | None) -> Sta
         says = (
             f"{float(limits.negative):.0f} classes have a negative bias gradient, more than "
             f"{observation.num_samples} samples can have, and the negative of the update is "
-            "possible: was it subtracted the wrong way round?"
+            "possible: was it subtracted the wrong way round, or is the number told too small?"
         )
         return Standing(State.impossible, says)
     if fit is not None and (fit.low > 0 or fit.high < 0):

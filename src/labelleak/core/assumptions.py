@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelleak.core.entries import distinct_share, stands_out, sum_rests, zeroed_share
 from labelleak.core.interfaces import Knowledge
-from labelleak.core.limits import check_limits
+from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
@@ -115,12 +115,13 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         observation: the update.
         known: what is granted.
     """
+    limits = check_limits(observation, known.training)
     return [
         _no_bias(observation),
         _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
         _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
-        *_limits(observation, known),
-        *_samples(observation),
+        *_limits(limits),
+        *_samples(observation, limits),
         *_sums(observation),
         *_entries(observation),
         *_signs_of_inputs(observation, known),
@@ -201,13 +202,12 @@ def _no_bias(observation: Observation) -> Flag:
     return Flag("no_bias", still, still.astype(np.float64))
 
 
-def _limits(observation: Observation, known: Knowledge) -> Iterator[Flag]:
-    found = check_limits(observation, known.training)
+def _limits(found: Limits) -> Iterator[Flag]:
     yield Flag("impossible_scale", found.scale, found.times, found.otherwise)
     yield Flag("impossible_sign", found.sign, found.negative, found.otherwise)
 
 
-def _samples(observation: Observation) -> Iterator[Flag]:
+def _samples(observation: Observation, limits: Limits) -> Iterator[Flag]:
     size, classes = observation.num_samples, observation.num_classes
     yield _one("samples_unknown", size is None, float(size is None))
     if size is None:
@@ -215,8 +215,8 @@ def _samples(observation: Observation) -> Iterator[Flag]:
     yield _one("many_samples", size > MANY * classes, size / classes)
     yield _one("more_classes_than_samples", classes > size, classes / size)
     if observation.bias is not None:
-        negative = (observation.bias_gradient < 0).sum(axis=-1)
-        yield Flag("samples_inconsistent", negative > size, negative.astype(np.float64))
+        needed = np.maximum(limits.negative, limits.needed)
+        yield Flag("samples_inconsistent", needed > size, needed)
 
 
 def _sums(observation: Observation) -> Iterator[Flag]:

@@ -38,9 +38,12 @@ class Limits:
 
     Attributes:
         times: L1 norm of the bias gradient against the largest possible.
-        scale: where no right update is so large.
+        scale: where no right update is so large, or N labels that were told to be hard, to weigh
+            alike and to be of one step cannot make it.
         sign: where the update cannot be right, and its negative can.
         negative: classes with a negative entry, of which each proves its presence.
+        needed: hard labels of one weight that the negative entries need at least; 0 where noise,
+            several steps or other labels leave no such bound.
         otherwise: state of scale and sign where neither is impossible.
         why: why they are not known, in words.
     """
@@ -49,6 +52,7 @@ class Limits:
     scale: np.ndarray
     sign: np.ndarray
     negative: Floats
+    needed: Floats
     otherwise: State
     why: str
 
@@ -90,13 +94,16 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     scale = clean & (LARGEST * times > LARGEST * (1 + _ROUNDING) + room)
     if observation.largest is not None:
         scale = LARGEST * times > observation.largest * (1 + _ROUNDING)
-    sign = none
+    sign, needed = none, none * 0.0
     if observation.num_samples is not None and observation.largest is None:
+        needed = (clean & ~scale) * _needed(observation, training, _SIGMAS * noise)
         sign = clean & ~scale & _is_flipped(observation, training, _SIGMAS * noise)
+        if _is_plain(training):
+            scale |= ~sign & (needed > observation.num_samples)
     why = "a factor below 1 cannot be seen without the model and data of one's own"
     if not clean.all():
         why = "sums over classes show noise, compression or another loss"
-    return Limits(times, scale, sign, negative, _otherwise(observation), why)
+    return Limits(times, scale, sign, negative, needed, _otherwise(observation), why)
 
 
 def _otherwise(observation: Observation) -> State:
@@ -112,7 +119,7 @@ def _unsettled(
     negative: Floats | None = None,
 ) -> Limits:
     rest = np.zeros(none.shape) if negative is None else negative
-    return Limits(times, none, none, rest, _otherwise(observation), why)
+    return Limits(times, none, none, rest, none * 0.0, _otherwise(observation), why)
 
 
 def _why_not_judged(observation: Observation, training: LocalTraining | None) -> str:
@@ -164,6 +171,26 @@ def _is_flipped(
     return np.asarray((present > most) & (least_samples(-gradient, size, slack) <= size))
 
 
+def _is_plain(training: LocalTraining | None) -> bool:
+    """Tell whether hard labels, equal weights and one step were told, none of them assumed."""
+    if training is None or training.local_steps != 1 or training.label_smoothing != 0:
+        return False
+    return training.class_weights is not None and len({*training.class_weights}) <= 1
+
+
+def _needed(
+    observation: Observation, training: LocalTraining | None, noise: Floats
+) -> Floats | float:
+    """Return how many hard labels an update of one step needs; 0 where others were told."""
+    smoothed = training is not None and bool(training.label_smoothing)
+    weighted = training is not None and len({*(training.class_weights or ())}) > 1
+    if observation.local_steps > 1 or smoothed or weighted:
+        return 0.0
+    assert observation.num_samples is not None
+    slack = np.asarray(noise)[..., None]
+    return least_samples(observation.bias_gradient, observation.num_samples, slack)
+
+
 def least_samples(gradient: Floats, size: int, slack: Floats | float = 0.0) -> Floats:
     """Return how many of N hard, equally weighted labels the negative entries need at least.
 
@@ -175,18 +202,25 @@ def least_samples(gradient: Floats, size: int, slack: Floats | float = 0.0) -> F
     (1.0, 2.0)
     """
     needed = size * np.maximum(-gradient - slack, 0.0)
-    return np.asarray(np.ceil(needed * (1 - _ROUNDING) - 1e-6).sum(axis=-1))
+    return np.asarray(np.ceil(needed * (1 - _ROUNDING) - _ROUNDING).sum(axis=-1))
 
 
-def suspect(times: float, observation: Observation, momentum: float | None = None) -> str:
-    """Say what most likely made an update so many times larger than is possible, and the cure.
+def suspect(limits: Limits, observation: Observation, momentum: float | None = None) -> str:
+    """Say what most likely made an update of an impossible scale, and the cure.
 
     Args:
-        times: L1 norm of its bias gradient against the largest possible.
+        limits: how it stands to them.
         observation: the update.
         momentum: what is known of the client's.
     """
+    times, needed = float(np.max(limits.times)), float(np.max(limits.needed))
     size, steps = observation.num_samples, observation.local_steps
+    if times <= 1 and size is not None and needed > size:
+        return (
+            f"its negative entries need at least {needed:.0f} hard labels of one weight, and there "
+            f"are {size}: is the number of labels told too small, or are they smoothed, mixed or "
+            "weighted, or the sign or the size of the update wrong? then tell them"
+        )
     said = f"the bias gradient is {times:.3g} times the largest possible"
     if size is not None and size / 12 <= times <= size:
         cure = f"is the loss summed over {size} samples? then divide the gradient by {size}"

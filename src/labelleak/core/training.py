@@ -67,7 +67,7 @@ class TrainingFacts:
     ] = None
     class_weights: Annotated[
         tuple[float, ...] | None,
-        Option("Weight of each class in the loss, in their order.", above=0, repeats=True),
+        Option("Weight of each class in the loss; '' for equal ones.", above=0, repeats=True),
     ] = None
 
     def __post_init__(self) -> None:

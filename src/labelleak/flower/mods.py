@@ -190,12 +190,11 @@ class AuditMod:
         limits, sender = finding.limits, finding.sender
         assert limits is not None
         what = "scale" if limits.scale.any() else "sign"
-        times = float(np.max(limits.times))
         self.auditor.note(
             f"impossible_{what}",
             round=sender.round,
             client=sender.client,
-            reason=suspect(times, finding.observation, self.auditor.momentum)
+            reason=suspect(limits, finding.observation, self.auditor.momentum)
             if what == "scale"
             else FLAGS["impossible_sign"].says,
         )

@@ -104,9 +104,9 @@ FLAGS: dict[str, Meaning] = {
         "one usual cause alone explains it",
     ),
     "samples_inconsistent": Meaning(
-        "more classes have a negative bias gradient than there are samples",
+        "the negative bias gradients need more hard labels of one weight than there are samples",
         None,
-        "check the batch size, the sign of the update and whether noise was added",
+        "check the batch size, smoothing, class weights, the update's sign and size, and noise",
     ),
     "momentum": Meaning(
         "the client's optimiser replays gradients (momentum)",
