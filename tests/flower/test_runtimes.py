@@ -21,16 +21,18 @@ LONGEST = 300  # seconds; half a minute on an idle machine
 TO_END = 60
 
 
-def run_example(script, folder):
+def run_example(script, folder, *settings, example=EXAMPLE):
+    """Run one of the example's scripts, and give what it printed."""
     source = EXAMPLE.parents[1] / "src"
     bin_folder = str(Path(sys.executable).parent)
+    folder.mkdir(exist_ok=True)
     environment = {
         "PATH": f"{bin_folder}:/usr/bin:/bin",
         "PYTHONPATH": str(source),
         "HOME": str(folder),
     }
     started = subprocess.Popen(
-        [EXAMPLE / script, folder, "classes-per-client=3"],
+        [example / script, folder, " ".join(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -49,8 +51,7 @@ def run_example(script, folder):
                 os.kill(process, signal.SIGKILL)
             said, _ = started.communicate(timeout=TO_END)
     assert started.returncode == 0, said[-4000:]
-    assert "AUDIT server  llbg" in said
-    assert "AUDIT client  llbg" in said
+    return said
 
 
 def ours(folder):
@@ -88,16 +89,45 @@ def test_the_table_shows_the_runtimes_that_were_run(tmp_path, scripts):
     assert shown == scripts
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("script", "clients"), [("simulate.sh", 4), ("deploy.sh", 2)])
-def test_the_example_runs_and_both_sides_see_the_labels(tmp_path, script, clients):
+def needs(script):
     if script == "simulate.sh":
         pytest.importorskip("ray")
     if shutil.which("bash") is None:
         pytest.skip("the example's scripts need bash")
-    run_example(script, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "clients"), [("simulate.sh", 4), ("deploy.sh", 2)])
+def test_the_example_runs_and_both_sides_see_the_labels(tmp_path, script, clients):
+    needs(script)
+    said = run_example(script, tmp_path, "classes-per-client=3")
+    assert "AUDIT server  llbg" in said
+    assert "AUDIT client  llbg" in said
     assert not ours(tmp_path)
     for side in ("server", "client"):
         count, found = recall(tmp_path, side)
         assert count == 2 * clients
         assert found > 0.95
+
+
+# What a training can end with: it asks to exit, is cancelled, is interrupted, or fails.
+ENDS = "(SystemExit, asyncio.CancelledError, KeyboardInterrupt, ValueError)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["simulate.sh", "deploy.sh"])
+def test_however_a_blocked_client_ends_the_server_is_not_told_why(tmp_path, script):
+    needs(script)
+    app = shutil.copytree(EXAMPLE, tmp_path / "app")
+    path = app / "flowerdigits" / "client_app.py"
+    text, mark = path.read_text(), '    client, options = int(context.node_config["partition-id"])'
+    ends = f'    import asyncio\n    raise {ENDS}[client]("labels were 3, 3, 1")\n'
+    head, start, rest = text.partition(mark)
+    line, _, rest = rest.partition("\n")
+    path.write_text(f"{head}{start}{line}\n{ends}{rest}")
+    folder = tmp_path / "out"
+    run_example(script, folder, "policy='block'", "num-server-rounds=1", example=app)
+    server, client = ((folder / side / "events.jsonl").read_text() for side in ("server", "client"))
+    clients = 4 if script == "simulate.sh" else 2
+    assert server.count("reply_error") == client.count("labels were 3, 3, 1") == clients
+    assert "labels were" not in server

@@ -77,6 +77,9 @@ def test_what_holds_the_truth_is_its_owners(tmp_path):
     write_whole(tmp_path / "b", "1", private=True)
     for name in "ab":
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    append_lines(tmp_path / "c", "1\n")  # open to all, until the truth comes in
+    append_lines(tmp_path / "c", "1\n", private=True)
+    assert stat.S_IMODE((tmp_path / "c").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("what", ["link", "hanging link", "pipe", "folder"])

@@ -15,6 +15,7 @@ from labelleak.audits.run import Part, Progress, open_run, run_parts, say_nothin
 from labelleak.core.seeding import torch_threads
 from labelleak.files.fit_cache import FolderFitCache
 from labelleak.records.files import write_whole
+from labelleak.records.provenance import bare, digests_of
 from labelleak.records.record import Record, read_records
 from labelleak.simulation.data.datasets import Dataset
 
@@ -115,7 +116,8 @@ def _call(options: AuditOptions, *, given: bool) -> str:
         for key, value in vars(options).items()
         if key in AuditOptions.__dataclass_fields__ and value != getattr(plain, key)
     }
-    words = {key: repr(value) for key, value in chosen.items()}
+    words = {key: repr(bare(v) if isinstance(v, str) else v) for key, v in chosen.items()}
     if given:
         words["model"] = f"<your {options.model}>"
-    return f"labelleak.audit({', '.join(f'{key}={word}' for key, word in words.items())})"
+    said = f"labelleak.audit({', '.join(f'{key}={word}' for key, word in words.items())})"
+    return said + digests_of(value for value in chosen.values() if isinstance(value, str))

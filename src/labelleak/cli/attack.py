@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from labelleak.audits.options import Learnt
 from labelleak.audits.update_options import ModelOptions, UpdateOptions
-from labelleak.cli.options import command
+from labelleak.cli.options import FullPaths, command
 from labelleak.cli.terminal import command_line, say
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, printable, shown
@@ -32,6 +32,7 @@ class AttackRun(Options):
     json: Annotated[bool, Option("Print one JSON object.")] = False
     save: Annotated[Path | None, Option("Append a record an attack here; needs `truth`.")] = None
     keep_counts: Annotated[bool, Option("Write counts into the records; private!")] = False
+    full_paths: FullPaths = False
 
 
 @command
@@ -59,7 +60,9 @@ def attack(
         fit_cache=FolderFitCache(place.learnt, _tell),
     )
     if place.save is not None:
-        records = report.records(command=command_line(), keep_counts=place.keep_counts)
+        records = report.records(
+            command=command_line(place.full_paths), keep_counts=place.keep_counts
+        )
         with lock_of(place.save.with_name(f".{place.save.name}.lock")):
             append_records(place.save, records)
     if place.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from labelleak.audits.options import AuditOptions, Learnt
-from labelleak.cli.options import OUT, Overwrite, RecordsFile, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, RecordsFile, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
 from labelleak.records.options import Option, Options
 
@@ -24,6 +24,7 @@ class AuditRun(Options):
     overwrite: Overwrite = False
     threads: Annotated[int, Option("Threads for the model's arithmetic.", min=1)] = 1
     learnt: Learnt = None
+    full_paths: FullPaths = False
 
 
 @command
@@ -37,7 +38,7 @@ def audit(options: AuditOptions, place: AuditRun) -> None:
 
     torch.set_num_threads(place.threads)
     notes = FolderFitCache(place.learnt)
-    plan = replace(plan_audit(options, command=command_line()), fit_cache=notes)
+    plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)
     parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (

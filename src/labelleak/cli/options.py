@@ -20,6 +20,9 @@ from labelleak.records.options import Option, convert, declared, list_item
 OUT = Path("out")
 Overwrite = Annotated[bool, Option("Drop another run that lies in `out`.")]
 _SPELLING: ContextVar[Mapping[str, str] | None] = ContextVar("spelling", default=None)
+FullPaths = Annotated[
+    bool, Option("Write paths into records and reports, in place of the files' names.")
+]
 RecordsFile = Annotated[Path, typer.Argument(help="A records.jsonl file.")]
 
 
@@ -142,4 +145,4 @@ def _spell(text: str, flags: Mapping[str, str]) -> str:
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text)
 
 
-__all__ = ["OUT", "Overwrite", "RecordsFile", "command", "spelled_for_shell"]
+__all__ = ["OUT", "FullPaths", "Overwrite", "RecordsFile", "command", "spelled_for_shell"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from labelleak.audits.executors import Executor
 from labelleak.cli.options import command
 from labelleak.cli.run import StudyRun, run_into, show_files
 from labelleak.cli.terminal import command_line, say_remarks
+from labelleak.records.provenance import command_of
 from labelleak.studies.options import Asked
 from labelleak.studies.registry import STUDIES, load_study
 
@@ -27,7 +27,7 @@ def paper(
     where: Executor,
 ) -> None:
     """Repeat an experiment of the literature, or all: figure, table and records."""
-    asked = replace(asked, command=command_line())
+    asked = replace(asked, command=command_line(place.full_paths))
     if name is None:
         _show_all(asked, place, where)
         return
@@ -53,7 +53,8 @@ def _show_all(asked: Asked, place: StudyRun, where: Executor) -> None:
         done = run_into(study, asked, out, where, place.overwrite)
         typed = ["labelleak", "paper", study.name, "--data", asked.data, "--seed", str(asked.seed)]
         typed += ["--quick"] if asked.quick and "quick" in study.takes else []
-        exhibits.append(study.exhibit(done.found, out, shlex.join(typed)))
+        said = command_of(typed, full_paths=place.full_paths)
+        exhibits.append(study.exhibit(done.found, out, said))
     write_gallery(exhibits, place.out / "paper.html")
     print(f"\npage     {place.out / 'paper.html'}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak.audits.executors import Executor
-from labelleak.cli.options import OUT, Overwrite, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar
 from labelleak.records.options import Option, Options
 from labelleak.studies.options import Asked
@@ -27,6 +27,7 @@ class StudyRun(Options):
 
     out: Annotated[Path, Option("Folder for records, figures, tables and pages.")] = OUT
     overwrite: Overwrite = False
+    full_paths: FullPaths = False
 
 
 @command
@@ -41,7 +42,9 @@ def run(
 
     read = read_grid(grid)
     study = study_of(lambda asked: read)
-    done = run_into(study, Asked(command=command_line()), place.out, where, place.overwrite)
+    done = run_into(
+        study, Asked(command=command_line(place.full_paths)), place.out, where, place.overwrite
+    )
     show_files(place.out, done.files)
 
 

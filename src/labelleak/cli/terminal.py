@@ -13,6 +13,7 @@ import typer
 
 from labelleak.cli.options import spelled_for_shell
 from labelleak.errors import printable
+from labelleak.records.provenance import command_of
 
 INTERRUPTED = 130
 
@@ -84,8 +85,6 @@ def say_remarks(defenses: Iterable[str]) -> None:
             print(f"Note: {said}.", file=sys.stderr)
 
 
-def command_line() -> str:
-    """Return the command as typed, with the program's folder left out."""
-    import shlex
-
-    return shlex.join(["labelleak", *sys.argv[1:]])
+def command_line(full_paths: bool) -> str:
+    """Return the command for the records, with the program's folder left out."""
+    return command_of(["labelleak", *sys.argv[1:]], full_paths=full_paths)

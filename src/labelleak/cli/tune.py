@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from labelleak.audits.executors import Executor, ExecutorKind
-from labelleak.cli.options import OUT, Overwrite, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
 from labelleak.records.options import Option, Options
 from labelleak.tune.options import TuneOptions
@@ -19,6 +19,7 @@ class TuneRun(Options):
 
     out: Annotated[Path, Option("Folder for tune.md, .svg, .json and records.")] = OUT
     overwrite: Overwrite = False
+    full_paths: FullPaths = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor) -> None:
     from labelleak.tune.words import audit_command, caveats, say_answer
 
     torch.set_num_threads(1)
-    typed, out = command_line(), place.out
+    typed, out = command_line(place.full_paths), place.out
     with (
         progress_bar("searching", "measurements") as advance,
         Measurements.open(
@@ -57,7 +58,7 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor) -> None:
     ):
         answer = Search(measured).run()
         measured.finish()
-        write_answer(answer, measured, out, command=typed)
+        write_answer(answer, measured, out, command=typed, full_paths=place.full_paths)
     say(say_answer(answer, options))
     chosen = answer.recommended
     if chosen is not None:

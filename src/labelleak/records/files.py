@@ -53,7 +53,7 @@ def append_lines(path: Path, lines: str, *, durable: bool = True, private: bool 
         path: the file, made if it is not there.
         lines: the lines, each with its newline.
         durable: force them to the disk.
-        private: let nobody but the owner read a file that is made here.
+        private: let nobody but the owner read the file, from now on.
 
     Raises:
         BadInput: if the file cannot be written (folder missing or read-only, disk full), or is
@@ -65,6 +65,8 @@ def append_lines(path: Path, lines: str, *, durable: bool = True, private: bool 
         with os.fdopen(handle, "r+b", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise BadInput(f"cannot write {shown_path(path)}: it is not a regular file")
+            if private:  # whatever was made here before
+                os.chmod(path, 0o600)
             start = _end_of_lines(file)
             try:
                 file.truncate(start)

@@ -1,10 +1,20 @@
-"""Where records come from: the version of this program, and the keys that every door writes."""
+"""Where records come from: version, command and files, and the keys that every door writes."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, cast
+
+from labelleak.errors import BadInput, shown_path
+from labelleak.records.reading import open_regular
 
 VERSION = "0.1.0"
+# Options whose file is written and not read.
+_WRITTEN = ("--out", "--save")
 
 
 def origin(
@@ -47,6 +57,62 @@ def origin(
     }
 
 
+def command_of(words: Iterable[str], *, full_paths: bool = False) -> str:
+    """Return a command as records hold it: files by name, and what they hold as a comment.
+
+    Args:
+        words: the command, word by word; ``--option=value`` may be one.
+        full_paths: keep paths as they were typed.
+
+    >>> command_of(["labelleak", "report", "/nowhere/my records.jsonl", "--out=/nowhere/page"])
+    "labelleak report 'my records.jsonl' --out=page"
+    """
+    typed = list(words)
+    return shlex.join(typed if full_paths else map(_bare_word, typed)) + digests_of(typed)
+
+
+def bare(path: str | os.PathLike[str]) -> str:
+    """Return the name alone of a file, and of any path that begins at the root.
+
+    >>> bare("/home/somebody/out"), bare("runs/out")
+    ('out', 'runs/out')
+    """
+    text = os.fsdecode(path)
+    alone = os.path.isabs(text) or os.path.isfile(text)
+    return Path(text).name or text if alone else text
+
+
+def digests_of(words: Iterable[str]) -> str:
+    """Return a comment with the SHA-256 of each file that a command reads; empty without one."""
+    found = dict(_digests(words))
+    return f"  # {', '.join(f'{name} sha256:{found[name]}' for name in found)}" if found else ""
+
+
+def _digests(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    before = ""
+    for word in words:
+        flag, path = _split(word)
+        if (flag or before) not in _WRITTEN and os.path.isfile(path):
+            try:
+                with open_regular(path) as file:
+                    held = file_digest(cast(Any, file), "sha256").hexdigest()
+            except (BadInput, OSError):  # whoever needs the file says so
+                continue
+            yield shown_path(Path(path).name), held
+        before = word
+
+
+def _split(word: str) -> tuple[str, str]:
+    """Part an option from its value, where they are one word."""
+    flag, sign, value = word.partition("=")
+    return (flag, value) if sign and flag.startswith("--") else ("", word)
+
+
+def _bare_word(word: str) -> str:
+    flag, path = _split(word)
+    return f"{flag}={bare(path)}" if flag else bare(path)
+
+
 def software() -> dict[str, str]:
     """Return the versions that figures depend on, without loading torch."""
     from importlib.metadata import PackageNotFoundError, version
@@ -58,4 +124,4 @@ def software() -> dict[str, str]:
     return {"labelleak": VERSION, "torch": torch}
 
 
-__all__ = ["VERSION", "origin", "software"]
+__all__ = ["VERSION", "bare", "command_of", "digests_of", "origin", "software"]

@@ -12,7 +12,7 @@ from typing import Any
 from labelleak.defenses import parse_defense
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.files import write_whole
-from labelleak.records.provenance import VERSION
+from labelleak.records.provenance import VERSION, bare
 from labelleak.records.record import Record
 from labelleak.report import wording
 from labelleak.report.markdown import table
@@ -24,7 +24,9 @@ from labelleak.tune.options import TuneOptions
 from labelleak.tune.words import audit_command, caveats, say_answer, say_leak
 
 
-def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: str) -> None:
+def write_answer(
+    answer: Answer, measured: Measurements, out: Path, *, command: str, full_paths: bool = False
+) -> None:
     """Write tune.json, tune.md and tune.svg, and costs into the records.
 
     Raises:
@@ -34,10 +36,12 @@ def write_answer(answer: Answer, measured: Measurements, out: Path, *, command: 
     costs = _costs(answer)
     proved = cache(lambda label: describe_defense(parse_defense(label), rounds=options.rounds))
     measured.journal.amend(lambda row: _with_cost(row, costs, proved(row.defense)))
-    tree = describe_answer(answer, options, out, command=command)
+    shown = out if full_paths else Path(bare(out))
+    options = options if full_paths else replace(options, data=bare(options.data))
+    tree = describe_answer(answer, options, shown, command=command)
     write_whole(out / "tune.json", json.dumps(tree, indent=1, allow_nan=False) + "\n")
     write_whole(out / "tune.svg", draw_answer(answer, options))
-    write_whole(out / "tune.md", "\n".join(_page(answer, options, out, command)) + "\n")
+    write_whole(out / "tune.md", "\n".join(_page(answer, options, shown, command)) + "\n")
 
 
 def describe_answer(
