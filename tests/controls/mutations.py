@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from controls.ordinary import WIDTH, blobs, model_of
 from labelleak.core.assumptions import check_model, check_update
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import fit_scale
 from labelleak.core.training import LocalTraining
@@ -34,15 +34,17 @@ OWN, BATCH = blobs(CLASSES, 600, RNG), blobs(CLASSES, SIZE, RNG)
 KNOWN = Knowledge(WhiteBox(MODEL, "2"), (WIDTH,), OWN, training=LocalTraining(lr=LR, batch_size=64))
 
 
-def gradients() -> dict[str, torch.Tensor]:
+def gradients(batch: LabelledData = BATCH) -> dict[str, torch.Tensor]:
     """Return the whole right gradient."""
-    loss = F.cross_entropy(MODEL(BATCH.inputs), BATCH.labels)
+    loss = F.cross_entropy(MODEL(batch.inputs), batch.labels)
     names, parameters = zip(*MODEL.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
 
 
 GRADIENT = gradients()
 WEIGHT, BIAS = GRADIENT["2.weight"], GRADIENT["2.bias"]
+OTHER_BIAS = gradients(blobs(CLASSES, SIZE, RNG))["2.bias"]
+FEW, OTHER_FEW = (gradients(blobs(CLASSES, 6, RNG)) for _ in range(2))
 ORDER = torch.from_numpy(np.random.default_rng(1).permutation(CLASSES))
 
 
@@ -102,12 +104,17 @@ MUTATIONS: dict[str, Callable[[], Observation]] = {
     "classes permuted in the bias alone": lambda: seen(WEIGHT, BIAS[ORDER]),
     "noise, half the gradient's size": lambda: noisy(0.5),
     "bias zeroed": lambda: seen(WEIGHT, torch.zeros_like(BIAS)),
-    "bias of another batch's scale (x 0.3)": lambda: seen(WEIGHT, 0.3 * BIAS),
+    "bias of another scale (x 0.3)": lambda: seen(WEIGHT, 0.3 * BIAS),
+    "bias of another batch": lambda: seen(WEIGHT, OTHER_BIAS),
     "one class's row lost": without_row,
     "signs alone": lambda: seen(WEIGHT.sign(), BIAS.sign()),
     "pruned by 80 %": pruned,
     "N told as 4": lambda: seen(size=4),
     "NaN in the weight": with_nan,
+    "few labels, bias of another batch": lambda: seen(FEW["2.weight"], OTHER_FEW["2.bias"], 6),
+    "few labels, classes permuted in the bias": lambda: seen(
+        FEW["2.weight"], FEW["2.bias"][ORDER], 6
+    ),
 }
 
 

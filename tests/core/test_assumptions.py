@@ -110,6 +110,12 @@ def of_size(size):
     return {"observation": scenario.observation, "known": scenario.known}
 
 
+def other_bias(case):
+    """Exchange two classes in the bias alone."""
+    seen = case["observation"]
+    return case | {"observation": replace(seen, bias=seen.bias.roll(1, dims=-1))}
+
+
 def blind(scenario):
     """Hide the model, so that only the gradient can tell of head inputs."""
     few = scenarios.one_step("few", scenario.known.model.module, size=2)
@@ -142,6 +148,7 @@ CASES = {
         },
         {"observation": LONE.observation},
     ),
+    "parts_inconsistent": (other_bias(of_size(2)), of_size(2)),
     "samples_inconsistent": ({"observation": changed(num_samples=1)}, {}),
     "momentum": (
         {"known": known(training=replace(TRAINING, momentum=0.9))},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelleak.core.entries import distinct_share, stands_out, sum_rests, zeroed_share
+from labelleak.core.entries import distinct_share, ratio, stands_out, sum_rests, zeroed_share
 from labelleak.core.interfaces import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
@@ -25,6 +25,10 @@ NEGATIVE_INPUTS = 0.01
 ZERO_SUM = 0.01
 NOISE = 0.5
 ZEROED = 0.05
+# Singular values below this share of the largest are rounding.
+RANK = 1e-4
+# Entries of a weight beyond which its rank is not looked at, which takes seconds then.
+LARGEST_RANKED = 2**18
 HARD_LABEL = 0.05
 CONFIDENT = 0.8
 MANY = 4
@@ -45,6 +49,7 @@ CHECKED = (
     "noise_dominates",
     "sparse_gradient",
     "quantised_gradient",
+    "parts_inconsistent",
     "several_heads",
     "train_mode_batch_norm",
     "near_converged",
@@ -124,6 +129,7 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         *_samples(observation, limits),
         *_sums(observation),
         *_entries(observation),
+        *_parts(observation),
         *_signs_of_inputs(observation, known),
         *_soft_labels(observation, known),
     ]
@@ -239,6 +245,30 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     yield Flag("sparse_gradient", clear & (share > ZEROED), share)
     distinct, few = distinct_share(weight.flatten(-2))
     yield Flag("quantised_gradient", clear & few, distinct)
+
+
+def _parts(observation: Observation) -> Iterator[Flag]:
+    """Look for a bias gradient that is not of the samples behind the weight gradient.
+
+    Both are sums of the samples' errors, which span at most N dimensions; a weight gradient of
+    rank N shows all of them, so the bias gradient lies among its columns.
+    """
+    size, classes = observation.num_samples, observation.num_classes
+    if observation.weight is None or observation.bias is None or size is None:
+        return
+    width = observation.weight.shape[-1]
+    if size >= min(classes - 1, width) or classes * width > LARGEST_RANKED:
+        return
+    if observation.scale is State.held:  # whoever made the update knows what it is of
+        return
+    weight, bias = observation.weight.detach().double().cpu(), observation.bias.detach().double()
+    ways, sizes, _ = torch.linalg.svd(weight, full_matrices=False)
+    last, next_ = sizes[..., size - 1], sizes[..., size]
+    whole = (next_ < RANK * sizes[..., 0]) & (next_ < ZERO_SUM * last)
+    kept, column = ways[..., :size], bias.cpu()[..., None]
+    left = column - kept @ (kept.mT @ column)
+    share = ratio(left.flatten(-2).norm(dim=-1), column.flatten(-2).norm(dim=-1))
+    yield Flag("parts_inconsistent", whole.numpy() & (share > ZERO_SUM), share)
 
 
 def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Flag]:

@@ -92,8 +92,7 @@ FLAGS: dict[str, Meaning] = {
         "gradient scaler; see docs/limits.md",
     ),
     "impossible_sign": Meaning(
-        "more classes have a negative bias gradient than the samples could have, while the "
-        "negative of the update is possible",
+        "more classes have a negative bias gradient than samples could have; the negative fits",
         None,
         "check which of the two weights was subtracted; see docs/limits.md",
     ),
@@ -107,6 +106,11 @@ FLAGS: dict[str, Meaning] = {
         "the negative bias gradients need more hard labels of one weight than there are samples",
         None,
         "check the batch size, smoothing, class weights, the update's sign and size, and noise",
+    ),
+    "parts_inconsistent": Meaning(
+        "the bias gradient is not made of the samples that the weight gradient is made of",
+        None,
+        "check that both are of one layer, round and order of classes, and the number of samples",
     ),
     "momentum": Meaning(
         "the client's optimiser replays gradients (momentum)",
