@@ -43,5 +43,12 @@ def test_the_battery_is_what_cards_say():
     assert set(RULES) < set(STANDARD)
     assert "shadow" in set(STANDARD) - set(RULES)
     assert not set(STANDARD) & set(ADAPTIVE)
-    assert list(slow_attacks(STANDARD, 257)) == ["gradient_regression", "ilrg", "pplr", "rlu"]
+    assert list(slow_attacks(STANDARD, 257)) == [
+        "gdbr",
+        "gradient_regression",
+        "ilrg",
+        "layer_regression",
+        "pplr",
+        "rlu",
+    ]
     assert not slow_attacks(STANDARD, 256)

@@ -22,6 +22,8 @@ from labelleak.attacks.client_training import ClientSimulation
 from labelleak.attacks.confusions import ILRG, PPLR, RLU
 from labelleak.attacks.dlg import DLG
 from labelleak.attacks.epochs import RLUEpochs
+from labelleak.attacks.layers.gdbr import GDBR
+from labelleak.attacks.layers.regression import LayerRegression
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
@@ -35,6 +37,7 @@ __all__ = [
     "ATTACKS",
     "DLG",
     "EBI",
+    "GDBR",
     "IDLG",
     "ILRG",
     "LLBG",
@@ -58,6 +61,7 @@ __all__ = [
     "LLGPlus",
     "LLGRepaired",
     "LLGStar",
+    "LayerRegression",
     "RLUEpochs",
     "RandomGuess",
     "RowMinimum",

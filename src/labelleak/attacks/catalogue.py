@@ -31,6 +31,8 @@ _LINES = (
     "confusions:RLU",
     "epochs:RLUEpochs",
     "regression:GradientRegression",
+    "layers.regression:LayerRegression",
+    "layers.gdbr:GDBR",
     "class_shares:SoftLabelShares",
     "client_training:ClientSimulation",
     "shadow.attack:Shadow",

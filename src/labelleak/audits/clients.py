@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,10 +27,17 @@ from labelleak.records.states import State
 from labelleak.simulation.aggregates import average_clients, score_clients
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_defended, train_locally
-from labelleak.simulation.defended import defend_update, defended_gradients, movement
-from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.simulation.defended import (
+    defend_update,
+    defended_gradients,
+    movement,
+    takes_long,
+)
+from labelleak.simulation.gradients import HeadTable, autograd_gradients, later_gradients
 
 TABLE, AUTOGRAD = "head_table", "autograd"
+# Numbers that the whole gradients of a cell's updates may take together.
+_MOST_HELD = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +118,7 @@ class Clients:
             "wire_bytes": self._wire_bytes(cell, drawn[0, 0], training),
         }
         if cell.shares_gradient:
-            observation = self._differentiate(drawn, cell.defense)
+            observation = self._differentiate(drawn, cell)
             extra["gradient"] = self.gradient_path
         else:
             observation = self._train(drawn, training, cell)
@@ -151,7 +158,7 @@ class Clients:
         """Name the way gradients are made: the head table where it is exact, else autograd."""
         wanted, victims = self.plan.options.gradient, self.plan.roles.victims
         exact = wanted != AUTOGRAD and self.model.is_per_sample(victims.inputs)
-        return TABLE if exact and not self._needs_all else AUTOGRAD
+        return TABLE if exact else AUTOGRAD
 
     @cached_property
     def head_input_energy(self) -> float:
@@ -159,9 +166,12 @@ class Clients:
         seen = self.model.run_all(self.plan.roles.victims.inputs[:1000])
         return float(seen.inputs.detach().square().sum(dim=1).mean())
 
-    @cached_property
-    def _needs_all(self) -> bool:
-        return any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
+    def _shows_all(self, cell: CellOptions) -> bool:
+        """Whether the layers below the head are kept: an attack reads them, and they fit."""
+        read = any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
+        numbers = sum(p.numel() for p in self.model.module.parameters() if p.requires_grad)
+        fits = numbers * self.trials * cell.clients <= _MOST_HELD
+        return read and fits and not (cell.defense.links and takes_long(cell.defense))
 
     def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: FullTraining) -> float:
         """Count the bytes of one client's update: its gradient, or how its weights moved."""
@@ -182,10 +192,11 @@ class Clients:
             self._bytes[place] = count_bytes(self.model, sent, defense, rng)
         return self._bytes[place]
 
-    def _differentiate(self, drawn: np.ndarray, defense: Chain) -> Observation:
+    def _differentiate(self, drawn: np.ndarray, cell: CellOptions) -> Observation:
         """Make the mean of the gradients that the clients of each trial share."""
+        defense, full = cell.defense, self._shows_all(cell)
         if not defense.links:  # all clients' samples are one batch then
-            return self._gradients(drawn.reshape(len(drawn), -1))
+            return self._gradients(drawn.reshape(len(drawn), -1), full)
         seed = whole_number(self.plan.options.seed, "defense", self.initialisation)
         victims = self.plan.roles.victims
         each = drawn.reshape(-1, drawn.shape[-1])
@@ -195,7 +206,7 @@ class Clients:
             each,
             defense,
             seed=seed,
-            full=self._needs_all,
+            full=full,
             table=self.table if self.gradient_path == TABLE else None,
         )
         return average_clients(sent, drawn.shape[1])
@@ -205,16 +216,17 @@ class Clients:
         """The head table of the victims, built once for all cells."""
         return HeadTable.build(self.model, self.plan.roles.victims)
 
+    def _gradients(self, batches: np.ndarray, full: bool) -> Observation:
+        """Make the gradients of ``T x B`` batches; below the head, once they are read."""
+        victims, seed = self.plan.roles.victims, self._forward_seed
+        if self.gradient_path != TABLE:
+            return autograd_gradients(self.model, victims, batches, seed=seed, full=full)
+        seen = self.table.gradients(batches)
+        return replace(seen, rest=later_gradients(self.model, victims, batches)) if full else seen
+
     @cached_property
-    def _gradients(self) -> Callable[[np.ndarray], Observation]:
-        """Make the gradients of ``T x B`` batches."""
-        victims = self.plan.roles.victims
-        if self.gradient_path == TABLE:
-            return self.table.gradients
-        seed = whole_number(self.plan.options.seed, "forward", self.initialisation)
-        return lambda batches: autograd_gradients(
-            self.model, victims, batches, seed=seed, full=self._needs_all
-        )
+    def _forward_seed(self) -> int:
+        return whole_number(self.plan.options.seed, "forward", self.initialisation)
 
     def _draw(self, cell: CellOptions, pool: np.ndarray) -> np.ndarray:
         """Draw ``trials x clients x steps x B`` indices of victims.
@@ -245,8 +257,10 @@ class Clients:
         prefix = f"{self.model.head}." if self.model.head else ""
         before, own = self.model.module.state_dict(), self.plan.options.seed
         names = [n for n in (f"{prefix}weight", f"{prefix}bias") if n in before]
+        rest = [n for n in dense_update(self.model).tensors if n not in names]
+        below = rest if self._shows_all(cell) else None
         seed = whole_number(own, "local", self.initialisation)
-        after: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        after: dict[str, list[torch.Tensor]] = {name: [] for name in (*names, *(below or ()))}
         rng = stream(own, "defense", self.initialisation, cell.defense.label)
         for number, clients in enumerate(drawn):
             returned = [
@@ -261,10 +275,11 @@ class Clients:
             ]
             if cell.defense.links:
                 returned = [self._defend(before, one, cell.defense, rng) for one in returned]
-            for name in names:
-                after[name].append(torch.stack([one[name] for one in returned]).mean(dim=0))
+            for name, kept in after.items():
+                kept.append(torch.stack([one[name] for one in returned]).mean(dim=0))
         states = {name: torch.stack(values) for name, values in after.items()}
-        return ReceivedUpdate(before, states, training=training).observe(self.model.head)
+        received = ReceivedUpdate(before, states, training=training)
+        return received.observe(self.model.head, rest=below)
 
     def _train_one(
         self,

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from labelleak.core.head_table import HeadTable
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.rest import LazyGradients
 from labelleak.core.white_box import WhiteBox
 
 
@@ -47,4 +48,15 @@ def autograd_gradients(
     return Observation(weight, bias, batches.shape[1], rest=found if full else None)
 
 
-__all__ = ["HeadTable", "autograd_gradients"]
+def later_gradients(model: WhiteBox, data: LabelledData, batches: np.ndarray) -> LazyGradients:
+    """Return the gradients of ``T x B`` batches below the head, computed when one is read."""
+    prefix = f"{model.head}." if model.head else ""
+    head = {f"{prefix}weight", f"{prefix}bias"}
+    trained = (name for name, p in model.module.named_parameters() if p.requires_grad)
+    names = tuple(name for name in trained if name not in head)
+    return LazyGradients(
+        names, lambda: autograd_gradients(model, data, batches, full=True).rest or {}
+    )
+
+
+__all__ = ["HeadTable", "autograd_gradients", "later_gradients"]

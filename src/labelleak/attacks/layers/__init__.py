@@ -1,0 +1,1 @@
+"""Attacks that read the layers below the head as well."""

@@ -1,0 +1,114 @@
+"""What an attacker can read of an update at every layer, sketched as its own samples are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from labelleak.core.entries import stands_out, sum_rests
+from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.layer_table import LayerTable
+from labelleak.core.lazy import Tensor, torch
+from labelleak.core.observation import Observation
+from labelleak.core.white_box import WhiteBox
+from labelleak.errors import NotApplicable
+
+# A head whose gradient does not sum to zero over classes was changed, and is not read.
+_ZERO_SUM = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class LayerReader:
+    """The attacker's samples at every layer, and updates in the same sketches.
+
+    Attributes:
+        model: the model that the update belongs to.
+        data: the attacker's samples.
+        table: their gradients.
+        num_classes: K.
+    """
+
+    model: WhiteBox
+    data: LabelledData
+    table: LayerTable
+    num_classes: int
+
+    @classmethod
+    def of(
+        cls,
+        known: Knowledge,
+        num_classes: int,
+        rng: np.random.Generator,
+        keep: frozenset[str] = frozenset(),
+    ) -> LayerReader:
+        """Pass the auxiliary data once, forward and backward."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        seed = int(rng.integers(2**31))
+        table = LayerTable.build(known.model, known.auxiliary, keep=keep, seed=seed)
+        return cls(known.model, known.auxiliary, table, num_classes)
+
+    @cached_property
+    def head(self) -> tuple[str, str]:
+        """Names of the head's weight and bias."""
+        prefix = f"{self.model.head}." if self.model.head else ""
+        return f"{prefix}weight", f"{prefix}bias"
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of the parameters that the table holds."""
+        named = dict(self.model.module.named_parameters())
+        return {name: named[name].shape for name in self.table.rows}
+
+    def shown(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the gradients that tell something, ``T x ...`` by name.
+
+        A parameter that did not move in any trial was frozen or withheld. The head is left out
+        where its gradient does not sum to zero over the classes, since noise or pruning changed it.
+
+        Raises:
+            NotApplicable: if nothing that the attacker can compute was shared.
+        """
+        held: dict[str, Tensor | None] = dict(observation.rest or {})
+        if self._is_head_clean(observation):
+            held |= dict(zip(self.head, (observation.weight, observation.bias), strict=True))
+        trials = prod(observation.trials)
+        found = {}
+        for name, shape in self.shapes.items():
+            value = held.get(name)
+            if value is not None:
+                flat = value.detach().cpu().float().reshape(trials, *shape)
+                if bool(flat.any()):
+                    found[name] = flat
+        return found
+
+    def sketch(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sketch gradients by name as the table's rows are."""
+        return self.table.sketch(gradients)
+
+    def _is_head_clean(self, observation: Observation) -> bool:
+        rests = [rest for rest in sum_rests(observation) if rest is not None]
+        clear = stands_out(observation)
+        return not bool((clear & (np.max(rests, axis=0) > _ZERO_SUM)).any())
+
+
+def refuse_nothing(names: Sequence[str], attack: str) -> None:
+    """Check that anything is there to read.
+
+    Raises:
+        NotApplicable: if not.
+    """
+    if not names:
+        raise NotApplicable(f"{attack} found no layer's gradient in this update that it can read")
+
+
+def joined(parts: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Put sketches side by side, ``T x R`` in float64."""
+    return torch.cat([parts[name] for name in names], dim=1).double()
+
+
+__all__ = ["LayerReader", "joined", "refuse_nothing"]

@@ -1,0 +1,64 @@
+"""Controls of the attacks on lower layers: a planted head, a frozen body, a body of noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from contract.scenarios import FEATURES, blobs, network, train
+from labelleak.attacks import GDBR, LayerRegression
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.score import Truth, score
+from labelleak.core.white_box import WhiteBox
+from labelleak.simulation.gradients import autograd_gradients
+
+CLASSES, SIZE, TRIALS = 5, 16, 60
+
+
+def setting(model, head):
+    data = blobs(CLASSES, seed=2)
+    batches = np.random.default_rng(3).integers(len(data), size=(TRIALS, SIZE))
+    box = WhiteBox(model, head)
+    seen = autograd_gradients(box, data, batches, full=True)
+    truth = Truth.from_labels(data.labels.numpy()[batches], CLASSES)
+    return seen, Knowledge(box, (FEATURES,), blobs(CLASSES)), truth
+
+
+def counts(attack, seen, known):
+    return prepare(attack, known, CLASSES, np.random.default_rng(0))(seen).counts
+
+
+def planted(model):
+    """Follow a model's head by a head that changes nothing, so that its own lies in the body."""
+    last = nn.Linear(CLASSES, CLASSES, bias=False)
+    with torch.no_grad():
+        last.weight.copy_(torch.eye(CLASSES))
+    return nn.Sequential(*model, last)
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+def test_a_copy_of_the_head_in_the_body_says_what_the_head_says(steps):
+    model = train(network(nn.Tanh), blobs(CLASSES), steps)
+    alone, known, _ = setting(model, "2")
+    frozen = {name: torch.zeros_like(value) for name, value in alone.rest.items()}
+    expected = counts(LayerRegression(), replace(alone, rest=frozen), known)
+    seen, known, _ = setting(planted(model), "3")
+    rest = {**frozen, "2.weight": seen.rest["2.weight"], "2.bias": seen.rest["2.bias"]}
+    hidden = replace(seen, weight=torch.zeros_like(seen.weight), rest=rest)
+    assert (counts(LayerRegression(), hidden, known) == expected).all()
+
+
+@pytest.mark.parametrize("attack", [GDBR(), LayerRegression()], ids=lambda one: one.name)
+def test_noise_in_place_of_the_body_tells_nothing(attack):
+    seen, known, truth = setting(network(nn.Tanh), "2")
+    generator = torch.Generator().manual_seed(0)
+    rest = {
+        name: value.std() * torch.randn(value.shape, generator=generator)
+        for name, value in seen.rest.items()
+    }
+    hidden = replace(seen, weight=torch.zeros_like(seen.weight), bias=None, rest=rest)
+    found = score(counts(attack, hidden, known), truth).asr
+    even = score(np.broadcast_to([4, 3, 3, 3, 3], truth.counts.shape), truth).asr
+    assert found.mean() <= even.mean() + 2 * found.std() / TRIALS**0.5
