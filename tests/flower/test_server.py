@@ -20,7 +20,7 @@ from labelleak.errors import BadInput
 from labelleak.flower.claims import num_examples
 from labelleak.flower.findings import Sender
 from labelleak.flower.rows import unscored_rows
-from labelleak.records.cells import varying_conditions
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import read_records
 
 
@@ -52,7 +52,7 @@ def test_the_grid_audits_every_client_of_every_round(tmp_path):
     assert {r.threat_model for r in found} == {"update"}
     assert len({r.trial for r in found}) == len(found)
     assert {r.extra["observer"] for r in found} == {"server"}
-    assert varying_conditions(found) == [], "whose update it was parts no cell of a table"
+    assert RecordFrame(found).varying == [], "whose update it was parts no cell of a table"
 
 
 def test_observing_changes_nothing(tmp_path):

@@ -70,16 +70,15 @@ def _conclude(records: Path, page: Path) -> None:
     """Write the page and print the findings."""
     from rich.console import Console
 
-    from labelleak.report import headline, summary_table, tabulate, worst_cases, write_report
+    from labelleak.report import headline, summary_table, write_report
     from labelleak.report.terminal import inert
 
-    rows = write_report(records, page)
-    worst = worst_cases(rows)
+    tables = write_report(records, page)
     console = Console()
-    console.print(summary_table(tabulate(rows), worst))
-    for sentence in headline(worst):
+    console.print(summary_table(tables.cells, tables.worst))
+    for sentence in headline(tables.worst):
         console.print(inert(sentence), highlight=False)
-    _print_flags(rows)
+    _print_flags(tables.records)
     say(f"\nrecords  {records}\nreport   {page}")
 
 

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from labelleak.records.frame import Attacker, Condition, RecordFrame
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 from labelleak.records.states import is_settled
-
-_PICK = attrgetter(*SETTING)
-# Extra keys that change what is measured: where a file holds several values of one, records
-# of different values must not be averaged.
-_CONDITIONS = (
-    "activation",
-    "mode",
-    "victims",
-    "gradient",
-    "normalisation",
-    "optimizer",
-    "clients",
-    "train_size",
-    "auxiliary_size",
-    "victim_size",
-    "data_fingerprint",
-    "train_lr",
-    "train_batch_size",
-    "users",
-    "partition",
-    "per_round",
-    "round_steps",
-    "dummies",
-    "shadow_batches",
-    "weights",
-    "head",
-    "defended",
-    "batch_size_source",
-    "federation",
-    "against",
-    "rounds",
-    "phase",
-)
-
-Condition = tuple[tuple[str, str], ...]
 
 
 class Setting(NamedTuple):
@@ -143,99 +108,72 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     >>> tabulate([])
     []
     """
-    rows = list(records)
-    varying = varying_conditions(rows)
-    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for row in rows:
-        attacker = (row.attack, row.threat_model, row.adaptive)
-        groups[*condition_of(row, varying), attacker].append(row)
-    for members in groups.values():
-        members.sort(key=attrgetter("initialisation", "trial", "seed", "asr"))
-    columns: list[tuple[np.ndarray, np.ndarray]] = []
-    for members in groups.values():
-        columns += [_column(members, "asr"), _column(members, "advantage")]
+    frame = RecordFrame.of(records)
+    columns = [
+        _column(frame, members, name)
+        for members in frame.cells.values()
+        for name in ("asr", "advantage")
+    ]
     usable = [column for column in columns if column[0].size]
     intervals = iter(bootstrap_means(usable))
     found = [next(intervals) if column[0].size else None for column in columns]
     cells = [
-        _cell(key, members, found[2 * index], found[2 * index + 1])
-        for index, (key, members) in enumerate(groups.items())
+        _cell(frame, key, members, found[2 * index], found[2 * index + 1])
+        for index, (key, members) in enumerate(frame.cells.items())
     ]
     return sorted(cells, key=lambda cell: cell.sort_key)
 
 
-def condition_of(row: Record, varying: Sequence[str]) -> tuple[Any, ...]:
-    """Return what a record shares with the other attacks' records on the same trials.
-
-    Args:
-        row: the record.
-        varying: what `varying_conditions` gives for all records.
-    """
-    extra = tuple((key, _say(row.extra[key])) for key in varying if key in row.extra)
-    return _PICK(row), _say(row.extra.get("init", "")), extra
-
-
-def block_of(row: Record) -> str:
-    """Name what a trial shares chance with: its model, and its client where one is named."""
-    client = row.extra.get("client")
-    model = f"{row.seed}/{row.initialisation}"
-    return model if client is None else f"{model}/{client}"
-
-
-def varying_conditions(rows: Sequence[Record]) -> list[str]:
-    """Name the condition keys of which the records hold more than one value."""
-    return [
-        key
-        for key in _CONDITIONS
-        if len({_say(row.extra[key]) for row in rows if key in row.extra}) > 1
-    ]
-
-
-def _say(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
-
-
-def _column(members: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Take one number per trial with its initialisation, leaving out what has none."""
-    pairs = [(getattr(row, name), block_of(row)) for row in members]
-    kept = [pair for pair in pairs if pair[0] is not None]
-    values = np.array([value for value, _ in kept], dtype=np.float64)
-    return values, np.array([group for _, group in kept])
+def _column(frame: RecordFrame, members: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Take one number per trial with its block, leaving out what has none."""
+    values = frame.numbers(name)[members]
+    kept = ~np.isnan(values)
+    return values[kept], frame.blocks[members][kept]
 
 
 def _cell(
-    key: tuple[Any, ...],
-    members: Sequence[Record],
+    frame: RecordFrame,
+    key: tuple[int, Attacker],
+    members: np.ndarray,
     asr: Interval | None,
     advantage: Interval | None,
 ) -> Cell:
-    assert asr is not None  # every group has a record, and every record an ASR
-    fields, init, condition, (attack, threat_model, adaptive) = key
-    accuracies = [row.model_accuracy for row in members if row.model_accuracy is not None]
-    flags = Counter(flag for row in members for flag in row.flags)
+    assert asr is not None  # every cell has a record, and every record an ASR
+    place, (rank, attack, adaptive) = key
+    fields, init, condition = frame.conditions[1][place]
+    rows = [frame.rows[index] for index in members.tolist()]
+
+    def mean(name: str) -> float | None:
+        values = frame.numbers(name)[members]
+        known = values[~np.isnan(values)]
+        return float(known.mean()) if known.size else None
+
+    def sure(name: str) -> float:
+        return float(frame.numbers(name)[members].mean())
+
     return Cell(
         **dict(zip(SETTING, fields, strict=True)),
         attack=attack,
-        threat_model=threat_model,
+        threat_model=THREAT_MODELS[rank],
         adaptive=adaptive,
         init=init,
         condition=condition,
         asr=asr,
-        free=_mean([row.asr_free for row in members]),
+        free=sure("asr_free"),
         advantage=advantage,
-        model_accuracy=_mean(accuracies) if accuracies else None,
-        trials=len(members),
-        initialisations=len({(row.seed, row.initialisation) for row in members}),
-        presence_precision=_mean([row.presence_precision for row in members]),
-        presence_recall=_mean([row.presence_recall for row in members]),
-        flags=tuple(sorted(flags.items())),
-        presence_accuracy=_mean_extra(members, "presence_accuracy"),
-        count_accuracy=_mean_extra(members, "count_accuracy"),
-        chosen=_chosen(members),
-        expected_asr=_mean_extra(members, "expected_asr"),
-        titles=tuple(sorted(titles_of(members).items())),
-        concerned_by=_concerned_by(members),
-        unsettled=sum(not is_settled(row.extra) for row in members),
+        model_accuracy=mean("model_accuracy"),
+        trials=len(rows),
+        initialisations=len({(row.seed, row.initialisation) for row in rows}),
+        presence_precision=sure("presence_precision"),
+        presence_recall=sure("presence_recall"),
+        flags=tuple(sorted(Counter(flag for row in rows for flag in row.flags).items())),
+        presence_accuracy=mean("presence_accuracy"),
+        count_accuracy=mean("count_accuracy"),
+        chosen=_chosen(rows),
+        expected_asr=mean("expected_asr"),
+        titles=tuple(sorted(titles_of(rows).items())),
+        concerned_by=_concerned_by(rows),
+        unsettled=sum(not is_settled(row.extra) for row in rows),
     )
 
 
@@ -260,12 +198,3 @@ def _concerned_by(rows: Iterable[Record]) -> frozenset[str] | None:
     said = [row.extra["concerned_by"] for row in rows if "concerned_by" in row.extra]
     lists = [one for one in said if isinstance(one, list)]
     return frozenset(str(flag) for one in lists for flag in one) if lists else None
-
-
-def _mean_extra(members: Sequence[Record], key: str) -> float | None:
-    values = [row.extra[key] for row in members if isinstance(row.extra.get(key), (int, float))]
-    return _mean(values) if values else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))

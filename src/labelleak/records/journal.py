@@ -117,10 +117,9 @@ class Journal:
         Raises:
             BadInput: if they cannot be written; the records of earlier units stay valid.
         """
-        rows = list(records)
-        append_records(self.records, rows)
+        lines = append_records(self.records, records)
         self.done.add(unit)
-        self.held[unit] = _lines([row.to_json() for row in rows])
+        self.held[unit] = _lines(lines)
         self._mark()
 
     def keep(self, name: str, value: Any) -> None:

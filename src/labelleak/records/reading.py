@@ -118,7 +118,12 @@ def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
                     raise BadInput(f"{shown_path(path)}, line {number} is too long to be read")
                 return
             if line.strip():
-                yield number, decode(line, f"{shown_path(path)}, line {number}")
+                try:
+                    text = line.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    where = f"{shown_path(path)}, line {number}"
+                    raise BadInput(f"{where} is not UTF-8 text") from error
+                yield number, text
 
 
 def parse_json(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -49,17 +49,19 @@ def count_once(records: Iterable[Record]) -> list[Record]:
     >>> count_once([])
     []
     """
+    rows = list(records)
     seen: dict[tuple[Any, ...], list[Record]] = {}
-    for row in records:
-        seen.setdefault((_place(row), _said(row)), []).append(row)
-    if all(len(rows) == 1 for rows in seen.values()):
-        return [rows[0] for rows in seen.values()]
-    return [row for rows in seen.values() for row in _distinct(rows)]
+    for row in rows:
+        seen.setdefault((*_place(row), *_said(row)), []).append(row)
+    if len(seen) == len(rows):
+        return rows
+    return [row for same in seen.values() for row in _distinct(same)]
 
 
-def _said(row: Record) -> tuple[str, ...]:
+def _said(row: Record) -> Iterator[str | None]:
     """Return the keys of a federation, which tell most records of one file apart."""
-    return tuple(str(row.extra.get(key)) for key in ("round", "client", "defended"))
+    found = map(row.extra.get, ("round", "client", "defended"))
+    return (value if value is None else str(value) for value in found)
 
 
 def _distinct(rows: list[Record]) -> Iterable[Record]:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import THREAT_MODELS, Record
-from labelleak.records.strongest import choose
+from labelleak.records.strongest import strongest_of_each
 
 Line = tuple[str, bool]
 
@@ -73,13 +74,11 @@ def follow_rounds(records: Iterable[Record]) -> list[Course]:
             groups[is_defended(row)].append(row)
     found = []
     for defended, rows in sorted(groups.items()):
-        held = {row.threat_model for row in rows}
-        for rank, threat_model in enumerate(THREAT_MODELS):
-            if rank and threat_model in held:
-                usable = [r for r in rows if r.threat_model in THREAT_MODELS[1 : rank + 1]]
-                told = [r for r in choose(usable, threat_model) if r.advantage is not None]
-                if told:
-                    found.append(_course(told, threat_model, defended))
+        told: dict[str, list[Record]] = defaultdict(list)
+        for row in strongest_of_each(RecordFrame(rows), range(len(rows))):
+            if row.advantage is not None:
+                told[row.threat_model].append(row)
+        found += [_course(own, threat_model, defended) for threat_model, own in told.items()]
     return sorted(found, key=lambda course: (_rank(course), course.defended))
 
 

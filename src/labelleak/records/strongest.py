@@ -17,7 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from labelleak.records.cells import Cell, block_of, condition_of, tabulate, varying_conditions
+import numpy as np
+
+from labelleak.records.cells import Cell, tabulate
+from labelleak.records.frame import Attacker, RecordFrame
 from labelleak.records.record import THREAT_MODELS, Record
 
 STRONGEST = "strongest"
@@ -41,93 +44,95 @@ def strongest_records(records: Iterable[Record]) -> list[Record]:
     >>> strongest_records([])
     []
     """
-    rows = list(records)
-    varying = varying_conditions(rows)
-    groups: dict[Any, list[Record]] = defaultdict(list)
-    for row in rows:
-        groups[condition_of(row, varying)].append(row)
-    found: list[Record] = []
-    for members in groups.values():
-        held = {row.threat_model for row in members}
-        for rank, threat_model in enumerate(THREAT_MODELS):
-            if rank and threat_model in held:
-                allowed = THREAT_MODELS[: rank + 1]
-                usable = [r for r in members if r.threat_model in allowed[1:]]
-                found.extend(choose(usable, threat_model))
-    return found
+    frame = RecordFrame.of(records)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, place in enumerate(frame.conditions[0]):
+        groups[place].append(index)
+    return [row for members in groups.values() for row in strongest_of_each(frame, members)]
 
 
-def choose(rows: Sequence[Record], threat_model: str) -> Iterator[Record]:
-    """Tell each fold of the trials by the attack that gained most on the others.
+def strongest_of_each(frame: RecordFrame, members: Sequence[int]) -> Iterator[Record]:
+    """Return the strongest attacker's records of each threat model that was run.
 
     Args:
-        rows: records under one condition of attacks that this threat model may run.
-        threat_model: what the told records say.
+        frame: the records.
+        members: which of them are compared.
     """
-    folds = _folds(rows)
-    gains = {fold: _gains(members) for fold, members in folds.items()}
-    attacks = sorted({_key(row) for row in rows})
-    for fold, members in folds.items():
-        # A single trial has no others to choose on.
-        others = [gains[other] for other in folds if other != fold] or [gains[fold]]
-        mean = {key: _mean_gain(others, key) for key in attacks}
-        held = {_key(row) for row in members}
-        best = min(held, key=lambda key: (-round(mean[key], 9), key))
-        yield from _answer(members, best if mean[best] > _NO_GAIN else None, threat_model)
+    attackers = frame.attackers
+    held = {attackers[index][0] for index in members}
+    for rank in sorted(held - {0}):
+        usable = [index for index in members if 0 < attackers[index][0] <= rank]
+        yield from _choose(frame, usable, THREAT_MODELS[rank])
 
 
-Key = tuple[int, str, bool]
-# (sum of ASR less the free guess's, number of trials) of each attack.
-Gains = Mapping[Key, tuple[float, int]]
 _NO_GAIN = 1e-9
 
 
-def _key(row: Record) -> Key:
-    """Order attacks by what they need, then by name: of equals, the first is chosen."""
-    return THREAT_MODELS.index(row.threat_model), row.attack, row.adaptive
+def _choose(frame: RecordFrame, members: Sequence[int], threat_model: str) -> Iterator[Record]:
+    """Score each fold of the trials with the attack that gained most on the others.
+
+    Args:
+        frame: the records.
+        members: those under one condition, of attacks that this threat model may run.
+        threat_model: what the answers say.
+    """
+    folds, attackers = _folds(frame, members), sorted({frame.attackers[i] for i in members})
+    totals, trials = np.zeros((2, len(folds), len(attackers)))
+    gains = frame.numbers("asr") - frame.numbers("asr_free")
+    place = {attacker: number for number, attacker in enumerate(attackers)}
+    for number, fold in enumerate(folds):
+        columns = [place[frame.attackers[index]] for index in fold]
+        np.add.at(totals[number], columns, gains[fold])
+        np.add.at(trials[number], columns, 1)
+    # A single fold has no others to choose on.
+    single = len(folds) == 1
+    others = totals if single else totals.sum(axis=0) - totals
+    counts = trials if single else trials.sum(axis=0) - trials
+    mean = np.where(counts > 0, others / np.maximum(counts, 1), -1.0)
+    # Attacks are in order of what they need, then by name: of equals, the first is chosen.
+    ranked = np.where(trials > 0, mean.round(9), -np.inf)
+    for fold, best, means in zip(folds, ranked.argmax(axis=1).tolist(), mean, strict=True):
+        told = [frame.rows[index] for index in fold if frame.attackers[index] == attackers[best]]
+        if means[best] > _NO_GAIN:
+            yield from (_named(row, attackers[best], threat_model) for row in told)
+        else:
+            own = frame.attackers[fold[0]]
+            blind = [frame.rows[index] for index in fold if frame.attackers[index] == own]
+            yield from (_unread(row, threat_model) for row in blind)
 
 
-def _folds(rows: Sequence[Record]) -> dict[Any, list[Record]]:
+def _folds(frame: RecordFrame, members: Sequence[int]) -> list[list[int]]:
     """Split by initialisation (and client) where there are several, else by round and trial."""
-    several = len({block_of(row) for row in rows}) > 1
-    folds: dict[Any, list[Record]] = defaultdict(list)
-    for row in rows:
-        folds[block_of(row) if several else (row.extra.get("round"), row.trial)].append(row)
-    return folds
+    blocks = frame.blocks[list(members)].tolist()
+    several = len(set(blocks)) > 1
+    folds: dict[Any, list[int]] = defaultdict(list)
+    for index, block in zip(members, blocks, strict=True):
+        row = frame.rows[index]
+        folds[block if several else (row.extra.get("round"), row.trial)].append(index)
+    return list(folds.values())
 
 
-def _gains(rows: Iterable[Record]) -> Gains:
-    found: dict[Key, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
-    for row in rows:
-        total, trials = found[_key(row)]
-        found[_key(row)] = (total + row.asr - row.asr_free, trials + 1)
-    return found
+def _named(row: Record, attacker: Attacker, threat_model: str) -> Record:
+    """Return a chosen attack's record as the strongest attacker's."""
+    chosen = {"chosen": attacker[1], "chosen_adaptive": attacker[2]}
+    return _as_strongest(row, threat_model, chosen)
 
 
-def _mean_gain(folds: Sequence[Gains], key: Key) -> float:
-    held = [fold[key] for fold in folds if key in fold]
-    trials = sum(number for _, number in held)
-    return sum(total for total, _ in held) / trials if trials else -1.0
+def _unread(row: Record, threat_model: str) -> Record:
+    """Return the free guess on a record's trial as the strongest attacker's record."""
+    chosen = {"chosen": "free", "chosen_adaptive": False, "attack_title": None}
+    nothing = None if row.advantage is None else 0.0
+    return _as_strongest(row, threat_model, chosen, asr=row.asr_free, advantage=nothing)
 
 
-def _answer(rows: Sequence[Record], chosen: Key | None, threat_model: str) -> Iterator[Record]:
-    """Return a chosen attack's records as the strongest attacker's; None is the free guess."""
-    told = [row for row in rows if _key(row) == (chosen or _key(rows[0]))]
-    for row in told:
-        name: dict[str, Any] = {"chosen": chosen[1] if chosen else "free"}
-        name["chosen_adaptive"] = bool(chosen and chosen[2])
-        if not chosen:
-            name["attack_title"] = None
-        unread: dict[str, Any] = {} if chosen else {"asr": row.asr_free, "advantage": _nothing(row)}
-        yield replace(
-            row,
-            **unread,
-            attack=STRONGEST,
-            adaptive=False,
-            threat_model=threat_model,
-            extra={**row.extra, **name},
-        )
-
-
-def _nothing(row: Record) -> float | None:
-    return None if row.advantage is None else 0.0
+def _as_strongest(
+    row: Record, threat_model: str, chosen: Mapping[str, Any], **changed: Any
+) -> Record:
+    return replace(
+        row,
+        attack=STRONGEST,
+        adaptive=False,
+        threat_model=threat_model,
+        extra={**row.extra, **chosen},
+        **changed,
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from labelleak.errors import BadInput, shown, shown_value
 
@@ -27,6 +30,7 @@ _LEAST = {
 _MOST = 2**53
 # Beyond it sums and squares of floats overflow.
 _LARGEST = 1e100
+_TEXTS = ("attack", "data", "model", "scheme", "defense", "labelleak", "torch", "command")
 _LONGEST = {"command": 2**16, "defense": 4000}
 _LONGEST_NAME = 500
 # Kinds of the keys of ``extra`` that tables and gates rely on.
@@ -65,7 +69,7 @@ def check_values(record: Record) -> None:
         number = getattr(record, name)
         if not least <= number <= _MOST:
             raise BadInput(f"has {name} {number:.6g}, where at least {least} belongs")
-    for name in ("attack", "data", "model", "scheme", "defense", "labelleak", "torch", "command"):
+    for name in _TEXTS:
         length = len(getattr(record, name))
         if length > _LONGEST.get(name, _LONGEST_NAME):
             raise BadInput(f"has {length} characters under {name!r}")
@@ -81,6 +85,58 @@ def check_values(record: Record) -> None:
             _check_extra(name, kinds, record.extra[name])
     if not -_ROUNDING <= record.extra.get("expected_asr", 0) <= 1 + _ROUNDING:
         raise BadInput("has an expected_asr that is not between 0 and 1")
+
+
+def are_sound(columns: Mapping[str, Sequence[Any]], extras: Mapping[str, Sequence[Any]]) -> bool:
+    """Return whether `check_values` refuses none of many records; False where it might.
+
+    Args:
+        columns: the values of each key of the contract, of the right kinds.
+        extras: the values of each other key, of the records that have it.
+    """
+    flags = {flag for row in set(map(tuple, columns["flags"])) for flag in row}
+    return (
+        all(_lie(columns[name], 0, 1) for name in _SHARES)
+        and all(_lie(columns[name], least, _MOST) for name, least in _LEAST.items())
+        and all(_fit(columns[name], _LONGEST.get(name, _LONGEST_NAME)) for name in _TEXTS)
+        and _fit(flags, _LONGEST_NAME)
+        and _advantages_follow(columns["asr"], columns["asr_free"], columns["advantage"])
+        and all(_is_sound_extra(name, values) for name, values in extras.items())
+    )
+
+
+def _lie(values: Sequence[Any], least: float, most: float) -> bool:
+    known = values if None not in values else [value for value in values if value is not None]
+    return not known or (least <= min(known) and max(known) <= most)
+
+
+def _fit(values: Iterable[str], longest: int) -> bool:
+    return max(map(len, set(values)), default=0) <= longest
+
+
+def _advantages_follow(asr: Sequence[Any], free: Sequence[Any], found: Sequence[Any]) -> bool:
+    """Do what `_check_advantage` does, for many; NaN stands where there is no advantage."""
+    left = 1 - np.array(free, dtype=np.float64)
+    told = np.array(found, dtype=np.float64)
+    known = ~np.isnan(told)
+    if (left[~known] > 2 * (1 - CERTAIN)).any() or (left[known] < (1 - CERTAIN) / 2).any():
+        return False
+    left, told = left[known], told[known]
+    expected = (np.array(asr, dtype=np.float64)[known] - 1 + left) / left
+    allowed = _ROUNDING / 2 * (1 + (2 + np.abs(expected)) / left)
+    return bool((np.abs(told - expected) <= allowed).all())
+
+
+def _is_sound_extra(name: str, values: Sequence[Any]) -> bool:
+    kinds = set(map(type, values))
+    if name in _EXTRA:
+        texts = (value for value in values if isinstance(value, str))
+        if not kinds <= set(_EXTRA[name]) or not _fit(texts, 8 * _LONGEST_NAME):
+            return False
+    known = values if kinds <= {int, float} else [v for v in values if isinstance(v, int | float)]
+    most = _LARGEST if kinds.isdisjoint({int, bool}) else _MOST
+    least, most = (0, 1) if name == "expected_asr" else (-most, most)
+    return _lie(known, least, most)
 
 
 def _check_advantage(asr: float, free: float, found: float | None) -> None:
@@ -107,4 +163,4 @@ def _check_extra(name: str, kinds: tuple[type, ...], value: Any) -> None:
         raise BadInput(f"has {shown_value(value)} under {name!r}, where {kind} belongs")
 
 
-__all__ = ["CERTAIN", "check_values"]
+__all__ = ["CERTAIN", "are_sound", "check_values"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.defenses.catalogue import uncovered
-from labelleak.records.cells import Cell, Setting, condition_of, tabulate, varying_conditions
-from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.cells import Cell, Setting, tabulate
+from labelleak.records.frame import Place, RecordFrame
+from labelleak.records.record import SETTING, THREAT_MODELS, Record
 from labelleak.records.strongest import strongest_records, worst_cases
 from labelleak.report import wording
 from labelleak.report.headlines import nearest_batch_size
@@ -99,7 +100,7 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
     if len({record.defense for record in records}) < 2:
         return []
     groups: dict[Any, list[Cell]] = defaultdict(list)
-    best = strongest_records(records)
+    best = RecordFrame(strongest_records(records))
     for cell in tabulate(best):
         groups[_place(cell)].append(cell)
     adaptive = {record.defense for record in records if record.adaptive}
@@ -110,10 +111,12 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
         place: cells for place, cells in groups.items() if len({cell.defense for cell in cells}) > 1
     }
     named = wording.tell_apart(list(kept)) if len(kept) > 1 else {}
-    varying = varying_conditions(best)  # as the cells' own conditions are named
+    # Named as the cells of the strongest attackers are.
+    numbers, places = RecordFrame(records, varying=best.varying).conditions
+    settings = [_setting(place) for place in places]
     own: dict[Any, list[Record]] = defaultdict(list)
-    for record in records:
-        own[_place_of(record, varying)].append(record)
+    for record, number in zip(records, numbers, strict=True):
+        own[settings[number]].append(record)
     return [
         _comparison(named.get(place, ""), cells, usual.get(place, cells), adaptive, own[place])
         for place, cells in kept.items()
@@ -124,9 +127,10 @@ def _place(cell: Cell) -> Setting:
     return cell.setting._replace(defense=NONE)
 
 
-def _place_of(record: Record, varying: Sequence[str]) -> Setting:
-    _, init, condition = condition_of(record, varying)
-    return Setting(record.data, record.model, init, record.local_steps, NONE, condition)
+def _setting(place: Place) -> Setting:
+    fields, init, condition = place
+    known = dict(zip(SETTING, fields, strict=True))
+    return Setting(known["data"], known["model"], init, known["local_steps"], NONE, condition)
 
 
 def _comparison(

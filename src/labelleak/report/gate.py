@@ -15,6 +15,7 @@ from typing import Any
 from labelleak.attacks import ATTACKS
 from labelleak.records.cells import Cell, tabulate
 from labelleak.records.flags import FLAGS
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.records.states import IMPOSSIBLE
@@ -95,7 +96,8 @@ def _parts(rows: Sequence[Record], per: Sequence[str]) -> list[tuple[str, list[R
 
 def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[Finding]:
     """Judge every cell of one round or client, or of all records."""
-    cells, worst = tabulate(rows), worst_cases(rows)
+    frame = RecordFrame(rows)
+    cells, worst = tabulate(frame), worst_cases(frame)
     places: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     strongest: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
     for cell in cells:

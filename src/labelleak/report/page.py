@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labelleak.errors import BadInput
 from labelleak.records.cells import Cell, Setting, tabulate
 from labelleak.records.files import write_whole
+from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval
 from labelleak.records.record import Record, read_records
 from labelleak.records.repeats import count_once
@@ -54,7 +56,35 @@ class Section:
     panels: list[Panel]
 
 
-def render(records: Sequence[Record], *, source: str) -> str:
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Records, each trial once and in order, and what the page says of them.
+
+    Attributes:
+        records: sorted by seed, initialisation and trial.
+        cells: one for each attack under each condition.
+        worst: those of the strongest attackers.
+    """
+
+    records: RecordFrame
+    cells: list[Cell]
+    worst: list[Cell]
+
+    @classmethod
+    def of(cls, records: Iterable[Record] | Tables) -> Tables:
+        """Make the tables of records; tables stay as they are.
+
+        Raises:
+            BadInput: if two records of the same trial disagree.
+        """
+        if isinstance(records, Tables):
+            return records
+        once = count_once(records)
+        frame = RecordFrame(sorted(once, key=attrgetter("seed", "initialisation", "trial")))
+        return cls(frame, tabulate(frame), worst_cases(frame))
+
+
+def render(records: Sequence[Record] | Tables, *, source: str) -> str:
     """Return the report as one self-contained HTML text; the same records give the same bytes.
 
     Args:
@@ -64,7 +94,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
     Raises:
         BadInput: if there are no records, or two of the same trial disagree.
     """
-    if not records:
+    if not isinstance(records, Tables) and not records:
         raise BadInput("there are no records to report on; run `labelleak audit` first")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -75,15 +105,13 @@ def render(records: Sequence[Record], *, source: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ordered = sorted(count_once(records), key=lambda r: (r.seed, r.initialisation, r.trial))
     template = environment.get_template("report.html.j2")
-    return template.render(_context(ordered, source))
+    return template.render(_context(Tables.of(records), source))
 
 
-def _context(records: Sequence[Record], source: str) -> dict[str, Any]:
-    cells = tabulate(records)
+def _context(tables: Tables, source: str) -> dict[str, Any]:
+    records, cells, worst = tables.records, tables.cells, tables.worst
     settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
-    worst = worst_cases(records)
     chosen = headlines.headline_cells(worst)
     stated = [(headlines.sentence_parts(c), headlines.detail(c, worst)) for c in chosen]
     return {
@@ -210,7 +238,7 @@ def _track(advantage: Interval) -> dict[str, str]:
     }
 
 
-def write_report(records_path: Path, out_path: Path) -> list[Record]:
+def write_report(records_path: Path, out_path: Path) -> Tables:
     """Render a file of records to an HTML file, which appears whole or not at all.
 
     Args:
@@ -218,13 +246,13 @@ def write_report(records_path: Path, out_path: Path) -> list[Record]:
         out_path: the page to write; an older one is replaced.
 
     Returns:
-        The records that were read, each trial once.
+        The records that were read, each trial once, and their tables.
 
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
     """
-    records = count_once(read_records(records_path))
-    if not records:
+    tables = Tables.of(read_records(records_path))
+    if not tables.records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
-    write_whole(out_path, render(records, source=records_path.name))
-    return records
+    write_whole(out_path, render(tables, source=records_path.name))
+    return tables

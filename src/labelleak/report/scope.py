@@ -59,8 +59,14 @@ def list_values(values: Iterable[object], shown: int = _SHOWN_VALUES) -> str:
     return f"{said} and {more:,} more" if more > 0 else said
 
 
-def _extra(records: Sequence[Record], key: str) -> list[str]:
-    return [str(record.extra[key]) for record in records if record.extra.get(key) is not None]
+def _extra(records: Sequence[Record], key: str) -> set[str]:
+    """Return what the records hold under an extra key, as text."""
+    found = [record.extra.get(key) for record in records]
+    try:
+        distinct = [value for _, value in {(type(value), value) for value in found}]
+    except TypeError:  # a list or dict cannot be hashed
+        distinct = found
+    return {str(value) for value in distinct if value is not None}
 
 
 def setup(records: Sequence[Record]) -> list[Fact]:
@@ -79,10 +85,10 @@ def setup(records: Sequence[Record]) -> list[Fact]:
     if accuracies:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
-    keys = dict.fromkeys(key for record in records for key in record.extra)
-    for key in sorted(keys.keys() - _OWN_PLACE - _SCORES - _PRIVATE - _ELSEWHERE):
+    keys = {key for keys in {tuple(record.extra) for record in records} for key in keys}
+    for key in sorted(keys - _OWN_PLACE - _SCORES - _PRIVATE - _ELSEWHERE):
         values = _extra(records, key)
-        if values and len(set(values)) <= _SHOWN_VALUES:
+        if values and len(values) <= _SHOWN_VALUES:
             facts.append(
                 Fact(_NAMES.get(key, key.replace("_", " ").capitalize()), list_values(values))
             )
