@@ -99,6 +99,8 @@ FEEDBACK = [
     "float16:feedback",
     "dgc:0.1:0:2",
 ]
+# A defense that is not named above brings its own.
+FORMS |= {name: one.example or name for name, one in DEFENSES.items() if name not in FORMS}
 
 
 @pytest.fixture(params=DEFENSES)

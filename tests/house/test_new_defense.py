@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .test_new_attack import add_line, copy_package, run
 
 OWN = '''"""Take a share off every entry."""
@@ -26,6 +28,7 @@ class Shrinking(Part):
     share: float
 
     name: ClassVar[str] = "shrink"
+    example: ClassVar[str] = "shrink:0.5"
     kind: ClassVar[Kind | None] = Kind.CLIP
     leaves_open: ClassVar[tuple[str, ...]] = ("Shrinking hides nothing at all.",)
     ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"shrink": ("shrink:0.1", "shrink:0.9")}
@@ -34,8 +37,8 @@ class Shrinking(Part):
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[SharedTensors, Memory | None]:
         """Scale all that is shared."""
-        kept = {name: value * (1 - self.share) for name, value in update.tensors.items()}
-        return replace(update, tensors=kept), None
+        kept = {name: value * (1 - self.share) for name, value in update.floats.items()}
+        return update.replaced(kept), None
 '''
 
 
@@ -54,3 +57,15 @@ def test_a_new_defense_needs_its_file_and_one_line(tmp_path):
     assert "Clipping alone scales an update" in page
     program = "from labelleak.tune.ladders import make_family; print(make_family('shrink').labels)"
     assert run(tmp_path, code=("-c", program)).stdout == "('shrink:0.1', 'shrink:0.9')\n"
+
+
+def test_the_tests_of_all_defenses_try_a_new_one(tmp_path):
+    package = copy_package(tmp_path)
+    (package / "defenses" / "shrinking.py").write_text(OWN)
+    add_line(package / "defenses" / "catalogue.py", '"shrinking:Shrinking"')
+    tests = Path(__file__).parents[1]
+    files = [str(tests / "contract/test_defenses.py"), str(tests / "defenses/test_limits.py")]
+    words = ["-v", "-p", "no:cacheprovider", f"--rootdir={tests}", "-k", "shrink or every_defense"]
+    said = run(tmp_path, *words, *files, code=("-m", "pytest"), check=False).stdout
+    assert "test_same_seed_same_answer[shrink] PASSED" in said, said
+    assert "failed" not in said, said

@@ -19,7 +19,8 @@ from labelleak.studies.registry import STUDIES, load_study
 @command
 def paper(
     name: Annotated[
-        str | None, typer.Argument(help="See `labelleak list paper`; all figures if left out.")
+        str | None,
+        typer.Argument(help="See `labelleak list paper`; all with a claim if left out."),
     ] = None,
     *,
     asked: Asked,

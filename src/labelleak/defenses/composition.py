@@ -22,6 +22,7 @@ class Part:
 
     Attributes:
         name: first word of the text form.
+        example: a text form at a strength that bites, with which the tests of all defenses try it.
         scope: how much of the update it must have at hand.
         changes_training: whether the client computes its gradient differently.
         uses_head: whether it is about the head alone, so that the head must be shared.
@@ -32,6 +33,7 @@ class Part:
     """
 
     name: ClassVar[str]
+    example: ClassVar[str] = ""
     scope: Scope = Scope.ENTRY
     changes_training: bool = False
     uses_head: ClassVar[bool] = False

@@ -20,7 +20,7 @@ class Exhibit:
         title: its heading.
         claim: what the literature claims, in our words.
         folder: where ``curves.svg`` or another SVG and the records lie, beside the page.
-        picture: the SVG, as text.
+        picture: the SVG, as text; empty where the experiment draws none.
         command: the command that made it.
         found: where its curves end, sentence by sentence.
     """

@@ -68,7 +68,7 @@ class Study:
         measurements: what is measured beside them.
         takes: which of the options model, quick and defenses mean something to it.
         claim: what the literature claims, in our words; what claims stands on the page of all.
-        picture: the file that is shown there.
+        picture: the file that is shown there; empty for a study that draws none.
         figure: what is drawn of the records, where curves are.
         name: its name; the registry's.
         title: what it is, in a line; the registry's.
@@ -79,7 +79,7 @@ class Study:
     measurements: Callable[[Asked], Sequence[Measurement]] = _none
     takes: frozenset[str] = frozenset()
     claim: str = ""
-    picture: str = "curves.svg"
+    picture: str = ""
     figure: CurveOptions | None = None
     name: str = ""
     title: str = ""
@@ -105,7 +105,7 @@ class Study:
         if self.figure:
             points = trace(count_once(found.records), self.figure)
             said = tuple(describe_ends(points, self.figure))
-        picture = (out / self.picture).read_text(encoding="utf-8")
+        picture = (out / self.picture).read_text(encoding="utf-8") if self.picture else ""
         return Exhibit(self.name, self.title, self.claim, out.name, picture, command, said)
 
 
@@ -203,6 +203,7 @@ def study_of(grid: Callable[[Asked], Grid], **more: Any) -> Study:
         report=report,
         parts=lambda asked: [Part(options=options) for options in grid(asked).audits],
         claim=plain.claim,
+        picture="curves.svg",
         figure=plain.figure,
         name=plain.name,
         title=plain.title,
