@@ -21,6 +21,7 @@ from labelleak.core.interfaces import (
     samples,
 )
 from labelleak.core.lazy import F, torch
+from labelleak.core.local_steps import as_seen
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
 from labelleak.records.flags import MEASURED
@@ -59,10 +60,7 @@ def _imitate(
     full = defense.scope is Scope.UPDATE
     update = defense.gradients(known.model, batches, rng, full=full)
     sent, _ = defense.apply(update, rng)
-    weight, bias = sent.tensors.get(sent.head_weight), sent.tensors.get(sent.head_bias)
-    if weight is None and bias is None:
-        weight = torch.zeros(number, *known.model.head_module.weight.shape)
-    return _Imitation(Observation(weight, bias, size), counts)
+    return _Imitation(as_seen(sent, known.model, size), counts)
 
 
 def _calibrated(
@@ -118,6 +116,7 @@ class AdaptiveLLGStar:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
+        known.refuse_maps(self.name)
         inputs = self.dummies.make(known.dummy_shape, rng)
         inputs = inputs.repeat(-(-num_classes // len(inputs)), *[1] * (inputs.dim() - 1))
         data = LabelledData(inputs, torch.arange(len(inputs)) % num_classes)
@@ -143,6 +142,7 @@ class AdaptiveLLGPlus:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Imitate batches once for each batch size that is met."""
+        known.refuse_maps(self.name)
         assert known.auxiliary is not None
         seed = int(rng.integers(2**31))
         return _calibrated(known, known.auxiliary, num_classes, self.batches, seed)
@@ -177,6 +177,7 @@ class AdaptiveRegression:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Measure the class means; imitate batches once for each batch size that is met."""
+        known.refuse_maps(self.name)
         assert known.model is not None
         assert known.auxiliary is not None
         data, seed = known.auxiliary, int(rng.integers(2**31))

@@ -119,10 +119,8 @@ class LLBGMeasured:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep a confidence a class."""
-        assert known.model is not None
-        assert known.auxiliary is not None
-        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
-        labels = known.auxiliary.labels.cpu().numpy()
+        seen, own_labels = known.pass_own(int(rng.integers(2**31)))
+        labels = own_labels.cpu().numpy()
         own = seen.logits.double().softmax(dim=-1).cpu().numpy()[np.arange(len(labels)), labels]
         sizes = np.bincount(labels, minlength=num_classes)
         mean = np.bincount(labels, own, num_classes) / np.maximum(sizes, 1)

@@ -55,17 +55,17 @@ class SoftLabelShares:
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep their head inputs and logits."""
         assert known.model is not None
-        assert known.auxiliary is not None
         assert known.training is not None
         training, head = known.training.filled(), known.model.head_module
-        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+        moving = known.model.moving
+        seen, labels = known.pass_own(int(rng.integers(2**31)))
         inputs, logits = seen.inputs.double().cpu(), seen.logits.double().cpu()
-        averages = _averages(known.auxiliary.labels, num_classes)
+        averages = _averages(labels, num_classes)
         first = _first_posterior(head)
 
         def answer(observation: Observation) -> Estimate:
             total, steps = samples(observation), observation.local_steps
-            path = HeadPath.of(training, steps)
+            path = HeadPath.of(training, steps, moving)
             shares: list[Floats] = []
             for part in slices(_with_weight(observation, head), len(inputs)):
                 weight, bias = path.moves(part, head)

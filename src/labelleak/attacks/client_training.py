@@ -24,6 +24,7 @@ from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.flags import Assumption
 
@@ -85,12 +86,13 @@ class ClientSimulation:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Train once on each class alone."""
+        known.refuse_maps(self.name)
         client = _Client.of(known, num_classes, self.samples_per_class, rng)
         # A class alone has a larger gradient than any mixture and would be clipped where the client
         # was not; what is clipped is left to the simulated mixtures.
         free = replace(client, training=replace(client.training, clip_norm=math.inf))
         alone = [free.movement(shares) for shares in np.eye(num_classes)]
-        has_bias = client.model.head_module.bias is not None
+        has_bias = client.model.head_bias is not None
         kept = [_entries(one, has_bias) for one in alone if one is not None]
         pure = np.stack(kept) if len(kept) == num_classes else None
 
@@ -183,7 +185,8 @@ class _Client:
         after = module.state_dict()
         if not all(bool(torch.isfinite(value).all()) for value in after.values()):
             return None
-        return Observation.from_update(before, after, head=self.model.head, training=self.training)
+        received = ReceivedUpdate(before, after, training=self.training, task=self.model.task)
+        return received.observe(self.model.head)
 
     def _train(self, module: nn.Module, shares: Floats) -> None:
         how = self.training

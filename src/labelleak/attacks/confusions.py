@@ -259,11 +259,9 @@ def auxiliary_tables(
     known: Knowledge, num_classes: int, rng: np.random.Generator
 ) -> tuple[AuxiliaryTable, AuxiliaryTable]:
     """Pass the auxiliary data once, for bias gradients and for row sums."""
-    assert known.model is not None
-    assert known.auxiliary is not None
-    seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+    seen, own_labels = known.pass_own(int(rng.integers(2**31)))
     posteriors = _double(seen.logits.double().softmax(dim=-1))
-    labels = np.eye(num_classes)[known.auxiliary.labels.cpu().numpy()]
+    labels = np.eye(num_classes)[own_labels.cpu().numpy()]
     sums = _double(seen.inputs).sum(axis=1)
     return AuxiliaryTable(posteriors, labels, np.ones(len(sums))), AuxiliaryTable(
         posteriors, labels, sums

@@ -13,6 +13,7 @@ from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import F, Tensor, nn, torch
+from labelleak.core.local_steps import as_update
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
@@ -64,6 +65,7 @@ class DLG:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Copy the model in double precision."""
+        known.refuse_maps(self.name)
         assert known.model is not None
         shape, seed = known.dummy_shape, int(rng.integers(2**31))
         model = WhiteBox(copy.deepcopy(known.model.module).double(), known.model.head)
@@ -187,11 +189,5 @@ def fit_dummies(
 
 def _by_name(observation: Observation, model: WhiteBox) -> dict[str, Tensor]:
     """Collect the gradient of every parameter that was shared, in double precision."""
-    prefix = f"{model.head}." if model.head else ""
-    shown = {f"{prefix}weight": observation.weight, f"{prefix}bias": observation.bias}
-    shown |= dict(observation.rest or {})
-    return {
-        name: gradient.detach().cpu().double()
-        for name, gradient in shown.items()
-        if gradient is not None
-    }
+    shared = as_update(observation, model).tensors
+    return {name: gradient.detach().cpu().double() for name, gradient in shared.items()}

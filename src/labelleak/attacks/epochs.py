@@ -79,7 +79,8 @@ class RLUEpochs:
         """Pass the auxiliary data once; keep confusions, some logits and mean head inputs."""
         assert known.training is not None
         confusions, logits, kernel = _measure(known, num_classes, self.samples_per_class, rng)
-        training = known.training.filled()
+        assert known.model is not None
+        training, moving = known.training.filled(), known.model.moving
 
         def answer(observation: Observation) -> Estimate:
             total, b = samples(observation), observation.bias_gradient
@@ -87,7 +88,7 @@ class RLUEpochs:
             counts = round_bounded(total * shares, observation)
             if observation.local_steps == 1:
                 return Estimate(counts, total * shares)
-            client = _Client.of(training, observation.local_steps, logits, kernel)
+            client = _Client.of(training, observation.local_steps, logits, kernel, moving)
             found = counts.reshape(-1, num_classes).copy()
             flat = b.reshape(-1, num_classes)
             for part in client.slices(len(found)):
@@ -108,6 +109,7 @@ class _Client:
         rate: learning rate of a simulated step.
         momentum: SGD momentum between simulated steps.
         weights: how much each simulated step counts; they sum to 1.
+        moving: 1 for each row that moves, K numbers; see `WhiteBox.moving`.
     """
 
     logits: Floats
@@ -115,14 +117,23 @@ class _Client:
     rate: float
     momentum: float
     weights: Floats
+    moving: Floats | float = 1.0
 
     @classmethod
-    def of(cls, how: FullTraining, steps: int, logits: Floats, kernel: Floats) -> _Client:
+    def of(
+        cls,
+        how: FullTraining,
+        steps: int,
+        logits: Floats,
+        kernel: Floats,
+        moving: Floats | float = 1.0,
+    ) -> _Client:
         path = StepPath.of(how, steps)
-        if steps <= _MOST_STEPS:
-            return cls(logits, kernel, how.lr, path.momentum, path.weights / path.weights.sum())
-        rate = path.rate / _MOST_STEPS
-        return cls(logits, kernel, rate, 0.0, np.full(_MOST_STEPS, 1 / _MOST_STEPS))
+        rate, momentum, weights = how.lr, path.momentum, path.weights / path.weights.sum()
+        if steps > _MOST_STEPS:
+            rate, momentum = path.rate / _MOST_STEPS, 0.0
+            weights = np.full(_MOST_STEPS, 1 / _MOST_STEPS)
+        return cls(logits, kernel, rate, momentum, weights, moving)
 
     def slices(self, trials: int) -> Iterator[slice]:
         """Divide trials into slices that fit into memory."""
@@ -139,7 +150,7 @@ class _Client:
             errors = shares[:, :, None] * (posteriors - np.eye(classes))
             seen += weight * errors.sum(axis=1)
             speed = self.momentum * speed + self.kernel @ errors
-            moved = moved - self.rate * speed
+            moved = moved - self.rate * speed * self.moving
         return seen
 
 
@@ -175,11 +186,9 @@ def _measure(
     known: Knowledge, num_classes: int, per_class: int, rng: np.random.Generator
 ) -> tuple[Confusions, Floats, Floats]:
     """Give RLU's confusions, the logits of some samples of each class, and the kernel."""
-    assert known.model is not None
-    assert known.auxiliary is not None
-    seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+    seen, own_labels = known.pass_own(int(rng.integers(2**31)))
     logits, inputs = (np.asarray(t.double().cpu().numpy()) for t in (seen.logits, seen.inputs))
-    labels = known.auxiliary.labels.cpu().numpy()
+    labels = own_labels.cpu().numpy()
     table = AuxiliaryTable(
         special.softmax(logits, axis=-1), np.eye(num_classes)[labels], np.ones(len(labels))
     )

@@ -27,14 +27,16 @@ class HeadPath:
         path: how the steps added up to the movement, as it was undone for the observation.
         places: where the chosen steps stood, 0 at the head that was sent and 1 at the one returned.
         weights: how much each of them counts; they sum to 1.
+        moving: 1 for each row that moves, K numbers; see `WhiteBox.moving`.
     """
 
     path: StepPath
     places: Floats
     weights: Floats
+    moving: Floats
 
     @classmethod
-    def of(cls, training: FullTraining, steps: int) -> HeadPath:
+    def of(cls, training: FullTraining, steps: int, moving: Floats) -> HeadPath:
         """Lay out the path of so many steps, thinned to 33 points."""
         path = StepPath.of(training, steps)
         weights = path.weights
@@ -42,16 +44,17 @@ class HeadPath:
         places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
         few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
         share = weights[few] / weights[few].sum()
-        return cls(path, places[few], share)
+        return cls(path, places[few], share, moving)
 
     def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
         """Undo `Observation.from_update`: how far the head's weight and bias went."""
         assert part.weight is not None
         assert isinstance(head.weight, torch.Tensor)
-        weight = self._move(part.weight, head.weight)
+        moving = torch.from_numpy(self.moving)
+        weight = self._move(part.weight, head.weight) * moving[:, None]
         if part.bias is None or not isinstance(head.bias, torch.Tensor):
             return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
-        return weight, self._move(part.bias, head.bias)
+        return weight, self._move(part.bias, head.bias) * moving
 
     def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
         return self.path.movement(gradient.detach().cpu().double(), start.detach().cpu().double())

@@ -148,8 +148,8 @@ class LLGPlus:
         data = known.auxiliary
         assert data is not None
         order = torch.from_numpy(rng.permutation(len(data)))
-        seen = _model(known).run_all(data.inputs[order], seed=int(rng.integers(2**31)))
-        return calibrated(calibrate(seen, data.labels[order].numpy(), num_classes))
+        seen, labels = known.pass_own(int(rng.integers(2**31)), order=order)
+        return calibrated(calibrate(seen, labels.numpy(), num_classes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,7 +151,7 @@ def _loss_of(
 
 def _fed(model: WhiteBox, inputs: Tensor) -> Tensor:
     """Return inputs in the model's precision, token numbers as they are."""
-    return inputs.to(model.head_module.weight) if inputs.is_floating_point() else inputs
+    return inputs.to(model.head_weight) if inputs.is_floating_point() else inputs
 
 
 def _slices(picks: Ints, size: int) -> list[Ints]:

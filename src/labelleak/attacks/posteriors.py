@@ -109,11 +109,12 @@ class Interpolation:
         assert known.model is not None
         assert known.training is not None
         training, head = known.training.filled(), known.model.head_module
+        moving = known.model.moving
         seen = _feed(self.dummies, known, rng)
         feature_sum = _feature_sum(seen)
 
         def answer(observation: Observation) -> Estimate:
-            path = HeadPath.of(training, observation.local_steps)
+            path = HeadPath.of(training, observation.local_steps, moving)
             moves = (path.moves(part, head) for part in slices(observation, len(seen.inputs)))
             averages = [path.mean_posterior(seen, *move) for move in moves]
             posterior = np.concatenate(averages).reshape(*observation.trials, num_classes)

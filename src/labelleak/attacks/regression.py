@@ -57,13 +57,8 @@ class GradientRegression:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep the inner products of the class means."""
-        assert known.model is not None
-        assert known.auxiliary is not None
-        data = known.auxiliary
-        seen = known.model.run_all(data.inputs, seed=int(rng.integers(2**31)))
-        means = _ClassMeans(
-            seen.inputs.double(), seen.probabilities.double(), data.labels, num_classes
-        )
+        seen, labels = known.pass_own(int(rng.integers(2**31)))
+        means = _ClassMeans(seen.inputs.double(), seen.probabilities.double(), labels, num_classes)
         weight_gram, bias_means = means.gram(), means.bias()
         bias_gram = bias_means @ bias_means.T
 

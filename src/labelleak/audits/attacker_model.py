@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -10,9 +13,10 @@ from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import torch_seeded, whole_number
+from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
@@ -20,6 +24,10 @@ from labelleak.simulation.designs import own_init
 from labelleak.simulation.models import build_model
 from labelleak.simulation.user_models import call_factory
 
+BY_LABELS = (
+    "the head has one output and its labels are 0 and 1, so the task is taken to be binary; say "
+    "`task` if it is another"
+)
 AS_BUILT = "the model's weights are as it was built; give `weights` if the client had others"
 
 
@@ -30,19 +38,34 @@ def view_update(
     data: Dataset | LabelledData | None,
     seed: int,
     max_bytes: int,
+    labels: Iterable[int] | None = None,
 ) -> tuple[ReceivedUpdate, WhiteBox | None, HeadFinding, tuple[str, ...]]:
-    """Find the head, build the attacker's model where one is granted, and name the update so."""
+    """Find the head, build the attacker's model where one is granted, and name the update so.
+
+    Args:
+        update: as it was received.
+        head: the head's name, where it is known.
+        model: what the attacker holds.
+        data: its own data.
+        seed: of a model that is built.
+        max_bytes: largest file that is read.
+        labels: labels behind the update, where they are known; they tell the task where nothing
+            else does.
+
+    Returns:
+        The update with its task, the model, the head, and what is to be said.
+    """
     if model is None or (isinstance(model, ModelOptions) and model.name is None):
-        return update, None, locate_head(update.tensors, before=update.before, name=head), ()
-    example = _example(model, data)
+        found = locate_head(update.tensors, before=update.before, name=head, task=update.task)
+        update, said = with_task(update, found.name, labels)
+        return update, None, found, said
+    example, notes, rows = _example(model, data), tuple[str, ...](), None
     if isinstance(model, nn.Module):
-        update = update.named_like(model.state_dict())
-        found = locate_head(
-            update.tensors, before=update.before, name=head, model=model, example=example
-        )
-        return update, WhiteBox(model, found.name), found, ()
-    classes = data.num_classes if isinstance(data, Dataset) else _classes(update, head)
-    module, notes = _build(model, update, classes, example, seed, max_bytes)
+        module = model
+    else:
+        rows = _rows(update, head, data)
+        module, notes = _build(model, update, rows, example, seed, max_bytes)
+        module.train(model.mode == "train")
     update = update.named_like(module.state_dict())
     found = locate_head(
         update.tensors,
@@ -50,14 +73,37 @@ def view_update(
         name=head,
         model=module,
         example=example,
-        num_classes=classes,
+        num_classes=rows,
     )
-    view = WhiteBox(module.train(model.mode == "train"), found.name)
-    return update, view, found, notes
+    update, said = with_task(update, found.name, labels)
+    assert update.task is not None
+    return update, WhiteBox(lift(module, update.task), found.name), found, (*notes, *said)
 
 
-def _classes(update: ReceivedUpdate, head: str | None) -> int:
-    found = locate_head(update.tensors, before=update.before, name=head)
+def with_task(
+    update: ReceivedUpdate, head: str, labels: Iterable[int] | None
+) -> tuple[ReceivedUpdate, tuple[str, ...]]:
+    """Settle an update's task; see `tell_task`.
+
+    Returns:
+        The update, and what is to be said where only its labels told the task.
+    """
+    form = update.form_of(head, labels)
+    only = update.task is None and update.measured.loss is None and form.task is Task.binary
+    return replace(update, task=form.task), (BY_LABELS,) if only else ()
+
+
+def _rows(update: ReceivedUpdate, head: str | None, data: Dataset | LabelledData | None) -> int:
+    """Return the outputs of the model, by its task and data, else by the head of the update."""
+    classes = data.num_classes if isinstance(data, Dataset) else None
+    if classes is not None and (update.task is not None or classes != 2):
+        return check_rows(update.task or Task.classes, classes)
+    try:
+        found = locate_head(update.tensors, before=update.before, name=head, task=update.task)
+    except BadInput:
+        if classes is None:
+            raise
+        return classes
     names = (key_of(found.name, part) for part in ("weight", "bias"))
     return len(next(update.tensors[name] for name in names if name in update.tensors))
 
@@ -74,7 +120,7 @@ def _example(
 def _build(
     options: ModelOptions,
     update: ReceivedUpdate,
-    num_classes: int,
+    rows: int,
     example: torch.Tensor | None,
     seed: int,
     max_bytes: int,
@@ -86,14 +132,14 @@ def _build(
         module = build_model(
             options.name,
             input_shape=tuple(example.shape[1:]),
-            num_classes=num_classes,
+            num_classes=rows,
             activation=options.activation,
             init=options.init or own_init(options.name, options.activation),
             seed=number,
         )
     elif ":" in options.name:
         with torch_seeded(number):
-            module = call_factory(options.name, seed=number, num_classes=num_classes)
+            module = call_factory(options.name, seed=number, num_classes=rows)
     else:
         raise BadInput(
             f"the model {options.name} needs the shape of an input; give `auxiliary` data, or "

@@ -25,13 +25,14 @@ from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
+from labelleak.core.task import read_task
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.limits import LIMIT
-from labelleak.files.truth import read_truth
+from labelleak.files.truth import labels_in, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
@@ -49,6 +50,7 @@ def attack_update(
     num_samples: int | None = None,
     layout: Layout | None = None,
     head: str | None = None,
+    task: str | None = None,
     model: nn.Module | ModelOptions | str | None = None,
     auxiliary: str | Dataset | LabelledData | None = None,
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
@@ -78,6 +80,9 @@ def attack_update(
         layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
             names and biases do not tell.
         head: module name of the last linear layer; found by shape or model if left out.
+        task: what the labels are: ``classes``, ``binary`` (one output tells one of two classes)
+            or ``dense`` (a class for each pixel, labels counted over all of them); told by a
+            convolution, by the loss that a capture saw, or by truth of 0 and 1 where left out.
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
         auxiliary: labelled data of the attacker's own, or a data set's name.
@@ -114,11 +119,12 @@ def attack_update(
         num_samples=num_samples,
         layout=layout,
         head=head,
+        task=read_task(task),
         max_bytes=max_bytes,
     )
     data, options = _by_name(auxiliary, model)
     found, view, place, notes = view_update(
-        found, head or found.head, options, data, seed, max_bytes
+        found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
     held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
     case, missing, more = _make_case(found, place, held, asked, scheme, scale, seed)
@@ -140,6 +146,12 @@ def _by_name(
         load_dataset(data) if isinstance(data, str) else data,
         ModelOptions(name=model) if isinstance(model, str) else model,
     )
+
+
+def _labels_told(truth: Any, data: Dataset | LabelledData | None) -> Sequence[int] | None:
+    """Return labels from which the task of a head with one output may be told."""
+    own = _own(data)
+    return labels_in(truth) or (None if own is None else np.unique(own.labels.numpy()).tolist())
 
 
 def _make_case(
@@ -250,7 +262,7 @@ def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
     drawn = parse_scheme(scheme)
     if drawn.label == "natural" and own is None:
         raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")
-    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
+    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy().ravel()
     return drawn.prior(pool, num_classes)
 
 

@@ -17,6 +17,12 @@ Init = Annotated[
     Option("default (PyTorch's), uniform (-0.5 to 0.5, the paper's) or xavier."),
 ]
 Head = Annotated[str | None, Option("Module name of the last linear layer; found if left out.")]
+TaskName = Annotated[
+    Literal["classes", "binary", "dense"] | None,
+    Option(
+        "classes, binary (one output) or dense (a class a pixel); told by the head where it can be."
+    ),
+]
 Attacks = Annotated[
     tuple[str, ...],
     Option("Comma-separated names, or standard; see `labelleak list attacks`."),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from labelleak.audits.options import Attacks, Data, Head, ModelName, Scheme, Seed
+from labelleak.audits.options import Attacks, Data, Head, ModelName, Scheme, Seed, TaskName
 from labelleak.core.training import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, FullTraining
 from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options
@@ -37,6 +37,7 @@ class UpdateOptions(Options):
         Option("torch (weights are outputs x inputs) or keras (inputs x outputs), if asked."),
     ] = None
     head: Head = None
+    task: TaskName = None
     auxiliary: Annotated[
         str | None, Option("The attacker's own data: a name or path, as for audit.")
     ] = None

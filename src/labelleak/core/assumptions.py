@@ -87,12 +87,11 @@ def check_model(known: Knowledge) -> list[Flag]:
     flags = check_training(known)
     if known.model is not None:
         flags += _architecture(known.model)
-        seen = _look(known)
+        seen, labels = _look(known)
         if seen is not None:
             share = float((seen.inputs < 0).double().mean())
             flags.append(_one("negative_head_inputs", share > NEGATIVE_INPUTS, share))
-        if seen is not None and known.auxiliary is not None:
-            labels = known.auxiliary.labels[:LOOK]
+        if seen is not None and labels is not None:
             sure = float(seen.probabilities.gather(1, labels[:, None]).mean())
             flags.append(_one("near_converged", sure > CONFIDENT, sure))
     return flags
@@ -172,14 +171,14 @@ def check_training(known: Knowledge) -> list[Flag]:
 
 
 def _architecture(model: WhiteBox) -> Iterator[Flag]:
-    head = model.head_module
+    weight = model.head_weight
     holders = sum(
-        parameter is head.weight
+        parameter is weight
         for module in model.module.modules()
         for parameter in module.parameters(recurse=False)
     )
     alike = sum(
-        isinstance(layer, nn.Linear) and layer.out_features == head.out_features
+        isinstance(layer, nn.Linear) and layer.out_features == weight.shape[0]
         for layer in model.module.modules()
     )
     heads = max(holders, alike)
@@ -188,15 +187,15 @@ def _architecture(model: WhiteBox) -> Iterator[Flag]:
     yield _one("train_mode_batch_norm", norms > 0, norms)
 
 
-def _look(known: Knowledge) -> HeadPass | None:
+def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
     """Pass a few inputs: auxiliary data, or noise where there are none."""
     assert known.model is not None
     if known.auxiliary is not None:
-        return known.model.run_all(known.auxiliary.inputs[:LOOK])
+        return known.pass_own(most=LOOK)
     if known.input_shape is None:
-        return None
+        return None, None
     generator = torch.Generator().manual_seed(0)
-    return known.model.run_all(torch.rand(64, *known.input_shape, generator=generator))
+    return known.model.run_all(torch.rand(64, *known.input_shape, generator=generator)), None
 
 
 def _no_bias(observation: Observation) -> Flag:
@@ -226,7 +225,15 @@ def _samples(observation: Observation, limits: Limits) -> Iterator[Flag]:
 
 
 def _sums(observation: Observation) -> Iterator[Flag]:
-    """Compare what is left of the sum over classes with the gradient's size."""
+    """Compare what is left of the sum over classes with the gradient's size.
+
+    The two rows that one logit stands for sum to 0 whatever was done to it, which tells nothing.
+    """
+    if observation.paired:
+        silent = np.zeros(observation.trials)
+        for name in ("not_cross_entropy", "noise_dominates"):
+            yield Flag(name, silent > 0, silent, State.not_known)
+        return
     rests = [rest for rest in sum_rests(observation) if rest is not None]
     clear = stands_out(observation)
     rest = np.where(clear, np.max(rests, axis=0), 0.0)
@@ -242,7 +249,8 @@ def _entries(observation: Observation) -> Iterator[Flag]:
         return
     weight, clear = observation.weight.detach(), stands_out(observation)
     share = zeroed_share(weight)
-    yield Flag("sparse_gradient", clear & (share > ZEROED), share)
+    held = State.not_known if observation.paired else State.held
+    yield Flag("sparse_gradient", clear & (share > ZEROED), share, held)
     distinct, few = distinct_share(weight.flatten(-2))
     yield Flag("quantised_gradient", clear & few, distinct)
 

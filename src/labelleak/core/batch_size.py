@@ -74,9 +74,9 @@ class MeanPosterior:
                 "the batch size needs inputs for the model: give auxiliary data, or assume "
                 "uniform posteriors"
             )
-        seen = known.model.run_all(known.auxiliary.inputs)
+        seen, own_labels = known.pass_own()
         each = seen.probabilities.double().detach().cpu().numpy()
-        labels, classes = known.auxiliary.labels.numpy(), each.shape[1]
+        labels, classes = own_labels.numpy(), each.shape[1]
         means = np.tile(each.mean(axis=0), (classes, 1))
         for label in np.unique(labels):
             means[label] = each[labels == label].mean(axis=0)

@@ -20,6 +20,8 @@ from labelleak.core.head_finding import (
 from labelleak.core.head_shapes import Layer, key_of, layers_of
 from labelleak.core.head_tracing import Trace, trace, trace_without_example
 from labelleak.core.reparametrised import Folded, fold
+from labelleak.core.task import Task
+from labelleak.core.white_box import convolutions
 from labelleak.errors import BadInput, shown
 
 
@@ -31,6 +33,7 @@ def locate_head(
     example: Tensor | None = None,
     before: Mapping[str, Tensor] | None = None,
     num_classes: int | None = None,
+    task: Task | None = None,
 ) -> HeadFinding:
     """Find the head of an update, of a model, or of both, and say why it is the head.
 
@@ -47,6 +50,8 @@ def locate_head(
             layers if left out.
         before: weights before the training.
         num_classes: rows that the head must have.
+        task: what the labels are, where it is known: a dense one may have a convolution for a head
+            beside linear layers.
 
     Raises:
         AmbiguousHead: if several layers could be it; its candidates are the likeliest first.
@@ -70,7 +75,7 @@ def locate_head(
     elif name is not None:
         found = HeadFinding(module_called(name, update.tensors), "named")
     else:
-        return find_among(update, num_classes)
+        return find_among(update, num_classes, dense=task is Task.dense)
     return found if update is None else _in_update(update, found, num_classes)
 
 
@@ -110,7 +115,8 @@ def _in_model(
     num_classes: int | None,
     update: Folded | None,
 ) -> HeadFinding:
-    layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, kinds)}
     if not layers:
         raise BadInput(
             f"{type(model).__name__} has no linear layer, so no head whose gradient could be read"
@@ -127,14 +133,14 @@ def _in_model(
     return found
 
 
-def _named(model: nn.Module, layers: Mapping[str, nn.Linear], name: str) -> HeadFinding:
+def _named(model: nn.Module, layers: Mapping[str, nn.Module], name: str) -> HeadFinding:
     if name in layers:
         return HeadFinding(name, "named")
     what = "is no linear layer" if name in dict(model.named_modules()) else "does not exist"
     raise BadInput(f"the head {shown(name)} {what}; linear layers: {listed(layers)}")
 
 
-def _traced(seen: Trace, layers: Mapping[str, nn.Linear], num_classes: int | None) -> HeadFinding:
+def _traced(seen: Trace, layers: Mapping[str, nn.Module], num_classes: int | None) -> HeadFinding:
     """Choose among the layers that a pass ended in."""
     heads = list(seen.heads)
     if not heads:
@@ -143,7 +149,7 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Linear], num_classes: int | Non
             f"no linear layer gives the model's {seen.shape} output{made}; name the head if it "
             f"is one of {listed(seen.run)}"
         )
-    heads = [p for p in heads if num_classes in (None, layers[p].out_features)] or heads
+    heads = [p for p in heads if num_classes in (None, _rows(layers[p]))] or heads
     rivals = [path for path in seen.heads if path not in heads]
     if len(heads) > 1:
         good = [path for path in heads if word_of(path) > 0]
@@ -162,12 +168,14 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Linear], num_classes: int | Non
 
 
 def _untraced(
-    layers: Mapping[str, nn.Linear], num_classes: int | None, update: Folded | None
+    layers: Mapping[str, nn.Module], num_classes: int | None, update: Folded | None
 ) -> HeadFinding:
     """Fall back to the update, else to the class count, where no input could be made up."""
     if update is not None:
         return find_among(update, num_classes)
-    fitting = [p for p, layer in layers.items() if num_classes in (None, layer.out_features)]
+    linear = {p: layer for p, layer in layers.items() if isinstance(layer, nn.Linear)}
+    layers = linear or layers
+    fitting = [p for p, layer in layers.items() if num_classes in (None, _rows(layer))]
     rows = "" if num_classes is None else f" with {num_classes} rows"
     if len(fitting) == 1:
         said = f"it is the only linear layer{rows}"
@@ -182,30 +190,37 @@ def _untraced(
     )
 
 
-def _check(model: nn.Module, path: str, layer: nn.Linear, num_classes: int | None) -> None:
+def _check(model: nn.Module, path: str, layer: nn.Module, num_classes: int | None) -> None:
     where = module_shown(path)
-    if num_classes not in (None, layer.out_features):
+    if num_classes not in (None, _rows(layer)):
         raise BadInput(
-            f"the head {where} has {layer.out_features} rows, but there are {num_classes} classes"
+            f"the head {where} has {_rows(layer)} rows, but there are {num_classes} classes"
         )
     if "weight" not in dict(layer.named_parameters(recurse=False)):
         raise BadInput(
             f"the head {where} computes its weight from other parameters (weight norm, say), so "
             "its gradient is not shared as such; fold them into one weight first"
         )
-    if not layer.weight.requires_grad:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if not weight.requires_grad:
         raise BadInput(f"the head {where} is frozen, so an update says nothing of it")
     holders = [
         key_of(owner, key)
         for owner, module in model.named_modules()
         for key, parameter in module.named_parameters(recurse=False)
-        if parameter is layer.weight
+        if parameter is weight
     ]
     if len(holders) > 1:
         raise BadInput(
             f"the head {where} shares its weight ({', '.join(holders)}), so its gradient "
             "mixes several layers and cannot be read"
         )
+
+
+def _rows(layer: nn.Module) -> int:
+    """Return the outputs of a linear layer, or the channels of a convolution."""
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
 
 
 def _in_update(update: Folded, found: HeadFinding, num_classes: int | None) -> HeadFinding:
@@ -224,19 +239,28 @@ def _in_update(update: Folded, found: HeadFinding, num_classes: int | None) -> H
             f"{listed(layer.name for layer in layers)}"
         )
     for part, tensor, sides in (("weight", weight, 2), ("bias", bias, 1)):
-        if tensor is not None and (tensor.dim() != sides or not tensor.is_floating_point()):
+        if tensor is None or (part == "weight" and _is_kernel(tensor, bias, found)):
+            continue
+        if tensor.dim() != sides or not tensor.is_floating_point():
             raise BadInput(
                 f"the head's {part} must be floating-point numbers in {sides} dimension(s), not "
                 f"{tensor.dtype} of shape {tuple(tensor.shape)}; name the last linear layer"
             )
     if weight is None:
         return found
-    rows, columns = (int(n) for n in weight.shape)
+    rows, columns = (int(n) for n in weight.shape[:2])
     if num_classes not in (None, rows):
         raise BadInput(
             f"the head {module_shown(name)} has {rows} rows, but there are {num_classes} classes"
         )
     return _moved(update, found, Layer(name, rows, columns), layers)
+
+
+def _is_kernel(weight: Tensor, bias: Tensor | None, found: HeadFinding) -> bool:
+    """Tell a convolution's kernel from updates of several clients, by its bias or the model."""
+    told = found.how == "traced" or weight.dim() > 3
+    one = bias is not None and tuple(bias.shape) == tuple(weight.shape[:1])
+    return weight.is_floating_point() and 3 <= weight.dim() <= 5 and (told or one)
 
 
 def _moved(update: Folded, found: HeadFinding, layer: Layer, layers: list[Layer]) -> HeadFinding:

@@ -8,7 +8,7 @@ import torch
 
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
-from labelleak.core.head_shapes import Chain, Layer, Place, key_of, layers_of
+from labelleak.core.head_shapes import Chain, Layer, Place, convolutions_of, key_of, layers_of
 from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.errors import BadInput, shown
 
@@ -65,14 +65,21 @@ class Candidate:
         return tuple(sentence for sentence, holds in said.items() if holds)
 
 
-def find_among(update: Folded, num_classes: int | None = None) -> HeadFinding:
+def find_among(
+    update: Folded, num_classes: int | None = None, *, dense: bool = False
+) -> HeadFinding:
     """Find the head among tensors alone; linear in their number.
+
+    Args:
+        update: the tensors.
+        num_classes: rows that the head must have.
+        dense: whether it may be a convolution, as it may where there is no linear layer.
 
     Raises:
         AmbiguousHead: if several could be it.
         BadInput: if none could, the likeliest did not move, or it is tied to another layer.
     """
-    candidates = _candidates(update, num_classes)
+    candidates = _candidates(update, num_classes, dense)
     moved = [one for one in candidates if one.change.moved]
     still = [one for one in candidates if not one.change.moved]
     if not moved:  # nothing was learnt: shape alone
@@ -90,9 +97,11 @@ def find_among(update: Folded, num_classes: int | None = None) -> HeadFinding:
     return HeadFinding(found.name, how, found.evidence, tuple(c.name for c in others[:8]))
 
 
-def _candidates(update: Folded, num_classes: int | None) -> list[Candidate]:
+def _candidates(update: Folded, num_classes: int | None, dense: bool) -> list[Candidate]:
     _check_shapes(update)
     layers = [one for one in layers_of(update.tensors) if not is_adapter(one.name)]
+    if dense or not (layers or update.unknown):
+        layers += convolutions_of(update.tensors)
     _check_adapters(update, layers)
     _check_layers(update, layers)
     chain = Chain.of(update.tensors, layers)
@@ -261,7 +270,7 @@ def _check_still(
 def _check_tied(update: Folded, found: Candidate, candidates: list[Candidate]) -> None:
     mine = update.tensors[key_of(found.name)]
     for other in candidates:
-        if other is found or (other.layer.rows, other.layer.columns) != tuple(mine.shape):
+        if other is found or (other.layer.rows, other.layer.columns) != tuple(mine.shape[:2]):
             continue
         if torch.equal(mine, update.tensors[key_of(other.name)]) and found.change.moved:
             raise BadInput(

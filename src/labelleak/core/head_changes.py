@@ -48,6 +48,7 @@ def change_of(
         if start is None or start.shape != tensors[key].shape:
             return Change(True)
         change = change - _numbers(start)
+    change = change.reshape(len(change), -1)
     rows = np.abs(change).sum(axis=1)
     total = float(rows.sum())
     if not total > 0:

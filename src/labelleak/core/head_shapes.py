@@ -22,12 +22,12 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """A matrix that may be a linear layer's weight.
+    """A matrix that may be a linear layer's weight, or a convolution's kernel.
 
     Attributes:
         name: of the module.
         rows: outputs; classes, if it is the head.
-        columns: inputs.
+        columns: inputs; channels of them, of a convolution.
         bias: whether a vector of as many entries as rows goes with it.
         turned: whether its vector fits the columns alone, as where kernels are inputs x outputs.
     """
@@ -65,6 +65,24 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
         length = int(vector.shape[0]) if vector is not None and vector.dim() == 1 else None
         turned = length is not None and length == columns != rows
         found.append(Layer(name, rows, columns, length == rows, turned))
+    return found
+
+
+def convolutions_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
+    """List the kernels called weight, which may give a class a position.
+
+    >>> import torch
+    >>> [layer.columns for layer in convolutions_of({"out.weight": torch.zeros(3, 8, 1, 1)})]
+    [8]
+    """
+    found = []
+    for key, tensor in tensors.items():
+        if key.rpartition(".")[2] == "weight" and 3 <= tensor.dim() <= 5 and _is_real(tensor):
+            name = key.removesuffix("weight").removesuffix(".")
+            rows, channels = (int(n) for n in tensor.shape[:2])
+            vector = tensors.get(key_of(name, "bias"))
+            bias = vector is not None and tuple(vector.shape) == (rows,)
+            found.append(Layer(name, rows, channels, bias))
     return found
 
 
@@ -161,4 +179,4 @@ class Chain:
         return Place.LEAF
 
 
-__all__ = ["Chain", "Layer", "Place", "key_of", "layers_of"]
+__all__ = ["Chain", "Layer", "Place", "convolutions_of", "key_of", "layers_of"]

@@ -36,7 +36,7 @@ class HeadTable:
     @classmethod
     def build(cls, model: WhiteBox, data: LabelledData) -> HeadTable:
         """Pass the data through the model once."""
-        bias = model.head_module.bias
+        bias = model.head_bias
         shared = bias is not None and bias.requires_grad
         return cls.of_pass(model.run_all(data.inputs), data.labels, shared)
 

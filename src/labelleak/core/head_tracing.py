@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from labelleak.core.white_box import explain_failure
+from labelleak.core.white_box import convolutions, explain_failure
 from labelleak.errors import BadInput
 
 FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
@@ -76,17 +76,18 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     except FAILURES as error:
         raise BadInput(explain_failure(example, error)) from error
     marks = {output.grad_fn: (path, output) for path, output in runs}
-    ran = tuple(dict.fromkeys(path for path, _ in runs))
+    maps = {path for path, m in model.named_modules() if isinstance(m, convolutions())}
+    ran = tuple(dict.fromkeys(path for path, _ in runs if path not in maps))
     sources: list[_Source] = []
     others: dict[str, None] = {}
     outputs = _main_outputs(final)
     for output in outputs:
         near, strange = _nearest(output, marks)
-        fitting = [one for one in near if _fits(marks[one.node][1], output)]
+        fitting = [one for one in near if _fits(*marks[one.node], output, maps)]
         sources += fitting
         others.update(dict.fromkeys(strange))
         if near and not fitting:
-            others["layers of other sizes"] = None
+            others["convolution" if near[0].path in maps else "layers of other sizes"] = None
     kept = _downstream(sources)
     heads = tuple(dict.fromkeys(one.path for one in kept))
     shape = tuple(outputs[0].shape) if outputs else ()
@@ -99,12 +100,13 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
 
 @contextmanager
 def _watched(model: nn.Module, runs: list[tuple[str, Tensor]]) -> Iterator[None]:
-    """Record linear layers' outputs, in eval mode with every parameter in the graph; undo all."""
+    """Record layers' outputs, in eval mode with every parameter in the graph; undo all."""
 
     def watch(path: str) -> Any:
         return lambda _module, _inputs, output: runs.append((path, output))
 
-    layers = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
+    layers = [(path, m) for path, m in model.named_modules() if isinstance(m, kinds)]
     hooks = [layer.register_forward_hook(watch(path)) for path, layer in layers]
     modes = {module: module.training for module in model.modules()}
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
@@ -177,8 +179,13 @@ def _kind(node: Any) -> str:
     return str(node.name()).rpartition("::")[2].split("Backward")[0].lower().strip("_")
 
 
-def _fits(layer: Tensor, output: Tensor) -> bool:
-    """Return whether a layer's rows are the output's classes, as they are or reshaped."""
+def _fits(path: str, layer: Tensor, output: Tensor, maps: set[str]) -> bool:
+    """Return whether a layer's rows are the output's classes, as they are or reshaped.
+
+    A convolution is a head where its channels are the output's at every position.
+    """
+    if path in maps:
+        return output.dim() > 2 and layer.shape[1] == output.shape[1]
     same = layer.shape[-1] == output.shape[-1]
     return same or layer.shape[-1] in output.shape[1:] or layer.numel() == output.numel()
 

@@ -11,13 +11,17 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.lazy import Tensor
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, SharedTensors
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput, NotApplicable
+
+# Rows at the head that stand for a dense task's own data; more only cost.
+MOST_ROWS = 20_000
 
 
 class Need(Enum):
@@ -40,7 +44,8 @@ class LabelledData:
 
     Attributes:
         inputs: ``n x ...`` as the model takes them.
-        labels: ``n`` class indices, int64.
+        labels: ``n`` class indices, int64; ``n x`` positions of a dense task, negative where a
+            position has none.
     """
 
     inputs: Tensor
@@ -151,6 +156,40 @@ class Knowledge:
             raise NotApplicable("dummies need the shape of the model's inputs; give input_shape")
         return self.input_shape
 
+    def pass_own(
+        self, seed: int = 0, *, most: int | None = None, order: Tensor | None = None
+    ) -> tuple[HeadPass, Tensor]:
+        """Pass the auxiliary data through the model; return what its head shows, and each label.
+
+        Of a dense task every position is a row, those without a label left out, thinned to
+        `MOST_ROWS`.
+
+        Args:
+            seed: seed of dropout and the like.
+            most: inputs that are passed at most.
+            order: of the inputs.
+
+        Raises:
+            NotApplicable: if the head does not give one row a label.
+        """
+        assert self.model is not None
+        assert self.auxiliary is not None
+        data = self.auxiliary
+        inputs, labels = (part if order is None else part[order] for part in vars(data).values())
+        seen, labels = self.model.run_all(inputs[:most], seed=seed), labels[:most]
+        return (seen, labels) if labels.dim() == 1 else _rows(seen, labels.flatten(), seed)
+
+    def refuse_maps(self, who: str) -> None:
+        """Refuse a dense task, for attacks that draw inputs by their one label.
+
+        Raises:
+            NotApplicable: naming the attack.
+        """
+        if self.model is not None and self.model.task is Task.dense:
+            raise NotApplicable(
+                f"{who} draws inputs by their label; of a dense task each input has many"
+            )
+
     def granted(self, needs: frozenset[Need]) -> Knowledge:
         """Keep only what an attack with these needs may see."""
         known = self
@@ -165,6 +204,21 @@ class Knowledge:
         if Need.DEFENSE not in needs:
             known = replace(known, defense=None)
         return known
+
+
+def _rows(seen: HeadPass, labels: Tensor, seed: int) -> tuple[HeadPass, Tensor]:
+    """Keep the rows that have a label, or some of them."""
+    if len(seen.inputs) != len(labels):
+        raise NotApplicable(
+            f"the head has {len(seen.inputs)} positions and the data {len(labels)} labels; its "
+            "output is resized, so that no position has a label of its own"
+        )
+    held = torch.nonzero(labels >= 0)[:, 0]
+    if len(held) > MOST_ROWS:
+        generator = torch.Generator().manual_seed(seed)
+        held = held[torch.randperm(len(held), generator=generator)[:MOST_ROWS].sort().values]
+    inputs, logits = seen.inputs[held], seen.logits[held]
+    return HeadPass(inputs, logits, logits), labels[held]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import distinct_share, noise_size, stands_out, sum_rests
+from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.records.states import State
@@ -25,6 +26,8 @@ _ROUNDING = 0.01
 # weight's many columns one sum must do, which noise comes near by chance.
 _CLEAN = 0.01
 _CLEAN_BIAS_ALONE = 1e-4
+# Share of the rarer sign from which a row may be noise.
+_MIXED = 0.1
 # Standard deviations of noise that a limit leaves room for.
 _SIGMAS = 6.0
 # No client is taken to smooth more of a label than this, nor to mix more labels into one.
@@ -103,6 +106,8 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     why = "a factor below 1 cannot be seen without the model and data of one's own"
     if not clean.all():
         why = "sums over classes show noise, compression or another loss"
+        if observation.paired:
+            why = "one logit's gradient does not tell noise from scale"
     return Limits(times, scale, sign, negative, needed, _otherwise(observation), why)
 
 
@@ -136,6 +141,8 @@ def _why_not_judged(observation: Observation, training: LocalTraining | None) ->
 
 def is_clean(observation: Observation) -> np.ndarray:
     """Tell which trials show neither noise nor compression nor another loss."""
+    if observation.paired:
+        return ~is_like_noise(observation)
     of_weight, of_bias = sum_rests(observation)
     assert of_bias is not None
     entries = observation.bias if observation.weight is None else observation.weight.flatten(-2)
@@ -150,6 +157,20 @@ def is_clean(observation: Observation) -> np.ndarray:
         empty = (observation.weight == 0).all(dim=-2).double().mean(dim=-1)
         clean &= (empty <= 0.5).cpu().numpy()
     return np.asarray(clean)
+
+
+def is_like_noise(observation: Observation) -> np.ndarray:
+    """Tell which trials' gradients of one logit noise might have made.
+
+    Its two rows sum to 0 whatever was done to it, so what shows is that noise reaches every entry,
+    with signs of either kind: what has dead columns or signs nearly all alike is none.
+    """
+    if observation.weight is None:
+        return np.ones(observation.trials, dtype=bool)
+    rows = observation.weight.detach()[..., 1::2, :]
+    above, below = ((rows > 0).double().mean(-1), (rows < 0).double().mean(-1))
+    mixed = torch.minimum(above, below) > _MIXED
+    return np.asarray((mixed & (above + below == 1)).any(-1).cpu().numpy())
 
 
 def _is_flipped(

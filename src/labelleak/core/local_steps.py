@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -126,23 +127,48 @@ def take_defended_steps(
     return {name: value.detach() for name, value in client.module.state_dict().items()}
 
 
-def as_update(seen: Observation, head: str) -> SharedTensors:
+def as_update(seen: Observation, model: WhiteBox) -> SharedTensors:
     """Take gradients that were observed as the update that they were read off.
 
     Args:
         seen: gradients, of the head alone or with the rest.
-        head: module name of the head.
+        model: whose gradients they are.
     """
-    empty = SharedTensors({}, head)
+    empty = SharedTensors({}, model.head)
+    weight, bias = model.form.raw(seen.weight, seen.bias)
     tensors: dict[str, Tensor | None] = {
         **(seen.rest or {}),
-        empty.head_weight: seen.weight,
-        empty.head_bias: seen.bias,
+        empty.head_weight: weight,
+        empty.head_bias: bias,
     }
-    return SharedTensors({name: t for name, t in tensors.items() if t is not None}, head)
+    return SharedTensors({name: t for name, t in tensors.items() if t is not None}, model.head)
+
+
+def as_seen(
+    update: SharedTensors, model: WhiteBox, num_samples: int | None = None, *, full: bool = False
+) -> Observation:
+    """Read the head off shared gradients: `as_update` undone.
+
+    A weight gradient of zeros, from which no attack learns, stands for a head of which nothing is
+    shared.
+
+    Args:
+        update: gradients of R trials.
+        model: whose gradients they are.
+        num_samples: labels behind each.
+        full: keep the other parameters' gradients, too.
+    """
+    form, head = model.form, (update.head_weight, update.head_bias)
+    weight, bias = (update.tensors.get(name) for name in head)
+    if weight is None and bias is None:
+        weight = torch.zeros(update.trials, *form.shape)
+    rest = {name: t for name, t in update.tensors.items() if name not in head}
+    seen = Observation.from_gradient(weight, bias, num_samples=num_samples, form=form)
+    return replace(seen, rest=rest) if full else seen
 
 
 __all__ = [
+    "as_seen",
     "as_update",
     "bend_gradients",
     "class_weights_of",

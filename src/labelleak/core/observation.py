@@ -13,6 +13,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
+from labelleak.core.task import HeadForm
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.records.states import State
@@ -37,6 +38,7 @@ class Observation:
             put right, else not known; see `labelleak.core.limits`.
         largest: largest L1 norm that a right bias gradient may have after the defense that was
             declared; None where none was declared.
+        paired: whether rows come in twos of which one is the other's negative, as a sigmoid's do.
 
     Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
     """
@@ -49,6 +51,7 @@ class Observation:
     lr_known: bool = True
     scale: State = State.not_known
     largest: float | None = None
+    paired: bool = False
 
     def __post_init__(self) -> None:
         if self.weight is None and self.bias is None:
@@ -90,6 +93,7 @@ class Observation:
         *,
         num_samples: int | None = None,
         local_steps: int = 1,
+        form: HeadForm | None = None,
     ) -> Observation:
         """Take a shared gradient of the mean loss, as FedSGD sends it.
 
@@ -98,6 +102,7 @@ class Observation:
             bias: ``*R x K`` gradient of the head's bias, or None.
             num_samples: labels behind the gradient in all; None when unknown.
             local_steps: steps over which the gradient was averaged.
+            form: of the head, where its own rows are not those of one softmax.
 
         Raises:
             BadInput: for shapes that do not fit, fewer than 2 classes, NaN or infinite values,
@@ -107,7 +112,10 @@ class Observation:
         >>> Observation.from_gradient(weight, num_samples=1).row_sums.tolist()
         [-1.0, 0.5, 0.5]
         """
-        return cls(_as_tensor(weight), _as_tensor(bias), num_samples, local_steps)
+        rows = _as_tensor(weight), _as_tensor(bias)
+        paired = form is not None and form.paired
+        rows = rows if form is None else form.lift(*rows)
+        return cls(*rows, num_samples, local_steps, paired=paired)
 
     @classmethod
     def from_update(
@@ -119,6 +127,7 @@ class Observation:
         training: LocalTraining | None = None,
         rest: Iterable[str] | None = None,
         measured: Measured | None = None,
+        form: HeadForm | None = None,
         **known: Any,
     ) -> Observation:
         """Turn weights before and after local training into the mean gradient along the way.
@@ -137,6 +146,7 @@ class Observation:
                 need the whole gradient: those that the client trained, not buffers. The
                 head's own names are passed over.
             measured: what a capture measured beside.
+            form: of the head, where its own rows are not those of one softmax.
             known: fields of `LocalTraining`, in place of one (``lr=0.1, batch_size=4``).
 
         Raises:
@@ -162,13 +172,15 @@ class Observation:
             return own.mean_gradient(*_pair(before, after, name))
 
         others = None if rest is None else [name for name in rest if name not in (weight, bias)]
+        moved = mean_gradient(bias) if bias in before or bias in after else None
+        rows = (mean_gradient(weight), moved)
         return cls(
-            mean_gradient(weight),
-            mean_gradient(bias) if bias in before or bias in after else None,
+            *(rows if form is None else form.lift(*rows)),
             None if told.batch_size is None else told.batch_size * path.steps,
             path.steps,
             None if others is None else {name: mean_gradient(name) for name in others},
             told.lr is not None,
+            paired=form is not None and form.paired,
         )
 
     @property

@@ -17,6 +17,7 @@ from labelleak.core.interfaces import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation
+from labelleak.core.task import Task
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
@@ -170,14 +171,17 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         raise NotApplicable("the scale is measured on the weight gradient, N being known")
     if known.training is not None and known.training.optimiser not in (None, "sgd"):
         raise NotApplicable(f"{known.training.optimiser} scales every coordinate by itself")
+    if known.model.task is Task.dense:
+        raise NotApplicable("the scale is not measured on maps: their positions are tied")
     classes, size = observation.num_classes, observation.num_samples
-    labels = known.auxiliary.labels[:_LOOK].numpy()
-    if classes > _MOST_CLASSES or np.bincount(labels, minlength=classes).min() < _FEWEST:
+    if classes > _MOST_CLASSES:
+        raise NotApplicable(f"the scale is measured with at most {_MOST_CLASSES} classes")
+    seen, own_labels = known.pass_own(most=_LOOK)
+    labels = own_labels.numpy()
+    if np.bincount(labels, minlength=classes).min() < _FEWEST:
         raise NotApplicable(
-            f"the scale is measured with {_FEWEST} samples of one's own of each class, and at "
-            f"most {_MOST_CLASSES} classes"
+            f"the scale is measured with {_FEWEST} samples of one's own of each class"
         )
-    seen = known.model.run_all(known.auxiliary.inputs[:_LOOK])
     inputs = seen.inputs.detach().double()
     gradient = observation.weight.detach().double().cpu()
     if observation.bias is not None:

@@ -11,6 +11,7 @@ from labelleak.core.forms import named_like
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
+from labelleak.core.task import HeadForm, Task, tell_task
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
@@ -109,6 +110,7 @@ class ReceivedUpdate:
         head: module name of the head, where the source names it.
         num_samples: labels behind it in all, where that is not batch size times steps.
         measured: what a capture measured beside.
+        task: what the labels are, where it was told.
     """
 
     before: Mapping[str, Tensor] | None = None
@@ -120,6 +122,7 @@ class ReceivedUpdate:
     head: str | None = None
     num_samples: int | None = None
     measured: Measured = field(default_factory=Measured)
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         both = self.before is not None and self.after is not None
@@ -141,6 +144,29 @@ class ReceivedUpdate:
         called: dict[str, Any] = {s: t and named_like(t, known) for s, t in found.items()}
         return replace(self, **{side: tensors for side, tensors in called.items() if tensors})
 
+    def form_of(self, head: str, labels: Iterable[int] | None = None) -> HeadForm:
+        """Tell the task of a head, and how its rows stand to softmax problems.
+
+        Args:
+            head: module name of the head.
+            labels: labels behind the update, where they are known.
+
+        Raises:
+            BadInput: as `tell_task`.
+        """
+        weight, bias = (self._own(f"{head}.{p}" if head else p) for p in ("weight", "bias"))
+        shape = (0, 0) if weight is None else tuple(weight.shape)
+        if weight is None and bias is not None:
+            shape = (len(bias), 0)
+        told = None if labels is None else tuple(labels)
+        return HeadForm(tell_task(self.task, shape, self.measured.loss, told), shape)
+
+    def _own(self, name: str) -> Tensor | None:
+        """Return one client's tensor of a name."""
+        if self.before is not None and name in self.before:
+            return self.before[name]
+        return self.tensors.get(name)
+
     def observe(self, head: str, *, rest: Iterable[str] | None = None) -> Observation:
         """Turn it into what the attacker sees at the head; see `labelleak.core.scale`.
 
@@ -152,6 +178,7 @@ class ReceivedUpdate:
             BadInput: as `Observation.from_update` and `Observation.from_gradient`, and for class
                 weights of another number of classes.
         """
+        form = self.form_of(head)
         if self.gradient is None:
             before, after = self._sides()
             seen = Observation.from_update(
@@ -161,9 +188,10 @@ class ReceivedUpdate:
                 training=self.training,
                 rest=rest,
                 measured=self.measured,
+                form=form,
             )
         else:
-            seen = self._shared_gradient(self.gradient, head, rest)
+            seen = self._shared_gradient(self.gradient, head, rest, form)
         weights = self.training.class_weights
         if weights and len(weights) != seen.num_classes:
             raise BadInput(
@@ -191,7 +219,11 @@ class ReceivedUpdate:
         return folded.before or {}, folded.tensors
 
     def _shared_gradient(
-        self, gradient: Mapping[str, Tensor], head: str, rest: Iterable[str] | None
+        self,
+        gradient: Mapping[str, Tensor],
+        head: str,
+        rest: Iterable[str] | None,
+        form: HeadForm,
     ) -> Observation:
         steps, size = self.training.local_steps or 1, self.training.batch_size
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
@@ -199,6 +231,7 @@ class ReceivedUpdate:
             *(gradient.get(name) for name in names),
             num_samples=None if size is None else size * steps,
             local_steps=steps,
+            form=form,
         )
         if rest is None:
             return seen

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
-from labelleak.core.lazy import Tensor, nn, torch
+import numpy as np
+
+from labelleak.core.counts import Floats
+from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
+from labelleak.core.task import HeadForm, Lift, Task
 from labelleak.errors import BadInput
 
 CHUNK = 512
@@ -15,13 +22,13 @@ CHUNK = 512
 
 @dataclass(frozen=True, eq=False)
 class HeadPass:
-    """What one forward pass shows at the head.
+    """What one forward pass shows at the head, a row for each label: a position, of a dense task.
 
     Attributes:
         inputs: head inputs h, ``n x D``.
-        logits: head outputs z = W h + b, ``n x K``.
+        logits: head outputs z = W h + b, ``n x K``; (0, z) where z is one logit.
         outputs: what the model returns, on which the client's loss is taken; the logits, unless
-            something follows the head.
+            something follows the head. Of a dense task, ``images x K x positions``.
     """
 
     inputs: Tensor
@@ -48,20 +55,71 @@ class WhiteBox:
     layers draw from a forked generator.
 
     Attributes:
-        module: the whole model.
+        module: the whole model; of another task than classes, as `lift` gives it.
         head: module name of the last linear layer; ``""`` if the model is that layer.
     """
 
     module: nn.Module
     head: str
 
-    @property
-    def head_module(self) -> nn.Linear:
-        """The head itself."""
+    @cached_property
+    def task(self) -> Task:
+        """What the model's labels are."""
+        return task_of(self.module)
+
+    @cached_property
+    def head_layer(self) -> nn.Module:
+        """The head itself: a linear layer or a convolution."""
         head = self.module.get_submodule(self.head)
-        if not isinstance(head, nn.Linear):
+        whole = isinstance(head, convolutions()) and self.task is not Task.classes
+        if not isinstance(head, nn.Linear) and not whole:
             raise BadInput(f"the head {self.head!r} is no linear layer")
         return head
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's own weight."""
+        weight = self.head_layer.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    @property
+    def head_bias(self) -> Tensor | None:
+        """The head's own bias, if it has one."""
+        bias = self.head_layer.bias
+        return bias if isinstance(bias, torch.Tensor) else None
+
+    @property
+    def form(self) -> HeadForm:
+        """How the head's rows stand to those of softmax problems."""
+        return HeadForm(self.task, tuple(self.head_weight.shape))
+
+    @property
+    def head_module(self) -> nn.Linear:
+        """The head as the linear layer that makes the logits of softmax problems.
+
+        Of one logit, the row of the class that is absent is 0 and stays 0.
+        """
+        layer = self.head_layer
+        if isinstance(layer, nn.Linear) and not self.form.paired:
+            return layer
+        own = self.head_weight, self.head_bias
+        weight, bias = self.form.lift(*own)
+        assert weight is not None
+        rows = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+        moving = torch.from_numpy(self.moving).to(weight)
+        rows.weight = nn.Parameter(weight.detach() * moving[:, None], own[0].requires_grad)
+        if bias is not None:
+            rows.bias = nn.Parameter(bias.detach() * moving)
+        return rows
+
+    @property
+    def moving(self) -> Floats:
+        """1 for each row that the client's steps move, 0 for the class that is absent of a pair."""
+        found = np.ones(self.form.num_rows)
+        if self.form.paired:
+            found[::2] = 0.0
+        return found
 
     def run(self, inputs: Tensor, *, seed: int = 0, grad: bool = False) -> HeadPass:
         """Pass a batch through the model once, as one batch.
@@ -80,7 +138,7 @@ class WhiteBox:
         def catch(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             caught.append((args[0], output))
 
-        hook = self.head_module.register_forward_hook(catch)
+        hook = self.head_layer.register_forward_hook(catch, prepend=True)
         try:
             with torch_seeded(seed), torch.set_grad_enabled(grad):
                 outputs = self._call(inputs)
@@ -88,7 +146,7 @@ class WhiteBox:
             raise BadInput(explain_failure(inputs, error)) from error
         finally:
             hook.remove()
-        if len(caught) != 1 or caught[0][0].dim() != 2:
+        if len(caught) != 1 or (caught[0][0].dim() != 2 and self.task is not Task.dense):
             raise BadInput(
                 f"the head {self.head!r} must see one vector per input, once per pass; "
                 f"it ran {len(caught)} time(s)"
@@ -97,13 +155,25 @@ class WhiteBox:
             raise BadInput(
                 f"the model returns {type(outputs).__name__}, not one tensor of logits; wrap it"
             )
-        return HeadPass(*caught[0], outputs)
+        if self.task is Task.classes:
+            return HeadPass(*caught[0], outputs)
+        return HeadPass(*self._rows(*caught[0]), outputs)
+
+    def _rows(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Lay out what the head saw and said, a row for each label."""
+        layer = self.head_layer
+        if not isinstance(layer, nn.Linear):
+            inputs, outputs = patches(layer, inputs), outputs.flatten(2).transpose(1, 2)
+        inputs, outputs = inputs.flatten(0, -2), outputs.flatten(0, -2)
+        if self.form.paired:
+            outputs = torch.stack((torch.zeros_like(outputs), outputs), -1).flatten(1)
+        return inputs, outputs
 
     def _call(self, inputs: Tensor) -> Any:
         # Train-mode batch norm writes its running statistics: let it write to copies.
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         if inputs.is_floating_point():
-            inputs = inputs.to(self.head_module.weight)  # its precision and device
+            inputs = inputs.to(self.head_weight)  # its precision and device
         return torch.func.functional_call(self.module, buffers, (inputs,))
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
@@ -139,6 +209,59 @@ class WhiteBox:
         return bool(
             torch.equal(together, again) and torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
         )
+
+
+def lift(module: nn.Module, task: Task) -> nn.Module:
+    """Return a model whose outputs are the logits of softmax problems; see `Lift`.
+
+    It shares everything with the model, which stays as it is. What needs no change is given back.
+
+    >>> lift(nn.Linear(3, 1), Task.binary)(torch.zeros(2, 3)).shape
+    torch.Size([2, 2])
+    """
+    if task_of(module) is task:
+        return module
+    lifted = copy.copy(module)
+    lifted.__dict__["_forward_hooks"] = module._forward_hooks.copy()
+    lifted.register_forward_hook(Lift(task))
+    return lifted
+
+
+def task_of(module: nn.Module) -> Task:
+    """Return the task that a model was lifted for, classes where it was not."""
+    lifts = [hook for hook in module._forward_hooks.values() if isinstance(hook, Lift)]
+    return lifts[0].task if lifts else Task.classes
+
+
+def convolutions() -> tuple[type[nn.Module], ...]:
+    """Return the layers that give one class a position."""
+    return nn.Conv1d, nn.Conv2d, nn.Conv3d
+
+
+def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what a convolution multiplies its kernel with, ``images x positions x D``.
+
+    Raises:
+        BadInput: for groups, and padding of other than zeros.
+    """
+    kernel, stride, padding, dilation = (
+        tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "padding", "dilation")
+    )
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise BadInput("a convolution with groups or unusual padding cannot be read as a head")
+    if prod(kernel) == 1 and not any(padding) and prod(stride) == 1:
+        return inputs.flatten(2).transpose(1, 2)
+    if len(kernel) == 3:
+        raise BadInput("a head that is a convolution in 3 dimensions needs a kernel of one voxel")
+    if len(kernel) == 1:  # as an image of one line
+        inputs, kernel, stride, padding, dilation = (
+            inputs[:, :, None],
+            (1, *kernel),
+            (1, *stride),
+            (0, *padding),
+            (1, *dilation),
+        )
+    return F.unfold(inputs, kernel, dilation, padding, stride).transpose(1, 2)
 
 
 def explain_failure(inputs: Tensor, error: Exception) -> str:

@@ -112,7 +112,7 @@ def _one(
     full: bool,
 ) -> Gradients:
     inputs = batch.inputs
-    targets = F.one_hot(batch.labels, model.head_module.out_features).to(torch.float32)
+    targets = F.one_hot(batch.labels, model.form.choices).movedim(-1, 1).to(torch.float32)
     for change in changes:
         inputs, targets = change.change_batch(inputs, targets, rng)
     seed = int(rng.integers(2**31))

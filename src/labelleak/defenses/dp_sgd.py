@@ -144,7 +144,7 @@ def sample_gradients(
 
     of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
     if inputs.is_floating_point():
-        inputs = inputs.to(model.head_module.weight)
+        inputs = inputs.to(model.head_weight)
     size = max(1, _CHUNK_BYTES // (4 * sum(p.numel() for p in parameters.values())))
     parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
     for number, (some, those) in enumerate(parts):

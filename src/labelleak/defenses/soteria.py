@@ -89,7 +89,7 @@ def representation_scores(model: WhiteBox, inputs: Tensor) -> Tensor:
         raise BadInput("soteria differentiates by the inputs; these are whole numbers")
     if not model.is_per_sample(inputs):
         raise BadInput("soteria needs a model that passes each sample alone; use `mode` eval")
-    inputs = inputs.to(model.head_module.weight)
+    inputs = inputs.to(model.head_weight)
 
     return torch.cat([_score(model, part) for part in torch.split(inputs, _SLICE)])
 
@@ -120,7 +120,7 @@ def _head_input(model: WhiteBox, inputs: Tensor) -> Tensor:
     def catch(_: nn.Module, args: tuple[Any, ...]) -> None:
         caught.append(args[0])
 
-    hook = model.head_module.register_forward_pre_hook(catch)
+    hook = model.head_layer.register_forward_pre_hook(catch)
     try:
         torch.func.functional_call(model.module, _frozen(model.module), (inputs,))
     finally:

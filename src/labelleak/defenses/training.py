@@ -227,7 +227,7 @@ class HeadDropout(TrainingDefense):
             kept = torch.from_numpy(rng.random(tuple(args[0].shape)) >= self.rate)
             return (args[0] * kept.to(args[0]) / (1 - self.rate), *args[1:])
 
-        hook = model.head_module.register_forward_pre_hook(drop)
+        hook = model.head_layer.register_forward_pre_hook(drop)
         try:
             yield
         finally:

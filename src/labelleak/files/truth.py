@@ -58,6 +58,20 @@ def read_truth(
     return truth
 
 
+def labels_in(source: Any) -> tuple[int, ...] | None:
+    """Return the labels of a truth that holds labels, None where it holds counts or nothing.
+
+    >>> labels_in({"labels": [1, 0, 1]})
+    (1, 0, 1)
+    """
+    if source is None:
+        return None
+    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    if isinstance(found, Mapping):
+        found = found.get("labels")
+    return None if found is None else tuple(int(n) for n in _whole(found))
+
+
 def _parse(path: Path) -> Any:
     try:
         return read_json(path)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labelleak.core.forms import named_like, torch_form
 from labelleak.core.measured import Measured
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import BadInput, shown, shown_path
@@ -48,6 +49,7 @@ def gather_update(
     num_samples: int | None = None,
     layout: str | None = None,
     head: str | None = None,
+    task: Task | None = None,
     max_bytes: int = LIMIT,
 ) -> ReceivedUpdate:
     """Read an update in one of its forms, of any framework; see `labelleak.core.forms`.
@@ -63,6 +65,7 @@ def gather_update(
         num_samples: labels behind the update in all, where the batches' sizes differ.
         layout: ``torch`` or ``keras``, where names and biases do not tell.
         head: module name of the head, where it is known.
+        task: what the labels are, where it is known.
         max_bytes: largest file that is read.
 
     Raises:
@@ -86,17 +89,20 @@ def gather_update(
             head=captured.head,
             num_samples=num_samples,
             measured=captured.measured,
+            task=task,
         )
     reader = _Reader(layout, max_bytes, any_part=head is not None)
     read = {name: reader.load(source, name) for name, source in forms.items()}
     notes = [note for _, note in read.values()]
+    sides: dict[str, Any] = dict(_sides({name: side for name, (side, _) in read.items()}))
     return ReceivedUpdate(
-        **_sides({name: tensors for name, (tensors, _) in read.items()}),
+        **sides,
         training=reduce(LocalTraining.over, (note.training for note in notes), told),
         source=_source(next(iter(forms.values()))),
         head=next((note.head for note in notes if note.head), None),
         num_samples=num_samples,
         measured=next((n.measured for n in notes if n.measured.known), Measured()),
+        task=task,
     )
 
 

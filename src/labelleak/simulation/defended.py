@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from labelleak.core.interfaces import Defense, LabelledData
-from labelleak.core.local_steps import as_update
+from labelleak.core.local_steps import as_seen, as_update
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
+from labelleak.core.task import labels_each
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
@@ -67,14 +69,14 @@ def defended_gradients(
             data, table = _rows(data, table, torch.from_numpy(used))
         table = altered_table(model, data, chain, table)
         if table is not None:
-            update = _finished(chain, as_update(table.gradients(places), model.head), batches, rng)
-            return observe(defense.apply(update, rng)[0], model, batches)
+            update = _finished(chain, as_update(table.gradients(places), model), batches, rng)
+            return as_seen(defense.apply(update, rng)[0], model, batches.shape[1])
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
-    seen = []
+    seen, each = [], labels_each(data.labels)
     for part in np.array_split(batches, min(number, len(batches))):
         sent, _ = defense.apply(_raw(model, data, part, defense, rng, full), rng)
-        seen.append(observe(sent, model, part, full=full))
+        seen.append(as_seen(sent, model, part.shape[1] * each, full=full))
     return seen[0] if len(seen) == 1 else _joined(seen)
 
 
@@ -91,7 +93,7 @@ def _raw(
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
         return defense.gradients(model, picked, rng, full=wide)
     own = int(rng.integers(2**31))
-    return as_update(autograd_gradients(model, data, batches, seed=own, full=wide), model.head)
+    return as_update(autograd_gradients(model, data, batches, seed=own, full=wide), model)
 
 
 def training_changes(defense: Part) -> list[TrainingChange]:
@@ -146,23 +148,6 @@ def _finished(
     return update
 
 
-def observe(
-    update: SharedTensors, model: WhiteBox, batches: np.ndarray, *, full: bool = False
-) -> Observation:
-    """Read the head off the shared gradients of ``T x B`` batches.
-
-    A weight gradient of zeros, from which no attack learns, stands for a head of which nothing is
-    shared.
-    """
-    weight = update.tensors.get(update.head_weight)
-    bias = update.tensors.get(update.head_bias)
-    if weight is None and bias is None:
-        weight = torch.zeros(len(batches), *model.head_module.weight.shape)
-    head = {update.head_weight, update.head_bias}
-    rest = {name: t for name, t in update.tensors.items() if name not in head}
-    return Observation(weight, bias, batches.shape[1], rest=rest if full else None)
-
-
 def _joined(seen: list[Observation]) -> Observation:
     def join(parts: list[Tensor | None]) -> Tensor | None:
         there = [part for part in parts if part is not None]
@@ -171,7 +156,7 @@ def _joined(seen: list[Observation]) -> Observation:
     rests = [one.rest for one in seen if one.rest is not None]
     rest = {name: torch.cat([r[name] for r in rests]) for name in rests[0]} if rests else None
     weight, bias = join([one.weight for one in seen]), join([one.bias for one in seen])
-    return Observation(weight, bias, seen[0].num_samples, rest=rest)
+    return replace(seen[0], weight=weight, bias=bias, rest=rest)
 
 
 def defend_update(
@@ -249,6 +234,5 @@ __all__ = [
     "is_costly",
     "moved_by",
     "movement",
-    "observe",
     "takes_long",
 ]

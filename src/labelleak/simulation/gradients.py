@@ -8,8 +8,11 @@ from torch.nn import functional as F
 
 from labelleak.core.head_table import HeadTable
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.local_steps import as_seen
 from labelleak.core.observation import Observation
 from labelleak.core.rest import LazyGradients
+from labelleak.core.task import labels_each
+from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 
 
@@ -44,8 +47,8 @@ def autograd_gradients(
         rows.append(torch.autograd.grad(loss, list(wanted.values())))
     stacked = (torch.stack(parts) for parts in zip(*rows, strict=True))
     found = dict(zip(wanted, stacked, strict=True))
-    weight, bias = found.pop(f"{prefix}weight"), found.pop(f"{prefix}bias", None)
-    return Observation(weight, bias, batches.shape[1], rest=found if full else None)
+    size = batches.shape[1] * labels_each(data.labels)
+    return as_seen(SharedTensors(found, model.head), model, size, full=full)
 
 
 def later_gradients(model: WhiteBox, data: LabelledData, batches: np.ndarray) -> LazyGradients:

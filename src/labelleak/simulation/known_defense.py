@@ -65,7 +65,7 @@ class Gradients:
             return defense.gradients(model, batches, rng, full=full)
         everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
         places = np.arange(len(everything)).reshape(len(batches), -1)
-        return as_update(HeadTable.build(model, everything).gradients(places), model.head)
+        return as_update(HeadTable.build(model, everything).gradients(places), model)
 
 
 @dataclass(eq=False)
@@ -90,14 +90,14 @@ class Samples:
         self._alter(defense, model, data, keys)
         order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         rows = [self.kept[key] for key in order]
-        bias = model.head_module.bias
+        bias = model.head_bias
         table = HeadTable(
             torch.stack([h for h, _ in rows]),
             torch.stack([error for _, error in rows]),
             bias is not None and bias.requires_grad,
         )
         places = np.array([order[key] for key in keys]).reshape(len(batches), -1)
-        return as_update(table.gradients(places), model.head)
+        return as_update(table.gradients(places), model)
 
     def _alter(
         self, defense: Defense, model: WhiteBox, data: LabelledData, keys: Sequence[bytes]

@@ -36,7 +36,7 @@ def build_model(
         name: a name in MODELS, or ``package.module:factory`` for your own. The factory is called
             with ``input_shape`` and ``num_classes`` as far as its signature has them.
         input_shape: of one input, ``(C, H, W)`` or ``(D,)``.
-        num_classes: scores that the model must give.
+        num_classes: scores that the model must give; 1 of a binary task.
         activation: a name in ACTIVATIONS; None takes the model's own.
         init: ``default`` (PyTorch's), ``uniform`` (every parameter from -0.5 to 0.5, as in the LLG
             paper) or ``xavier`` (uniform weights, zero biases).
@@ -51,8 +51,8 @@ def build_model(
     """
     if init not in INITIALISATIONS:
         raise unknown_name("initialisation", init, INITIALISATIONS)
-    if num_classes < 2:
-        raise BadInput(f"a model needs at least 2 classes, not {num_classes}")
+    if num_classes < 1:
+        raise BadInput(f"a model needs at least one output, not {num_classes}")
     with torch_seeded(seed):
         if ":" in name:
             _refuse_activation(name, activation)

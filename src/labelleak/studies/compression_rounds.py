@@ -15,6 +15,7 @@ from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
 from labelleak.core.answers import Answer, Result
 from labelleak.core.counts import Floats, Ints
+from labelleak.core.local_steps import as_seen
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Truth, advantage, score
@@ -27,7 +28,6 @@ from labelleak.report.curve_figures import curve_files
 from labelleak.report.curves import CurveOptions
 from labelleak.report.markdown import group, table
 from labelleak.simulation.batches import Scheme, draw_batches
-from labelleak.simulation.defended import observe
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.studies.compression_finding import spans
@@ -201,7 +201,7 @@ def _share(stage: Stage, clients: _Clients, batches: Ints, number: int) -> Obser
     words = ("defense", chain.label, stage.initialisation, number)
     rng = stream(stage.plan.options.seed, *words)
     sent, clients.memory = chain.apply(update, rng, clients.memory)
-    seen = observe(sent, model, batches)
+    seen = as_seen(sent, model, batches.shape[1])
     clients.sent.append(seen)
     return seen
 

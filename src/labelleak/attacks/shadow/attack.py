@@ -112,6 +112,7 @@ class AdaptiveShadow(Shadow):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """As `Shadow`, with what the client does in between."""
+        known.refuse_maps(self.name)
         ready = ShadowPosterior.of(self, known, num_classes, rng)
         assert known.model is not None
         assert known.auxiliary is not None
@@ -165,12 +166,11 @@ class ShadowPosterior:
     ) -> ShadowPosterior:
         """Pass the auxiliary data, class by class in order of appearance."""
         assert known.model is not None
-        assert known.auxiliary is not None
-        found, first = np.unique(known.auxiliary.labels.numpy(), return_index=True)
+        seen, held = known.pass_own(int(rng.integers(2**31)))
+        found, first = np.unique(held.numpy(), return_index=True)
         absent = np.setdiff1d(np.arange(num_classes), found)
         order = torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
-        own_labels = torch.argsort(order)[known.auxiliary.labels]
-        seen = known.model.run_all(known.auxiliary.inputs, seed=int(rng.integers(2**31)))
+        own_labels = torch.argsort(order)[held]
         picks, labels = lend(own_labels, num_classes, rng)
         inputs = seen.inputs.detach().cpu()[picks]
         logits = seen.logits.detach().cpu()[picks][:, order]

@@ -16,6 +16,7 @@ from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import (
+    as_seen,
     as_update,
     bend_gradients,
     make_loss,
@@ -25,7 +26,7 @@ from labelleak.core.local_steps import (
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
-from labelleak.core.update import Scope, SharedTensors
+from labelleak.core.update import ReceivedUpdate, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 
 # Shadows made one by one are fewer by this; and local steps that are taken side by side.
@@ -105,7 +106,7 @@ class ShadowClient:
 
     def _show_from_bank(self, counts: Ints, rng: np.random.Generator) -> Observation:
         seen = self.bank.observe(counts, rng)
-        update = as_update(seen, self.model.head)
+        update = as_update(seen, self.model)
         return self._read(self.defense.apply(update, rng)[0], len(counts))
 
     def _show(
@@ -142,10 +143,11 @@ class ShadowClient:
         return self.defense.scope is Scope.UPDATE
 
     def _read(self, update: SharedTensors, trials: int) -> Observation:
-        weight = update.tensors.get(update.head_weight)
-        if weight is None:  # withheld: nothing can be learnt of it
-            weight = torch.zeros(trials, *self.model.head_module.weight.shape)
-        return Observation(weight, update.tensors.get(update.head_bias))
+        seen = as_seen(update, self.model)
+        if seen.weight is not None:
+            return seen
+        # Withheld: nothing can be learnt of it.
+        return replace(seen, weight=torch.zeros(trials, *self.model.head_module.weight.shape))
 
     def _pick(self, counts: Ints, rng: np.random.Generator) -> Ints:
         """Draw the attacker's own samples, any of them for a class without data."""
@@ -186,14 +188,12 @@ class ShadowClient:
             kept |= {name for name, _ in module.named_parameters()}
         after = self._take_steps(picks, frozenset(kept), rng)
         moved = {name: torch.nan_to_num(after[name] - before[name]) for name in sorted(kept)}
-        update = SharedTensors(moved, self.model.head)
-        sent, _ = self.defense.apply(update, rng)
-        return Observation.from_update(
-            before,
-            {**before, **{k: before[k] + sent.tensors.get(k, 0 * own) for k, own in moved.items()}},
-            head=self.model.head,
-            training=self.training,
+        sent, _ = self.defense.apply(SharedTensors(moved, self.model.head), rng)
+        after = {k: before[k] + sent.tensors.get(k, 0 * own) for k, own in moved.items()}
+        received = ReceivedUpdate(
+            before, {**before, **after}, training=self.training, task=self.model.task
         )
+        return received.observe(self.model.head)
 
     def _take_steps(
         self, picks: Ints, kept: frozenset[str], rng: np.random.Generator

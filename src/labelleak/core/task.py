@@ -1,0 +1,223 @@
+"""What a model's labels are: one class for each input, one of two, or a map of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+from typing import Any
+
+from labelleak.core.lazy import Tensor, torch
+from labelleak.errors import BadInput, unknown_name
+
+ASKED = (
+    "the head has one output, and binary cross-entropy and squared error look alike in an update; "
+    "say `task` binary if its label is one of two classes"
+)
+REGRESSION = "the loss is a squared error, so the task is a regression: it has no labels to count"
+
+
+class Task(StrEnum):
+    """Which labels a loss compares the outputs with."""
+
+    classes = "classes"  # softmax over all outputs: one class for each input
+    binary = "binary"  # the sigmoid of one output: one of two classes
+    dense = "dense"  # a class for each pixel, voxel or position, by convolution
+
+
+def read_task(text: str | None) -> Task | None:
+    """Return the task of a name; None for none.
+
+    Raises:
+        BadInput: for an unknown name.
+
+    >>> read_task("binary")
+    <Task.binary: 'binary'>
+    """
+    if text is None:
+        return None
+    if text not in set(Task):
+        raise unknown_name("task", str(text), [str(task) for task in Task])
+    return Task(text)
+
+
+@dataclass(frozen=True)
+class HeadForm:
+    """How a head's own rows stand to the softmax problems that attacks work on.
+
+    The sigmoid of one logit z is the softmax of (0, z), so a row with the gradient g stands for the
+    two rows -g and g. A convolution is a linear layer on patches, so its kernel is one long row.
+
+    Attributes:
+        task: what its labels are.
+        shape: of its own weight: ``K x D``, or ``K x C x ...`` of a convolution.
+
+    >>> form = HeadForm(Task.binary, (1, 4))
+    >>> form.paired, form.num_rows
+    (True, 2)
+    """
+
+    task: Task
+    shape: tuple[int, ...]
+
+    @property
+    def paired(self) -> bool:
+        """Whether each row of the head stands for two: the class is absent, or present."""
+        return self.task is Task.binary or self.shape[0] == 1
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the softmax problems together."""
+        return self.shape[0] * (2 if self.paired else 1)
+
+    @property
+    def choices(self) -> int:
+        """Classes of each problem."""
+        return 2 if self.paired else self.shape[0]
+
+    def lift(
+        self, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the rows of the softmax problems of a head's gradient.
+
+        Args:
+            weight: ``*R x`` the head's own shape, or None.
+            bias: ``*R x K``, or None.
+
+        >>> HeadForm(Task.binary, (1, 2)).lift(torch.tensor([[1.0, 2.0]]), None)[0].tolist()
+        [[-1.0, -2.0], [1.0, 2.0]]
+        """
+        if weight is not None and len(self.shape) > 2:
+            weight = weight.flatten(1 - len(self.shape))
+        if not self.paired:
+            return weight, bias
+        return (
+            None if weight is None else torch.stack((-weight, weight), -2).flatten(-3, -2),
+            None if bias is None else torch.stack((-bias, bias), -1).flatten(-2),
+        )
+
+    def raw(
+        self, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the head's own gradient of the rows of its softmax problems: `lift` undone."""
+        if self.paired:
+            weight = None if weight is None else weight[..., 1::2, :]
+            bias = None if bias is None else bias[..., 1::2]
+        if weight is not None and len(self.shape) > 2:
+            weight = weight.reshape(*weight.shape[:-1], *self.shape[1:])
+        return weight, bias
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A forward hook: a model's outputs as the logits of softmax problems, classes second.
+
+    `torch.nn.functional.cross_entropy` of what it returns is then the client's loss.
+
+    Attributes:
+        task: what the labels are.
+    """
+
+    task: Task
+
+    def __call__(self, _module: Any, _inputs: Any, outputs: Any) -> Any:
+        """Put a logit of 0 beside each."""
+        if not isinstance(outputs, torch.Tensor):
+            return outputs
+        return lift_outputs(outputs, self.task)
+
+
+def lift_outputs(outputs: Tensor, task: Task) -> Tensor:
+    """Return a model's outputs as logits of softmax problems, classes second.
+
+    >>> lift_outputs(torch.tensor([[1.5], [2.0]]), Task.binary).tolist()
+    [[0.0, 1.5], [0.0, 2.0]]
+    """
+    if task is Task.binary:
+        outputs = outputs.reshape(len(outputs))
+    elif outputs.dim() < 2 or outputs.shape[1] != 1:
+        return outputs
+    else:
+        outputs = outputs.squeeze(1)
+    return torch.stack((torch.zeros_like(outputs), outputs), 1)
+
+
+def tell_task(
+    told: Task | None,
+    shape: Sequence[int],
+    loss: str | None = None,
+    labels: Sequence[int] | None = None,
+) -> Task:
+    """Tell the task of a head: as it was told, else by its loss, its shape or its labels.
+
+    Args:
+        told: by the user.
+        shape: of the head's weight.
+        loss: kind of loss that a capture measured.
+        labels: labels behind the update, where they are known.
+
+    Raises:
+        BadInput: if the head does not fit the task, the task is a regression, or it must be asked
+            for.
+
+    >>> tell_task(None, (5, 8, 1, 1)), tell_task(None, (1, 4), "bce")
+    (<Task.dense: 'dense'>, <Task.binary: 'binary'>)
+    """
+    rows = shape[0]
+    if told is not None:
+        _check_fit(told, rows, len(shape) > 2)
+        return told
+    if loss == "mse":
+        raise BadInput(REGRESSION)
+    if len(shape) > 2:
+        return Task.dense
+    if rows == 1:
+        if loss == "bce" or (labels is not None and set(labels) <= {0, 1}):
+            return Task.binary
+        raise BadInput(ASKED)
+    return Task.classes
+
+
+def _check_fit(task: Task, rows: int, is_convolution: bool) -> None:
+    if task is Task.binary and rows != 1:
+        raise BadInput(
+            f"a binary task has a head of one output, this one has {rows}; say `task` classes if "
+            "one of them is right"
+        )
+    if task is Task.classes and rows == 1:
+        raise BadInput("a head of one output tells no classes apart; say `task` binary")
+    if is_convolution and task in (Task.classes, Task.binary):
+        raise BadInput("the head is a convolution, so its labels are pixels; say `task` dense")
+
+
+def check_rows(task: Task, num_classes: int) -> int:
+    """Return how many rows the head of so many classes has.
+
+    Raises:
+        BadInput: for a binary task of other than two classes.
+    """
+    if task is Task.binary and num_classes != 2:
+        raise BadInput(f"a binary task has two classes, the data have {num_classes}")
+    return 1 if task is Task.binary else num_classes
+
+
+def labels_each(labels: Tensor) -> int:
+    """Return how many labels an input has: its positions, of a dense task.
+
+    >>> labels_each(torch.zeros(3, 4, 4))
+    16
+    """
+    return prod(labels.shape[1:])
+
+
+__all__ = [
+    "HeadForm",
+    "Lift",
+    "Task",
+    "check_rows",
+    "labels_each",
+    "lift_outputs",
+    "read_task",
+    "tell_task",
+]
