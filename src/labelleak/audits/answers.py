@@ -37,6 +37,7 @@ class UpdateReport:
         notes: what else the reader should know.
         source: name of the file.
         model: name of the model, or ``unknown``.
+        task: what the labels are: classes, binary or dense.
         noted_head: the head's name as the file has it.
         scheme: how batches are taken to be drawn, for the guess without the update.
         estimated: N as it was read off the update, where nobody told it.
@@ -60,6 +61,7 @@ class UpdateReport:
     source: str
     model: str
     seed: int
+    task: str = "classes"
     noted_head: str | None = None
     scheme: str = "iid"
     estimated: BatchSize | None = None
@@ -83,6 +85,7 @@ class UpdateReport:
             "head_found": self.head_found,
             "head_evidence": list(self.head_evidence),
             "head_rivals": list(self.head_rivals),
+            "task": self.task,
             "num_classes": self.num_classes,
             "num_samples": self.num_samples,
             "model": self.model,
@@ -133,6 +136,7 @@ class UpdateReport:
             "source": self.source,
             "head": self.head,
             "head_found": self.head_found,
+            "task": self.task,
             "scale": str(self.scale.state),
             "sign": str(self.sign.state),
         }

@@ -128,14 +128,9 @@ def attack_update(
     )
     held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
     case, missing, more = _make_case(found, place, held, asked, scheme, scale, seed)
-    return case.report(
-        None if truth is None else _truth(truth, case.settled.observation, case.size),
-        not_applicable=missing,
-        notes=(*notes, *more),
-        model=_name_of(options),
-        scheme=scheme,
-        seed=seed,
-    )
+    real = None if truth is None else _truth(truth, case.settled.observation, case.size)
+    about: dict[str, Any] = {"model": _name_of(options), "scheme": scheme, "seed": seed}
+    return case.report(real, not_applicable=missing, notes=(*notes, *more), **about)
 
 
 def _by_name(

@@ -46,6 +46,7 @@ class UpdateCase:
             num_samples=seen.num_samples,
             made=self.update.training,
             noted_head=self.update.head,
+            task=str(self.update.task),
             free_guess=guess,
             asr_free=asr_free,
             checked=self._checked((*battery.flags, *check_update(seen, battery.known))),

@@ -1,0 +1,131 @@
+"""One update of another task than classes, attacked: one logit, and a map."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+import labelleak
+from labelleak.cli.app import app
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.training import LocalTraining
+from labelleak.errors import BadInput
+
+RULES = ["zlg", "llbg", "rlu", "pplr", "gradient_regression", "client_simulation"]
+
+
+def people(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.standard_normal((n, 10)).astype(np.float32))
+    return x, (x[:, 0] + x[:, 1] > 0.8).long()
+
+
+def one_logit(seed=0, bias=True):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1, bias=bias))
+
+
+def train(model, x, y, steps=1, lr=0.1, loss=F.binary_cross_entropy_with_logits):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    client = copy.deepcopy(model)
+    optimiser = torch.optim.SGD(client.parameters(), lr=lr)
+    for rows in torch.arange(len(x)).chunk(steps):
+        optimiser.zero_grad()
+        loss(client(x[rows]).squeeze(1), y[rows].float()).backward()
+        optimiser.step()
+    return before, client.state_dict()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_one_logit_gives_its_labels_away(steps):
+    model, (x, y), own = one_logit(), people(32 * steps, 1), people(400, 2)
+    before, after = train(model, x, y, steps)
+    made = LocalTraining(lr=0.1, batch_size=32, local_steps=steps)
+    report = labelleak.attack_update(
+        before=before,
+        after=after,
+        made=made,
+        task="binary",
+        model=model,
+        auxiliary=LabelledData(*own),
+        truth={"labels": y.tolist()},
+        attacks=RULES,
+    )
+    found = {result.attack: result.asr for result in report.results}
+    assert set(found) == set(RULES)
+    assert min(found[name] for name in ("rlu", "pplr", "gradient_regression")) >= 0.96
+    assert report.num_classes == 2
+    assert report.task == report.to_json()["task"] == "binary"
+
+
+def test_one_output_is_asked_for_unless_its_labels_tell():
+    before, after = train(one_logit(), *people(16))
+    known = {"before": before, "after": after, "made": LocalTraining(lr=0.1, batch_size=16)}
+    with pytest.raises(BadInput, match="say `task` binary"):
+        labelleak.attack_update(**known)
+    report = labelleak.attack_update(
+        **known, truth={"labels": people(16)[1].tolist()}, attacks=["llbg"]
+    )
+    assert report.task == "binary"
+    assert "taken to be binary" in report.notes[0]
+
+
+def test_the_counts_on_the_client_are_exact():
+    """With the batch's own posteriors ``positives = sum of posteriors - N g``: 1,000 batches."""
+    from labelleak.attacks.losses import recover_binary
+
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        size, width = int(2 ** rng.uniform(0, 12)), 4
+        h = torch.from_numpy(rng.standard_normal((size, width)))
+        w = torch.from_numpy(rng.standard_normal(width) * rng.uniform(0, 3)).requires_grad_()
+        b = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        y = torch.from_numpy((rng.random(size) < rng.random()).astype(float))
+        z = h @ w + b
+        slope = torch.autograd.grad(F.binary_cross_entropy_with_logits(z, y), b)[0]
+        counts = recover_binary(float(slope), float(z.detach().sigmoid().mean()), size)
+        assert np.array_equal(counts.round(6), [size - y.sum(), y.sum()])
+
+
+def test_a_map_gives_its_pixels_away():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    images = torch.rand(40, 1, 6, 6)
+    masks = (images[:, 0] ** 2 * 4).long().clamp(0, 3)
+    masks[:, 0] = -100  # a border without labels
+    F.cross_entropy(model(images[:4]), masks[:4]).backward()
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    truth = masks[:4][masks[:4] >= 0].tolist()
+    report = labelleak.attack_update(
+        gradient=gradient,
+        made=LocalTraining(batch_size=len(truth)),
+        model=model,
+        auxiliary=LabelledData(images[4:], masks[4:]),
+        truth={"labels": truth},
+        attacks=["llbg", "rlu", "shadow_adaptive"],
+    )
+    assert report.task == "dense"
+    assert report.head == "2"
+    assert {r.attack: r.asr for r in report.results}["rlu"] >= 0.98
+    alone = labelleak.attack_update(
+        gradient=gradient, made=LocalTraining(batch_size=len(truth)), attacks=["llbg"]
+    )
+    assert alone.task == "dense"
+
+
+def test_the_command_takes_a_task(tmp_path):
+    (x, y), model = people(24), one_logit()
+    F.binary_cross_entropy_with_logits(model(x).squeeze(1), y.float()).backward()
+    path = tmp_path / "gradient.safetensors"
+    save_file({name: p.grad for name, p in model.named_parameters()}, path)
+    command = ["attack", "--gradient", str(path), "--batch-size", "24", "--attacks", "llbg"]
+    told = json.loads(CliRunner().invoke(app, [*command, "--json", "--task", "binary"]).stdout)
+    assert sum(told["results"][0]["counts"]) == 24
+    refused = CliRunner().invoke(app, command)
+    assert "say --task binary" in str(refused.exception)
