@@ -60,7 +60,7 @@ def _imitate(
     full = defense.scope is Scope.UPDATE
     update = defense.gradients(known.model, batches, rng, full=full)
     sent, _ = defense.apply(update, rng)
-    return _Imitation(as_seen(sent, known.model, size), counts)
+    return _Imitation(as_seen(sent, known.model, size, trials=number), counts)
 
 
 def _calibrated(

@@ -145,7 +145,12 @@ def as_update(seen: Observation, model: WhiteBox) -> SharedTensors:
 
 
 def as_seen(
-    update: SharedTensors, model: WhiteBox, num_samples: int | None = None, *, full: bool = False
+    update: SharedTensors,
+    model: WhiteBox,
+    num_samples: int | None = None,
+    *,
+    trials: int | None = None,
+    full: bool = False,
 ) -> Observation:
     """Read the head off shared gradients: `as_update` undone.
 
@@ -156,12 +161,13 @@ def as_seen(
         update: gradients of R trials.
         model: whose gradients they are.
         num_samples: labels behind each.
+        trials: R, where it may be that nothing is shared.
         full: keep the other parameters' gradients, too.
     """
     form, head = model.form, (update.head_weight, update.head_bias)
     weight, bias = (update.tensors.get(name) for name in head)
     if weight is None and bias is None:
-        weight = torch.zeros(update.trials, *form.shape)
+        weight = torch.zeros(trials or update.trials, *form.shape)
     rest = {name: t for name, t in update.tensors.items() if name not in head}
     seen = Observation.from_gradient(weight, bias, num_samples=num_samples, form=form)
     return replace(seen, rest=rest) if full else seen

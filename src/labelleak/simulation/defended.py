@@ -70,13 +70,15 @@ def defended_gradients(
         table = altered_table(model, data, chain, table)
         if table is not None:
             update = _finished(chain, as_update(table.gradients(places), model), batches, rng)
-            return as_seen(defense.apply(update, rng)[0], model, batches.shape[1])
+            return as_seen(
+                defense.apply(update, rng)[0], model, batches.shape[1], trials=len(batches)
+            )
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
     seen, each = [], labels_each(data.labels)
     for part in np.array_split(batches, min(number, len(batches))):
         sent, _ = defense.apply(_raw(model, data, part, defense, rng, full), rng)
-        seen.append(as_seen(sent, model, part.shape[1] * each, full=full))
+        seen.append(as_seen(sent, model, part.shape[1] * each, trials=len(part), full=full))
     return seen[0] if len(seen) == 1 else _joined(seen)
 
 

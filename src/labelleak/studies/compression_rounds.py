@@ -201,7 +201,7 @@ def _share(stage: Stage, clients: _Clients, batches: Ints, number: int) -> Obser
     words = ("defense", chain.label, stage.initialisation, number)
     rng = stream(stage.plan.options.seed, *words)
     sent, clients.memory = chain.apply(update, rng, clients.memory)
-    seen = as_seen(sent, model, batches.shape[1])
+    seen = as_seen(sent, model, batches.shape[1], trials=len(batches))
     clients.sent.append(seen)
     return seen
 

@@ -143,7 +143,7 @@ class ShadowClient:
         return self.defense.scope is Scope.UPDATE
 
     def _read(self, update: SharedTensors, trials: int) -> Observation:
-        seen = as_seen(update, self.model)
+        seen = as_seen(update, self.model, trials=trials)
         if seen.weight is not None:
             return seen
         # Withheld: nothing can be learnt of it.
