@@ -21,6 +21,7 @@ from labelleak.report import (
     worst_cases,
     write_report,
 )
+from labelleak.report.verdict import reach_verdict
 from labelleak.report.wording import labels_named, number
 
 from .samples import make_record, make_records
@@ -80,9 +81,11 @@ def test_is_an_accessible_document(page: str) -> None:
     assert page.count("<title>") == 1
     titles = dict(re.findall(r'<title id="([^"]+)">([^<]+)</title>', page))
     drawings = [own for tag, own in reader.tags if tag == "svg"]
-    assert len(drawings) == 4
+    assert len(drawings) == 1 + 4
+    assert "No update: the best guess: 21.5 of 32" in titles["named-title"]
     for own in drawings:
         assert own["role"] == "img"
+    for own in drawings[1:]:
         title = titles[own["aria-labelledby"] or ""]
         assert "batch sizes 1 to 32" in title
         assert "Best guess without the update: 10.0 % at 1" in title
@@ -120,24 +123,35 @@ def test_same_records_give_the_same_bytes(grid: list[Record], page: str) -> None
     assert again == page
 
 
-def test_headline_numbers_match_the_table(grid: list[Record], page: str) -> None:
+def test_the_verdict_is_the_worst_case_and_its_numbers_are_those_of_the_records(
+    grid: list[Record], page: str
+) -> None:
     said = Reader(page).said()
     cells = worst_cases(grid)
+    worst = reach_verdict(grid).worst
+    assert worst is not None
+    assert worst.advantage is not None
+    ends = [c.advantage.high for c in headline_cells(cells) if c.advantage]
+    assert worst.advantage.high == max(ends)
+    told = strongest_records(grid)
+    own = [
+        r.asr
+        for r in told
+        if (r.threat_model, r.batch_size) == (worst.server, 32)
+        and (r.scheme, r.training_steps) == ("iid", 0)
+    ]
+    named = labels_named(sum(own) / len(own), 32)
+    assert f"names {named} on average; the best guess without the update names" in said
+    low, high = number(worst.advantage.low), number(worst.advantage.high)
+    assert f"Advantage {number(worst.advantage.mean)} (95 % interval {low} to {high})" in said
+
+
+def test_the_terminal_says_one_sentence_a_server(grid: list[Record]) -> None:
+    cells = worst_cases(grid)
     for cell, text in zip(headline_cells(cells), headline(cells), strict=True):
-        assert "".join(text.split()) in "".join(said.split())
-        named = labels_named(cell.asr.mean, 32)
-        assert f"names {named} on average; the best guess without the update names" in text
+        assert f"names {labels_named(cell.asr.mean, 32)} on average; the best guess" in text
         assert cell.advantage is not None
         assert f"advantage {number(cell.advantage.mean)} (" in text
-        assert f"{number(cell.advantage.mean)} ({number(cell.advantage.low)} to" in said
-        told = strongest_records(grid)
-        rows = [r for r in told if (r.threat_model, r.batch_size) == (cell.threat_model, 32)]
-        own = [
-            r.asr
-            for r in rows
-            if (r.scheme, r.training_steps) == (cell.scheme, cell.training_steps)
-        ]
-        assert labels_named(sum(own) / len(own), 32) == named
 
 
 def test_says_what_is_missing() -> None:
@@ -150,7 +164,7 @@ def test_says_what_is_missing() -> None:
         "Trained models: every model here is untrained.",
         "Several local steps before",
         "single initialisation here",
-        "one initialisation of the model only",
+        "There is one model only",
         "no proof of safety",
         "labelleak audit --data digits",
         "labelleak report x",
@@ -196,9 +210,12 @@ def test_flags_are_listed_with_counts() -> None:
         ([make_record(batch_size=1, num_samples=1, asr=1.0)], "The single label of a batch"),
         ([make_record(asr=1.0)], "names all 32; the best"),
         ([make_record(asr=0.9999)], "names more than 31.9 on average"),
-        ([make_record(asr=0.0, advantage=-1.5)], "free guess, untrained model"),
+        ([make_record(asr=0.0, advantage=-1.5)], "A single update has no interval"),
         ([make_record(asr_free=1.0, advantage=None)], "measures no leak"),
-        ([make_record(num_classes=2, model_accuracy=None, extra={})], "advantage 0.38 in a single"),
+        (
+            [make_record(num_classes=2, model_accuracy=None, extra={})],
+            "Advantage 0.38, where 0 means",
+        ),
         ([make_record(local_steps=4, num_samples=128)], "Of 128 labels in 4 local steps"),
         (
             [
@@ -223,7 +240,7 @@ def test_many_attacks_are_drawn_apart() -> None:
         for size in (8, 32)
     ]
     page = render(rows, source="x")
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 1 + 3
     assert "scheme iid: holds the model" in page
 
 
@@ -271,9 +288,9 @@ def test_a_page_of_many_models_draws_some_and_lists_all(monkeypatch: pytest.Monk
     monkeypatch.setattr("labelleak.report.page.MOST_FIGURES", 3)
     rows = [make_record(model=f"m{k}", trial=t) for k in range(9) for t in range(2)]
     text = render(rows, source="r.jsonl")
-    assert text.count("<svg") == 3
-    assert text.count("Not all of these are drawn") == 6
+    assert text.count("<svg") == 1 + 3
+    assert text.count("Not drawn") == 6
     assert all(f"m{k}" in text for k in range(9))
     few = render(rows[:6], source="r.jsonl")
-    assert few.count("<svg") == 3
-    assert "Not all" not in few
+    assert few.count("<svg") == 1 + 3
+    assert "Not drawn" not in few

@@ -112,7 +112,12 @@ class AdaptiveLLGStar:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card("LLG*, adaptive", MEASURED, standard=True)
+    card: ClassVar[Card] = Card(
+        "LLG*, adaptive",
+        MEASURED,
+        standard=True,
+        plain="As LLG*, measured through the client's defense.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
@@ -138,7 +143,12 @@ class AdaptiveLLGPlus:
     name: ClassVar[str] = "llg_plus_adaptive"
     needs: ClassVar[frozenset[Need]] = AdaptiveLLGStar.needs | {Need.AUXILIARY}
     cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card("LLG+, adaptive", MEASURED, standard=True)
+    card: ClassVar[Card] = Card(
+        "LLG+, adaptive",
+        MEASURED,
+        standard=True,
+        plain="As LLG+, measured through the client's defense.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Imitate batches once for each batch size that is met."""
@@ -173,7 +183,12 @@ class AdaptiveRegression:
         {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.DEFENSE}
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022"
-    card: ClassVar[Card] = Card("gradient regression, adaptive", MEASURED, standard=True)
+    card: ClassVar[Card] = Card(
+        "gradient regression, adaptive",
+        MEASURED,
+        standard=True,
+        plain="As gradient regression, measured through the client's defense.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Measure the class means; imitate batches once for each batch size that is met."""

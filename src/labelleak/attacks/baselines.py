@@ -20,7 +20,11 @@ class RandomGuess:
     name: ClassVar[str] = "random"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022 (baseline)"
-    card: ClassVar[Card] = Card("random guess", standard=True)
+    card: ClassVar[Card] = Card(
+        "random guess",
+        standard=True,
+        plain="Guesses labels at random.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep a seed: what is drawn depends on N and the trials, not on earlier calls."""
@@ -46,7 +50,11 @@ class FreeGuess:
     name: ClassVar[str] = "free"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.PRIOR})
     cite: ClassVar[str] = "labelleak (expected-ASR optimum under the prior)"
-    card: ClassVar[Card] = Card("free guess", standard=True)
+    card: ClassVar[Card] = Card(
+        "free guess",
+        standard=True,
+        plain="Gives the best guess that needs no update.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep the prior."""

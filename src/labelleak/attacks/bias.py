@@ -35,7 +35,10 @@ class EBI:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Bock et al., 2025 (arXiv 2505.20924), after LLG"
     card: ClassVar[Card] = Card(
-        "EBI", ONE_GRADIENT | {Assumption.BIAS, Assumption.FEW_SAMPLES}, standard=True
+        "EBI",
+        ONE_GRADIENT | {Assumption.BIAS, Assumption.FEW_SAMPLES},
+        standard=True,
+        plain="Counts labels by how far each class's bias gradient lies below zero.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -76,7 +79,12 @@ class LLBG:
     name: ClassVar[str] = "llbg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "Gat & Sharif, AISec 2024"
-    card: ClassVar[Card] = Card("LLBG", ONE_GRADIENT | SIZES | {Assumption.BIAS}, standard=True)
+    card: ClassVar[Card] = Card(
+        "LLBG",
+        ONE_GRADIENT | SIZES | {Assumption.BIAS},
+        standard=True,
+        plain="Counts labels from the bias gradient, as if the model were untrained.",
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence < 1:
@@ -115,7 +123,11 @@ class LLBGMeasured:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
-    card: ClassVar[Card] = Card("LLBG, measured", MEASURED | {Assumption.BIAS})
+    card: ClassVar[Card] = Card(
+        "LLBG, measured",
+        MEASURED | {Assumption.BIAS},
+        plain="As LLBG, with the model's certainty measured on the attacker's own data.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep a confidence a class."""
@@ -167,6 +179,7 @@ class LLGRepaired:
         "repaired LLG",
         ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.NON_NEGATIVE_INPUTS},
         standard=True,
+        plain="As LLG, with the pull of one label taken from the shared bias gradient.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -50,7 +50,11 @@ class SoftLabelShares:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (soft labels)"
-    card: ClassVar[Card] = Card("soft-label shares", TRAJECTORY | {Assumption.BIAS})
+    card: ClassVar[Card] = Card(
+        "soft-label shares",
+        TRAJECTORY | {Assumption.BIAS},
+        plain="Solves for class shares from how the bias moved over the local steps.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep their head inputs and logits."""

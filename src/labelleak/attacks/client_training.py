@@ -82,6 +82,7 @@ class ClientSimulation:
     card: ClassVar[Card] = Card(
         "client simulation",
         frozenset({Assumption.KNOWN_SCALE, Assumption.SAMPLES_APART, Assumption.STABLE_SIMULATION}),
+        plain="Trains as the client did on one class at a time and mixes the results to match.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

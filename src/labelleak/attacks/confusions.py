@@ -47,7 +47,11 @@ class PPLR:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Posterior Probability-Based Label Recovery, ICLR 2024 submission"
     card: ClassVar[Card] = Card(
-        "PPLR", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
+        "PPLR",
+        MEASURED | {Assumption.BIAS},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="Solves for each class alone, from how sure the model is when right and wrong.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -91,7 +95,11 @@ class RLU:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
     cite: ClassVar[str] = "Chen & Vikalo, ICML 2024"
     card: ClassVar[Card] = Card(
-        "RLU", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
+        "RLU",
+        MEASURED | {Assumption.BIAS},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="Solves for all classes at once, from how the model confuses them.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -139,7 +147,11 @@ class ILRG:
     )
     cite: ClassVar[str] = "Ma et al., ICLR 2023"
     card: ClassVar[Card] = Card(
-        "iLRG", MEASURED | {Assumption.BIAS}, standard=True, quick_up_to=MANY_CLASSES
+        "iLRG",
+        MEASURED | {Assumption.BIAS},
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="Recovers the mean features of each class from the update and solves for the counts.",
     )
 
     def __post_init__(self) -> None:

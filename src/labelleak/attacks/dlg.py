@@ -60,7 +60,9 @@ class DLG:
     )
     cite: ClassVar[str] = "Zhu et al., NeurIPS 2019"
     card: ClassVar[Card] = Card(
-        "DLG", ONE_GRADIENT | SIZES | {Assumption.CLOSE_FIT, Assumption.SMOOTH_ACTIVATIONS}
+        "DLG",
+        ONE_GRADIENT | SIZES | {Assumption.CLOSE_FIT, Assumption.SMOOTH_ACTIVATIONS},
+        plain="Changes made-up data until its gradient matches the one that was shared.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -69,7 +69,11 @@ class RLUEpochs:
         {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
     )
     cite: ClassVar[str] = "Chen & Vikalo, ICML 2024 (several epochs)"
-    card: ClassVar[Card] = Card("RLU, epochs", TRAJECTORY | {Assumption.BIAS})
+    card: ClassVar[Card] = Card(
+        "RLU, epochs",
+        TRAJECTORY | {Assumption.BIAS},
+        plain="As RLU, moving labels until simulated local steps explain the update.",
+    )
 
     def __post_init__(self) -> None:
         if self.samples_per_class < 1 or self.moves < 0:

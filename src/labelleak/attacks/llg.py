@@ -46,6 +46,7 @@ class LLG:
         "LLG",
         ONE_GRADIENT | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES},
         standard=True,
+        plain="Sums the last layer's gradient a class: a label in the batch pulls its sum down.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -113,7 +114,12 @@ class LLGStar:
     name: ClassVar[str] = "llg_star"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card("LLG*", MEASURED | {Assumption.NON_NEGATIVE_INPUTS}, standard=True)
+    card: ClassVar[Card] = Card(
+        "LLG*",
+        MEASURED | {Assumption.NON_NEGATIVE_INPUTS},
+        standard=True,
+        plain="As LLG, with the pull of a label measured by feeding the model made-up inputs.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep impact and offsets."""
@@ -141,7 +147,12 @@ class LLGPlus:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
     )
     cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card("LLG+", MEASURED | {Assumption.NON_NEGATIVE_INPUTS}, standard=True)
+    card: ClassVar[Card] = Card(
+        "LLG+",
+        MEASURED | {Assumption.NON_NEGATIVE_INPUTS},
+        standard=True,
+        plain="As LLG, with the pull of a label measured on labelled data of the attacker's own.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once, in random order, and keep impact and offsets."""

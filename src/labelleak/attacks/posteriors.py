@@ -56,7 +56,12 @@ class ZLG:
     name: ClassVar[str] = "zlg"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL})
     cite: ClassVar[str] = "Geng et al., 2021 (arXiv 2110.09074)"
-    card: ClassVar[Card] = Card("ZLG", MEASURED, standard=True)
+    card: ClassVar[Card] = Card(
+        "ZLG",
+        MEASURED,
+        standard=True,
+        plain="Solves for the labels with what the model predicts on made-up inputs.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep their mean posterior and sum of head inputs."""
@@ -102,7 +107,11 @@ class Interpolation:
         {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.TRAINING}
     )
     cite: ClassVar[str] = "Dimitrov et al., TMLR 2022"
-    card: ClassVar[Card] = Card("interpolation", TRAJECTORY)
+    card: ClassVar[Card] = Card(
+        "interpolation",
+        TRAJECTORY,
+        plain="As ZLG, following the model's predictions along the client's local steps.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep their head inputs and logits."""

@@ -52,7 +52,11 @@ class GradientRegression:
     )
     cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
     card: ClassVar[Card] = Card(
-        "gradient regression", MEASURED, standard=True, quick_up_to=MANY_CLASSES
+        "gradient regression",
+        MEASURED,
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="Explains the gradient as a mixture of class averages of the attacker's own data.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

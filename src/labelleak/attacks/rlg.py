@@ -77,6 +77,7 @@ class RLG:
                 Assumption.LOW_RANK,
             }
         ),
+        plain="Looks for a plane that separates a class's gradient row from all other rows.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -45,6 +45,7 @@ class IDLG:
         ONE_GRADIENT
         | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
         standard=True,
+        plain="Names the one class whose gradient row points against all others.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -94,6 +95,7 @@ class RowMinimum:
         ONE_GRADIENT
         | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
         standard=True,
+        plain="Takes a class as present if any entry of its gradient row is negative.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

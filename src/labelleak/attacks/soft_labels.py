@@ -129,6 +129,7 @@ class SoftLabel:
             Assumption.EQUAL_CLASSES,
             Assumption.ONE_SAMPLE,
         },
+        plain="Recovers the exact label, hard or soft, of a single sample.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -32,12 +32,27 @@ class Audit:
 
         return headline(worst_cases(self.records))
 
-    def write_report(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page, one self-contained HTML file."""
-        from labelleak.report import render
+    def write_report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        system: str | None = None,
+        contact: str | None = None,
+    ) -> Path:
+        """Write the page, one self-contained HTML file.
 
-        page = Path(path)
-        write_whole(page, render(self.records, source="records.jsonl"))
+        Args:
+            path: the file.
+            title: heading of the page.
+            system: the system that was audited.
+            contact: whom to ask about the audit.
+        """
+        from labelleak.report import render
+        from labelleak.report.about import About
+
+        page, about = Path(path), About(title=title, system=system, contact=contact)
+        write_whole(page, render(self.records, source="records.jsonl", about=about))
         return page
 
 

@@ -11,6 +11,7 @@ from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, FullPaths, Overwrite, RecordsFile, command
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
 from labelleak.records.options import Option, Options
+from labelleak.report.about import About
 
 if TYPE_CHECKING:
     from labelleak.records.record import Record
@@ -28,7 +29,7 @@ class AuditRun(Options):
 
 
 @command
-def audit(options: AuditOptions, place: AuditRun) -> None:
+def audit(options: AuditOptions, place: AuditRun, about: About) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
@@ -48,7 +49,7 @@ def audit(options: AuditOptions, place: AuditRun) -> None:
     ):
         notes.tell = advance.tell
         run_parts(parts, journal, numbered=False, progress=advance)
-    _conclude(journal.records, place.out / "report.html")
+    _conclude(journal.records, place.out / "report.html", about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +62,19 @@ class ReportRun(Options):
 
 
 @command
-def report(records: RecordsFile, page: ReportRun) -> None:
+def report(records: RecordsFile, page: ReportRun, about: About) -> None:
     """Render the page of an audit again from its records; needs no torch."""
-    _conclude(records, page.out or records.with_name("report.html"))
+    _conclude(records, page.out or records.with_name("report.html"), about)
 
 
-def _conclude(records: Path, page: Path) -> None:
+def _conclude(records: Path, page: Path, about: About) -> None:
     """Write the page and print the findings."""
     from rich.console import Console
 
     from labelleak.report import headline, summary_table, write_report
     from labelleak.report.terminal import inert
 
-    tables = write_report(records, page)
+    tables = write_report(records, page, about)
     console = Console()
     console.print(summary_table(tables.cells, tables.worst))
     for sentence in headline(tables.worst):

@@ -22,6 +22,7 @@ class Card:
         learns: whether it fits a model of its own first, so that it is no quick rule.
         quick_up_to: largest number of classes for which it stays in the battery; above, it must
             be named. None: it is quick for any number.
+        plain: what it does, in one sentence for a reader who knows no formula.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Card:
     standard: bool = False
     learns: bool = False
     quick_up_to: int | None = None
+    plain: str = ""
 
 
 def card_of(attack: Any) -> Card:

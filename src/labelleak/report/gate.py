@@ -141,7 +141,7 @@ def _judge_advantage(
         why = "the labels are certain without any update, so this cell measures no leak"
         return Finding(rule, name, False, f"{why}; leave it out by [cells]")
     said = (
-        f"{wording.name_attacker(cell)} has advantage "
+        f"strongest: {wording.name_attacker(cell)}; advantage "
         f"{wording.span(cell.advantage, cell.trials)}, upper end "
         f"{cell.advantage.high:.3f}, limit {limit:g}; it names {wording.share(cell.asr.mean)} of "
         f"labels, the best guess without the update {wording.share(cell.free)}"

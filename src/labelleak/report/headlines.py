@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from labelleak.records.cells import Cell
+from labelleak.records.intervals import Interval
 from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
 
@@ -88,29 +89,45 @@ def headline(cells: Sequence[Cell]) -> list[str]:
     return [f"{sentence(cell)} {detail(cell, cells)}" for cell in chosen]
 
 
-def sentence_parts(cell: Cell) -> tuple[str, str, str, str]:
-    """Return the sentence in four pieces, of which the second and the fourth are the numbers."""
-    server = wording.SERVERS[cell.threat_model]
-    if cell.num_samples == 1:
+def say_named(
+    threat_model: str, what: str, asr: float, free: float, labels: int | None
+) -> tuple[str, str, str, str]:
+    """Return what a server names in four pieces, of which the second and fourth are the numbers.
+
+    Args:
+        threat_model: what the server holds.
+        what: the labels that it was to name, in words.
+        asr: the share that it names.
+        free: the share that the best guess without the update names.
+        labels: how many there are; None where updates differ in that.
+    """
+    server = wording.SERVERS[threat_model]
+    if labels == 1:
         return (
             f"The single label of a batch is named by {server} in ",
-            f"{wording.share(cell.asr.mean)} of trials",
+            f"{wording.share(asr)} of trials",
             "; the best guess without the update names it in ",
-            wording.share(cell.free),
+            wording.share(free),
         )
-    named = wording.labels_named(cell.asr.mean, cell.num_samples)
-    average = "" if cell.asr.mean in (0.0, 1.0) else " on average"
+    named, guessed = (
+        wording.share(rate) if labels is None else wording.labels_named(rate, labels)
+        for rate in (asr, free)
+    )
+    average = "" if asr in (0.0, 1.0) or labels is None else " on average"
     return (
-        f"Of {_labels(cell)}, {server} names ",
+        f"Of {what}, {server} names ",
         named,
         f"{average}; the best guess without the update names ",
-        wording.labels_named(cell.free, cell.num_samples),
+        guessed,
     )
 
 
 def sentence(cell: Cell) -> str:
     """Return how many labels of a batch an attacker names, beside the guess without the update."""
-    return "".join(sentence_parts(cell)) + "."
+    parts = say_named(
+        cell.threat_model, labels_of(cell), cell.asr.mean, cell.free, cell.num_samples
+    )
+    return "".join(parts) + "."
 
 
 def detail(cell: Cell, cells: Sequence[Cell]) -> str:
@@ -157,15 +174,16 @@ def _name_rivals(cells: Sequence[Cell]) -> str:
 
 def caution(cell: Cell) -> str:
     """Return what an advantage near or below zero does not mean, and what nobody knows of it."""
-    return " ".join(filter(None, (wording.doubt(cell), _near_zero(cell))))
+    return " ".join(filter(None, (wording.doubt(cell), near_zero(cell.advantage, cell.trials))))
 
 
-def _near_zero(cell: Cell) -> str:
-    if cell.advantage is None:
+def near_zero(advantage: Interval | None, trials: int) -> str:
+    """Return what an advantage near or below zero does not mean; nothing for any other."""
+    if advantage is None:
         return "The labels are certain without any update here, so this cell measures no leak."
-    if cell.advantage.high < 0:
+    if advantage.high < 0:
         return "That is worse than guessing: it shows weak attacks, not a safe system."
-    if 0 in cell.advantage and cell.trials > 1:
+    if 0 in advantage and trials > 1:
         return "The interval includes 0: this attacker showed no leak, and ruled none out."
     return ""
 
@@ -176,7 +194,8 @@ def _advantage(cell: Cell) -> str:
     return wording.span(cell.advantage, cell.trials).replace("(", "(95\xa0% interval ")
 
 
-def _labels(cell: Cell) -> str:
+def labels_of(cell: Cell) -> str:
+    """Say how many labels stand behind an update, and whose."""
     # Labels of several clients together come in an average of their updates.
     clients = cell.num_samples // (cell.batch_size * cell.local_steps)
     owners = f" of {clients} clients" if clients > 1 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,22 +14,20 @@ from labelleak.records.cells import Cell, Setting, tabulate
 from labelleak.records.files import write_whole
 from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval
-from labelleak.records.record import Record, read_records
+from labelleak.records.record import THREAT_MODELS, Record, read_records
 from labelleak.records.repeats import count_once
-from labelleak.records.rounds import follow_rounds
+from labelleak.records.rounds import is_federated
 from labelleak.records.strongest import worst_cases
-from labelleak.report import headlines, scope, wording
-from labelleak.report.actions import ACTIONS, follow_actions, say_action_counts
+from labelleak.report import federation, headlines, opening, scope, wording
+from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
-from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
-from labelleak.report.federation_words import findings, most_informed
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.picture import draw
+from labelleak.report.verdict import GRADES, Verdict, reach_verdict
 
 _MOST_LINES = 8
 # Drawn on one page at most; tables hold the rest.
 MOST_FIGURES = 60
-_MOST_CLIENTS = 5
-_MOST_ROUNDS = 20
 
 
 class Drawing(NamedTuple):
@@ -84,18 +83,28 @@ class Tables:
         return cls(frame, tabulate(frame), worst_cases(frame))
 
 
-def render(records: Sequence[Record] | Tables, *, source: str) -> str:
-    """Return the report as one self-contained HTML text; the same records give the same bytes.
+def render(
+    records: Sequence[Record] | Tables, *, source: str, about: About = NOBODY, when: str = ""
+) -> str:
+    """Return the report as one self-contained HTML text; the same input gives the same bytes.
 
     Args:
         records: what was measured.
         source: where the records lie, as the reader should find them.
+        about: title, system and contact, which stand at the top.
+        when: the day of the records.
 
     Raises:
         BadInput: if there are no records, or two of the same trial disagree.
     """
     if not isinstance(records, Tables) and not records:
         raise BadInput("there are no records to report on; run `labelleak audit` first")
+    context = _context(Tables.of(records), source)
+    return fill("report.html.j2", {"about": about, "when": when, **context})
+
+
+def fill(template: str, context: Mapping[str, Any]) -> str:
+    """Return a template filled in; every value that comes from outside is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -105,73 +114,67 @@ def render(records: Sequence[Record] | Tables, *, source: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.j2")
-    return template.render(_context(Tables.of(records), source))
+    environment.filters["server"] = lambda held: wording.capital(wording.SHORT_SERVERS[held])
+    return environment.get_template(template).render({"say": wording, **context})
+
+
+def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
+    """Gather the sentences and the picture that a page opens with."""
+    worst, comparisons = verdict.worst, compare_defenses(records)
+    return {
+        "grade": verdict.grade,
+        "grades": GRADES,
+        "place": GRADES.index(verdict.grade) if verdict.grade in GRADES else -1,
+        "worst": worst,
+        "exposures": verdict.exposures,
+        "named": opening.verdict_parts(worst) if worst else None,
+        "gained": opening.say_advantage(worst) if worst else "",
+        "tested": opening.say_tested(records, verdict),
+        "meaning": opening.say_meaning(records, verdict),
+        "evidence": opening.say_evidence(worst),
+        "smaller": opening.say_smaller(verdict),
+        "left_out": opening.say_untested(records),
+        "steps": opening.next_steps(records, verdict, comparisons),
+        "drawn": draw(verdict.exposures),
+        "track": _track,
+        "defenses": comparisons,
+        "versions": scope.list_values(record.labelleak for record in records),
+    }
 
 
 def _context(tables: Tables, source: str) -> dict[str, Any]:
-    records, cells, worst = tables.records, tables.cells, tables.worst
+    records, cells = tables.records, tables.cells
+    verdict = reach_verdict(records, tables.worst)
+    if verdict.courses:
+        cells = tabulate(row for row in records if not is_federated(row))
     settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
-    chosen = headlines.headline_cells(worst)
-    stated = [(headlines.sentence_parts(c), headlines.detail(c, worst)) for c in chosen]
+    cases = _by_case(headlines.verdict_cells(verdict.cells))
     return {
+        **opening_of(records, verdict),
         "source": source,
-        "headlines": stated,
-        "no_attack": [] if stated else headlines.headline(worst),
-        "verdicts": _by_server(headlines.verdict_cells(worst)),
+        "cases": cases if len(cases) > 1 or verdict.courses else [],
+        "servers": [name for name in THREAT_MODELS if any(name in case for case in cases)],
         "settings": settings,
         "several_settings": len(settings) > 1,
         "sections": _sections(cells, settings),
         "setup": scope.setup(records),
         "assumptions": scope.assumptions(records),
         "untested": scope.untested(records),
+        "attacks": scope.attacks(records),
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),
         "flags": scope.flags(records),
-        "federation": _federation(records),
-        "defenses": compare_defenses(records),
+        "federation": federation.section(verdict.courses, records),
         "expectations": any(cell.expected_asr is not None for cell in cells),
-        "one_initialisation": all(cell.initialisations == 1 for cell in cells),
-        "say": wording,
-        "track": _track,
     }
 
 
-def _federation(records: Sequence[Record]) -> dict[str, Any] | None:
-    """Gather what the section on rounds and clients shows; None where records have no rounds."""
-    from markupsafe import Markup
-
-    courses = follow_rounds(records)
-    if not courses:
-        return None
-    action_counts = follow_actions(records)
-    return {
-        "action_counts": action_counts[:1] + action_counts[1:][-_MOST_ROUNDS:],
-        "earlier": max(0, len(action_counts) - 1 - _MOST_ROUNDS),
-        "action_summary": say_action_counts(action_counts[0]) if action_counts else "",
-        "actions": ACTIONS[::-1],
-        "findings": findings(courses),
-        "rounds": Markup(draw_rounds(courses, prefix="rounds")),
-        "clients": Markup(draw_clients(courses, prefix="clients")),
-        "both": len({course.defended for course in courses}) == 2,
-        "tables": [
-            (
-                _capital(name_course(course, courses)),
-                course.clients[:_MOST_CLIENTS],
-                max(0, len(course.clients) - _MOST_CLIENTS),
-            )
-            for course in most_informed(courses)
-        ],
-        "courses": [(_capital(name_course(course, courses)), course) for course in courses],
-    }
-
-
-def _by_server(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Sort cells by what the attacker holds."""
-    groups: dict[str, list[Cell]] = {}
+def _by_case(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
+    """Put the servers of a case side by side, each with its strongest attack."""
+    groups: dict[Any, dict[str, Cell]] = {}
     for cell in cells:
-        groups.setdefault(_capital(wording.SERVERS[cell.threat_model]), []).append(cell)
-    return groups
+        groups.setdefault(cell.sort_key[:3] + cell.sort_key[4:], {})[cell.threat_model] = cell
+    return [groups[case] for case in sorted(groups)]
 
 
 def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Section]:
@@ -183,7 +186,9 @@ def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Secti
         key = (cell.training_steps, cell.scheme, cell.num_classes)
         settings.setdefault(cell.setting, {}).setdefault(key, []).append(cell)
     return [
-        Section(_capital(names[setting]), [_panel(g, styles, numbers) for g in groups.values()])
+        Section(
+            wording.capital(names[setting]), [_panel(g, styles, numbers) for g in groups.values()]
+        )
         for setting, groups in settings.items()
     ]
 
@@ -193,13 +198,14 @@ def _panel(
 ) -> Panel:
     attacks: dict[Series, list[Cell]] = {}
     for cell in members:
-        attacks.setdefault(cell.series, []).append(cell)
+        if cell.attack != "free":  # a guess without the update is no attack; it has a column
+            attacks.setdefault(cell.series, []).append(cell)
     first = members[0]
     heading = f"{wording.name_stage(first.training_steps)}, scheme {first.scheme}"
     accuracies = [c.model_accuracy for c in members if c.model_accuracy is not None]
     accuracy = sum(accuracies) / len(accuracies) if accuracies else None
     figures = _draw(members, styles, numbers)
-    return Panel(_capital(heading), accuracy, figures, list(attacks.values()))
+    return Panel(wording.capital(heading), accuracy, figures, list(attacks.values()))
 
 
 def _draw(
@@ -222,10 +228,6 @@ def _draw(
     ]
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _track(advantage: Interval) -> dict[str, str]:
     """Place an advantage and its interval on a line from 0 to 1, in per cent of its length."""
     low, mean, high = (
@@ -238,12 +240,13 @@ def _track(advantage: Interval) -> dict[str, str]:
     }
 
 
-def write_report(records_path: Path, out_path: Path) -> Tables:
+def write_report(records_path: Path, out_path: Path, about: About = NOBODY) -> Tables:
     """Render a file of records to an HTML file, which appears whole or not at all.
 
     Args:
         records_path: JSON lines as `labelleak audit` writes them.
         out_path: the page to write; an older one is replaced.
+        about: title, system and contact.
 
     Returns:
         The records that were read, each trial once, and their tables.
@@ -254,5 +257,11 @@ def write_report(records_path: Path, out_path: Path) -> Tables:
     tables = Tables.of(read_records(records_path))
     if not tables.records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
-    write_whole(out_path, render(tables, source=records_path.name))
+    page = render(tables, source=records_path.name, about=about, when=day_of(records_path))
+    write_whole(out_path, page)
     return tables
+
+
+def day_of(path: Path) -> str:
+    """Return the day, in UTC, on which a file was written last."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d}"

@@ -11,21 +11,33 @@ from labelleak.records.cells import titles_of
 from labelleak.records.flags import FLAGS
 from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
 
 _SHOWN_VALUES = 6
-_NAMES = {"init": "Initialisation", "victims": "Victims' data", "mode": "Mode of the model"}
-_OWN_PLACE = {"data_fingerprint", "model_fingerprint"}
-_SCORES = {
-    "presence_accuracy",
-    "count_accuracy",
-    "exact",
-    "jensen_shannon",
-    "flag_figures",
-    "expected_asr",
+# Extra keys that say how the clients and models were made; others are figures or doubles.
+_NAMES = {
+    "init": "Initial weights",
+    "activation": "Activation",
+    "mode": "Mode of the model",
+    "victims": "Victims' data",
+    "optimizer": "Optimiser of the local steps",
+    "lr": "Learning rate of the local steps",
+    "clients": "Clients averaged into one update",
+    "users": "Users that trained the model",
+    "partition": "How data are spread over users",
+    "per_round": "Users drawn for a round",
+    "round_steps": "Local steps of a user in a round",
+    "train_lr": "Learning rate of the training before",
+    "train_size": "Samples that the model was trained on",
+    "auxiliary_size": "Samples that the attacker holds",
+    "victim_size": "Samples that batches are drawn from",
+    "shadow_batches": "Batches that the shadow attack learns from",
+    "normalisation": "Scaling of the data",
+    "weights": "File of weights",
+    "head": "Last layer",
+    "head_found": "How the last layer was found",
 }
-_PRIVATE = {"counts", "true_counts", "presence_chances"}
-_ELSEWHERE = {"not_applicable", "attack_title", "concerned_by"}
 
 
 class Fact(NamedTuple):
@@ -33,6 +45,14 @@ class Fact(NamedTuple):
 
     name: str
     value: str
+
+
+class Run(NamedTuple):
+    """An attack that was run, with what its server holds and what it does."""
+
+    title: str
+    server: str
+    plain: str
 
 
 class Flag(NamedTuple):
@@ -76,8 +96,8 @@ def setup(records: Sequence[Record]) -> list[Fact]:
         Fact("Data", list_values(r.data for r in records)),
         Fact("Classes", list_values(r.num_classes for r in records)),
         Fact("Model", list_values(r.model for r in records)),
-        Fact("Training steps before the update", list_values(r.training_steps for r in records)),
-        Fact("Schemes", list_values(r.scheme for r in records)),
+        *_stages(records),
+        Fact("How batches are drawn", list_values(r.scheme for r in records)),
         Fact("Batch sizes", list_values((r.batch_size for r in records), shown=20)),
         Fact("Local steps", list_values(r.local_steps for r in records)),
         Fact("Defenses", list_values(r.defense for r in records)),
@@ -85,13 +105,22 @@ def setup(records: Sequence[Record]) -> list[Fact]:
     if accuracies:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
-    keys = {key for keys in {tuple(record.extra) for record in records} for key in keys}
-    for key in sorted(keys - _OWN_PLACE - _SCORES - _PRIVATE - _ELSEWHERE):
+    for key, name in _NAMES.items():
         values = _extra(records, key)
-        if values and len(values) <= _SHOWN_VALUES:
-            facts.append(
-                Fact(_NAMES.get(key, key.replace("_", " ").capitalize()), list_values(values))
-            )
+        if values:
+            facts.append(Fact(name, list_values(values)))
+    return facts
+
+
+def _stages(records: Sequence[Record]) -> list[Fact]:
+    """Say how far models were trained: by rounds in a federation, by steps elsewhere."""
+    rounds = [r.extra["round"] for r in records if is_federated(r)]
+    alone = [r.training_steps for r in records if not is_federated(r)]
+    facts = [Fact("Training steps before the update", list_values(alone))] if alone else []
+    if rounds:
+        facts.append(Fact("Rounds", f"{min(rounds)} to {max(rounds)}"))
+        clients = {client_of(r) for r in records if is_federated(r)}
+        facts.append(Fact("Clients", f"{len(clients):,}"))
     return facts
 
 
@@ -139,6 +168,21 @@ def _intervals(records: Sequence[Record]) -> str:
     if len({record.trial for record in records}) == 1:
         made += " There is a single trial per condition, which no interval can make up for."
     return made.replace("%", "\xa0%")
+
+
+def attacks(records: Sequence[Record]) -> list[Run]:
+    """List the attacks that read updates, weaker servers first, each with a plain sentence."""
+    titles = titles_of(records)
+    found = {(r.threat_model, r.attack, r.adaptive) for r in records if r.threat_model != "none"}
+    ordered = sorted(found, key=lambda run: (THREAT_MODELS.index(run[0]), *run[1:]))
+    return [
+        Run(
+            wording.name_attack(name, adaptive, titles),
+            server,
+            ATTACKS[name].card.plain if name in ATTACKS else "",
+        )
+        for server, name, adaptive in ordered
+    ]
 
 
 def untested(records: Sequence[Record]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from labelleak.attacks import ATTACKS
 from labelleak.records.cells import Cell, Setting
@@ -45,8 +45,18 @@ def name_attack(attack: str, adaptive: bool = False, titles: Mapping[str, str] =
 
 def name_attacker(cell: Cell) -> str:
     """Name a cell's attack; of a strongest attacker's cell, the attacks that were chosen."""
-    titles, named = dict(cell.titles), cell.chosen or ((cell.attack, cell.adaptive),)
-    return " or ".join(name_attack(attack, adaptive, titles) for attack, adaptive in named)
+    return name_chosen(cell.chosen or ((cell.attack, cell.adaptive),), dict(cell.titles))
+
+
+def name_chosen(chosen: Sequence[tuple[str, bool]], titles: Mapping[str, str] = _NONE) -> str:
+    """Name the attacks that a server does best with; the free guess means that it needs none.
+
+    >>> name_chosen([("free", False)]), name_chosen([("llg", False), ("free", False)])
+    ('no attack gains', 'LLG or none')
+    """
+    named = [name_attack(*one, titles) for one in chosen if one[0] != "free"]
+    guessed = any(name == "free" for name, _ in chosen)
+    return " or ".join([*named, *(["none"] if guessed else [])]) if named else "no attack gains"
 
 
 def name_stage(training_steps: int) -> str:
@@ -67,6 +77,48 @@ def name_training(training_steps: int) -> str:
     ('untrained', '1 step')
     """
     return "untrained" if training_steps == 0 else count(training_steps, "step")
+
+
+_SCHEMES = {
+    "iid": "batches drawn evenly over the classes (iid)",
+    "unbalanced": "batches in which a few classes prevail (unbalanced)",
+    "natural": "batches drawn as they come in the data (natural)",
+    "federation": "batches as the clients hold them",
+}
+_INITS = {
+    "default": "PyTorch's initial weights",
+    "uniform": "initial weights drawn evenly (uniform)",
+    "xavier": "initial weights by Xavier",
+}
+
+
+def name_scheme(scheme: str) -> str:
+    """Say how batches were drawn.
+
+    >>> name_scheme("iid"), name_scheme("dirichlet:0.3")
+    ('batches drawn evenly over the classes (iid)', 'batches drawn by dirichlet:0.3')
+    """
+    return _SCHEMES.get(scheme, f"batches drawn by {scheme}")
+
+
+def capital(text: str) -> str:
+    """Write a text with a capital letter at its start.
+
+    >>> capital("one LLG")
+    'One LLG'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def list_words(words: Iterable[str], most: int) -> str:
+    """List words in a sentence, the first few of many.
+
+    >>> list_words(["a", "b", "c"], 9), list_words(["a", "b", "c"], 1)
+    ('a, b and c', 'a and 2 more')
+    """
+    named = list(words)
+    kept = named[:most] + ([f"{len(named) - most} more"] if len(named) > most else [])
+    return " and ".join(filter(None, [", ".join(kept[:-1]), *kept[-1:]]))
 
 
 # Why a search for a defense measured something.
@@ -95,7 +147,7 @@ def _setting_parts(setting: Setting) -> list[str]:
     return [
         setting.data,
         setting.model,
-        f"{setting.init} initialisation" if setting.init else "",
+        _INITS.get(setting.init, f"initial weights {setting.init}") if setting.init else "",
         count(setting.local_steps, "local step"),
         f"defense {setting.defense}" if setting.defense != "none" else "no defense",
         *(
@@ -111,7 +163,8 @@ def count(number: int, noun: str) -> str:
     >>> count(1, "trial"), count(32000, "trial")
     ('1 trial', '32,000 trials')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    plural = "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def as_sentence(said: str, defense: str) -> str:
@@ -149,6 +202,15 @@ def number(value: float) -> str:
         return ">0.99"
     text = f"{value:.2f}"
     return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def points(value: float) -> str:
+    """Write a loss of accuracy.
+
+    >>> points(-0.0123)
+    '−1.2 points'
+    """
+    return f"{100 * value:.1f} points".replace("-", "−")
 
 
 def span(interval: Interval | None, trials: int) -> str:

@@ -47,7 +47,13 @@ class GDBR:
         {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.FULL_GRADIENT}
     )
     cite: ClassVar[str] = "Zhang, Chow & Li, arXiv 2412.12640"
-    card: ClassVar[Card] = Card("GDBR", MEASURED, standard=True, quick_up_to=MANY_CLASSES)
+    card: ClassVar[Card] = Card(
+        "GDBR",
+        MEASURED,
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="Recovers the last layer's gradient from those of other layers and counts labels in it.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; each layer's bridge waits for the first update with it."""

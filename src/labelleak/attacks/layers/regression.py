@@ -53,7 +53,11 @@ class LayerRegression:
     )
     cite: ClassVar[str] = "labelleak (least squares on class means of every layer)"
     card: ClassVar[Card] = Card(
-        "regression on all layers", MEASURED, standard=True, quick_up_to=MANY_CLASSES
+        "regression on all layers",
+        MEASURED,
+        standard=True,
+        quick_up_to=MANY_CLASSES,
+        plain="As gradient regression, on the gradient of every layer and not of the last alone.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -76,6 +76,7 @@ class Shadow:
         SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES},
         standard=True,
         learns=True,
+        plain="Learns to read counts off practice updates made of the attacker's own data.",
     )
 
     def __post_init__(self) -> None:
@@ -107,7 +108,11 @@ class AdaptiveShadow(Shadow):
     needs: ClassVar[frozenset[Need]] = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
     cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients)"
     card: ClassVar[Card] = Card(
-        "shadow models, adaptive", Shadow.card.assumes, standard=True, learns=True
+        "shadow models, adaptive",
+        Shadow.card.assumes,
+        standard=True,
+        learns=True,
+        plain="As shadow models, with practice updates that pass through the client's defense.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

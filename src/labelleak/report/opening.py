@@ -1,0 +1,253 @@
+"""The sentences of a page's first screen: what was tested, how bad it is, and what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.rounds import Course, client_of, is_federated
+from labelleak.report import wording
+from labelleak.report.defenses import Comparison, Row
+from labelleak.report.headlines import near_zero, say_named, verdict_cells
+from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Exposure, Verdict
+from labelleak.report.wording import capital, count, list_words, number, points, span
+
+_FIRM_TRIALS, _FIRM_GROUPS = 100, 10
+_MOST_NAMES = 12
+_TARGET = 0.2
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to do next, and the command that does it, if there is one."""
+
+    says: str
+    command: str = ""
+
+
+def verdict_parts(worst: Exposure) -> tuple[str, str, str, str]:
+    """Return the sentence of the verdict; the second and fourth piece are its numbers."""
+    return say_named(worst.server, worst.what, worst.asr.mean, worst.free, worst.labels)
+
+
+def say_advantage(worst: Exposure) -> str:
+    """Say how much of what a guess leaves open the update gave away."""
+    if worst.advantage is None:
+        return "The labels are certain without any update here, so no leak can be measured."
+    said = span(worst.advantage, worst.trials).replace("(", "(95\xa0% interval ")
+    return (
+        f"Advantage {said}, where 0 means that the update told nothing beyond that guess and 1 "
+        "that it told everything."
+    )
+
+
+def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
+    """Say what was audited, and by how many attacks."""
+    judged = verdict.judged
+    attacks = {row.attack for row in records if row.threat_model != "none"}
+    attackers = f"{count(len(attacks), 'attack')} tried to read the labels"
+    rows = [row for row in records if is_federated(row)]
+    if judged is None and rows:
+        rounds = len({row.extra["round"] for row in rows})
+        clients = len({client_of(row) for row in rows})
+        return (
+            f"A federation: the updates of {count(clients, 'client')} over "
+            f"{count(rounds, 'round')}, model {rows[0].model}, data {rows[0].data} "
+            f"({rows[0].num_classes} classes). {attackers}."
+        )
+    if judged is None:
+        return "No update was attacked: the records hold guesses without the update only."
+    steps = "one gradient step" if judged.local_steps == 1 else f"{judged.local_steps} local steps"
+    defense = "no defense" if judged.defense == "none" else f"the defense {judged.defense}"
+    return (
+        f"Simulated clients that share {steps} of the model {judged.model} "
+        f"({wording.name_training(judged.training_steps)}) on {judged.data}, "
+        f"{count(judged.num_classes, 'class')}, "
+        f"{wording.name_scheme(judged.scheme)}, with {defense}. {attackers}.{_say_rest(verdict)}"
+    )
+
+
+def _say_rest(verdict: Verdict) -> str:
+    """Say of how many cases this is the worst, and how far the best lies below it."""
+    tested = [cell for cell in verdict_cells(verdict.cells) if cell.advantage]
+    cases = {(cell.sort_key[:3], cell.sort_key[4]) for cell in tested}
+    if len(cases) < 2 or verdict.worst is None:
+        return ""
+    same = [
+        cell.advantage.mean
+        for cell in tested
+        if cell.threat_model == verdict.worst.server and cell.advantage
+    ]
+    least = f"; the best has advantage {number(min(same))}" if same else ""
+    return f" This is the worst of {len(cases)} cases{least}."
+
+
+def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
+    """Say what the verdict means for the people whose data a client holds."""
+    worst, word = verdict.worst, verdict.grade
+    if worst is None or worst.advantage is None or word not in GRADES:
+        return (
+            "Not known yet. At worst, whoever receives an update can tell how many people in a "
+            "client's batch have each label, such as each diagnosis."
+        )
+    if word is GRADES[0]:
+        return (
+            "These attackers could not tell the labels behind an update better than someone who "
+            "never saw it. Another attacker may."
+        )
+    much = {1: "can tell a little of", 2: "can partly tell", 3: "can largely tell"}
+    can = much.get(GRADES.index(word), "can tell")
+    single = (
+        "if it is computed from one person's data, that person's label" if worst.labels != 1 else ""
+    )
+    return (
+        f"Whoever receives an update {can} how many of the people behind it have each label"
+        f"{_examples(records)}: if labels are diagnoses, how many patients have which"
+        f"{'; ' + single if single else ''}."
+    )
+
+
+def _examples(records: Sequence[Record]) -> str:
+    names = next((r.extra["class_names"] for r in records if "class_names" in r.extra), None)
+    if not isinstance(names, list) or not names:
+        return ""
+    return f" ({list_words(map(str, names), _MOST_NAMES)})"
+
+
+def say_evidence(worst: Exposure | None) -> list[str]:
+    """Say how strong the evidence of the verdict is, and what weakens it."""
+    if worst is None:
+        return ["None: no attack that reads an update was run."]
+    federated = worst.labels is None
+    group = "client" if federated else "independent model"
+    firm = worst.trials >= _FIRM_TRIALS and worst.groups >= _FIRM_GROUPS
+    word = "Thin" if worst.thin else "Firm" if firm else "Fair"
+    of = count(worst.trials, "update")
+    said = [
+        f"{word}: {of} of {count(worst.groups, group)}, against the best guess that knows "
+        "how batches are drawn and nothing of the batch."
+    ]
+    if worst.thin:
+        said.append(f"Fewer than {ENOUGH_TRIALS} updates cannot show that little leaks.")
+    if worst.groups == 1 and not federated:
+        said.append("There is one model only; others may leak more or less.")
+    if worst.trials == 1:
+        said.append("A single update has no interval.")
+    said += filter(None, (near_zero(worst.advantage, worst.trials), worst.doubt))
+    return said
+
+
+def say_smaller(verdict: Verdict) -> str:
+    """Say of smaller batches in the same case that they leak more, where they do."""
+    judged = verdict.judged
+    if judged is None or judged.advantage is None:
+        return ""
+    same = [
+        cell
+        for cell in verdict.cells
+        if cell.threat_model == judged.threat_model
+        and cell.sort_key[:3] == judged.sort_key[:3]
+        and cell.batch_size < judged.batch_size
+        and cell.advantage is not None
+        and cell.advantage.mean > judged.advantage.mean
+    ]
+    if not same:
+        return ""
+    each = [f"{number(c.advantage.mean)} with {c.batch_size}" for c in same if c.advantage]
+    return f"Smaller batches leak more: advantage {list_words(each, 6)}."
+
+
+def say_untested(records: Sequence[Record]) -> str:
+    """Say in a sentence or two what the verdict does not cover."""
+    held = {record.threat_model for record in records}
+    servers = [wording.SERVERS[t] for t in THREAT_MODELS[1:] if t not in held]
+    left = [*servers, "attacks that are not listed below", "a server that alters the model"]
+    if not any(record.adaptive for record in records):
+        left.append("attackers who know a defense")
+    left.append("anything but label counts, such as the samples themselves")
+    return f"{capital(list_words(left, 9))}."
+
+
+def next_steps(
+    records: Sequence[Record], verdict: Verdict, comparisons: Sequence[Comparison]
+) -> list[Advice]:
+    """Say what to do: more evidence where it lacks, a defense where something leaks."""
+    worst, word, steps = verdict.worst, verdict.grade, []
+    if worst is not None and worst.doubt:
+        steps.append(Advice("Settle the scale and sign of the update first; the flags say how."))
+    if worst is None or worst.thin:
+        steps.append(Advice("Gather more evidence: at least 100 trials on 10 models."))
+    if word is not GRADES[0]:
+        steps += _defend(comparisons, verdict.courses, records)
+    if word is GRADES[0]:
+        steps.append(
+            Advice("Audit again when the model, the data or the clients' training changes.")
+        )
+    return steps
+
+
+def _defend(
+    comparisons: Sequence[Comparison], courses: Sequence[Course], records: Sequence[Record]
+) -> list[Advice]:
+    on = [course for course in courses if course.defended]
+    if on and len(on) < len(courses):
+        most = max(on, key=lambda course: course.advantage.high)
+        return [
+            Advice(
+                "Keep the clients' defense on: with it the strongest server's advantage is "
+                f"{span(most.advantage, most.updates)}."
+            )
+        ]
+    best = _best_defense(comparisons, known=any(record.adaptive for record in records))
+    measured = [Advice(best)] if best else []
+    first = records[0]
+    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}"]
+    if first.command.startswith("labelleak "):
+        words += ["--data", first.data, "--model", first.model]
+    search = "a cheaper one" if measured else "the cheapest defense that works"
+    return [
+        *measured,
+        Advice(f"Search for {search}:", shlex.join(words)),
+        Advice("Larger batches, and averaging several clients before the server looks, help too."),
+    ]
+
+
+def _best_defense(comparisons: Sequence[Comparison], *, known: bool) -> str:
+    """Name the defense that left least of those measured, and what it costs; nothing if none."""
+    for comparison in comparisons[:1]:
+        reach = {row.defense: _reach(row) for row in comparison.rows}
+        least = min(comparison.rows, key=lambda row: reach[row.defense])
+        if least.defense == "none" or reach[least.defense] >= reach.get("none", 9.0):
+            return "None of the defenses measured lowers the leak."
+        cost = least.costs.get("accuracy_cost")
+        price = "its cost in accuracy was not measured"
+        if isinstance(cost, int | float):
+            price = f"it costs {points(cost)} of accuracy"
+        blind = "" if known else ", to attackers who do not know it"
+        return (
+            f"Of the defenses measured, {least.defense} leaves least: at most "
+            f"{number(max(0.0, reach[least.defense]))}{blind}; {price}."
+        )
+    return ""
+
+
+def _reach(row: Row) -> float:
+    """Return the highest upper end that any server reaches under a defense."""
+    strongest = (leakage.strongest for leakage in row.leakages.values())
+    ends = [cell.advantage.high for cell in strongest if cell and cell.advantage]
+    return max(ends, default=9.0)
+
+
+__all__ = [
+    "Advice",
+    "next_steps",
+    "say_advantage",
+    "say_evidence",
+    "say_meaning",
+    "say_smaller",
+    "say_tested",
+    "say_untested",
+    "verdict_parts",
+]
