@@ -52,7 +52,7 @@ class GDBR:
         MEASURED,
         standard=True,
         quick_up_to=MANY_CLASSES,
-        plain="Recovers the last layer's gradient from those of other layers and counts labels in it.",
+        plain="Works back from a lower layer's gradient to the errors of the model's answers.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
