@@ -67,7 +67,6 @@ class DLG:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Copy the model in double precision."""
-        known.refuse_maps(self.name)
         assert known.model is not None
         shape, seed = known.dummy_shape, int(rng.integers(2**31))
         model = WhiteBox(copy.deepcopy(known.model.module).double(), known.model.head)

@@ -285,6 +285,8 @@ def prepare(
         Need.DEFENSE: known.defense,
     }
     _refuse_missing(attack, granted, "granted")
+    if Need.FULL_GRADIENT in attack.needs:
+        known.refuse_maps(attack.name)
     ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
 
     def answer(observation: Observation) -> Estimate:

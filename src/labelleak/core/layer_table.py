@@ -142,7 +142,7 @@ def _differentiated(
     each: Callable[..., Any] = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
     inputs = data.inputs
     if inputs.is_floating_point():
-        inputs = inputs.to(model.head_module.weight)
+        inputs = inputs.to(model.head_weight)
     size = max(1, _HELD // sum(value.numel() for value in own.values()))
     found: dict[str, list[Tensor]] = {name: [] for name in own}
     for part, labels in zip(torch.split(inputs, size), torch.split(data.labels, size), strict=True):

@@ -23,14 +23,16 @@ from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
 from labelleak.core.scale import StepPath
+from labelleak.core.task import Task, read_task
 from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput
 from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
+from labelleak.flower.labels import plain_labels
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import flags_of, largest_after, receive, truth_of
 from labelleak.flower.rows import scored_records, unscored_rows
@@ -78,6 +80,8 @@ class Auditor(TrainingFacts):
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None finds it by the model, else by each update.
+        task: ``classes``, ``binary`` (one output tells one of two classes) or ``dense`` (a class
+            for each pixel); None takes what the head or the labels tell, else it is asked for.
         layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
             names and biases do not tell.
         attacks: names or attacks; None takes ``rules``: the standard battery but for the shadow
@@ -115,6 +119,7 @@ class Auditor(TrainingFacts):
     model: nn.Module | Callable[[], nn.Module] | None = None
     input_shape: tuple[int, ...] | None = None
     head: str | None = None
+    task: Literal["classes", "binary", "dense"] | None = None
     layout: Literal["torch", "keras"] | None = None
     attacks: Sequence[str | Attack] | None = None
     auxiliary: LabelledData | None = None
@@ -207,14 +212,17 @@ class Auditor(TrainingFacts):
         if form is not trained.form:
             trained = how_trained(self, senders[0], form)
             returned = as_weights(self, before, replies, senders, trained)
-        update = receive(before, returned, found.name, trained)
-        observation = update.observe(found.name)
+        told_task = read_task(self.task)
+        update = receive(before, returned, found.name, trained, told_task)
+        task = update.form_of(found.name, senders[0].labels).task
+        observation = replace(update, task=task).observe(found.name)
         rate = StepPath.of(update.training).rate
         largest = largest_after(self.defense, observation, self.batch_size, rate)
         observation = replace(observation, largest=largest)
         choice = choose_attacks(self.asked, observation.num_classes)
-        battery = self._battery(before, found.name, update, observation, choice)
-        more = flags_of(senders[0], found, trained)
+        battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
+        assumed = task is Task.binary is not told_task
+        more = flags_of(senders[0], found, trained, assumed=assumed)
         battery = replace(battery, flags=(*battery.flags, *more))
         truth = truth_of(senders, observation)
         return Finding(
@@ -226,6 +234,7 @@ class Auditor(TrainingFacts):
             found,
             check_limits(observation, battery.known.training),
             trained,
+            task,
         )
 
     def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
@@ -260,7 +269,7 @@ class Auditor(TrainingFacts):
     ) -> tuple[int, ...] | None:
         """Find the true labels of an update where the server's side was given them."""
         if self.truth is not None:
-            return tuple(int(label) for label in np.ravel(self.truth(known_as, server_round)))
+            return plain_labels(self.truth(known_as, server_round))
         counts = metrics.get(self.truth_metric) if self.truth_metric else None
         if counts is None:
             return None
@@ -293,8 +302,8 @@ class Auditor(TrainingFacts):
         self, before: Arrays, afters: Sequence[Arrays], known: HeadFinding | None, strict: bool
     ) -> HeadFinding:
         """Find the head of updates, which must have the same."""
-        known = known or self._known_head
-        each = [likeliest_head(before, after, known, strict=strict) for after in afters]
+        known, task = known or self._known_head, read_task(self.task)
+        each = [likeliest_head(before, after, known, strict=strict, task=task) for after in afters]
         found = {one.name: one for one in each}
         if len(found) > 1:
             raise AmbiguousHead(
@@ -340,7 +349,7 @@ class Auditor(TrainingFacts):
             if battery.known.training != training:  # clients differ in N; the model is the same
                 battery = battery.with_batches(self._drawn, training)
         else:
-            white_box = self._white_box(before, head)
+            white_box = self._white_box(before, head, update.task)
             known = Knowledge(white_box, self._shape, self.auxiliary, self._drawn, training)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
@@ -359,11 +368,11 @@ class Auditor(TrainingFacts):
             return tuple(self.auxiliary.inputs.shape[1:])
         return self.input_shape
 
-    def _white_box(self, before: Arrays, head: str) -> WhiteBox | None:
+    def _white_box(self, before: Arrays, head: str, task: Task | None) -> WhiteBox | None:
         if self._module is None:
             return None
         load_weights(self._module, before, "the weights sent")
-        return WhiteBox(self._module, head)
+        return WhiteBox(lift(self._module, task or Task.classes), head)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]

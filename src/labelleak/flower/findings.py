@@ -13,6 +13,7 @@ from labelleak.core.head import HeadFinding
 from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
+from labelleak.core.task import Task
 from labelleak.errors import BadInput
 from labelleak.records.states import State
 
@@ -68,6 +69,7 @@ class Finding:
         head: the layer that was attacked, and how it was found.
         limits: how the updates stand to what is possible.
         trained: how the clients trained, and in which form the replies were read.
+        task: what the labels are.
     """
 
     senders: tuple[Sender, ...]
@@ -78,6 +80,7 @@ class Finding:
     head: HeadFinding = NAMED
     limits: Limits | None = None
     trained: Trained | None = None
+    task: Task = Task.classes
 
     @property
     def impossible(self) -> bool:

@@ -24,6 +24,16 @@ class Reported:
     steps: int
 
 
+def plain_labels(labels: ArrayLike) -> tuple[int, ...]:
+    """Return labels one by one, those that are negative left out: they are none.
+
+    >>> plain_labels([[0, 2], [-100, 1]])
+    (0, 2, 1)
+    """
+    flat = np.asarray(labels).ravel()
+    return tuple(flat[flat >= 0].astype(np.int64).tolist())
+
+
 def report_labels(context: Context, labels: ArrayLike) -> None:
     """Note the labels of one local step for the audit mod; call it once for each step.
 
@@ -32,7 +42,8 @@ def report_labels(context: Context, labels: ArrayLike) -> None:
 
     Args:
         context: the context that the ClientApp's function was given.
-        labels: class indices of the step's batch.
+        labels: class indices of the step's batch, in an array of any shape: 0 and 1 of a binary
+            task, masks of a dense one, whose negative entries are pixels without a label.
 
     >>> from flwr.app import RecordDict
     >>> context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
@@ -45,7 +56,7 @@ def report_labels(context: Context, labels: ArrayLike) -> None:
     before, steps = held["labels"], held["steps"]
     assert isinstance(before, list)
     assert isinstance(steps, int)
-    new = [int(label) for label in np.asarray(labels).ravel()]
+    new = plain_labels(labels)
     context.state[KEY] = MetricRecord({"labels": [*before, *new], "steps": steps + 1})
 
 
@@ -61,4 +72,4 @@ def take_labels(context: Context) -> Reported | None:
     return Reported(tuple(int(label) for label in labels), steps)
 
 
-__all__ = ["Reported", "report_labels", "take_labels"]
+__all__ = ["Reported", "plain_labels", "report_labels", "take_labels"]

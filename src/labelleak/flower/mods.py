@@ -9,7 +9,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
@@ -21,7 +20,7 @@ from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
 from labelleak.flower.defense_mods import CallNext, DefenseMod, defense_mod, generator_of
 from labelleak.flower.events import LOG
-from labelleak.flower.labels import take_labels
+from labelleak.flower.labels import plain_labels, take_labels
 from labelleak.flower.messages import (
     Arrays,
     Sent,
@@ -135,7 +134,7 @@ class AuditMod:
             known = auditor.labels_of(sender.known_as, sent.round, {})
         if known is None:
             raise BadInput("the client reported no labels; call report_labels in its training")
-        labels = tuple(int(label) for label in np.ravel(known))
+        labels = plain_labels(known)
         note = partial(auditor.note, round=sent.round, client=client)
         own = len(labels) // (auditor.epochs or 1)
         steps = steps_told(auditor, own or None, metrics_of(reply), note)

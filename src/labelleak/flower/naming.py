@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from labelleak.core.forms import Entry, as_tensors, plan
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
+from labelleak.core.task import Task
 from labelleak.errors import BadInput
 from labelleak.flower.findings import UNCERTAIN
 
@@ -67,6 +68,7 @@ def likeliest_head(
     known: HeadFinding | None = None,
     *,
     strict: bool = False,
+    task: Task | None = None,
 ) -> HeadFinding:
     """Find the head of an update, or take the likeliest layer and say that it is uncertain.
 
@@ -75,6 +77,7 @@ def likeliest_head(
         after: weights that came back.
         known: the head by name or by the model; it must be in the update.
         strict: refuse where several layers could be it.
+        task: what the labels are, where it is known.
 
     Raises:
         AmbiguousHead: if several layers could be it, and strict.
@@ -84,7 +87,7 @@ def likeliest_head(
         found = locate_head(after, before=before, name=known.name)
         return replace(known, evidence=(*known.evidence, *found.evidence))
     try:
-        return locate_head(after, before=before)
+        return locate_head(after, before=before, task=task)
     except AmbiguousHead as doubt:
         if strict or not doubt.candidates:
             raise

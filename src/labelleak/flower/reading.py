@@ -15,6 +15,7 @@ from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.reparametrised import fold
 from labelleak.core.score import Truth
+from labelleak.core.task import Task
 from labelleak.core.update import ReceivedUpdate
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
@@ -28,6 +29,7 @@ def receive(
     afters: Sequence[Mapping[str, Tensor]],
     head: str,
     trained: Trained,
+    task: Task | None,
 ) -> ReceivedUpdate:
     """Take the head's part of the updates, one trial each, with what is known of them."""
     names = [key_of(head, part) for part in ("weight", "bias")]
@@ -36,7 +38,7 @@ def receive(
     start = {name: sent[name] for name in names if name in sent}
     end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
     return ReceivedUpdate(
-        start, end, training=trained.training, head=head, num_samples=trained.total
+        start, end, training=trained.training, head=head, num_samples=trained.total, task=task
     )
 
 
@@ -61,10 +63,14 @@ def largest_after(
     return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
 
 
-def flags_of(sender: Sender, found: HeadFinding, trained: Trained) -> Iterator[Flag]:
+def flags_of(
+    sender: Sender, found: HeadFinding, trained: Trained, *, assumed: bool
+) -> Iterator[Flag]:
     """Raise what is known of an update otherwise than from its entries."""
     if found.how == UNCERTAIN:
         yield raise_flag("head_uncertain", 1 + len(found.rivals))
+    if assumed:
+        yield raise_flag("task_assumed")
     if trained.form.doubt:
         yield raise_flag("reply_form_uncertain")
     if not trained.steps_known:

@@ -28,6 +28,7 @@ def keys_of(sender: Sender) -> dict[str, Any]:
 def head_keys(finding: Finding) -> dict[str, Any]:
     """Say which layer was attacked, how it was found, and how the clients trained."""
     keys: dict[str, Any] = {"head": finding.head.name, "head_found": finding.head.how}
+    keys["task"] = str(finding.task)
     if finding.trained is not None:
         told = finding.trained.training
         steps = told.local_steps if finding.trained.steps_known else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from labelleak.core.scale import StepPath
+from labelleak.core.task import read_task
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, unknown_name
 from labelleak.flower.claims import num_examples, steps_in, steps_said
@@ -138,6 +139,7 @@ def check_told(auditor: Auditor) -> None:
     Raises:
         BadInput: naming the option.
     """
+    read_task(auditor.task)
     if auditor.returns is not None and auditor.returns not in set(Returns):
         raise unknown_name("form of reply", str(auditor.returns), [str(one) for one in Returns])
     if auditor.epochs is None:

@@ -183,6 +183,11 @@ FLAGS: dict[str, Meaning] = {
         None,
         "name the head, and check that its gradient is its own",
     ),
+    "task_assumed": Meaning(
+        "the head has one output and its labels are 0 and 1, so it was taken to be binary",
+        None,
+        "say the task: a squared error looks alike",
+    ),
     "head_uncertain": Meaning(
         "several layers could be the head, and the likeliest was attacked",
         None,
