@@ -8,6 +8,8 @@ import torch
 
 from labelleak.core.forms import named_like, plan, torch_form
 from labelleak.core.head import AmbiguousHead, locate_head
+from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import BadInput
 
 RNG = np.random.default_rng(0)
@@ -218,3 +220,18 @@ def test_a_head_that_is_adapted_itself_is_refused_for_that_reason(part):
         locate_head(adapted, name="m.classifier")
     lora_b = f"m.classifier.lora_B.{part}".removesuffix(".weight")
     assert locate_head(adapted, name=lora_b).name == lora_b
+
+
+def test_the_second_matrix_of_an_adapted_head_is_a_head_of_the_first_ones_outputs():
+    torch.manual_seed(1)
+    x, y = torch.randn(8, 6), torch.arange(8) % 4
+    down, up, scale, lr = torch.randn(2, 6), torch.zeros(4, 2, requires_grad=True), 4.0, 0.1
+    logits = x @ torch.randn(4, 6).T + scale * x @ down.T @ up.T
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), up)
+    before = {"c.lora_A.weight": down, "c.lora_B.weight": up.detach()}
+    after = before | {"c.lora_B.weight": up.detach() - lr * gradient}
+    made = LocalTraining(lr=lr, batch_size=8)
+    update = ReceivedUpdate(before, after, training=made)
+    seen = update.observe(locate_head(after, before=before, name="c.lora_B").name)
+    errors = logits.detach().softmax(1) - torch.eye(4)[y]
+    assert torch.allclose(seen.weight, (errors.T @ (scale * x @ down.T) / 8).float(), atol=1e-5)

@@ -131,3 +131,26 @@ def test_rows_of_classes_of_their_own_do_not_pass_for_class_weights():
 def test_infinite_gradients_tell_nothing():
     found, _ = read(lambda z, y: float("inf") * F.cross_entropy(z, y))
     assert (found.loss, found.rows) == ("unknown", None)
+
+
+def halves(seed, classes, rows, **loss):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(rows, classes, generator=generator).bfloat16().float().requires_grad_()
+    y = torch.randint(0, classes, (rows,), generator=generator)
+    dz = torch.autograd.grad(F.cross_entropy(z, y, **loss), z)[0]
+    return read_logit_rows(z.detach().bfloat16(), dz.bfloat16()), y
+
+
+def test_few_weighted_rows_in_half_precision_are_not_taken_for_smoothed_ones():
+    """Both explain two rows of three classes, so the scale stays open."""
+    found, y = halves(2, 3, 2, weight=torch.linspace(0.5, 2, 3))
+    assert (found.loss, found.smoothing, found.scales) == ("row_weighted", None, None)
+    assert torch.equal(found.labels, y)
+
+
+def test_many_smoothed_rows_in_half_precision_are_read_as_such():
+    for seed in range(8):
+        found, y = halves(seed, 6, 16, label_smoothing=0.2)
+        assert found.loss == "cross_entropy"
+        assert found.smoothing == pytest.approx(0.2, abs=0.02)
+        assert torch.equal(found.labels, y)

@@ -12,6 +12,8 @@ from torch import Tensor
 CHUNK = 2**22
 # Below it, rows are made of rounding.
 LOOSEST = 0.03
+# From so many entries on, two unknowns that explain all of them are no chance.
+MANY_ENTRIES = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,27 +129,25 @@ def _read(rows: _Rows) -> LogitRows:
     if read is not None and low:
         # In half precision a little smoothing passes for none; the closer fit is taken.
         spread = _smoothed(rows)
-        closer = spread is not None and _left(rows, spread) < _left(rows, read)
-        read = spread if closer else read
+        read = spread if spread is not None and _is_closer(rows, spread, read) else read
     if read is not None:
         return read
     size = float(rows.dz.abs().max())
     if not bool((rows.dz.sum(1).abs() <= rows.tolerance * size + rows.least).all()):
         return _sigmoid(rows) or _squares(rows) or LogitRows("unknown", None)
-    for reader in (
-        (_smoothed, _negated)
-        if low
-        else (
-            _smoothed,
-            _negated,
-            _weighted_and_smoothed,
-            _sparse,
-        )
-    ):
+    readers = (_smoothed, _negated, _weighted_and_smoothed, _sparse)
+    for reader in readers[: 2 if low else None]:
         read = reader(rows)
         if read is not None:
             return read
     return LogitRows("softmax", None)
+
+
+def _is_closer(rows: _Rows, spread: LogitRows, hard: LogitRows) -> bool:
+    """Choose smoothed labels over hard ones; a weight for each row explains a few rows as well."""
+    if hard.scales is None:
+        return rows.dz.numel() >= MANY_ENTRIES
+    return _left(rows, spread) < _left(rows, hard)
 
 
 def _left(rows: _Rows, read: LogitRows) -> float:
