@@ -28,6 +28,7 @@ from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
+from labelleak.attacks.row_energy import RowEnergy
 from labelleak.attacks.shadow.attack import AdaptiveShadow, Shadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
@@ -64,6 +65,7 @@ __all__ = [
     "LayerRegression",
     "RLUEpochs",
     "RandomGuess",
+    "RowEnergy",
     "RowMinimum",
     "Shadow",
     "SoftLabel",

@@ -16,6 +16,7 @@ _LINES = (
     "bias:LLGRepaired",
     "signs:IDLG",
     "signs:RowMinimum",
+    "row_energy:RowEnergy",
     "rlg:RLG",
     "bias:EBI",
     "bias:LLBG",

@@ -1,0 +1,181 @@
+"""Counts from how long rows of the head's gradient are: for many classes, no bias, any features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.core.card import Card
+from labelleak.core.counts import Floats, round_counts
+from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, torch
+from labelleak.core.observation import Observation
+from labelleak.records.flags import ONE_GRADIENT
+
+# Rows nearer to a limit than this are on its safe side, whatever the order of sums.
+_TIE = 1e-6
+# Rows of the weight that are read at a time.
+_ROWS = 8192
+# A gap this wide (in logarithms) parts present rows from absent ones; else the absent rows' own
+# spread decides, this many times.
+_GAP, _SPREADS = 0.5, 2.0
+# The shortest interval that holds this share of the present rows is where single labels lie; when
+# it is wider than this (in logarithms of energy), single labels have no energy of their own.
+_MODE, _WIDE = 0.3, 0.2
+
+
+@dataclass(frozen=True)
+class RowEnergy:
+    """Count labels by the length of each row, split along and across the absent rows' direction.
+
+    Row v of the weight gradient is ``N g_v = sum_j p_jv h_j - sum_{j: y_j = v} h_j``. With many
+    classes most are absent. Their rows hold the first sum alone, which is nearly parallel to the
+    mean head input; its direction d is read off the shorter half of the rows. A row is present
+    if it points against d, or if more of it lies across d than the absent rows' law allows.
+
+    Counts of present rows: c labels leave the energy ``|N g_v|^2 = u (c + c (c - 1) r)``. Here u,
+    the energy of one label, is where most present rows lie (most present tokens occur once), and
+    r, the mean cosine of two inputs of a class, is the one with which all counts sum to N. In a
+    model that has learnt, the posteriors' part lies in present rows too, and single labels have no
+    one energy. Then counts go with the length, ``c = max(1, |g_v| / sqrt(u))``, as for inputs
+    that are parallel (r = 1).
+
+    Of this project (no paper). It needs no bias and no sign of the features, unlike LLG.
+
+    Assumes many classes of which most are absent, head inputs of like length (a final layer
+    norm) and one gradient. The scale does not matter.
+
+    Edge cases: with few classes there is no law of absent rows, and the answer is a guess. Where
+    no row stands out, all rows count by their length. An all-zero update has labels spread evenly. Cost: ``K D`` a trial.
+    """
+
+    name: ClassVar[str] = "row_energy"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
+    cite: ClassVar[str] = "labelleak"
+    card: ClassVar[Card] = Card("row energy", ONE_GRADIENT)
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Nothing to prepare."""
+
+        def answer(observation: Observation) -> Estimate:
+            assert observation.weight is not None
+            total = samples(observation)
+            weight = observation.weight.detach()
+            found = np.stack(
+                [count_rows(rows, total) for rows in weight.reshape(-1, *weight.shape[-2:])]
+            )
+            scores = found.reshape(*weight.shape[:-2], num_classes)
+            return Estimate(round_counts(scores, total), scores)
+
+        return answer
+
+
+def count_rows(weight: Tensor, total: int) -> Floats:
+    """Return about how many of N labels each row holds, before rounding.
+
+    Args:
+        weight: gradient of the head's weight at any scale, ``K x D``.
+        total: N.
+    """
+    along, energy = split_rows(weight)
+    across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
+    there = present_rows(along, energy, across, total)
+    there = there if there.any() else energy > 0
+    if not there.any():
+        return np.full(len(energy), total / len(energy))
+    one, width = _single(energy[there])
+    labels = energy[there] / one
+    found = np.maximum(np.sqrt(labels), 1.0) if width > _WIDE else _solve(labels, total)
+    counts = np.zeros(len(energy))
+    counts[there] = found * total / found.sum()
+    return counts
+
+
+def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
+    """Return each row's projection on the direction of the shorter half of rows, and its energy.
+
+    Sizes are in units of the longest row.
+    """
+    energy = np.concatenate([r.square().sum(-1).cpu().numpy() for r in _blocks(weight, 1.0)])
+    longest = float(np.sqrt(energy.max()))
+    if longest == 0:
+        return np.zeros(len(energy)), energy
+    short = torch.from_numpy(energy <= np.median(energy)).to(weight.device)
+    mean = torch.zeros(weight.shape[-1], dtype=torch.float64, device=weight.device)
+    for start, rows in zip(range(0, len(weight), _ROWS), _blocks(weight, longest), strict=True):
+        mean += rows[short[start : start + _ROWS]].sum(0)
+    size = float(mean.norm())
+    direction = mean / size if size > 0 else mean
+    along = np.concatenate([(r @ direction).cpu().numpy() for r in _blocks(weight, longest)])
+    return along, energy / longest**2
+
+
+def _blocks(weight: Tensor, scale: float) -> Iterator[Tensor]:
+    for start in range(0, len(weight), _ROWS):
+        yield weight[start : start + _ROWS].double() / scale
+
+
+def present_rows(along: Floats, energy: Floats, across: Floats, total: int) -> np.ndarray:
+    """Tell which rows hold more than the posteriors' part, at most N of them.
+
+    The direction is not quite right, so what lies across it grows with the row: it is held
+    against what the shorter half of the rows has, made longer in proportion.
+    """
+    short = energy <= np.median(energy)
+    size, law = float(np.median(np.abs(along[short]))), float(np.median(across[short]))
+    tiny = np.finfo(np.float64).tiny
+    stretched = max(law, tiny) * np.maximum(1.0, np.abs(along) / max(size, tiny))
+    beyond = np.log(np.maximum(across, tiny) / stretched)
+    there = (along < -size / 2) | (beyond > _cut(beyond, total) + _TIE)
+    there &= energy > 0
+    if there.sum() > total:
+        there &= energy >= np.sort(energy[there])[-total]
+    return there
+
+
+def _cut(beyond: Floats, total: int) -> float:
+    """Return the middle of the widest gap above the median, or the end of the absent rows' law."""
+    ranked = np.sort(beyond)
+    upper = ranked[max(len(ranked) // 2, len(ranked) - 1 - total) :]
+    gaps = np.diff(upper)
+    if len(gaps) and gaps.max() > _GAP:
+        widest = int(gaps.argmax())
+        return float(upper[widest] + upper[widest + 1]) / 2
+    low, middle = np.quantile(beyond, [0.16, 0.5])
+    return float(middle + _SPREADS * (middle - low))
+
+
+def _solve(labels: Floats, total: int) -> Floats:
+    """Solve ``c + c (c - 1) r = labels`` for counts, r in 0 to 1 so that they sum to N."""
+    if labels.sum() <= total:
+        return labels
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _counts_of(labels, middle).sum() > total:
+            low = middle
+        else:
+            high = middle
+    return _counts_of(labels, high)
+
+
+def _counts_of(labels: Floats, cosine: float) -> Floats:
+    if cosine == 0:
+        return labels
+    rest = 1 - cosine
+    return np.asarray((np.sqrt(rest**2 + 4 * cosine * labels) - rest) / (2 * cosine))
+
+
+def _single(energy: Floats) -> tuple[float, float]:
+    """Return the centre and width of the shortest interval, in logarithms, that holds a share."""
+    logs = np.log(np.sort(energy))
+    held = min(len(logs), max(2, int(_MODE * len(logs))))
+    widths = logs[held - 1 :] - logs[: len(logs) - held + 1]
+    first = int(widths.argmin())
+    return float(np.exp((logs[first] + logs[first + held - 1]) / 2)), float(widths[first])
+
+
+__all__ = ["RowEnergy", "count_rows", "present_rows", "split_rows"]

@@ -1,0 +1,82 @@
+"""Row energy: near exact where inputs have one length, whatever their signs; scale and blocks."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from labelleak.attacks import LLG, row_energy
+from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
+from labelleak.core.counts import best_counts
+from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.observation import Observation
+
+CLASSES, WIDTH, TOTAL = 400, 48, 120
+
+
+def text_gradient(seed, *, shared=0.3, learnt=False, dtype=torch.float64):
+    """Give the head's gradient of a batch of words, often or rare, and how often each is there.
+
+    Head inputs are those of a layer norm: they sum to 0 and are equally long.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    often = 1 / (10 + torch.arange(CLASSES, dtype=torch.float64))
+    labels = torch.multinomial(often, TOTAL, replacement=True, generator=generator)
+    common = torch.randn(WIDTH, generator=generator, dtype=torch.float64)
+    own = torch.randn(TOTAL, WIDTH, generator=generator, dtype=torch.float64)
+    inputs = F.layer_norm(own + shared * common, (WIDTH,))
+    head = torch.zeros(CLASSES, WIDTH, dtype=torch.float64)
+    if learnt:
+        typical = F.layer_norm(common, (WIDTH,))
+        head = (often / often.mean()).log()[:, None] * typical / typical.square().sum()
+    head.requires_grad_(True)
+    F.cross_entropy(inputs @ head.T, labels).backward()
+    return head.grad.to(dtype), np.bincount(labels.numpy(), minlength=CLASSES)
+
+
+def hits(attack, weight, counts):
+    ready = prepare(attack, Knowledge(), CLASSES, np.random.default_rng(0))
+    found = ready(Observation.from_gradient(weight, num_samples=TOTAL)).counts
+    return np.minimum(found, counts).sum() / TOTAL
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_words_are_counted_where_llg_sees_nothing(seed):
+    weight, counts = text_gradient(seed)
+    assert hits(RowEnergy(), weight, counts) > 0.95
+    assert hits(LLG(), weight, counts) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_knows_frequencies_still_gives_words_away(seed):
+    weight, counts = text_gradient(seed, shared=6.0, learnt=True)
+    often = 1 / (10 + np.arange(CLASSES))
+    at_least = np.random.default_rng(0).multinomial(TOTAL, often / often.sum(), size=4000)
+    reach = np.stack([(at_least >= n).mean(0) for n in range(1, 30)], axis=-1)
+    free = np.minimum(best_counts(reach, TOTAL), counts).sum() / TOTAL
+    assert hits(RowEnergy(), weight, counts) > free + 0.1
+
+
+def test_neither_scale_nor_blocks_nor_trials_matter(monkeypatch):
+    (first, _), (second, _) = text_gradient(0), text_gradient(1)
+    plain = count_rows(first, TOTAL)
+    assert np.allclose(count_rows(1e-30 * first, TOTAL), plain)
+    monkeypatch.setattr(row_energy, "_ROWS", 7)
+    assert np.allclose(count_rows(first, TOTAL), plain)
+    assert np.abs(count_rows(first.bfloat16(), TOTAL) - plain).sum() < 0.05 * TOTAL
+    both = Observation.from_gradient(torch.stack([first, second]), num_samples=TOTAL)
+    ready = prepare(RowEnergy(), Knowledge(), CLASSES, np.random.default_rng(0))
+    assert np.allclose(ready(both).scores[0], plain)
+
+
+def test_a_row_is_split_along_the_direction_of_the_shorter_half():
+    weight = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [-3.0, 4.0]])
+    along, energy = split_rows(weight)
+    assert np.allclose(along, [0.2, 0.2, 0.4, -0.6])
+    assert np.allclose(energy, [0.04, 0.04, 0.16, 1])
+
+
+def test_nothing_to_read_is_spread_evenly():
+    ready = prepare(RowEnergy(), Knowledge(), 4, np.random.default_rng(0))
+    found = ready(Observation.from_gradient(torch.zeros(4, 3), num_samples=8))
+    assert found.counts.tolist() == [2, 2, 2, 2]
