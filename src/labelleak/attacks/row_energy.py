@@ -49,7 +49,8 @@ class RowEnergy:
     norm) and one gradient. The scale does not matter.
 
     Edge cases: with few classes there is no law of absent rows, and the answer is a guess. Where
-    no row stands out, all rows count by their length. An all-zero update has labels spread evenly. Cost: ``K D`` a trial.
+    no row stands out, all rows count by their length. An all-zero update has labels spread
+    evenly. Cost: ``K D`` a trial.
     """
 
     name: ClassVar[str] = "row_energy"
