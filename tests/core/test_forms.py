@@ -234,4 +234,5 @@ def test_the_second_matrix_of_an_adapted_head_is_a_head_of_the_first_ones_output
     update = ReceivedUpdate(before, after, training=made)
     seen = update.observe(locate_head(after, before=before, name="c.lora_B").name)
     errors = logits.detach().softmax(1) - torch.eye(4)[y]
-    assert torch.allclose(seen.weight, (errors.T @ (scale * x @ down.T) / 8).float(), atol=1e-5)
+    right = errors.T @ (scale * x @ down.T) / 8
+    assert torch.allclose(seen.weight.float(), right.float(), atol=1e-5)
