@@ -7,7 +7,8 @@ import pytest
 from labelleak.attacks import ADAPTIVE, ATTACKS, RULES, STANDARD, slow_attacks
 from labelleak.core.card import Card, card_of
 from labelleak.core.interfaces import threat_model
-from labelleak.records.flags import Assumption, concerning
+from labelleak.records.assumptions import Assumption
+from labelleak.records.flags import concerning
 from labelleak.report.wording import name_attack
 
 READERS = [name for name, attack in ATTACKS.items() if threat_model(attack()) != "none"]

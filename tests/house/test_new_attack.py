@@ -19,7 +19,7 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
-from labelleak.records.flags import Assumption
+from labelleak.records.assumptions import Assumption
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from labelleak.core.lazy import F, torch
 from labelleak.core.local_steps import as_seen
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
-from labelleak.records.flags import MEASURED
+from labelleak.records.assumptions import MEASURED
 
 # Imitated batches: enough that the fit's own error is small beside what N labels leave open (for
 # ten classes twice as many change no ASR by more than 0.003).

@@ -12,7 +12,7 @@ from labelleak.core.counts import Floats, Ints, extract_counts, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.records.flags import MEASURED, ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.assumptions import MEASURED, ONE_GRADIENT, SIZES, Assumption
 
 # A class of which a model is surer than this would take every label.
 _MOST_CONFIDENT = 0.999

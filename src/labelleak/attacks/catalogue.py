@@ -7,7 +7,7 @@ from collections.abc import Collection
 from labelleak.core.interfaces import Attack, Need
 from labelleak.core.lazy import load_line
 from labelleak.errors import unknown_name
-from labelleak.records.flags import Assumption
+from labelleak.records.assumptions import Assumption
 
 _LINES = (
     "baselines:RandomGuess",

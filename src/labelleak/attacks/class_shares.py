@@ -15,7 +15,7 @@ from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, special, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import TRAJECTORY, Assumption
+from labelleak.records.assumptions import TRAJECTORY, Assumption
 
 # Logits beyond these would overflow in a sum; their softmax is one class either way.
 _LARGEST = 1e100

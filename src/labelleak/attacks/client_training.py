@@ -26,7 +26,7 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
-from labelleak.records.flags import Assumption
+from labelleak.records.assumptions import Assumption
 
 DIVERGED = "simulation_diverged"
 

@@ -20,7 +20,7 @@ from labelleak.core.lazy import Tensor, special, torch
 from labelleak.core.mixtures import shortest_mixture
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.records.flags import MEASURED, Assumption
+from labelleak.records.assumptions import MEASURED, Assumption
 
 # Directions in which classes are confused less than this (relatively) are noise, not signal.
 _RANK = 1e-7

@@ -16,7 +16,7 @@ from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.local_steps import as_update
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
-from labelleak.records.flags import ONE_GRADIENT, SIZES, Assumption
+from labelleak.records.assumptions import ONE_GRADIENT, SIZES, Assumption
 
 DIVERGED = "optimisation_diverged"
 NOT_SMOOTH = "activations_not_smooth"

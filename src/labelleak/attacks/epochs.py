@@ -18,7 +18,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import FullTraining
 from labelleak.errors import BadInput
-from labelleak.records.flags import TRAJECTORY, Assumption
+from labelleak.records.assumptions import TRAJECTORY, Assumption
 
 # Of more local steps than these, several are taken as one.
 _MOST_STEPS = 32

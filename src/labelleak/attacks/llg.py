@@ -16,7 +16,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput
-from labelleak.records.flags import MEASURED, ONE_GRADIENT, Assumption
+from labelleak.records.assumptions import MEASURED, ONE_GRADIENT, Assumption
 
 NO_IMPACT = "impact_not_negative"
 

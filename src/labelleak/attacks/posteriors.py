@@ -22,7 +22,7 @@ from labelleak.core.lazy import Tensor
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable
-from labelleak.records.flags import MEASURED, TRAJECTORY
+from labelleak.records.assumptions import MEASURED, TRAJECTORY
 
 FEATURES_CANCEL = "feature_sum_near_zero"
 

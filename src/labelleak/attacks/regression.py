@@ -15,7 +15,7 @@ from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, sampl
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
-from labelleak.records.flags import MEASURED
+from labelleak.records.assumptions import MEASURED
 
 # Bytes of class means in one block; two blocks are held at once.
 _BLOCK_BYTES = 128 * 2**20

@@ -12,7 +12,7 @@ from labelleak.core.counts import Floats, Ints, fill, smallest
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import optimize, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import Assumption
+from labelleak.records.assumptions import Assumption
 
 RANK_EXCEEDED = "rank_exceeded"
 CUT_SHORT = "linear_programs_cut_short"

@@ -13,7 +13,7 @@ from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import ONE_GRADIENT
+from labelleak.records.assumptions import ONE_GRADIENT
 
 # Rows nearer to a limit than this are on its safe side, whatever the order of sums.
 _TIE = 1e-6

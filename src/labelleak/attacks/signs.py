@@ -11,7 +11,7 @@ from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.observation import Observation
-from labelleak.records.flags import ONE_GRADIENT, Assumption
+from labelleak.records.assumptions import ONE_GRADIENT, Assumption
 
 # Two coefficients closer than this cannot tell which of two opposite rows is the label's.
 _TIE = 1e-5

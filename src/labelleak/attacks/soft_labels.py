@@ -15,7 +15,7 @@ from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, sampl
 from labelleak.core.lazy import special
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
-from labelleak.records.flags import SIZES, Assumption
+from labelleak.records.assumptions import SIZES, Assumption
 
 MORE_SAMPLES = "more_than_one_sample"
 # Lengths of h that are tried: this many on each side of 0, up to this many times the shortest

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from labelleak.audits.plan import CellOptions, Plan
+from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import LabelledData, Need
 from labelleak.core.observation import Observation
@@ -18,10 +19,10 @@ from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
-from labelleak.core.update import ReceivedUpdate, SharedTensors
+from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
-from labelleak.defenses import Chain, wire_bytes
+from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.states import State
 from labelleak.simulation.aggregates import average_clients, score_clients
@@ -30,7 +31,6 @@ from labelleak.simulation.client import train_defended, train_locally
 from labelleak.simulation.defended import (
     defend_update,
     defended_gradients,
-    movement,
     takes_long,
 )
 from labelleak.simulation.gradients import HeadTable, autograd_gradients, later_gradients
@@ -305,44 +305,6 @@ class Clients:
         buffers = buffer_names(before, self.model.module)
         sent, _ = defend_update(before, after, defense, rng, head=self.model.head, buffers=buffers)
         return sent
-
-
-def count_bytes(
-    model: WhiteBox, update: SharedTensors, defense: Chain, rng: np.random.Generator
-) -> float:
-    """Count the bytes of an update after a defense, with the model's buffers as they are.
-
-    Args:
-        model: the model that was sent.
-        update: the trained parameters' part, before the defense acts on the finished update.
-        defense: what the client does.
-        rng: source of the defense's noise.
-    """
-    state = model.module.state_dict()
-    sent = dict(defense.apply(update, rng)[0].tensors)
-    sent |= {name: state[name][None] for name in buffer_names(state, model.module)}
-    return round(wire_bytes(defense, SharedTensors(sent, model.head, _fixed(model))), 1)
-
-
-def dense_update(model: WhiteBox) -> SharedTensors:
-    """Return an update without a zero in it, of the shape of the trained parameters."""
-    trained = [(n, p) for n, p in model.module.named_parameters() if p.requires_grad]
-    return SharedTensors(
-        {name: torch.ones_like(value)[None] for name, value in trained}, model.head
-    )
-
-
-def moved_update(model: WhiteBox, after: Mapping[str, torch.Tensor]) -> SharedTensors:
-    """Return how the trained parameters moved from the model to a state dict."""
-    fixed = _fixed(model)
-    moved = movement(model.module.state_dict(), after, head=model.head)
-    return SharedTensors({n: t for n, t in moved.tensors.items() if n not in fixed}, model.head)
-
-
-def _fixed(model: WhiteBox) -> frozenset[str]:
-    """Name what a state dict holds beside the trained parameters."""
-    trained = {name for name, value in model.module.named_parameters() if value.requires_grad}
-    return frozenset(model.module.state_dict()) - trained
 
 
 def describe_training(training: FullTraining) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from labelleak.records.flags import Assumption
+from labelleak.records.assumptions import Assumption
 
 # Attacks that solve a system of K classes for every trial leave the battery above so many.
 MANY_CLASSES = 256

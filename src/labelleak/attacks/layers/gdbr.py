@@ -14,7 +14,7 @@ from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
-from labelleak.records.flags import MEASURED
+from labelleak.records.assumptions import MEASURED
 
 # Directions of the bridge weaker than this beside the strongest are not inverted.
 _RANK = 1e-4

@@ -15,7 +15,7 @@ from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
-from labelleak.records.flags import MEASURED
+from labelleak.records.assumptions import MEASURED
 
 # Variance of a class's share before the update is seen, times K; as of the shadow attack's batches.
 _SPREAD = 0.2

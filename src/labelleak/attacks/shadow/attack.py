@@ -23,7 +23,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import BadInput
-from labelleak.records.flags import SIZES, Assumption
+from labelleak.records.assumptions import SIZES, Assumption
 
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
