@@ -38,6 +38,8 @@ CHEAP = {
     **{name: {"batches": 20} for name in ADAPTIVE},
     "shadow": {"batches": 100, "epochs": 2},
     "shadow_adaptive": {"batches": 100, "epochs": 2},
+    "shadow_layers": {"batches": 100, "epochs": 2},
+    "shadow_layers_adaptive": {"batches": 100, "epochs": 2},
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from contract.scenarios import FEATURES, blobs, network, train
-from labelleak.attacks import GDBR, LayerRegression
+from labelleak.attacks import GDBR, LayerRegression, LayerShadow
 from labelleak.core.interfaces import Knowledge, prepare
 from labelleak.core.score import Truth, score
 from labelleak.core.white_box import WhiteBox
@@ -50,7 +50,11 @@ def test_a_copy_of_the_head_in_the_body_says_what_the_head_says(steps):
     assert (counts(LayerRegression(), hidden, known) == expected).all()
 
 
-@pytest.mark.parametrize("attack", [GDBR(), LayerRegression()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "attack",
+    [GDBR(), LayerRegression(), LayerShadow(batches=200, epochs=5)],
+    ids=lambda one: one.name,
+)
 def test_noise_in_place_of_the_body_tells_nothing(attack):
     seen, known, truth = setting(network(nn.Tanh), "2")
     generator = torch.Generator().manual_seed(0)

@@ -30,6 +30,7 @@ from labelleak.attacks.regression import GradientRegression
 from labelleak.attacks.rlg import RLG
 from labelleak.attacks.row_energy import RowEnergy
 from labelleak.attacks.shadow.attack import AdaptiveShadow, Shadow
+from labelleak.attacks.shadow.layers import AdaptiveLayerShadow, LayerShadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
 
@@ -51,6 +52,7 @@ __all__ = [
     "ZLG",
     "AdaptiveLLGPlus",
     "AdaptiveLLGStar",
+    "AdaptiveLayerShadow",
     "AdaptiveRegression",
     "AdaptiveShadow",
     "ClientSimulation",
@@ -63,6 +65,7 @@ __all__ = [
     "LLGRepaired",
     "LLGStar",
     "LayerRegression",
+    "LayerShadow",
     "RLUEpochs",
     "RandomGuess",
     "RowEnergy",

@@ -38,6 +38,8 @@ _LINES = (
     "client_training:ClientSimulation",
     "shadow.attack:Shadow",
     "shadow.attack:AdaptiveShadow",
+    "shadow.layers:LayerShadow",
+    "shadow.layers:AdaptiveLayerShadow",
     "adaptive:AdaptiveLLGStar",
     "adaptive:AdaptiveLLGPlus",
     "adaptive:AdaptiveRegression",

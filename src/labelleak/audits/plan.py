@@ -14,6 +14,7 @@ from torch import nn
 
 from labelleak.attacks import (
     ADAPTIVE,
+    AdaptiveLayerShadow,
     AdaptiveShadow,
     Dummies,
     LLGStar,
@@ -235,7 +236,7 @@ def _adaptive(options: AuditOptions) -> Iterator[str]:
     if defended:
         yield from ADAPTIVE
     if defended or max(options.local_steps) > 1 or options.optimiser != "sgd":
-        yield AdaptiveShadow.name
+        yield from (AdaptiveShadow.name, AdaptiveLayerShadow.name)
 
 
 def dummies_of(options: AuditOptions) -> Dummies:

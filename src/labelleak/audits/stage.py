@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 from torch import nn
 
-from labelleak.attacks import ADAPTIVE, AdaptiveShadow
+from labelleak.attacks import ADAPTIVE, AdaptiveLayerShadow, AdaptiveShadow
 from labelleak.audits.clients import Clients
 from labelleak.audits.plan import (
     CellOptions,
@@ -248,11 +248,12 @@ def _imitable(known: Battery, cell: CellOptions) -> tuple[Battery, dict[str, str
     if cell.shares_gradient:
         return known, {}
     known = known.without(ADAPTIVE)  # these imitate one shared gradient
-    asked = any(attack.name == AdaptiveShadow.name for attack in known.attacks)
+    learners = {AdaptiveShadow.name, AdaptiveLayerShadow.name}
+    asked = sorted(learners & {attack.name for attack in known.attacks})
     if not (asked and takes_long(cell.defense)):
         return known, {}
-    why = f"{AdaptiveShadow.name} would compute {cell.defense.label} at every step of every shadow"
-    return known.without({AdaptiveShadow.name}), {AdaptiveShadow.name: f"{why}, which takes hours"}
+    why = f"would compute {cell.defense.label} at every step of every shadow, which takes hours"
+    return known.without(learners), {name: f"{name} {why}" for name in asked}
 
 
 __all__ = ["Stage", "train_stages"]

@@ -62,7 +62,12 @@ DEFENSES = (
     "historical_dp:1:0.1",
 )
 PAPERS = ("llg", "llg_star", "llg_plus")
-ADAPTIVE = ("llg_plus_adaptive", "gradient_regression_adaptive", "shadow_adaptive")
+ADAPTIVE = (
+    "llg_plus_adaptive",
+    "gradient_regression_adaptive",
+    "shadow_adaptive",
+    "shadow_layers_adaptive",
+)
 TRIALS, MODELS, FEDERATIONS = 50, 5, 3
 # The paper's sigmoid CNN learns at this rate under server momentum; at 0.1 it does not.
 RATE, ROUNDS, DELTA = 0.03, 150, 1e-5

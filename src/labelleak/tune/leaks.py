@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from labelleak.attacks import ADAPTIVE, STANDARD, AdaptiveShadow, make_attack
+from labelleak.attacks import (
+    ADAPTIVE,
+    STANDARD,
+    AdaptiveLayerShadow,
+    AdaptiveShadow,
+    make_attack,
+)
 from labelleak.audits.executors import Executor
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.run import plan_once
@@ -202,7 +208,8 @@ class LeakMeter:
 def _attacks(attacker: str, adaptive: bool) -> tuple[str, ...]:
     """Name the standard attacks that need no more than an attacker holds."""
     held = THREAT_MODELS[: THREAT_MODELS.index(attacker) + 1]
-    names = (*STANDARD, *((*ADAPTIVE, AdaptiveShadow.name) if adaptive else ()))
+    learners = (AdaptiveShadow.name, AdaptiveLayerShadow.name)
+    names = (*STANDARD, *((*ADAPTIVE, *learners) if adaptive else ()))
     return tuple(name for name in names if threat_model(make_attack(name)) in held)
 
 

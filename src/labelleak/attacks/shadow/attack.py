@@ -190,22 +190,8 @@ class ShadowPosterior:
     def __call__(self, observation: Observation) -> Estimate:
         """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
         measured, posterior = self._measure(observation), self._posterior(observation)
-        order = torch.argsort(self.order).numpy()
-        few = min(measured.shape[1], posterior.total)
-        size = max(1, _SLICE_ENTRIES // (few * posterior.total + 64 * measured.shape[1]))
         bounds = self._bounds(observation)
-        found = []
-        for start in range(0, len(measured), size):
-            part = slice(start, start + size)
-            own = None if bounds is None else (bounds[0][part], bounds[1][part])
-            found.append(posterior.best(measured[part], order, own))
-        counts, told, present = (np.concatenate(column) for column in zip(*found, strict=True))
-        shape = (*observation.trials, measured.shape[1])
-        return Estimate(
-            counts.reshape(shape),
-            present.reshape(shape),
-            expected_asr=told.reshape(observation.trials),
-        )
+        return best_estimate(posterior, measured, self.order, observation.trials, bounds)
 
     def tails(self, observation: Observation) -> Floats:
         """Give P(c_i >= k | update) for k = 1 .. N, ``*R x K x N``."""
@@ -285,8 +271,7 @@ class ShadowPosterior:
         classes, budget = len(self.order), self.attack.batches
         if self.source is not None:
             budget = self.source.affords(budget)
-        most = min(_ROWS_EACH * budget // classes, _SAMPLES_EACH * budget // total, budget)
-        counts = draw_counts(max(most, min(_FEWEST, budget)), total, classes, rng)
+        counts = draw_counts(budget_of(budget, total, classes), total, classes, rng)
         # Slices keep the gradients of some thousand shadows from being held at once.
         size = max(1, _SLICE_ENTRIES // (classes * self.bank.table.inputs.shape[1]))
         parts = []
@@ -299,6 +284,43 @@ class ShadowPosterior:
         return CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )
+
+
+def best_estimate(
+    posterior: CountPosterior,
+    measured: Tensor,
+    order: Tensor,
+    trials: tuple[int, ...],
+    bounds: tuple[Ints, Ints] | None = None,
+) -> Estimate:
+    """Return the counts of the largest expected ASR, in slices that fit into memory.
+
+    Args:
+        posterior: what was learnt.
+        measured: ``T x K x F`` features, T for all trials together.
+        order: the classes in the features' order.
+        trials: leading dimensions of the answer.
+        bounds: least and most counts that are possible, ``T x K`` each.
+    """
+    places = torch.argsort(order).numpy()
+    few = min(measured.shape[1], posterior.total)
+    size = max(1, _SLICE_ENTRIES // (few * posterior.total + 64 * measured.shape[1]))
+    found = []
+    for start in range(0, len(measured), size):
+        part = slice(start, start + size)
+        own = None if bounds is None else (bounds[0][part], bounds[1][part])
+        found.append(posterior.best(measured[part], places, own))
+    counts, told, present = (np.concatenate(column) for column in zip(*found, strict=True))
+    shape = (*trials, measured.shape[1])
+    return Estimate(
+        counts.reshape(shape), present.reshape(shape), expected_asr=told.reshape(trials)
+    )
+
+
+def budget_of(batches: int, total: int, classes: int) -> int:
+    """Say how many shadows a budget gives: fewer of many classes or large batches."""
+    most = min(_ROWS_EACH * batches // classes, _SAMPLES_EACH * batches // total, batches)
+    return max(most, min(_FEWEST, batches))
 
 
 __all__ = ["AdaptiveShadow", "Shadow", "ShadowPosterior", "expected_success"]

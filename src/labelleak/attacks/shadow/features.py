@@ -201,6 +201,16 @@ def _invert(confusion: Tensor) -> Tensor:
     return torch.as_tensor(torch.linalg.solve(steadied, confusion.T))
 
 
+def sureness(posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Say how sure the model is of each class, right and wrong: the constants of `ClassFeatures`.
+
+    Args:
+        posteriors: ``n x K``.
+        labels: their classes, each with at least one.
+    """
+    return _constants(posteriors, labels, F.one_hot(labels, posteriors.shape[1]).double())
+
+
 def _constants(posteriors: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     share = members / members.sum(dim=0)
     others = 1 - members
@@ -238,4 +248,4 @@ def _ranks(values: Tensor) -> Tensor:
     return lower.double() / values.shape[-1]
 
 
-__all__ = ["GROUPS", "ClassFeatures"]
+__all__ = ["GROUPS", "ClassFeatures", "sureness"]

@@ -1,0 +1,157 @@
+"""Lower layers read as heads: learnt maps from back-propagated signals to errors at the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelleak.attacks.layers.class_means import STEADY, ClassMeans
+from labelleak.attacks.layers.reading import LayerReader, joined
+from labelleak.core.counts import Floats
+from labelleak.core.lazy import F, Tensor, torch
+
+# Layers that are read as heads, the nearest to it; groups of layers that are scored.
+_HEADS, _GROUPS = 2, 3
+_WIDEST = 2048
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Bridges:
+    """What some samples show of how errors at the logits come down to the layers below.
+
+    A fully connected layer's gradient is ``sum_k d_k a_k^T``, and its signal d comes from the error
+    ``e = p - y`` by ``d = J_k^T e``. A matrix B that regresses e on d, samples weighed by 1/|e| so
+    that the quiet ones count, makes of it ``sum_k (B d_k) a_k^T``: the gradient of a head with the
+    layer's inputs. That is GDBR's bridge (arXiv 2412.12640), learnt instead of averaged, so that
+    all that can be read off a head can be read off the layer.
+
+    Of every group of layers, whatever their kind, two numbers a class are read in sketches: the
+    score along the basis dual to the class means, and the error by the same regression.
+
+    Attributes:
+        heads: B of each layer that is read as a head, ``outputs x K`` by layer name.
+        scores: for each group its parameters and the map of their sketches, ``R x 2 K``.
+    """
+
+    heads: Mapping[str, Tensor]
+    scores: Sequence[tuple[tuple[str, ...], Tensor]]
+
+    @classmethod
+    def learn(
+        cls, reader: LayerReader, names: Sequence[str], errors: Tensor, labels: Tensor, rows: Tensor
+    ) -> Bridges:
+        """Learn from some of the reader's samples.
+
+        Args:
+            reader: the samples at every layer.
+            names: the parameters that are read.
+            errors: p - y of every sample, ``n x K`` float64, in the classes' own order.
+            labels: their classes in that order.
+            rows: which samples.
+        """
+        known, classes = errors[rows], labels[rows]
+        weights = 1 / (known.norm(dim=1, keepdim=True) + _TINY + 1e-6)
+        heads = {}
+        for layer in read_as_heads(reader, names):
+            signals = reader.table.layers[layer].signals[rows, 0].double()
+            heads[layer] = _ridge(signals * weights, known * weights)
+        scores = []
+        for group in groups_of(names):
+            sketches = joined(reader.table.rows, group)[rows]
+            dual = ClassMeans.measure(sketches, classes, errors.shape[1]).dual()
+            error = _ridge(sketches * weights, known * weights)
+            scores.append((group, torch.cat([dual.T, error], dim=1)))
+        return cls(heads, scores)
+
+    def errors(self, reader: LayerReader, rows: Tensor) -> dict[str, Tensor]:
+        """Return the bridged errors of samples at each layer, ``n x K``."""
+        layers = reader.table.layers
+        return {n: layers[n].signals[rows, 0].double() @ b for n, b in self.heads.items()}
+
+    def score(self, sketches: Mapping[str, Tensor], trials: int) -> Tensor:
+        """Return the scores of the sketches of T updates, ``T x (groups * 2 K)``."""
+        parts = [joined(sketches, names) @ to for names, to in self.scores]
+        return torch.cat(parts, dim=1) if parts else torch.zeros(trials, 0).double()
+
+    def cross(self, gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Return layers' gradients as those of heads: weight ``T x K x D``, bias ``T x K``."""
+        found = {}
+        for layer, bridge in self.heads.items():
+            to = bridge.T.float()
+            bias = gradients.get(f"{layer}.bias")
+            found[layer] = (
+                torch.matmul(to, gradients[f"{layer}.weight"]),
+                None if bias is None else bias @ to.T,
+            )
+        return found
+
+
+def read_as_heads(reader: LayerReader, names: Sequence[str]) -> list[str]:
+    """Name the layers below the head that are read as heads: linear, one position, not too wide."""
+    own = reader.head[0].rpartition(".")[0]
+    held = [
+        name
+        for name, layer in reader.table.layers.items()
+        if name != own and f"{name}.weight" in names and layer.signals.shape[2] <= _WIDEST
+    ]
+    order = [name.rpartition(".")[0] for name in names]
+    return sorted(held, key=order.index)[-_HEADS:]
+
+
+def groups_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Group parameters by layer, neighbours together where there are many; all of them at last."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    parts = np.array_split(np.arange(len(layers)), max(1, min(_GROUPS, len(layers))))
+    own = list(layers.values())
+    groups = [tuple(name for place in part for name in own[place]) for part in parts]
+    return [*groups, tuple(names)] if len(groups) > 1 else [g for g in groups if g]
+
+
+def folds_of(labels: Floats, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Divide samples into folds, each class evenly."""
+    order = np.argsort(labels + rng.random(len(labels)), kind="stable")
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[order] = np.arange(len(labels)) % number
+    return folds
+
+
+def score_features(scores: Tensor, classes: int) -> Tensor:
+    """Lay out summed scores, ``T x (groups * 2 K)``, as features of each class, ``T x K x F``."""
+    each = scores.reshape(len(scores), -1, classes).transpose(1, 2)
+    size = each.abs()
+    largest = size.amax(dim=1, keepdim=True) + 1e-30
+    ranked = each.argsort(dim=1).argsort(dim=1).double() / classes
+    logs = [each.sign() * torch.log1p(size / unit) / 10 for unit in (1e-6, 1e-2)]
+    return torch.cat([*logs, each / largest, ranked], dim=2)
+
+
+def one_hot_errors(posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Return p - y in float64."""
+    return posteriors.double() - F.one_hot(labels, posteriors.shape[1])
+
+
+def _ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Regress outputs on inputs with a ridge, through whichever of samples and inputs are fewer."""
+    samples, width = inputs.shape
+    tall = samples > width
+    gram = inputs.T @ inputs if tall else inputs @ inputs.T
+    ridge = STEADY * torch.trace(gram) / min(samples, width) + torch.finfo(gram.dtype).tiny
+    gram.diagonal().add_(ridge)
+    if tall:
+        return torch.as_tensor(torch.linalg.solve(gram, inputs.T @ outputs))
+    return torch.as_tensor(inputs.T @ torch.linalg.solve(gram, outputs))
+
+
+__all__ = [
+    "Bridges",
+    "folds_of",
+    "groups_of",
+    "one_hot_errors",
+    "read_as_heads",
+    "score_features",
+]

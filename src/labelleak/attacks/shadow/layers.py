@@ -1,0 +1,333 @@
+"""The shadow attack on the whole update: features of every layer beside those of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
+from labelleak.attacks.shadow.attack import Shadow, best_estimate, budget_of
+from labelleak.attacks.shadow.batches import draw_counts, lend
+from labelleak.attacks.shadow.bridges import (
+    Bridges,
+    folds_of,
+    one_hot_errors,
+    score_features,
+)
+from labelleak.attacks.shadow.features import ClassFeatures, sureness
+from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
+from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
+from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.core.card import Card
+from labelleak.core.counts import Ints
+from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.core.lazy import Tensor, nn, torch
+from labelleak.core.observation import Observation
+from labelleak.core.seeding import stream
+from labelleak.core.white_box import HeadPass
+
+# Parts of the samples that are measured by what the others show, and halves as of `Shadow`.
+_FOLDS, _HALVES = 3, 6
+
+
+@dataclass(frozen=True)
+class LayerShadow(Shadow):
+    """Learn P(c_i >= k | whole update) on shadow batches of every layer.
+
+    As `Shadow`, with more to read: fully connected layers below the head as heads of their own, and
+    two scores a class of every group of layers (`Bridges`). The network learns which of them to
+    trust. The head is read where it was shared and sums to zero over classes.
+
+    What single samples show of the maps is not what a client's do, so the samples are divided in
+    three, and each part is measured by maps learnt from the others. Smoothed copies move a
+    sample's inputs, its scores and what the bridges miss of its error along one line.
+
+    Edge cases: as `Shadow`. Convolutions have no inputs of single positions in an update, so they
+    are scored only. Of layers that did not move in any trial nothing is read.
+
+    Cost: as `Shadow`, and a backward pass over the auxiliary data.
+    """
+
+    name: ClassVar[str] = "shadow_layers"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.FULL_GRADIENT}
+    )
+    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches of all layers)"
+    card: ClassVar[Card] = Card(
+        "shadow models, all layers", Shadow.card.assumes, standard=True, learns=True
+    )
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Pass the auxiliary data once; fitting waits for the first update of each kind."""
+        return LayerPosterior.of(self, known, num_classes, rng)
+
+
+@dataclass(frozen=True)
+class AdaptiveLayerShadow(LayerShadow):
+    """The shadow attack on the whole update, its shadows passed through training and defense.
+
+    As `LayerShadow`, by an attacker that knows how the client trains and what it does to its
+    update: each shadow is the client's own update of all layers (`LayerClient`).
+
+    Assumes what `LayerShadow` does but the one step and the lack of a defense.
+    """
+
+    name: ClassVar[str] = "shadow_layers_adaptive"
+    needs: ClassVar[frozenset[Need]] = LayerShadow.needs | {Need.TRAINING, Need.DEFENSE}
+    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients, all layers)"
+    card: ClassVar[Card] = Card(
+        "shadow models, all layers, adaptive", Shadow.card.assumes, standard=True, learns=True
+    )
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """As `LayerShadow`, with what the client does in between."""
+        return LayerPosterior.of(self, known, num_classes, rng, adaptive=True)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What of an update is read: parameters below the head, and which of the head."""
+
+    names: tuple[str, ...]
+    weight: bool
+    bias: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Updates as they are measured, classes in the attack's order.
+
+    Attributes:
+        heads: gradients of the head (under no name) and of the layers that are read as heads.
+        scores: summed over a batch, ``T x (groups * 2 K)``.
+    """
+
+    heads: Mapping[str, Observation]
+    scores: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Kit:
+    """How updates are measured.
+
+    Attributes:
+        bridges: maps learnt from all samples.
+        heads: features of each head, the layers' own under their names.
+        constants: how sure the model is of each class, ``K x 4``.
+    """
+
+    bridges: Bridges
+    heads: Mapping[str, ClassFeatures]
+    constants: Tensor
+
+    def features(self, seen: _Seen, total: int) -> Tensor:
+        """Measure updates, ``T x K x F``."""
+        parts = [measure(seen.heads[name], total) for name, measure in self.heads.items()]
+        constants = self.constants.expand(len(seen.scores), *self.constants.shape)
+        if seen.scores.shape[1]:
+            parts.append(score_features(seen.scores, len(self.constants)))
+        return torch.cat([*parts, constants], dim=2)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPosterior:
+    """The attack prepared for one model.
+
+    Attributes:
+        attack: its options.
+        reader: the samples at every layer, classes without samples lent some.
+        labels: their classes in the attack's order.
+        order: the classes in that order: as they first come in the auxiliary data.
+        seed: of everything drawn for a fit.
+        client: what passes shadows through training and defense; None for one plain step.
+        fitted: what was learnt so far, by N and by what is shown.
+    """
+
+    attack: LayerShadow
+    reader: LayerReader
+    labels: Tensor
+    order: Tensor
+    seed: int
+    client: LayerClient | None = None
+    fitted: dict[tuple[int, _Shown], tuple[_Kit, CountPosterior]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        attack: LayerShadow,
+        known: Knowledge,
+        num_classes: int,
+        rng: np.random.Generator,
+        *,
+        adaptive: bool = False,
+    ) -> LayerPosterior:
+        """Pass the auxiliary data, class by class in order of appearance."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        found, first = np.unique(known.auxiliary.labels.numpy(), return_index=True)
+        absent = np.setdiff1d(np.arange(num_classes), found)
+        order = torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
+        picks, labels = lend(torch.argsort(order)[known.auxiliary.labels], num_classes, rng)
+        data = LabelledData(known.auxiliary.inputs[picks], order[labels])
+        linear = (n for n, m in known.model.module.named_modules() if isinstance(m, nn.Linear))
+        held = Knowledge(known.model, known.input_shape, data)
+        reader = LayerReader.of(held, num_classes, rng, frozenset(linear))
+        client = None
+        if adaptive:
+            assert known.training is not None
+            assert known.defense is not None
+            client = LayerClient(known.model, data, known.training.filled(), known.defense)
+        return cls(attack, reader, labels, order, int(rng.integers(2**31)), client)
+
+    def __call__(self, observation: Observation) -> Estimate:
+        """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
+        total, gradients = samples(observation), self.reader.shown(observation)
+        shown = self._what_is_shown(observation, gradients)
+        refuse_nothing([*shown.names, *(["head"] if shown.weight else [])], self.attack.name)
+        if (total, shown) not in self.fitted:
+            self.fitted[total, shown] = self._fit(total, shown)
+        kit, posterior = self.fitted[total, shown]
+        below = {name: gradients[name] for name in shown.names}
+        measured = kit.features(self._see(observation, below, shown, kit.bridges, total), total)
+        return best_estimate(posterior, measured, self.order, observation.trials)
+
+    def _what_is_shown(self, observation: Observation, gradients: Mapping[str, Tensor]) -> _Shown:
+        names = tuple(name for name in gradients if name not in self.reader.head)
+        if self.client is None:
+            weight, bias = (name in gradients for name in self.reader.head)
+            return _Shown(names, weight, weight and bias)
+        weight = observation.weight is not None and bool(observation.weight.any())
+        return _Shown(names, weight, weight and observation.bias is not None)
+
+    def _see(
+        self,
+        observation: Observation,
+        below: Mapping[str, Tensor],
+        shown: _Shown,
+        bridges: Bridges,
+        total: int,
+    ) -> _Seen:
+        heads = {name: Observation(*parts) for name, parts in bridges.cross(below).items()}
+        if shown.weight:
+            weight, bias = observation.weight, observation.bias if shown.bias else None
+            assert weight is not None
+            heads[""] = Observation(
+                weight[..., self.order, :].flatten(0, -3) if weight.dim() > 2 else weight[None],
+                None if bias is None else bias[..., self.order].reshape(-1, len(self.order)),
+            )
+        trials = prod(observation.trials)
+        return _Seen(heads, total * bridges.score(self.reader.sketch(below), trials))
+
+    @property
+    def _errors(self) -> Tensor:
+        return one_hot_errors(self.reader.table.seen.probabilities[:, self.order], self.labels)
+
+    def _fit(self, total: int, shown: _Shown) -> tuple[_Kit, CountPosterior]:
+        rng = stream(self.seed, "shadow", total, shown)
+        everything = torch.arange(len(self.labels))
+        bridges = Bridges.learn(self.reader, shown.names, self._errors, self.labels, everything)
+        views = self._views(bridges, shown)
+        groups = self.attack.groups
+        kit = self._kit(
+            bridges,
+            {name: ClassFeatures.measure(v, self.labels, groups) for name, v in views.items()},
+        )
+        batches = (
+            self.attack.batches if self.client is None else self.client.affords(self.attack.batches)
+        )
+        number = budget_of(batches, total, len(self.order))
+        counts = draw_counts(number, total, len(self.order), rng)
+        make = self._from_bank if self.client is None else self._from_client
+        parts = make(counts, shown, views, kit, rng)
+        posterior = CountPosterior.fit(
+            torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
+        )
+        return kit, posterior
+
+    def _views(self, bridges: Bridges, shown: _Shown) -> dict[str, HeadPass]:
+        """Return the samples as each head sees them; the model's own is there under no name."""
+        seen = self.reader.table.seen
+        logits = seen.logits[:, self.order]
+        inputs = {n: self.reader.table.layers[n].inputs[:, 0] for n in bridges.heads}
+        if shown.weight:
+            inputs[""] = seen.inputs
+        return {name: HeadPass(own, logits, logits) for name, own in inputs.items()}
+
+    def _kit(self, bridges: Bridges, heads: Mapping[str, ClassFeatures]) -> _Kit:
+        seen = self.reader.table.seen
+        sure = sureness(seen.logits[:, self.order].double().softmax(dim=-1), self.labels)
+        return _Kit(bridges, heads, sure)
+
+    def _halves(self, views: Mapping[str, HeadPass], kit: _Kit, rng: np.random.Generator) -> _Kit:
+        halves = {
+            name: ClassFeatures.measure_half(view, self.labels, self.attack.groups, rng)
+            for name, view in views.items()
+        }
+        return replace(kit, heads=halves)
+
+    def _from_bank(
+        self,
+        counts: Ints,
+        shown: _Shown,
+        views: Mapping[str, HeadPass],
+        kit: _Kit,
+        rng: np.random.Generator,
+    ) -> list[Tensor]:
+        """Measure shadows whose every layer is a sum of rows."""
+        rows = self._honest(shown, kit.bridges, rng)
+        bank = LayerBank.of(self.reader, rows, views, self._errors, self.labels, self.order, rng)
+        biased = {name for name in views if f"{name}.bias" in shown.names}
+        biased |= {""} if shown.bias else set()
+        parts = []
+        for own in np.array_split(counts, min(_HALVES, len(counts))):
+            measure = self._halves(views, kit, rng)
+            for slice_ in np.split(own, range(bank.at_once, len(own), bank.at_once)):
+                heads, scores = bank.observe(slice_, biased, rng)
+                parts.append(measure.features(_Seen(heads, scores), int(counts[0].sum())))
+        return parts
+
+    def _honest(self, shown: _Shown, bridges: Bridges, rng: np.random.Generator) -> SampleRows:
+        """Measure every sample by maps that were learnt from the others."""
+        folds = torch.from_numpy(folds_of(self.labels.numpy(), _FOLDS, rng))
+        errors = {name: torch.zeros_like(self._errors) for name in bridges.heads}
+        width = sum(to.shape[1] for _, to in bridges.scores)
+        scores = torch.zeros(len(self.labels), width).double()
+        for fold in range(_FOLDS):
+            own, others = (torch.nonzero(which)[:, 0] for which in (folds == fold, folds != fold))
+            learnt = Bridges.learn(self.reader, shown.names, self._errors, self.labels, others)
+            for name, found in learnt.errors(self.reader, own).items():
+                errors[name][own] = found
+            rows = {name: row[own] for name, row in self.reader.table.rows.items()}
+            scores[own] = learnt.score(rows, len(own))
+        return SampleRows(errors, scores)
+
+    def _from_client(
+        self,
+        counts: Ints,
+        shown: _Shown,
+        views: Mapping[str, HeadPass],
+        kit: _Kit,
+        rng: np.random.Generator,
+    ) -> list[Tensor]:
+        """Measure shadows that clients made of one part of the samples by maps of the others."""
+        assert self.client is not None
+        folds = torch.from_numpy(folds_of(self.labels.numpy(), _FOLDS, rng))
+        total, parts = int(counts[0].sum()), []
+        for fold, own in enumerate(np.array_split(counts, _FOLDS)):
+            others = torch.nonzero(folds != fold)[:, 0]
+            learnt = Bridges.learn(self.reader, shown.names, self._errors, self.labels, others)
+            measure = self._halves(views, kit, rng)
+            pool = np.flatnonzero(folds.numpy() == fold)
+            picks = pick_samples(pool, self.labels.numpy(), own, rng)
+            for seen in self.client.share(picks, rng):
+                below = {name: (seen.rest or {})[name].float() for name in shown.names}
+                measured = self._see(seen, below, shown, learnt, total)
+                parts.append(measure.features(measured, total))
+        return parts
+
+
+__all__ = ["AdaptiveLayerShadow", "LayerShadow"]

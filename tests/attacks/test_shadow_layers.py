@@ -1,0 +1,126 @@
+"""The shadow attack on the whole update: bridges, rows that move together, and what it names."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from contract.scenarios import FEATURES, answer, blobs, network, one_step, several_steps, train
+from labelleak.attacks import AdaptiveLayerShadow, LayerShadow
+from labelleak.attacks.layers.reading import LayerReader
+from labelleak.attacks.shadow.bridges import Bridges, folds_of, groups_of, one_hot_errors
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.observation import Observation
+from labelleak.core.score import score
+from labelleak.core.white_box import WhiteBox
+from labelleak.defenses import parse_defense
+from labelleak.simulation.gradients import autograd_gradients
+
+QUICK = {"batches": 300, "epochs": 8}
+
+
+def withheld(seen):
+    return replace(seen, weight=torch.zeros_like(seen.weight), bias=None)
+
+
+def reader_of(model):
+    known = Knowledge(WhiteBox(model, "2"), (FEATURES,), blobs(5))
+    return LayerReader.of(known, 5, np.random.default_rng(0), frozenset({"0", "2"}))
+
+
+def test_a_bridge_makes_a_layer_below_a_linear_one_the_head():
+    """Without an activation the signal is W^T e, so the bridged gradient is ``sum e a^T``."""
+    model = nn.Sequential(nn.Linear(FEATURES, 16), nn.Identity(), nn.Linear(16, 5))
+    reader, data = reader_of(model), blobs(5)
+    errors = one_hot_errors(reader.table.seen.probabilities, data.labels)
+    rows = torch.arange(len(data))
+    bridges = Bridges.learn(reader, ["0.weight", "0.bias"], errors, data.labels, rows)
+    batch = np.arange(9)[None]
+    seen = autograd_gradients(reader.model, data, batch, full=True)
+    weight, bias = bridges.cross(seen.rest)["0"]
+    expected = errors[:9].T @ data.inputs[:9].double() / 9
+    assert torch.allclose(weight[0].double(), expected, atol=0.02)
+    assert torch.allclose(bias[0].double(), errors[:9].mean(dim=0), atol=0.02)
+
+
+def test_scores_of_a_batch_are_the_sum_of_its_samples():
+    reader, data = reader_of(network()), blobs(5)
+    errors = one_hot_errors(reader.table.seen.probabilities, data.labels)
+    names = ["0.weight", "0.bias"]
+    bridges = Bridges.learn(reader, names, errors, data.labels, torch.arange(len(data)))
+    batch = np.array([[3, 1, 4, 1]])
+    seen = autograd_gradients(reader.model, data, batch, full=True)
+    single = bridges.score(reader.table.rows, len(data))[batch[0]].mean(dim=0)
+    assert torch.allclose(bridges.score(reader.sketch(seen.rest), 1)[0], single, atol=1e-5)
+
+
+def test_many_layers_are_read_in_a_few_groups_and_all_together():
+    names = [f"{layer}.{part}" for layer in range(9) for part in ("weight", "bias")]
+    groups = groups_of(names)
+    assert groups[-1] == tuple(names)
+    assert [name for group in groups[:-1] for name in group] == names
+    assert groups_of(names[:2]) == [("0.weight", "0.bias")]
+
+
+def test_folds_divide_every_class():
+    labels = np.repeat(np.arange(4), 6)
+    folds = folds_of(labels, 3, np.random.default_rng(0))
+    for label in range(4):
+        assert np.bincount(folds[labels == label]).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+def test_a_withheld_head_hides_little(steps):
+    model = train(network(nn.Tanh), blobs(5), steps)
+    hidden = one_step("withheld", model, size=8, change=withheld)
+    found = score(answer(LayerShadow(**QUICK), hidden).counts, hidden.truth).asr.mean()
+    assert found >= (0.95 if steps == 0 else 0.6)
+
+
+def test_where_no_layer_moved_the_head_is_read_alone():
+    scenario = one_step("frozen", network(nn.Tanh))
+    still = {name: torch.zeros_like(t) for name, t in scenario.observation.rest.items()}
+    seen = replace(scenario.observation, rest=still)
+    found = answer(LayerShadow(**QUICK), scenario, seen)
+    assert score(found.counts, scenario.truth).asr.mean() >= 0.95
+
+
+def test_several_steps_are_imitated_on_all_layers():
+    scenario = several_steps("steps")
+    seen, model = scenario.observation, scenario.known.model.module
+    generator = torch.Generator().manual_seed(0)
+    rest = {
+        name: torch.randn(6, *value.shape, generator=generator)
+        for name, value in model.named_parameters()
+        if name.startswith("0.")
+    }
+    found = answer(AdaptiveLayerShadow(batches=30, epochs=2), scenario, replace(seen, rest=rest))
+    assert (found.counts.sum(-1) == seen.num_samples).all()
+
+
+def test_the_adaptive_form_passes_its_batches_through_the_defense_on_all_layers():
+    sigma = 0.05
+    defense = parse_defense(f"gaussian:{sigma}")
+    scenario = one_step("noised", network(nn.Tanh), size=8)
+    generator = torch.Generator().manual_seed(0)
+
+    def noised(value):
+        return value + sigma * torch.randn(value.shape, generator=generator)
+
+    seen = scenario.observation
+    seen = Observation(
+        noised(seen.weight),
+        noised(seen.bias),
+        seen.num_samples,
+        rest={name: noised(value) for name, value in seen.rest.items()},
+    )
+    asr = {
+        attack: score(
+            answer(attack(**QUICK), scenario, seen, defense=defense).counts, scenario.truth
+        ).asr.mean()
+        for attack in (LayerShadow, AdaptiveLayerShadow)
+    }
+    assert asr[AdaptiveLayerShadow] >= 0.8
+    assert asr[AdaptiveLayerShadow] >= asr[LayerShadow] - 0.05
