@@ -80,7 +80,7 @@ def test_a_line_and_a_grid_of_voxels_are_maps_too():
     assert torch.allclose(same.transpose(1, 2), line(values), atol=1e-6)
     voxels = nn.Conv3d(3, 2, 1)
     assert tuple(patches(voxels, torch.rand(2, 3, 2, 2, 2)).shape) == (2, 8, 3)
-    with pytest.raises(BadInput, match="kernel of one voxel"):
+    with pytest.raises(BadInput, match="three dimensions"):
         patches(nn.Conv3d(3, 2, 3), torch.rand(2, 3, 4, 4, 4))
     with pytest.raises(BadInput, match="groups"):
         patches(nn.Conv2d(4, 2, 1, groups=2), torch.rand(1, 4, 2, 2))

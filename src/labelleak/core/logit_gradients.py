@@ -48,6 +48,8 @@ def read_logit_rows(
     one class, all other entries stand to p in the one ratio s, so both follow exactly. With two
     classes a single row fits any s, so several rows must agree.
 
+    One logit z under binary cross-entropy is read as the two (0, z) under softmax.
+
     Args:
         logits: ``... x K``, what the head returned.
         gradient: the loss's gradient with respect to them, of the same shape.
@@ -61,6 +63,8 @@ def read_logit_rows(
     """
     classes = gradient.shape[-1]
     z, dz = logits.reshape(-1, classes), gradient.reshape(-1, classes)
+    if classes == 1:
+        z, dz = torch.cat((torch.zeros_like(z), z), 1), torch.cat((-dz, dz), 1)
     step = max(1, CHUNK // classes)
     chunks = [
         _read_chunk(z[at : at + step], dz[at : at + step], smoothing)

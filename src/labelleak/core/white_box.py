@@ -238,21 +238,29 @@ def convolutions() -> tuple[type[nn.Module], ...]:
     return nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
+def has_patches(layer: nn.Module) -> bool:
+    """Return whether a convolution is a linear layer on patches that `patches` can lay out."""
+    wide = len(layer.kernel_size) == 3 and prod(layer.kernel_size) > 1  # type: ignore[arg-type]
+    plain = layer.groups == 1 and layer.padding_mode == "zeros"
+    return bool(plain and not isinstance(layer.padding, str) and not wide)
+
+
 def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Return what a convolution multiplies its kernel with, ``images x positions x D``.
 
     Raises:
-        BadInput: for groups, and padding of other than zeros.
+        BadInput: for groups, padding of another kind than zeros, and voxels with a wide kernel.
     """
+    if not has_patches(layer):
+        raise BadInput(
+            "a convolution with groups, named padding or a wide kernel in three dimensions cannot "
+            "be read as a head"
+        )
     kernel, stride, padding, dilation = (
         tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "padding", "dilation")
     )
-    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise BadInput("a convolution with groups or unusual padding cannot be read as a head")
     if prod(kernel) == 1 and not any(padding) and prod(stride) == 1:
         return inputs.flatten(2).transpose(1, 2)
-    if len(kernel) == 3:
-        raise BadInput("a head that is a convolution in 3 dimensions needs a kernel of one voxel")
     if len(kernel) == 1:  # as an image of one line
         inputs, kernel, stride, padding, dilation = (
             inputs[:, :, None],

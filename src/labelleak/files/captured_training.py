@@ -56,7 +56,7 @@ def summarise(watch: HeadWatch, given_lr: float | None = None) -> TrainingSummar
         doubts.extend(step.doubts)
     told = {
         **_sizes(steps, notes, doubts),
-        **_loss(steps, notes, doubts),
+        **_loss(steps, notes, doubts, one=watch.rows == 1),
         **_optimiser(steps, notes, doubts),
     }
     _compare_rates(told, given_lr, notes)
@@ -88,18 +88,24 @@ def _sizes(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> dict[s
     return {"num_samples": sum(known)}
 
 
-def _loss(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> dict[str, Any]:
-    """Say which loss it was, and its scale."""
+def _loss(
+    steps: Sequence[Step], notes: list[str], doubts: list[str], *, one: bool
+) -> dict[str, Any]:
+    """Say which loss it was, and its scale; of one logit it is that of a sigmoid."""
     gathered = [step.gathered for step in steps]
     losses = {g.loss for g in gathered}
     loss = losses.pop() if len(losses) == 1 else "unknown"
     scales = [g.scale for g in gathered]
     told: dict[str, Any] = {"loss": loss}
+    if one:
+        told["loss"] = "bce" if loss == "cross_entropy" else "unknown"
     if loss == "cross_entropy" and None not in scales:
         known = [scale for scale in scales if scale is not None]
         told |= _scale(known, [g.rows or 0 for g in gathered], notes)
         if any(g.rough for g in gathered):
             doubts.append("the loss's scale was read off half precision, to some percent only")
+    elif one and loss != "cross_entropy":
+        doubts.append("the loss at the one output is no binary cross-entropy (a squared error?)")
     elif loss in ("cross_entropy", "softmax"):
         doubts.append(
             "the loss at the head is a softmax's, but its targets cannot be told from its scale"

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.logit_gradients import LogitRows, read_logit_rows
+from labelleak.core.white_box import patches
 from labelleak.files.gathered_rows import GatheredRows, Step
 from labelleak.files.optimiser_steps import (
     SgdReplay,
@@ -26,7 +27,7 @@ from labelleak.files.optimiser_steps import (
 class HeadWatch:
     """What was seen of one linear layer that may be the head."""
 
-    def __init__(self, name: str, layer: nn.Linear) -> None:
+    def __init__(self, name: str, layer: nn.Module) -> None:
         self.name = name
         self.layer = layer
         self.steps: list[Step] = []
@@ -44,6 +45,18 @@ class HeadWatch:
         self._smoothing: float | None = None
         self._leaves: list[RemovableHandle] = []
         self._start()
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the layer."""
+        return 0 if is_lazy(self.weight) else len(self.weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight, which may be computed from other parameters."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.layer.parameters() if p.requires_grad and not is_lazy(p)]
@@ -86,6 +99,8 @@ class HeadWatch:
             return
         inputs, outputs = seen
         dz = gradient.detach()
+        if not isinstance(self.layer, nn.Linear):
+            outputs, dz = outputs.movedim(1, -1), dz.movedim(1, -1)
         if (inputs._version, outputs._version) == versions:
             reading = read_logit_rows(outputs, dz, smoothing=self._smoothing)
             self._smoothing = reading.smoothing if reading.certain else self._smoothing
@@ -98,7 +113,9 @@ class HeadWatch:
         self.pending.by_call.setdefault(call, reading)
         wide = torch.promote_types(dz.dtype, torch.float32)
         flat = dz.reshape(-1, dz.shape[-1]).to(wide)
-        sums = {"weight": flat.T @ inputs.reshape(-1, inputs.shape[-1]).to(wide)}
+        rows = inputs if isinstance(self.layer, nn.Linear) else patches(self.layer, inputs)
+        pushed = flat.T @ rows.reshape(-1, rows.shape[-1]).to(wide)
+        sums = {"weight": pushed.reshape(self.weight.shape)}
         if self.layer.bias is not None:
             sums["bias"] = flat.sum(0)
         for name, value in sums.items():
@@ -166,7 +183,7 @@ class HeadWatch:
                 # Its inputs were all zero: a step was taken, and the head stayed.
                 self._take(self._held, optimiser)
                 return True
-            options = read_options(optimiser, self.layer.weight)
+            options = read_options(optimiser, self.weight)
             if options is not None and options.momentum:
                 self.doubts["a step of no size left its gradient in the momentum"] = None
         return moved

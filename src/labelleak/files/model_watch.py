@@ -17,6 +17,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.head_tracing import output_tensors
+from labelleak.core.white_box import convolutions, has_patches
 from labelleak.errors import BadInput, shown
 from labelleak.files.head_watch import HeadWatch
 
@@ -44,16 +45,26 @@ class ModelWatch:
         self._depth = 0
         self._outputs: dict[Any, str] = {}
         layers = dict(model.named_modules())
-        if head is not None and not isinstance(layers.get(head), nn.Linear):
-            listed = ", ".join(n for n, m in layers.items() if isinstance(m, nn.Linear))
+        linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+        # Every convolution's rows cost; they are watched where one must be the head.
+        self._kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
+        if not linear or isinstance(layers.get(head or ""), convolutions()):
+            self._kinds = (nn.Linear, *convolutions())
+        if head is not None and not isinstance(layers.get(head), self._kinds):
+            listed = ", ".join(linear)
             raise BadInput(f"the head {shown(head)} is no linear layer of the model: {listed}")
         self._find_layers()
 
     def _find_layers(self) -> None:
         for name, module in self._model.named_modules():
-            if isinstance(module, nn.Linear) and module not in self._watches:
+            if self._may_be_head(module) and module not in self._watches:
                 wanted = self._named in (None, name)
                 self._watches[module] = HeadWatch(name, module) if wanted else None
+
+    def _may_be_head(self, module: nn.Module) -> bool:
+        return isinstance(module, self._kinds) and (
+            isinstance(module, nn.Linear) or has_patches(module)
+        )
 
     @property
     def _alive(self) -> list[HeadWatch]:
@@ -86,7 +97,7 @@ class ModelWatch:
     def _registered(self, _: nn.Module, __: str, part: nn.Module | None) -> None:
         """Listen to layers that are made inside the block, the model's or not."""
         for module in () if part is None else part.modules():
-            if isinstance(module, nn.Linear):
+            if self._may_be_head(module):
                 self._listen(module)
 
     def _stop(self) -> None:
