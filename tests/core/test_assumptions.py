@@ -203,7 +203,13 @@ BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_t
 BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
 BATTERY |= {"activations_not_smooth", "capture_doubtful"}
 BATTERY |= {"head_uncertain", "unlikely_scale"}
-BATTERY |= {"reply_form_uncertain", "steps_unknown", "control_terms", "partition_clash"}
+BATTERY |= {
+    "task_assumed",
+    "reply_form_uncertain",
+    "steps_unknown",
+    "control_terms",
+    "partition_clash",
+}
 
 
 @pytest.mark.parametrize("name", CASES)

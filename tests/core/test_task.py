@@ -141,16 +141,15 @@ def test_the_task_is_told_by_loss_shape_and_labels_and_asked_for_otherwise():
     for told, shape, loss, labels, sentence in (
         (None, (1, 8), None, None, "say `task` binary"),
         (None, (1, 8), None, (0, 3), "say `task` binary"),
-        (None, (1, 8), "mse", (0, 1), "regression"),
-        (None, (4, 8), "mse", None, "regression"),
         (Task.binary, (3, 8), None, None, "one output"),
         (Task.classes, (1, 8), None, None, "one output"),
         (Task.classes, (3, 8, 1, 1), None, None, "say `task` dense"),
     ):
         with pytest.raises(BadInput, match=sentence):
             tell_task(told, shape, loss, labels)
-    with pytest.raises(BadInput, match="unknown task"):
-        read_task("regression")
+    for text, sentence in (("regression", "no labels to count"), ("segments", "unknown task")):
+        with pytest.raises(BadInput, match=sentence):
+            read_task(text)
     with pytest.raises(BadInput, match="two classes"):
         check_rows(Task.binary, 3)
 

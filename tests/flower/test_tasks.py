@@ -82,7 +82,7 @@ def test_one_output_is_asked_for_where_no_labels_tell():
     assert "task_assumed" in raised
     assert told.worst > 0.5
     with pytest.raises(BadInput, match="unknown task"):
-        flower.Auditor(folder=None, task="regression")
+        flower.Auditor(folder=None, task="ranking")
 
 
 @pytest.mark.parametrize("name", TASKS)

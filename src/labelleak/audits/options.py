@@ -18,7 +18,7 @@ Init = Annotated[
 ]
 Head = Annotated[str | None, Option("Module name of the last linear layer; found if left out.")]
 TaskName = Annotated[
-    Literal["classes", "binary", "dense"] | None,
+    str | None,
     Option(
         "classes, binary (one output) or dense (a class a pixel); told by the head where it can be."
     ),

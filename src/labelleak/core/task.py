@@ -15,7 +15,7 @@ ASKED = (
     "the head has one output, and binary cross-entropy and squared error look alike in an update; "
     "say `task` binary if its label is one of two classes"
 )
-REGRESSION = "the loss is a squared error, so the task is a regression: it has no labels to count"
+REGRESSION = "a regression has no labels to count; its update gives away a sum of targets at most"
 
 
 class Task(StrEnum):
@@ -30,13 +30,15 @@ def read_task(text: str | None) -> Task | None:
     """Return the task of a name; None for none.
 
     Raises:
-        BadInput: for an unknown name.
+        BadInput: for an unknown name, and for a regression.
 
     >>> read_task("binary")
     <Task.binary: 'binary'>
     """
     if text is None:
         return None
+    if text == "regression":
+        raise BadInput(REGRESSION)
     if text not in set(Task):
         raise unknown_name("task", str(text), [str(task) for task in Task])
     return Task(text)
@@ -158,8 +160,7 @@ def tell_task(
         labels: labels behind the update, where they are known.
 
     Raises:
-        BadInput: if the head does not fit the task, the task is a regression, or it must be asked
-            for.
+        BadInput: if the head does not fit the task, or it must be asked for.
 
     >>> tell_task(None, (5, 8, 1, 1)), tell_task(None, (1, 4), "bce")
     (<Task.dense: 'dense'>, <Task.binary: 'binary'>)
@@ -168,8 +169,6 @@ def tell_task(
     if told is not None:
         _check_fit(told, rows, len(shape) > 2)
         return told
-    if loss == "mse":
-        raise BadInput(REGRESSION)
     if len(shape) > 2:
         return Task.dense
     if rows == 1:
