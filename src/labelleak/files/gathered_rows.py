@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from labelleak.core.logit_gradients import LogitRows
+from labelleak.core.white_box import patches
 from labelleak.files.optimiser_steps import CLOSE, StepOptions
 
 # Rounding of a half precision gradient, relative.
@@ -112,6 +114,24 @@ class Step:
     taken: bool = True
 
 
+def parameter_gradients(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of a layer's weight and bias, summed over rows in float32 at least.
+
+    Args:
+        layer: a linear layer or a convolution.
+        inputs: what it was given.
+        gradient: of the loss, by its outputs, classes last.
+    """
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    flat = gradient.reshape(-1, gradient.shape[-1]).to(wide)
+    rows = inputs if isinstance(layer, nn.Linear) else patches(layer, inputs)
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    pushed = flat.T @ rows.reshape(-1, rows.shape[-1]).to(wide)
+    sums = {"weight": pushed.reshape(weight.shape)}
+    return sums if bias is None else {**sums, "bias": flat.sum(0)}
+
+
 def _near(scale: float, rows: int, tolerance: float) -> float | None:
     """Take a measured scale as the mean's or the sum's, times a power of two, if it is near it."""
     sign, size = math.copysign(1.0, scale), abs(scale)
@@ -122,4 +142,4 @@ def _near(scale: float, rows: int, tolerance: float) -> float | None:
     return None
 
 
-__all__ = ["GatheredRows", "Step"]
+__all__ = ["GatheredRows", "Step", "parameter_gradients"]

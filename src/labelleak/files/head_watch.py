@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +10,12 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.logit_gradients import LogitRows, read_logit_rows
-from labelleak.core.white_box import patches
-from labelleak.files.gathered_rows import GatheredRows, Step
+from labelleak.files.gathered_rows import GatheredRows, Step, parameter_gradients
 from labelleak.files.optimiser_steps import (
     SgdReplay,
     close,
     factor_between,
+    has_stepped,
     kept_momentum,
     name_optimiser,
     read_options,
@@ -111,14 +109,7 @@ class HeadWatch:
         self.pending.coarse |= min(torch.finfo(kind).bits for kind in kinds) < 32
         self.pending.readings.append(reading)
         self.pending.by_call.setdefault(call, reading)
-        wide = torch.promote_types(dz.dtype, torch.float32)
-        flat = dz.reshape(-1, dz.shape[-1]).to(wide)
-        rows = inputs if isinstance(self.layer, nn.Linear) else patches(self.layer, inputs)
-        pushed = flat.T @ rows.reshape(-1, rows.shape[-1]).to(wide)
-        sums = {"weight": pushed.reshape(self.weight.shape)}
-        if self.layer.bias is not None:
-            sums["bias"] = flat.sum(0)
-        for name, value in sums.items():
+        for name, value in parameter_gradients(self.layer, inputs, dz).items():
             held = self.pending.gradient.get(name)
             self.pending.gradient[name] = value if held is None else held + value
 
@@ -163,7 +154,7 @@ class HeadWatch:
 
     def _first_replay(self, optimiser: torch.optim.Optimizer) -> SgdReplay:
         named = dict(self.layer.named_parameters())
-        if any(_has_stepped(optimiser.state.get(p)) for p in named.values()):
+        if any(has_stepped(optimiser.state.get(p)) for p in named.values()):
             kept = "the optimiser kept state from before the block (momentum, say)"
             held = {name: kept_momentum(optimiser, p) for name, p in named.items()}
             used = {name: t for name, t in held.items() if t is not None and bool(t.any())}
@@ -308,15 +299,6 @@ class HeadWatch:
             return Step(gathered, {}, None, None, None, (f"the head was moved by hand, {way}",))
         lr = None if scale is None else -factor * scale
         return Step(gathered, {}, None, 1.0 if lr is not None else None, lr, ())
-
-
-def _has_stepped(state: Mapping[str, Any] | None) -> bool:
-    """Tell state of earlier steps from what some optimisers make at once."""
-    return bool(state) and float((state or {}).get("step", 1)) > 0
-
-
-def _rounding(values: Tensor) -> float:
-    return 4 * torch.finfo(values.dtype).eps * float(values.abs().max())
 
 
 __all__ = ["HeadWatch"]

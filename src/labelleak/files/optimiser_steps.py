@@ -134,3 +134,13 @@ def close(a: Tensor, b: Tensor, *, slack: float = 0.0) -> bool:
     low = min((a, b), key=lambda t: torch.finfo(t.dtype).bits).dtype
     tolerance = max(CLOSE, 8 * torch.finfo(low).eps)
     return float((a - b).abs().max()) <= tolerance * float(a.abs().max()) + slack
+
+
+def has_stepped(state: Mapping[str, Any] | None) -> bool:
+    """Tell state of earlier steps from what some optimisers make at once."""
+    return bool(state) and float((state or {}).get("step", 1)) > 0
+
+
+def rounding_of(values: Tensor) -> float:
+    """Return how far rounding may have moved the largest of some numbers."""
+    return 4 * torch.finfo(values.dtype).eps * float(values.abs().max())
