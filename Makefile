@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel loops wolf block mutations slow test-slow \
+.PHONY: demo test bench check lint types tests wheel loops wolf block mutations hostile kills slow test-slow \
 	test-runtimes test-core test-flower-versions clean
 
 demo: .venv/core
@@ -56,6 +56,11 @@ mutations: .venv/core
 # Hostile input for every reader, and good files; ends with 1 at a crash, a hang or a wrong answer.
 hostile: .venv/dev
 	$(BIN)/python tests/hostile/run.py
+
+# Runs, searches, studies and a server, killed at random moments; ends with 1 if records differ.
+KILLS ?= 30
+kills: .venv/dev
+	$(BIN)/python tests/hostile/kills.py $(KILLS)
 
 bench: .venv/core
 	$(BIN)/labelleak bench

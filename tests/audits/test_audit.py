@@ -212,7 +212,7 @@ def test_a_head_without_bias_is_audited():
         ({"mode": "test"}, "`mode` 'test'"),
         ({"seed": -1}, "`seed` -1"),
         ({"colour": "red"}, "unknown option 'colour'"),
-        ({"weights": "none.safetensors"}, "cannot read the weights"),
+        ({"weights": "none.safetensors"}, "cannot read none.safetensors"),
         ({"weights": "x", "initialisations": 2}, "leave out `initialisations`"),
         ({"head": "fc"}, "'fc' does not exist"),
         ({"model": "cnn", "data": "NO.npz"}, "NO.npz"),

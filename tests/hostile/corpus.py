@@ -206,8 +206,38 @@ def _truth_cases() -> Iterator[Case]:
 
 
 def _tensor_cases() -> Iterator[Case]:
-    for name in tensors.FILES:
-        yield Case("tensors", name, lambda p, n=name: tensors.write(n, p))
+    for reader in ("tensors", "weights", "data"):
+        for name in tensors.FILES:
+            yield Case(reader, name, lambda p, n=name: tensors.write(n, p))
+
+
+def _data_cases() -> Iterator[Case]:
+    """Alter the arrays of a data set: shapes, kinds, labels; or pack what unpacks to much."""
+    import numpy as np
+
+    x, y = np.ones((8, 4), np.float32), np.arange(8) % 2
+    good = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
+    odd = {
+        "none": np.zeros(0), "scalar": np.float32(1), "text": np.array(["a\x1b[2J"] * 8),
+        "objects": np.array([{}] * 8, object), "NaN": np.full((8, 4), np.nan, np.float32),
+        "complex": np.ones((8, 4), complex), "dates": np.zeros(8, "M8[s]"),
+        "negative": -np.arange(8), "huge": np.full(8, 2**62), "halves": np.full(8, 0.5),
+        "short": np.ones(3), "long": np.ones((9, 9, 9, 9)), "records": np.zeros(8, "f4,i4"),
+        "one class": np.zeros(8, int), "infinite": np.full((8, 4), np.inf),
+    }  # fmt: skip
+    for key in (*good, "class_names"):
+        for name, value in odd.items():
+            arrays = {**good, key: value}
+            yield Case("data", f"{key}: {name}", lambda p, a=arrays: _save_npz(p, a))
+    bomb = {**good, "x_train": np.zeros((2**20, 128), np.bool_)}  # 512 MiB as float32
+    yield Case("data", "bomb", lambda p: _save_npz(p, bomb, packed=True))
+
+
+def _save_npz(path: Path, arrays: dict[str, object], packed: bool = False) -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        (np.savez_compressed if packed else np.savez)(file, **arrays)
 
 
 def cases() -> list[Case]:
@@ -215,10 +245,10 @@ def cases() -> list[Case]:
     lines = "".join(json.dumps(row) + "\n" for row in records()).encode()
     policy = b"min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
     found = [*_record_cases(), *_toml_cases(), *_note_cases(), *_mark_cases(), *_truth_cases()]
-    found += _tensor_cases()
+    found += [*_tensor_cases(), *_data_cases()]
     whole = {"records": lines, "watch": lines, "policy": policy, "truth": b"[0, 1, 2]"}
     for seed, (reader, content) in enumerate(whole.items()):
         found += _mangled(reader, content, 60, seed)
-    for reader in ("records", "watch", "policy", "grid", "mark", "truth", "note"):
+    for reader in dict.fromkeys(case.reader for case in found if case.reader != "tensors"):
         found += _odd_files(reader)
     return found

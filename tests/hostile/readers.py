@@ -1,8 +1,10 @@
 """Let the readers meet hostile input as commands do, and judge what came of each case."""
 
+from __future__ import annotations
+
 import contextlib
+import faulthandler
 import io
-import resource
 import signal
 import sys
 import tempfile
@@ -13,17 +15,34 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
+from files.memory import forget_peak, resident
 from hostile.corpus import Case, records, text_of
 from labelleak.audits.grids import read_grid
+from labelleak.audits.options import AuditOptions
+from labelleak.audits.plan import build
 from labelleak.cli.app import main
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
-from labelleak.files.update import gather_update
 from labelleak.records.journal import Journal
+from labelleak.simulation.data.datasets import load_dataset
 
-SECONDS = 20
+SECONDS = 60
+# What no handler of a signal can end ends with its process, and the run with it.
+HARD_SECONDS = 120
 LONGEST = 1700
 POLICY = "min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
+ATTACK = ("--batch-size", "4", "--lr", "0.1", "--attacks", "llg,row_min")
+# Every way in which a file of tensors comes in.
+DOORS = (
+    ("--gradient", "INPUT"),
+    ("--update", "INPUT"),
+    ("--difference", "INPUT"),
+    ("--before", "INPUT", "--after", "GOOD"),
+    ("--before", "GOOD", "--after", "INPUT"),
+)
 # Judges a good file of records that leak, whatever else it asks for.
 HOLDS = "gate PASSED"
 
@@ -41,6 +60,14 @@ class Tally:
     faults: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
     largest: tuple[float, str] = (0.0, "")
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.tried += other.tried
+        self.refused += other.refused
+        self.faults += other.faults
+        self.slowest = max(self.slowest, other.slowest)
+        self.largest = max(self.largest, other.largest)
+        return self
 
 
 def command(*words: object) -> tuple[int, str, str]:
@@ -76,7 +103,7 @@ def _open_mark(path: Path) -> None:
 
 def ask(case: Case, path: Path, good: Path, policy: Path) -> Iterator[tuple[int, str, str]]:
     """Let whoever reads such a file read it."""
-    page = path.with_name("page.html")
+    page, update = path.with_name("page.html"), good.with_name("good.safetensors")
     if case.reader == "records":
         yield command("gate", path, "--policy", policy, "--junit", path.with_name("j.xml"))
         yield command("report", path, "--out", page)
@@ -90,8 +117,22 @@ def ask(case: Case, path: Path, good: Path, policy: Path) -> Iterator[tuple[int,
         yield call(lambda: _open_mark(path))
     elif case.reader == "truth":
         yield call(lambda: read_truth(path, 3, 3))
+    elif case.reader == "weights":
+        options = AuditOptions(model="mlp", weights=str(path), initialisations=1)
+        yield call(lambda: build(options, load_dataset("digits"), 0))
+    elif case.reader == "data":
+        named = path.rename(path.with_name("input.npz"))
+        yield call(lambda: load_dataset(str(named)))
+        yield command("attack", "--gradient", update, "--auxiliary", named, *ATTACK)
     else:
-        yield call(lambda: gather_update(gradient=path))
+        for door in DOORS if case.reader == "tensors" else _two_of(DOORS, case.name):
+            files = [{"INPUT": path, "GOOD": update}.get(word, word) for word in door]
+            yield command("attack", *files, *ATTACK)
+
+
+def _two_of(doors: tuple[tuple[str, ...], ...], name: str) -> Iterator[tuple[str, ...]]:
+    """Take turns, for there are many notes."""
+    yield from (doors[(len(name) + more) % len(doors)] for more in (0, 1))
 
 
 def fault_of(case: Case, status: int, out: str, err: str) -> str:
@@ -120,6 +161,8 @@ def judge(cases: Iterable[Case], folder: Path, told: Callable[[str], None] = pri
         told: called with each fault.
     """
     good, policy, tally = folder / "good.jsonl", folder / "policy.toml", Tally()
+    arrays = {"fc.weight": np.ones((3, 4), np.float32), "fc.bias": np.ones(3, np.float32)}
+    save_file(arrays, folder / "good.safetensors")
     good.write_text(text_of(records(), "trial", "0", set()))
     policy.write_text(POLICY)
     command("gate", good, "--policy", policy)  # loads what the first one would pay for
@@ -143,8 +186,10 @@ def _hang(*_: object) -> None:
 def _judge_one(
     case: Case, path: Path, good: Path, policy: Path, tally: Tally, told: Callable[[str], None]
 ) -> None:
-    name, peak, start = f"{case.reader}, {case.name}", _peak(), time.perf_counter()
+    forget_peak()
+    name, held, start = f"{case.reader}, {case.name}", resident("VmRSS"), time.process_time()
     statuses, faults = [], []
+    faulthandler.dump_traceback_later(HARD_SECONDS, exit=True, file=sys.__stderr__)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         for status, out, err in ask(case, path, good, policy):
@@ -156,15 +201,11 @@ def _judge_one(
         faults.append("traceback: " + " ".join(traceback.format_exc().splitlines()[-4:])[-400:])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
     tally.tried[case.reader] += 1
     tally.refused[case.reader] += bool(statuses) and set(statuses) == {2} and not any(faults)
-    tally.slowest = max(tally.slowest, (time.perf_counter() - start, name))
-    tally.largest = max(tally.largest, ((_peak() - peak) / 1024, name))
+    tally.slowest = max(tally.slowest, (time.process_time() - start, name))
+    tally.largest = max(tally.largest, ((resident("VmHWM") - held) / 2**20, name))
     for fault in filter(None, faults):
         tally.faults.append(f"{name[:100]}: {fault}")
         told(tally.faults[-1])
-
-
-def _peak() -> float:
-    """Return the most memory that this process has had, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -29,7 +29,7 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.designs import own_init
@@ -265,13 +265,7 @@ def init_of(options: AuditOptions) -> str:
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
-    """Load trained weights from a safetensors file, which cannot hold code."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Load trained weights from a file, which may be hostile."""
+    from labelleak.files.tensors import read_tensors
 
-    try:
-        load_weights(model, load_file(path), f"the weights in {path}")
-    except OSError as error:
-        raise BadInput(f"cannot read the weights {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
+    load_weights(model, read_tensors(path).tensors, f"the weights in {shown_path(path)}")

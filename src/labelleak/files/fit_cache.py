@@ -8,9 +8,12 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.errors import BadInput
 from labelleak.files.safetensors import read_safetensors
 from labelleak.records.files import write_whole
+
+_DIGEST = "labelleak-digest"
 
 
 class FolderFitCache:
@@ -70,17 +73,25 @@ class FolderFitCache:
         if self.folder is None:
             self._held[key] = {name: value.clone() for name, value in tensors.items()}
         else:
-            write_whole(self.folder / f"{key}.safetensors", save(tensors))
+            write_whole(
+                self.folder / f"{key}.safetensors", save(tensors, {_DIGEST: _digest(tensors)})
+            )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    return fingerprint_tensors((name, tensors[name]) for name in sorted(tensors))
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """Read a note; None if there is none, or none that is whole."""
+    """Read a note; None if there is none, or none that is whole and as it was written."""
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file:
-            tensors, _ = read_safetensors(path, file, path.stat().st_size, path.name)
+            tensors, said = read_safetensors(path, file, path.stat().st_size, path.name)
     except (BadInput, OSError):
+        return None
+    if said.get(_DIGEST) != _digest(tensors):
         return None
     # Copies: the file may be written over while what was read is in use.
     return {name: value.clone() for name, value in tensors.items()}

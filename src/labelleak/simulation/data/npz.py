@@ -13,6 +13,9 @@ from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 NAMES = "class_names"
+# No data set is packed so tightly: numbers for each byte of a file, unless they are few.
+MOST_PACKED = 200
+_SMALL = 2**24
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -23,7 +26,7 @@ def read_npz(path: str | Path) -> Parts:
     """Read x_train, y_train, x_test, y_test and, if there, class_names from an .npz file.
 
     The array headers are read first and the file is refused if the arrays that they declare
-    would take more than 4 GiB as float32, however small the file is.
+    would take more than 4 GiB as float32, or are packed as tightly as no data are.
 
     Args:
         path: the file; ``numpy.savez`` and ``numpy.savez_compressed`` write it.
@@ -61,7 +64,13 @@ def _check_headers(file: Path) -> None:
             names = ", ".join(filter(str.isprintable, held))
             raise BadInput(f"{file} lacks {', '.join(missing)}; it holds {names or 'nothing'}")
         wanted = [key for key in (*REQUIRED, NAMES) if key in held]
-        check_size(sum(_declared_elements(archive, key, file) for key in wanted), str(file))
+        elements = sum(_declared_elements(archive, key, file) for key in wanted)
+        check_size(elements, str(file))
+        if elements > max(_SMALL, MOST_PACKED * file.stat().st_size):
+            raise BadInput(
+                f"{file} would unpack to more than {MOST_PACKED} numbers for each of its bytes; "
+                "save it uncompressed (numpy.savez)"
+            )
 
 
 def _declared_elements(archive: zipfile.ZipFile, key: str, file: Path) -> int:

@@ -1,0 +1,121 @@
+"""Every reader takes time and memory in proportion to what it reads."""
+
+import json
+import time
+import tracemalloc
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from files.hostile import save
+from hostile.corpus import records
+from labelleak.audits.grids import read_grid
+from labelleak.files.tensors import read_tensors
+from labelleak.files.truth import read_truth
+from labelleak.records.follow import Follower
+from labelleak.records.journal import Journal
+from labelleak.records.record import read_records
+from labelleak.report.policy import read_policy
+from labelleak.simulation.data.datasets import load_dataset
+
+MOST = 6
+# Below this the clock and the caches are measured, not the reader.
+SECONDS, BYTES = 0.02, 2**18
+
+
+def write_records(path, size):
+    row = json.dumps(records(1)[0])
+    path.write_text("".join(row.replace('"trial": 0', f'"trial": {n}') + "\n" for n in range(size)))
+
+
+def write_layers(kind, path, size):
+    save(kind, {f"layer{n}.weight": torch.ones(2, 2) for n in range(size)}, path)
+
+
+def write_index(path, size):
+    save(
+        "safetensors",
+        {f"l{n}": torch.ones(2) for n in range(size)},
+        path.with_name("s.safetensors"),
+    )
+    names = {f"l{n}": "s.safetensors" for n in range(size)}
+    path.write_text(json.dumps({"weight_map": names}))
+
+
+def write_data(path, size):
+    x, y = np.ones((16 * size, 8), np.float32), np.arange(16 * size) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+
+
+def write_mark(path, size):
+    path.mkdir()
+    state = {"asked": {}, "done": [[0, n, 0] for n in range(size)], "found": {}, "held": []}
+    (path / "run.json").write_text(json.dumps(state))
+    write_records(path / "records.jsonl", 1)
+
+
+def open_mark(path):
+    (path / "records.jsonl").touch()
+    with Journal.open(path, {}):
+        pass
+
+
+def follow(path):
+    assert Follower(path).read_new()
+
+
+READERS = {
+    "records": (write_records, read_records, 150),
+    "watch": (write_records, follow, 150),
+    "mark": (write_mark, open_mark, 2000),
+    "truth": (lambda p, n: p.write_text(json.dumps([0, 1] * n)), None, 20_000),
+    "policy": (
+        lambda p, n: p.write_text(
+            "[max_advantage]\nupdate = 0.1\n[cells]\nschemes = [" + '"iid",' * n + "]\n"
+        ),
+        read_policy,
+        1500,
+    ),
+    "grid": (
+        lambda p, n: p.write_text(f"seed = 0\nbatch_sizes = [{','.join(map(str, range(1, n)))}]\n"),
+        read_grid,
+        400,
+    ),
+    "safetensors": (partial(write_layers, "safetensors"), read_tensors, 800),
+    "npz": (partial(write_layers, "npz"), read_tensors, 200),
+    "torch": (partial(write_layers, "pt"), read_tensors, 300),
+    "index": (write_index, read_tensors, 500),
+    "data": (write_data, lambda p: load_dataset(str(p)), 1500),
+}
+
+
+def cost(read, path):
+    """Return the least seconds of three and the peak in bytes of a fourth."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        read(path)
+        seconds.append(time.process_time() - start)
+    tracemalloc.start()
+    try:
+        read(path)
+        return max(min(seconds), SECONDS), max(tracemalloc.get_traced_memory()[1], BYTES)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_four_times_as_much_takes_about_four_times_as_long(tmp_path, name):
+    write, read, size = READERS[name]
+    found = []
+    for place, times in enumerate((1, 4)):
+        path = tmp_path / f"{place}.npz"
+        path.parent.mkdir(exist_ok=True)
+        write(path, size * times)
+        reader = read or partial(read_truth, num_samples=2 * size * times, num_classes=2)
+        found.append(cost(reader, path))
+    (seconds, memory), (more_seconds, more_memory) = found
+    assert more_seconds <= MOST * seconds, found
+    assert more_memory <= MOST * memory, found
