@@ -9,7 +9,9 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts
+from labelleak.core.head_sums import by_rows
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import ONE_GRADIENT, Assumption
 
@@ -102,8 +104,7 @@ class RowMinimum:
         """Nothing to prepare."""
 
         def answer(observation: Observation) -> Estimate:
-            assert observation.weight is not None
-            lowest = observation.weight.detach().amin(dim=-1).cpu().double().numpy()
+            lowest = observation.sums.lowest
             total = samples(observation)
             # One label is worth as much as N of them make up in all: shares of -s_i.
             step = np.minimum(lowest, 0.0).sum(axis=-1, keepdims=True) / total
@@ -115,10 +116,11 @@ class RowMinimum:
 def _along_feature(observation: Observation) -> Floats:
     """Return each row's coefficient along the one feature of a single sample, the label's < 0."""
     assert observation.weight is not None
-    rows = observation.weight.detach().cpu().double().numpy()
-    longest = np.square(rows).sum(axis=-1).argmax(axis=-1)[..., None]
-    direction = np.take_along_axis(rows, longest[..., None], axis=-2)
-    against = -(rows * direction).sum(axis=-1)
+    weight = observation.weight.detach()
+    longest = by_rows(weight, lambda rows: rows.square().sum(-1)).argmax(axis=-1)[..., None]
+    own = torch.from_numpy(longest)[..., None].to(weight.device)
+    direction = torch.take_along_dim(weight, own, dim=-2).cpu().double()
+    against = -by_rows(weight, lambda rows: (rows * direction).sum(-1))
     cancels = against.max(axis=-1, keepdims=True) >= -(1 - _TIE) * against.min(-1, keepdims=True)
     if observation.num_classes == 2:
         cancels = np.ones_like(cancels)

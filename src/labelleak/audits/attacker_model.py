@@ -37,7 +37,7 @@ def view_update(
     model: nn.Module | ModelOptions | None,
     data: Dataset | LabelledData | None,
     seed: int,
-    max_bytes: int,
+    max_bytes: int | None,
     labels: Iterable[int] | None = None,
 ) -> tuple[ReceivedUpdate, WhiteBox | None, HeadFinding, tuple[str, ...]]:
     """Find the head, build the attacker's model where one is granted, and name the update so.
@@ -123,7 +123,7 @@ def _build(
     rows: int,
     example: torch.Tensor | None,
     seed: int,
-    max_bytes: int,
+    max_bytes: int | None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a named model with the weights that the client was sent, as far as they are known."""
     assert options.name is not None

@@ -21,6 +21,7 @@ from labelleak.audits.update_options import Layout
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
+from labelleak.core.head_sums import shared_sums
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
@@ -31,13 +32,13 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
-from labelleak.files.limits import LIMIT
 from labelleak.files.truth import labels_in, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 
 
+@shared_sums()
 def attack_update(
     captured: CapturedUpdate | None = None,
     *,
@@ -58,7 +59,7 @@ def attack_update(
     scheme: str = "iid",
     seed: int = 0,
     scale: ScaleMode = "check",
-    max_bytes: int = LIMIT,
+    max_bytes: int | None = None,
     fit_cache: FitCache | None = None,
 ) -> UpdateReport:
     """Say which labels one update gives away.

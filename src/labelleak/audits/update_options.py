@@ -53,9 +53,10 @@ class UpdateOptions(Options):
         Literal["check", "repair"],
         Option("Repair divides by the one usual factor that own data leave possible."),
     ] = "check"
-    max_bytes: Annotated[int, Option("Largest file that is read; 2 GiB unless said.", min=1)] = (
-        2 * 2**30
-    )
+    max_bytes: Annotated[
+        int | None,
+        Option("Largest file that is read; 2 GiB, but any safetensors file, unless said.", min=1),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,11 +247,10 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     """Look for entries that were zeroed one by one, and for few distinct sizes."""
     if observation.weight is None:
         return
-    weight, clear = observation.weight.detach(), stands_out(observation)
-    share = zeroed_share(weight)
+    clear, share = stands_out(observation), zeroed_share(observation)
     held = State.not_known if observation.paired else State.held
     yield Flag("sparse_gradient", clear & (share > ZEROED), share, held)
-    distinct, few = distinct_share(weight.flatten(-2))
+    distinct, few = distinct_share(observation.weight.flatten(-2))
     yield Flag("quantised_gradient", clear & few, distinct)
 
 

@@ -25,8 +25,9 @@ def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     weight, bias = observation.weight, observation.bias
     of_weight = of_bias = None
     if weight is not None:
-        wide = weight.detach().double()
-        of_weight = ratio(wide.sum(-2).norm(dim=-1), wide.flatten(-2).norm(dim=-1))
+        sums = observation.sums
+        left, whole = np.linalg.norm(sums.columns, axis=-1), np.sqrt(sums.square)
+        of_weight = ratio(torch.as_tensor(left), torch.as_tensor(whole))
     if bias is not None:
         wide = bias.detach().double()
         of_bias = ratio(wide.sum(-1).abs(), wide.norm(dim=-1))
@@ -42,24 +43,23 @@ def noise_size(observation: Observation) -> Floats:
     found = np.zeros(observation.trials)
     classes = observation.num_classes
     if observation.weight is not None:
-        weight = observation.weight.detach().double()
-        live = (weight != 0).any(dim=-2).sum(-1).clamp_min(1)
-        spread = weight.sum(-2).square().sum(-1) / (classes * live)
-        found = np.maximum(found, spread.sqrt().cpu().numpy())
+        sums = observation.sums
+        spread = np.square(sums.columns).sum(-1) / (classes * np.maximum(sums.live, 1))
+        found = np.maximum(found, np.sqrt(spread))
     if observation.bias is not None:
         left = np.abs(observation.bias_gradient.sum(axis=-1))
         found = np.maximum(found, left / np.sqrt(classes))
     return np.asarray(found)
 
 
-def zeroed_share(weight: Tensor) -> Floats:
+def zeroed_share(observation: Observation) -> Floats:
     """Return the share of entries that are zero in a column that is not empty.
 
     A head input that is never active empties a whole column; that is no pruning.
     """
-    live = (weight != 0).any(dim=-2, keepdim=True).expand_as(weight)
-    zeroed = ((weight == 0) & live).flatten(-2).sum(-1)
-    return ratio(zeroed.double(), live.flatten(-2).sum(-1).double())
+    sums = observation.sums
+    entries = sums.live * observation.num_classes
+    return np.asarray(sums.zeroed / np.maximum(entries, 1))
 
 
 def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
@@ -75,11 +75,9 @@ def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
 
 def stands_out(observation: Observation) -> np.ndarray:
     """Tell which trials' gradients stand out of rounding."""
-    sizes = [
-        tensor.detach().abs().flatten(-depth).amax(-1).double().cpu().numpy()
-        for tensor, depth in ((observation.weight, 2), (observation.bias, 1))
-        if tensor is not None
-    ]
+    sizes = [] if observation.weight is None else [observation.sums.largest]
+    if observation.bias is not None:
+        sizes.append(np.abs(observation.bias_gradient).max(axis=-1))
     return np.asarray(np.max(sizes, axis=0) > FAINT)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labelleak.core.counts import Floats
 from labelleak.core.head_shapes import Layer, key_of
+from labelleak.core.head_sums import BLOCK, sums_of
 
 # The columns of a softmax head's gradient sum to 0 over the classes. Rounding leaves less than
 # this of their absolute sum; random signs of any number of rows that fit in memory leave more.
@@ -42,19 +43,28 @@ def change_of(
     Change(moved=True, balanced=True, sparse=False)
     """
     key = key_of(layer.name)
-    change = _numbers(tensors[key])
-    if before is not None:
-        start = before.get(key)
-        if start is None or start.shape != tensors[key].shape:
-            return Change(True)
-        change = change - _numbers(start)
-    change = change.reshape(len(change), -1)
-    rows = np.abs(change).sum(axis=1)
+    end, start = tensors[key], None if before is None else before.get(key)
+    if before is not None and (start is None or start.shape != end.shape):
+        return Change(True)
+    rows, columns = _sizes(end, start)
     total = float(rows.sum())
     if not total > 0:
         return Change(total != 0)
-    balanced = layer.rows > 1 and float(np.abs(change.sum(axis=0)).sum()) < BALANCED * total
+    balanced = layer.rows > 1 and float(np.abs(columns).sum()) < BALANCED * total
     return Change(True, balanced, not rows.all())
+
+
+def _sizes(end: Tensor, start: Tensor | None) -> tuple[Floats, Floats]:
+    """Return sizes of a change's rows that add up to its L1 norm, and its sums over the rows."""
+    if end.numel() > BLOCK:
+        flat = [None if t is None else t.reshape(len(t), -1) for t in (end, start)]
+        assert flat[0] is not None
+        sums = sums_of(flat[0], flat[1])
+        moved = (sums.lowest != 0) | (sums.highest != 0)
+        return moved * sums.absolute / max(moved.sum(), 1), sums.columns
+    change = _numbers(end) if start is None else _numbers(end) - _numbers(start)
+    change = change.reshape(len(change), -1)
+    return np.abs(change).sum(axis=1), change.sum(axis=0)
 
 
 def _numbers(tensor: Tensor) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.core.head_sums import BLOCK, HeadSums, sums_of
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
@@ -169,7 +170,7 @@ class Observation:
 
         def mean_gradient(name: str) -> Tensor:
             own = path.of_bias if name == bias else path
-            return own.mean_gradient(*_pair(before, after, name))
+            return _mean_gradient(own, *_pair(before, after, name))
 
         others = None if rest is None else [name for name in rest if name not in (weight, bias)]
         moved = mean_gradient(bias) if bias in before or bias in after else None
@@ -208,10 +209,24 @@ class Observation:
         """
         if self.weight is None:
             raise BadInput("the weight gradient was not shared, so it has no row sums")
+        if self.weight.shape[-2:].numel() > BLOCK:
+            return self.sums.rows
         # Half precision would lose the small rows; float32 sums pairwise and is enough.
         low = self.weight.dtype in (torch.float16, torch.bfloat16)
-        sums = self.weight.detach().sum(-1, dtype=torch.float32 if low else None)
+        weight = self.weight.detach()
+        sums = (weight.float() if low else weight).sum(-1)
         return np.asarray(sums.cpu().double().numpy())
+
+    @cached_property
+    def sums(self) -> HeadSums:
+        """What one pass over the weight gradient tells.
+
+        Raises:
+            BadInput: when the weight gradient was not shared.
+        """
+        if self.weight is None:
+            raise BadInput("the weight gradient was not shared, so it has no sums")
+        return sums_of(self.weight)
 
     @cached_property
     def bias_gradient(self) -> np.ndarray:
@@ -249,7 +264,7 @@ def _check_floats(tensor: Tensor, name: str, *, least_dimensions: int) -> None:
 def _pair(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str
 ) -> tuple[Tensor, Tensor]:
-    """Fetch one parameter from both state dicts, in float64."""
+    """Fetch one parameter from both state dicts."""
     start, end = _as_tensor(before.get(name)), _as_tensor(after.get(name))
     if start is None or end is None:
         side = "before" if start is None else "after"
@@ -259,4 +274,20 @@ def _pair(
         raise BadInput(
             f"{name} has shape {tuple(start.shape)} before and {tuple(end.shape)} after the update"
         )
-    return start.detach().double(), end.detach().double()
+    return start.detach(), end.detach()
+
+
+def _mean_gradient(path: StepPath, start: Tensor, end: Tensor) -> Tensor:
+    """Return the mean gradient in float64; of large weights a block at a time, in float32.
+
+    The weights themselves were rounded more than single precision rounds their difference.
+    """
+    small = end.shape[-2:].numel() <= BLOCK
+    if small or start.shape != end.shape or torch.float64 in (start.dtype, end.dtype):
+        return path.mean_gradient(start.double(), end.double())
+    gradient = torch.empty(end.shape, dtype=torch.float32, device=end.device)
+    step = max(1, BLOCK * len(end) // end.numel())
+    for place in range(0, len(end), step):
+        part = slice(place, place + step)
+        gradient[part] = path.mean_gradient(start[part].float(), end[part].float())
+    return gradient

@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from labelleak.core.counts import Floats, Ints, best_counts
-from labelleak.core.lazy import stats
+from labelleak.core.lazy import special, stats
 from labelleak.errors import BadInput
 
 Capped = tuple[float, float]
@@ -278,17 +279,26 @@ def _capped_binomial(draws: int, chance: float, most: int) -> Capped:
     """Give E min(X, m) = n p P(X' < m) + m P(X > m), X' of n - 1 draws, and P(X > m)."""
     if most < 0:
         return float(most), 1.0
-    above = float(stats.binom.sf(most, draws, chance))
-    lesser = float(stats.binom.cdf(most - 1, draws - 1, chance)) if draws else 0.0
+    above = float(_binomial_above(most, draws, chance))
+    lesser = 1.0 - float(_binomial_above(most - 1, draws - 1, chance)) if draws else 0.0
     return draws * chance * lesser + most * above, above
 
 
 @lru_cache(maxsize=64)
 def _binomial(up_to: int, draws: int, chance: float) -> Floats:
     """P(Binomial(draws, chance) >= k) for k = 1 .. up_to."""
-    found = np.asarray(stats.binom.sf(np.arange(up_to), draws, chance))
+    found = _binomial_above(np.arange(up_to), draws, chance)
     found.setflags(write=False)
     return found
+
+
+def _binomial_above(k: ArrayLike, draws: int, chance: float) -> Floats:
+    """P(Binomial(draws, chance) > k), as scipy.stats has it, which takes a second to load."""
+    number = np.asarray(k, dtype=np.float64)
+    inside = (number >= 0) & (number < draws)
+    first, second = np.where(inside, (number + 1, draws - number), 1.0)
+    tails = np.where(inside, special.betainc(first, second, chance), 0.0)
+    return np.asarray(np.where(number < 0, 1.0, tails))
 
 
 def _upper(chances: Floats) -> Floats:

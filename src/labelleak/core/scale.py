@@ -101,10 +101,12 @@ class StepPath:
     def mean_gradient(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the mean gradient along the way between weights before and after."""
         moved = after - before
-        gradient = -moved / self.rate
-        gradient -= self.weight_decay * (before + self.middle * moved)
-        gradient -= self.proximal * self.middle * moved
-        return gradient / self.scale
+        gradient = moved / -self.rate
+        if self.weight_decay:
+            gradient -= self.weight_decay * (before + self.middle * moved)
+        if self.proximal:
+            gradient -= self.proximal * self.middle * moved
+        return gradient if self.scale == 1 else gradient / self.scale
 
     @property
     def of_bias(self) -> StepPath:

@@ -41,7 +41,7 @@ class TensorFile:
     of_torch: bool = False
 
 
-def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> TensorFile:
+def read_tensors(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> TensorFile:
     """Read the tensors of a safetensors, npz, PyTorch or HDF5 file, which may be hostile.
 
     An index of several safetensors files (``model.safetensors.index.json``) is read with all of
@@ -56,7 +56,8 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
 
     Args:
         path: a regular file.
-        max_bytes: largest file that is read; 2 GiB unless said.
+        max_bytes: largest file that is read; unless said, any safetensors file, of which no more
+            than is looked at takes memory, and 2 GiB of others.
 
     Raises:
         BadInput: in one sentence, for anything that is not such a file: not regular, too large,
@@ -73,13 +74,14 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = LIMIT) -> Ten
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise BadInput(f"{where} is empty")
-        if size > max_bytes:
-            raise BadInput(
-                f"{where} has {size} bytes, more than the {max_bytes} that are read; "
-                "save the head alone, or raise the cap (`max_bytes`)"
-            )
         start = file.read(9)
         file.seek(0)
+        most = max_bytes or (size if opens_header(start, size) else LIMIT)
+        if size > most:
+            raise BadInput(
+                f"{where} has {size} bytes, more than the {most} that are read; "
+                "save the head alone, or raise the cap (`max_bytes`)"
+            )
         if start.startswith(b"{") and not opens_header(start, size):
             if size > HEADER_LIMIT:
                 raise BadInput(f"{where} is too long to be an index of safetensors files")
@@ -118,7 +120,7 @@ def _read(
     return TensorFile(Path(path), tensors, metadata)
 
 
-def _read_shards(path: Path, text: bytes, where: str, max_bytes: int) -> TensorFile:
+def _read_shards(path: Path, text: bytes, where: str, max_bytes: int | None) -> TensorFile:
     """Read the files that an index names, and of each what it says stands there."""
     tensors: dict[str, Tensor] = {}
     left = max_bytes
@@ -131,7 +133,7 @@ def _read_shards(path: Path, text: bytes, where: str, max_bytes: int) -> TensorF
         if missing is not None:
             raise BadInput(f"{shown(missing)} is not in {shown_path(shard)}, where {where} has it")
         tensors |= {name: read.tensors[name] for name in names}
-        left -= shard.stat().st_size
+        left = None if left is None else max(1, left - shard.stat().st_size)
     return TensorFile(path, tensors)
 
 

@@ -18,7 +18,6 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import BadInput, shown, shown_path
 from labelleak.files.capture import CapturedUpdate
-from labelleak.files.limits import LIMIT
 from labelleak.files.notes import Note, read_note
 from labelleak.files.shards import is_shard
 from labelleak.files.tensors import read_tensors
@@ -50,7 +49,7 @@ def gather_update(
     layout: str | None = None,
     head: str | None = None,
     task: Task | None = None,
-    max_bytes: int = LIMIT,
+    max_bytes: int | None = None,
 ) -> ReceivedUpdate:
     """Read an update in one of its forms, of any framework; see `labelleak.core.forms`.
 
@@ -127,7 +126,7 @@ class _Reader:
     """
 
     layout: str | None
-    max_bytes: int
+    max_bytes: int | None
     any_part: bool
 
     def load(self, source: Source, wanted: str) -> tuple[Tensors, Note]:

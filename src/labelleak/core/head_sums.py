@@ -1,0 +1,168 @@
+"""Sums, extremes and zeros of a head's gradient, all found in one pass over blocks of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelleak.core.counts import Floats
+from labelleak.core.lazy import Tensor, torch
+
+# Entries of a block, which stays in the cache while all is found in it.
+BLOCK = 2**19
+# Sizes whose squares fit in single precision.
+_SMALLEST, _LARGEST = 1e-15, 1e15
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSums:
+    """What one pass over a weight gradient of ``*R x K x D`` tells, in float64.
+
+    Attributes:
+        rows: sums over the head's inputs, ``*R x K``.
+        columns: sums over the classes, ``*R x D``.
+        lowest: each row's least entry, ``*R x K``.
+        highest: each row's greatest entry, ``*R x K``.
+        square: sum of the squared entries, ``*R``.
+        absolute: sum of the entries' sizes, ``*R``.
+        live: columns with an entry that is not 0, ``*R``.
+        zeroed: entries of these columns that are 0, ``*R``.
+    """
+
+    rows: Floats
+    columns: Floats
+    lowest: Floats
+    highest: Floats
+    square: Floats
+    absolute: Floats
+    live: Floats
+    zeroed: Floats
+
+    @property
+    def largest(self) -> Floats:
+        """The size of the largest entry, ``*R``."""
+        return np.asarray(np.maximum(-self.lowest, self.highest).max(axis=-1))
+
+    @classmethod
+    def of(cls, weight: Tensor, before: Tensor | None = None) -> HeadSums:
+        """Pass over a gradient, or over the movement from other weights of the same shape.
+
+        Half precision is added up in single precision, a block at a time, and blocks in double.
+
+        >>> found = HeadSums.of(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
+        >>> found.rows.tolist(), found.columns.tolist(), float(found.zeroed)
+        ([-1.0, 3.0], [1.0, 1.0], 1.0)
+        """
+        trials, (classes, width) = tuple(weight.shape[:-2]), weight.shape[-2:]
+        end = weight.detach().reshape(-1, classes, width)
+        start = None if before is None else before.detach().reshape(end.shape)
+        number = len(end)
+        rows, lowest, highest = np.empty((3, number, classes))
+        columns, live = np.zeros((number, width)), np.zeros((number, width), dtype=bool)
+        square, absolute, filled = np.zeros((3, number))
+        for place in _blocks(number, classes, width):
+            own = place[0]
+            block = _block(end, start, place)
+            least, most = block.amin(-1), block.amax(-1)
+            size = float(torch.maximum(-least, most).max())
+            wide = block if _SMALLEST < size < _LARGEST else block.double()
+            rows[place], lowest[place], highest[place] = (
+                one.numpy() for one in (wide.sum(-1), least, most)
+            )
+            columns[own] += wide.sum(-2).numpy()
+            square[own] += torch.linalg.vector_norm(wide, dim=(-2, -1)).double().square().numpy()
+            absolute[own] += torch.linalg.vector_norm(wide, 1, dim=(-2, -1)).numpy()
+            found, per_column = _nonzero(block)
+            filled[own] += found
+            live[own] |= per_column
+        count = live.sum(axis=-1).astype(np.float64)
+        return cls(
+            rows, columns, lowest, highest, square, absolute, count, count * classes - filled
+        ).shaped(trials)
+
+    def shaped(self, trials: tuple[int, ...]) -> HeadSums:
+        """Return the same under other trial dimensions."""
+        named = ("rows", "columns", "lowest", "highest")
+        shapes: dict[str, Any] = {name: (*trials, getattr(self, name).shape[-1]) for name in named}
+        own = vars(self).items()
+        return HeadSums(**{name: one.reshape(shapes.get(name, trials)) for name, one in own})
+
+
+def _blocks(number: int, classes: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Cut trials and rows: many rows of one trial, or many small trials."""
+    deep = max(1, BLOCK // max(width, 1))
+    some = max(1, BLOCK // max(classes * width, 1)) if deep >= classes else 1
+    for trial in range(0, number, some):
+        for row in range(0, classes, deep):
+            yield slice(trial, trial + some), slice(row, row + deep)
+
+
+def _block(weight: Tensor, before: Tensor | None, place: tuple[slice, slice]) -> Tensor:
+    """Return a block on the CPU, in single precision or in double where it came so."""
+    block = _wide(weight[place])
+    return block if before is None else block - _wide(before[place])
+
+
+def _wide(block: Tensor) -> Tensor:
+    double = block.dtype == torch.float64
+    return block.to("cpu", torch.float64 if double else torch.float32)
+
+
+def _nonzero(block: Tensor) -> tuple[Any, Any]:
+    """Count each trial's entries that are not 0, and tell which columns have one."""
+    same_size = torch.int64 if block.dtype == torch.float64 else torch.int32
+    bits = block.contiguous().view(same_size).numpy()
+    bits = bits + bits  # the sign is shifted out, so that -0 is 0 as well
+    if np.count_nonzero(bits) == bits.size:
+        return bits[0].size, True
+    filled = bits != 0
+    return filled.sum(axis=(-2, -1)), filled.any(axis=-2)
+
+
+def by_rows(weight: Tensor, measure: Callable[[Tensor], Tensor]) -> Floats:
+    """Return a number of each row, found in float64 a block of rows at a time.
+
+    >>> by_rows(torch.ones(3, 2), lambda rows: rows.sum(-1)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    entries = max(1, weight.numel() // max(weight.shape[-2], 1))
+    blocks = torch.split(weight.detach(), max(1, BLOCK // entries), dim=-2)
+    found = [measure(block.cpu().double()) for block in blocks]
+    return np.asarray(torch.cat(found, dim=-1).numpy())
+
+
+# Tensors that were measured while an update is attacked; held, so that none takes their place.
+_Kept = dict[tuple[Any, ...], tuple[HeadSums, Tensor, Tensor | None]]
+_KEPT: ContextVar[_Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def shared_sums() -> Iterator[None]:
+    """Measure each tensor once while this lasts; nobody may write to it meanwhile."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
+    """Return what `HeadSums.of` finds, once for each tensor within `shared_sums`."""
+    kept = _KEPT.get()
+    if kept is None:
+        return HeadSums.of(weight, before)
+    key = tuple(
+        None if t is None else (t.data_ptr(), t.dtype, t.numel(), t.shape[-2:], t.stride()[-2:])
+        for t in (weight, before)
+    )
+    if key not in kept:
+        kept[key] = HeadSums.of(weight, before), weight, before
+    return kept[key][0].shaped(tuple(weight.shape[:-2]))
+
+
+__all__ = ["BLOCK", "HeadSums", "by_rows", "shared_sums", "sums_of"]

@@ -1,0 +1,135 @@
+"""What one pass over a head's gradient finds is what separate passes find."""
+
+import numpy as np
+import pytest
+import torch
+
+from labelleak.core import head_sums
+from labelleak.core.entries import noise_size, stands_out, sum_rests, zeroed_share
+from labelleak.core.head_changes import Change, change_of
+from labelleak.core.head_shapes import Layer
+from labelleak.core.head_sums import BLOCK, HeadSums, by_rows, shared_sums, sums_of
+from labelleak.core.observation import Observation
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def gradient(*shape, dtype=torch.float32, seed=0, size=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    weight = size * torch.randn(*shape, generator=generator, dtype=torch.float64)
+    weight[..., 1::3, ::2] = 0.0
+    weight[..., 2::3, 1] = -0.0
+    weight[..., :, 3] = 0.0
+    return weight.to(dtype)
+
+
+def one_by_one(weight):
+    wide = weight.double()
+    live = (wide != 0).any(dim=-2)
+    return {
+        "rows": wide.sum(-1),
+        "columns": wide.sum(-2),
+        "lowest": wide.amin(-1),
+        "highest": wide.amax(-1),
+        "square": wide.square().sum((-2, -1)),
+        "absolute": wide.abs().sum((-2, -1)),
+        "live": live.sum(-1).double(),
+        "zeroed": ((wide == 0) & live[..., None, :]).sum((-2, -1)).double(),
+        "largest": wide.abs().amax((-2, -1)),
+    }
+
+
+def check(found, weight, tolerance):
+    for name, expected in one_by_one(weight).items():
+        room = tolerance * float(expected.abs().max())
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=tolerance, atol=room)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(7, 5), (3, 7, 5), (2, 3, 7, 5)], ids=str)
+@pytest.mark.parametrize("block", [1, 12, 40, 10**6])
+def test_one_pass_finds_all(monkeypatch, dtype, shape, block):
+    monkeypatch.setattr(head_sums, "BLOCK", block)
+    weight = gradient(*shape, dtype=dtype)
+    check(HeadSums.of(weight), weight, 1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_sizes_whose_squares_do_not_fit_are_added_up_in_double(size):
+    weight = gradient(6, 5, size=size)
+    check(HeadSums.of(weight), weight, 1e-5)
+
+
+def test_strides_do_not_matter():
+    weight = gradient(5, 7).T
+    check(HeadSums.of(weight), weight, 1e-5)
+
+
+def test_a_movement_is_measured_without_being_held():
+    before, after = gradient(7, 5, seed=1).half(), gradient(7, 5).half()
+    check(HeadSums.of(after, before), after.double() - before.double(), 1e-5)
+
+
+def test_a_tensor_is_measured_once_while_an_update_is_attacked(monkeypatch):
+    measured = []
+    of = HeadSums.of
+    monkeypatch.setattr(HeadSums, "of", lambda *given: measured.append(given) or of(*given))
+    weight = gradient(7, 5)
+    with shared_sums():
+        first, again = sums_of(weight), sums_of(weight[None])
+        assert again.rows.shape == (1, 7)
+        assert np.array_equal(again.rows[0], first.rows)
+        sums_of(weight.clone())
+        sums_of(weight[:6])
+    assert len(measured) == 3
+    sums_of(weight)
+    sums_of(weight)
+    assert len(measured) == 5, "outside nothing is kept, since anybody may write to a tensor"
+
+
+def test_rows_are_measured_block_by_block(monkeypatch):
+    weight = gradient(3, 7, 5)
+    whole = weight.double().square().sum(-1)
+    monkeypatch.setattr(head_sums, "BLOCK", 20)
+    assert np.allclose(by_rows(weight, lambda rows: rows.square().sum(-1)), whole)
+
+
+def test_a_large_head_says_what_a_small_one_does():
+    """Above a block everything is found in one pass, below it by itself."""
+    width = 64
+    classes = BLOCK // width + 40
+    weight = torch.zeros(classes, width)
+    weight[:20] = gradient(20, width, seed=3)
+    weight[0] -= weight.sum(0)
+    small, large = (
+        Observation.from_gradient(w, num_samples=4) for w in (weight[:20], weight.bfloat16())
+    )
+    assert np.allclose(large.row_sums[:20], small.row_sums, atol=0.1)
+    assert float(zeroed_share(small)) == pytest.approx(float(zeroed_share(large)) * 1.0, abs=1), (
+        "rows that are all zero count as zeroed entries of live columns"
+    )
+    rest = sum_rests(large)[0]
+    assert rest is not None
+    assert float(rest) < 0.01
+    assert bool(stands_out(large))
+    assert float(noise_size(large)) < 0.01
+    tensors = {"fc.weight": weight}
+    assert change_of(Layer("fc", classes, width), tensors, None) == Change(True, True, True)
+    moved = {"fc.weight": weight + 1}
+    before = {"fc.weight": torch.ones(classes, width)}
+    assert change_of(Layer("fc", classes, width), moved, before) == Change(True, True, True)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_large_weights_before_and_after_give_the_gradient_of_small_ones(decay):
+    width = 64
+    classes = BLOCK // width + 3
+    before = {"fc.weight": gradient(classes, width, seed=1)}
+    after = {"fc.weight": before["fc.weight"] - 0.1 * gradient(classes, width, seed=2)}
+    known = {"head": "fc", "lr": 0.1, "weight_decay": decay}
+    large = Observation.from_update(before, after, **known)
+    wide = {"fc.weight": after["fc.weight"].double()}, {"fc.weight": before["fc.weight"].double()}
+    exact = Observation.from_update(wide[1], wide[0], **known)
+    assert large.weight is not None
+    assert large.weight.dtype == torch.float32
+    torch.testing.assert_close(large.weight.double(), exact.weight, atol=1e-5, rtol=1e-5)
