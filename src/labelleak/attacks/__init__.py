@@ -23,7 +23,7 @@ from labelleak.attacks.confusions import ILRG, PPLR, RLU
 from labelleak.attacks.dlg import DLG
 from labelleak.attacks.epochs import RLUEpochs
 from labelleak.attacks.layers.gdbr import GDBR
-from labelleak.attacks.layers.regression import LayerRegression
+from labelleak.attacks.layers.regression import LayerRegression, PlainLayerRegression
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
 from labelleak.attacks.posteriors import ZLG, Interpolation
 from labelleak.attacks.regression import GradientRegression
@@ -66,6 +66,7 @@ __all__ = [
     "LLGStar",
     "LayerRegression",
     "LayerShadow",
+    "PlainLayerRegression",
     "RLUEpochs",
     "RandomGuess",
     "RowEnergy",

@@ -33,6 +33,7 @@ _LINES = (
     "epochs:RLUEpochs",
     "regression:GradientRegression",
     "layers.regression:LayerRegression",
+    "layers.regression:PlainLayerRegression",
     "layers.gdbr:GDBR",
     "class_shares:SoftLabelShares",
     "client_training:ClientSimulation",

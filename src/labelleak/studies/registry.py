@@ -43,6 +43,7 @@ STUDIES: dict[str, str | None] = {
     "unknown_size": "Table: what it costs in ASR that N is read from the update",
     "rounds": "Figure: answers about the same clients pooled over rounds",
     "shadow": "Table: the shadow attack beside every other, early and late in training",
+    "withheld_head": "Table: the head withheld, what the layers below it give away",
     "shadow_studies": "Its parts, calibration, data, defenses; `data` A,B: B's data too",
 }
 

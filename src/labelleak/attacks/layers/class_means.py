@@ -39,9 +39,7 @@ class ClassMeans:
             labels: their classes.
             classes: K; a class without samples is modelled by all of them.
         """
-        members = F.one_hot(labels, classes).to(rows)
-        members[:, members.sum(dim=0) == 0] = 1.0
-        means = (members / members.sum(dim=0)).T @ rows
+        means = _means(rows, labels, classes)
         within = rows - means[labels]
         step = -(-len(within) // _SAMPLES)
         within = within[::step]
@@ -52,6 +50,12 @@ class ClassMeans:
         whitened = (means - (means @ within.T) @ left) / ridge
         return cls(whitened, whitened @ means.T)
 
+    @classmethod
+    def plain(cls, rows: Tensor, labels: Tensor, classes: int) -> ClassMeans:
+        """Take the means with every entry alike, as `measure` with S = 1."""
+        means = _means(rows, labels, classes)
+        return cls(means, means @ means.T)
+
     def onto(self, gradients: Tensor) -> Floats:
         """Return ``M S^-1 g``, ``T x K``."""
         return np.asarray((gradients @ self.whitened.T).numpy())
@@ -61,6 +65,12 @@ class ClassMeans:
         amount = steady * torch.diagonal(self.gram).mean() + torch.finfo(self.gram.dtype).tiny
         eye = torch.eye(len(self.gram)).to(self.gram)
         return torch.as_tensor(torch.linalg.solve(self.gram + amount * eye, self.whitened))
+
+
+def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+    members = F.one_hot(labels, classes).to(rows)
+    members[:, members.sum(dim=0) == 0] = 1.0
+    return (members / members.sum(dim=0)).T @ rows
 
 
 __all__ = ["STEADY", "ClassMeans"]

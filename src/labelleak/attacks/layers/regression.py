@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from labelleak.core.mixtures import mixture_shares
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import MEASURED
 
+Measure = Callable[[LayerReader, Sequence[str]], ClassMeans]
 # Variance of a class's share before the update is seen, times K; as of the shadow attack's batches.
 _SPREAD = 0.2
 
@@ -62,6 +63,16 @@ class LayerRegression:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; the systems wait for the first update of each kind."""
+        return self._prepare(known, num_classes, rng, _measure, 1.0)
+
+    def _prepare(
+        self,
+        known: Knowledge,
+        num_classes: int,
+        rng: np.random.Generator,
+        measure: Measure,
+        prior: float,
+    ) -> Prepared:
         reader = LayerReader.of(known, num_classes, rng)
         systems: dict[tuple[str, ...], ClassMeans] = {}
 
@@ -70,13 +81,38 @@ class LayerRegression:
             names = tuple(shown)
             refuse_nothing(names, self.name)
             if names not in systems:
-                systems[names] = _measure(reader, names)
+                systems[names] = measure(reader, names)
             seen = joined(reader.sketch(shown), names)
-            counts = total * _shares(systems[names], systems[names].onto(seen), total)
+            shares = _shares(systems[names], systems[names].onto(seen), prior / total)
+            counts = total * shares
             counts = counts.reshape(*observation.trials, num_classes)
             return Estimate(round_counts(counts, total), counts)
 
         return answer
+
+
+@dataclass(frozen=True)
+class PlainLayerRegression(LayerRegression):
+    """Explain the gradient of all layers as the nearest mixture of class means, plainly.
+
+    Least squares with every entry alike and no prior: what `LayerRegression` is measured against,
+    and how much a textbook method reads below the head.
+
+    Assumes what `LayerRegression` does. Edge cases and cost are its too.
+    """
+
+    name: ClassVar[str] = "layer_least_squares"
+    cite: ClassVar[str] = "labelleak (plain least squares on class means of every layer)"
+    card: ClassVar[Card] = Card("least squares on all layers", MEASURED)
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """As `LayerRegression`."""
+        return self._prepare(known, num_classes, rng, _measure_plainly, 0.0)
+
+
+def _measure_plainly(reader: LayerReader, names: Sequence[str]) -> ClassMeans:
+    rows = joined(reader.table.rows, names)
+    return ClassMeans.plain(rows, reader.data.labels, reader.num_classes)
 
 
 def _measure(reader: LayerReader, names: Sequence[str]) -> ClassMeans:
@@ -84,16 +120,16 @@ def _measure(reader: LayerReader, names: Sequence[str]) -> ClassMeans:
     return ClassMeans.measure(rows, reader.data.labels, reader.num_classes)
 
 
-def _shares(system: ClassMeans, onto: Floats, total: int) -> Floats:
-    """Return the shares of the least misfit with its prior, ``T x K``."""
+def _shares(system: ClassMeans, onto: Floats, weight: float) -> Floats:
+    """Return the shares of the least misfit with its prior of some weight, ``T x K``."""
     gram = system.gram.numpy()
     classes = len(gram)
-    prior = classes / (_SPREAD * total)
+    prior = weight * classes / _SPREAD
     gram = (gram + gram.T) / 2 + prior * np.eye(classes)
     onto = onto + prior / classes
     # A constant of the misfit that makes it a squared length: no shares have a negative one.
-    size = np.einsum("tk,tk->t", onto, np.linalg.solve(gram, onto.T).T)
+    size = np.einsum("tk,tk->t", onto, np.linalg.lstsq(gram, onto.T)[0].T)
     return mixture_shares(gram, onto, size)
 
 
-__all__ = ["LayerRegression"]
+__all__ = ["LayerRegression", "PlainLayerRegression"]
