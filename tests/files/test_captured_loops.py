@@ -422,3 +422,30 @@ def test_a_head_whose_inputs_are_zero_steps_without_moving():
                 F.cross_entropy(model(X[part]), Y[part]).backward()
             optimiser.step()
     assert (update.made.local_steps, update.made.batch_size) == (2, 12)
+
+
+def one_step(reduction="mean"):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    inputs, labels = torch.rand(5, 6), torch.tensor([0, 1, 1, 3, 2])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    with labelleak.capture(model) as update:
+        optimiser.zero_grad()
+        F.cross_entropy(model(inputs), labels, reduction=reduction).backward()
+        optimiser.step()
+    return update
+
+
+def test_a_scale_that_was_measured_is_held_and_still_held_against_the_limits():
+    update = one_step()
+    report = labelleak.attack_update(update, attacks=["llg"])
+    assert (report.scale.state, report.sign.state) == ("held", "held")
+    assert "measured" in report.scale.says
+    far = {name: 40 * tensor - 39 * update.before[name] for name, tensor in update.after.items()}
+    update.after = far
+    assert labelleak.attack_update(update, attacks=["llg"]).scale.state == "impossible"
+
+
+def test_a_summed_loss_is_not_taken_for_a_mean():
+    update = one_step("sum")
+    assert update.measured.loss_scale == pytest.approx(5)
+    assert not update.measured.holds_scale

@@ -170,7 +170,8 @@ def _make_case(
     prior = _prior(scheme, held.auxiliary, seen.num_classes)
     held = replace(held, training=_known_training(update.training, seen), prior=prior)
     _one_at_a_time(seen)
-    settled = settle(seen, held, "check" if size is not None else scale)
+    mode = "check" if size is not None else scale
+    settled = settle(seen, held, mode, measured=update.measured.holds_scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
     battery, missing = _applicable(battery, choice, settled, update, why)

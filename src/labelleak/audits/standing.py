@@ -59,13 +59,20 @@ class Settled:
     flags: tuple[Flag, ...]
 
 
-def settle(observation: Observation, known: Knowledge, mode: ScaleMode = "check") -> Settled:
+def settle(
+    observation: Observation,
+    known: Knowledge,
+    mode: ScaleMode = "check",
+    *,
+    measured: bool = False,
+) -> Settled:
     """Hold one update against the limits and against own data.
 
     Args:
         observation: one update, without trial dimensions.
         known: what the attacker holds.
         mode: ``repair`` divides by the factor of the one usual cause that explains the update.
+        measured: whether the capture that made the update saw a plain mean loss at the head.
     """
     try:
         fit, why = fit_scale(observation, known), ""
@@ -82,6 +89,9 @@ def settle(observation: Observation, known: Knowledge, mode: ScaleMode = "check"
             repair(observation, fit), _repaired(fit, "scale"), _repaired(fit, "sign"), (fixed,)
         )
     limits = check_limits(observation, known.training)
+    if measured and fit is None and not (limits.scale.any() or limits.sign.any()):
+        seen = Standing(State.held, "the capture measured the mean loss at the head, unscaled")
+        return Settled(observation, seen, seen, (unlikely,))
     return Settled(
         observation,
         _scale(observation, known, limits, fit, why),

@@ -9,6 +9,8 @@ from typing import Any
 from labelleak.core.training import LARGEST_COUNT, LARGEST_NUMBER
 from labelleak.errors import BadInput, shown
 
+# A measured scale this near to 1 is 1.
+_ONE = 1e-3
 # Files come from anybody; no honest capture has more to say, or longer.
 MOST_NOTES, LONGEST_TEXT = 100, 1000
 
@@ -63,6 +65,17 @@ class Measured:
         if self.optimiser is not None:
             known["unknown_optimiser"] = known.pop("optimiser")
         return known
+
+    @property
+    def holds_scale(self) -> bool:
+        """Whether a plain mean loss was seen, unscaled and unweighted, and nothing is in doubt.
+
+        >>> Measured(loss_scale=1.0).holds_scale, Measured(loss_scale=32.0).holds_scale
+        (True, False)
+        """
+        scales = (self.loss_scale, 1.0 if self.gradient_scale is None else self.gradient_scale)
+        plain = all(scale is not None and abs(scale - 1) < _ONE for scale in scales)
+        return plain and not (self.doubtful or self.weighted or self.optimiser)
 
     @property
     def known(self) -> dict[str, Any]:
