@@ -192,7 +192,7 @@ def test_what_cannot_be_is_said(given, sentence):
 
 
 def test_huge_numbers_in_what_is_known_are_refused():
-    with pytest.raises(BadInput, match="lr must be a number"):
+    with pytest.raises(BadInput, match="`lr` must be a number"):
         LocalTraining(lr=10**400)
 
 
