@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from labelleak.records.record import append_records
 from labelleak.report import render
 from labelleak.report.about import About
+from labelleak.report.comparison import compare, read_side
 
 from .browser import browser
 from .federated import federated_records
@@ -57,7 +59,7 @@ OUTSIDE = """() => [document.documentElement.scrollWidth - innerWidth,
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One browser, and the pages that it opens: an audit, defenses, a federation."""
     folder = tmp_path_factory.mktemp("pages")
-    records = {
+    records: dict[str, list[Any]] = {
         "audit": make_records(flags=("no_bias",), batch_sizes=(8, 32), trials=7),
         "defenses": defended_records(),
         "federation": federated_records(rounds=12, clients=9),
@@ -67,6 +69,13 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Any:
         text = render(rows, source="records.jsonl", about=About(system=LONG, contact="x@y.org"))
         pages[name] = folder / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
+    sides = []
+    for name in ("audit", "defenses"):
+        path = folder / f"{name}.jsonl"
+        append_records(path, records[name])
+        sides.append(read_side(path))
+    pages["comparison"] = folder / "comparison.html"
+    pages["comparison"].write_text(compare(*sides), encoding="utf-8")
     with browser() as started:
         yield started, pages
 
@@ -83,7 +92,7 @@ def visit(shown: Any, name: str, **options: Any) -> tuple[Any, list[str]]:
     return page, [one for one in noted if not one.startswith("file://")]
 
 
-@pytest.mark.parametrize("name", ["audit", "defenses", "federation"])
+@pytest.mark.parametrize("name", ["audit", "defenses", "federation", "comparison"])
 def test_nothing_is_cut_off_at_any_width_and_nothing_is_asked_of_outside(
     shown: Any, name: str
 ) -> None:
@@ -107,14 +116,14 @@ def test_all_text_stands_out_from_what_is_behind_it(shown: Any, name: str, schem
     page.context.close()
 
 
-@pytest.mark.parametrize("name", ["audit", "defenses", "federation"])
+@pytest.mark.parametrize("name", ["audit", "defenses", "federation", "comparison"])
 def test_the_page_prints_on_at_most_four_sheets(shown: Any, name: str) -> None:
     page, _ = visit(shown, name)
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 4
     page.context.close()
 
 
-@pytest.mark.parametrize("name", ["audit", "federation"])
+@pytest.mark.parametrize("name", ["audit", "federation", "comparison"])
 def test_headings_are_in_order_and_pictures_have_words_and_a_table(shown: Any, name: str) -> None:
     page, _ = visit(shown, name)
     page.evaluate(OPEN_ALL)

@@ -83,7 +83,9 @@ class AuditOptions(Options):
     ] = (1,)
     defenses: Annotated[
         tuple[str, ...],
-        Option("Such as none,gaussian:0.1,clip:1|prune:0.8; `labelleak list defenses`."),
+        Option(
+            "Such as none,gaussian:0.1 or a chain, clip:1|prune:0.8; see `labelleak list defenses`."
+        ),
     ] = ("none",)
     attacks: Attacks = ("standard",)
     shadow_batches: Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from labelleak.audits.options import Learnt
 from labelleak.audits.update_options import ModelOptions, UpdateOptions
 from labelleak.cli.options import FullPaths, command
+from labelleak.cli.results import Json
 from labelleak.cli.terminal import command_line, say
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, printable, shown
@@ -29,7 +30,7 @@ class AttackRun(Options):
     """What is kept and what is printed."""
 
     learnt: Learnt = None
-    json: Annotated[bool, Option("Print one JSON object.")] = False
+    json: Json = False
     save: Annotated[Path | None, Option("Append a record an attack here; needs `truth`.")] = None
     keep_counts: Annotated[bool, Option("Write counts into the records; private!")] = False
     full_paths: FullPaths = False
@@ -145,6 +146,7 @@ def _standing(standing: Standing) -> str:
 def _show_scope(report: UpdateReport) -> None:
     """Say what was checked, what did not hold, and who could not answer."""
     from labelleak.records.flags import FLAGS
+    from labelleak.report.remedies import group_reasons
 
     say(f"\nScale: {_standing(report.scale)}")
     say(f"Sign: {_standing(report.sign)}")
@@ -162,7 +164,7 @@ def _show_scope(report: UpdateReport) -> None:
     for state in ("repaired", "not_known"):
         if state in by_state:
             print(f"{state.capitalize().replace('_', ' ')}: {', '.join(by_state[state])}")
-    for why in report.not_applicable.values():
+    for why in group_reasons(report.not_applicable):
         say(f"Not applicable: {why}")
     for note in report.notes:
         say(f"Note: {note}")

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from labelleak.audits.options import AuditOptions, Learnt
-from labelleak.cli.options import OUT, FullPaths, Overwrite, RecordsFile, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, command
+from labelleak.cli.results import Shown, judge, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
+from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options
 from labelleak.report.about import About
 
 if TYPE_CHECKING:
     from labelleak.records.record import Record
+    from labelleak.report.page import Tables
+    from labelleak.report.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class AuditRun(Options):
 
 
 @command
-def audit(options: AuditOptions, place: AuditRun, about: About) -> None:
+def audit(options: AuditOptions, place: AuditRun, about: About, shown: Shown) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
@@ -49,7 +55,7 @@ def audit(options: AuditOptions, place: AuditRun, about: About) -> None:
     ):
         notes.tell = advance.tell
         run_parts(parts, journal, numbered=False, progress=advance)
-    _conclude(journal.records, place.out / "report.html", about)
+    _conclude(journal.records, place.out / "report.html", about, shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,44 +63,96 @@ class ReportRun(Options):
     """Where the page goes."""
 
     out: Annotated[
-        Path | None, Option("Page to write; report.html beside the records if left out.")
+        Path | None, Option("Page to write; report.html, or comparison.html, beside the last.")
     ] = None
 
 
 @command
-def report(records: RecordsFile, page: ReportRun, about: About) -> None:
-    """Render the page of an audit again from its records; needs no torch."""
-    _conclude(records, page.out or records.with_name("report.html"), about)
+def report(
+    records: Annotated[
+        list[Path], typer.Argument(help="A records.jsonl file, or two to be compared.")
+    ],
+    page: ReportRun,
+    about: About,
+    shown: Shown,
+) -> None:
+    """Render the page of an audit again from its records, or compare two; needs no torch."""
+    if len(records) > 2:
+        raise BadInput(f"a report is of one file of records or of two, not of {len(records)}")
+    if len(records) == 2:
+        _compare(records, page.out or records[-1].with_name("comparison.html"), about, shown)
+    else:
+        _conclude(records[0], page.out or records[0].with_name("report.html"), about, shown)
 
 
-def _conclude(records: Path, page: Path, about: About) -> None:
+def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> None:
+    from labelleak.report.comparison import overall, say_change, write_comparison
+
+    sides = write_comparison(records, page, about)
+    moved = overall(*sides)
+    if shown.json:
+        change = None if moved is None else vars(moved)
+        found = [side.verdict.to_json() for side in sides]
+        print_json({"before": found[0], "after": found[1], "change": change, "page": str(page)})
+        return
+    for name, side in zip(("Before", "After"), sides, strict=True):
+        say(f"{name}: {say_verdict(side.verdict)}")
+    say(f"\n{say_change(moved)}\n\npage     {page}")
+
+
+def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
-    from rich.console import Console
+    from labelleak.report import write_report
 
-    from labelleak.report import headline, summary_table, write_report
-    from labelleak.report.terminal import inert
-
-    tables = write_report(records, page, about)
-    console = Console()
-    console.print(summary_table(tables.cells, tables.worst))
-    for sentence in headline(tables.worst):
-        console.print(inert(sentence), highlight=False)
-    _print_flags(tables.records)
+    found = write_report(records, page, about)
+    verdict = judge(found.records, found.worst)
+    if shown.json:
+        print_json(_summary(found.records, verdict) | paths(records=records, report=page))
+        return
+    _show(found, verdict)
     say(f"\nrecords  {records}\nreport   {page}")
 
 
-def _print_flags(rows: Sequence[Record]) -> None:
-    """Say which assumptions did not hold, the most frequent first."""
+def _summary(rows: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
     from labelleak.report.scope import flags, not_applicable
 
-    for reason in not_applicable(rows):
-        say(f"\nNot applicable: {reason}")
+    return {
+        "verdict": verdict.to_json(),
+        "flags": {flag.name: {"runs": flag.trials, "of": flag.of} for flag in flags(rows)},
+        "not_applicable": not_applicable(rows),
+    }
+
+
+def _show(found: Tables, verdict: Verdict) -> None:
+    """Print the table, the sentence of each server, what to beware of, and last the verdict."""
+    from rich.console import Console
+
+    from labelleak.report import headline, summary_table
+    from labelleak.report.terminal import inert
+
+    console = Console()
+    if found.cells and not verdict.courses:
+        console.print(summary_table(found.cells, found.worst))
+        for sentence in headline(found.worst):
+            console.print(inert(sentence), highlight=False)
+    _print_flags(found.records)
+    console.print()
+    console.print(inert(say_verdict(verdict)), highlight=False)
+
+
+def _print_flags(rows: Sequence[Record]) -> None:
+    """Say which assumptions did not hold, the most frequent first, and who could not answer."""
+    from labelleak.report.remedies import group_reasons
+    from labelleak.report.scope import flags, not_applicable
+
     raised = flags(rows)
     if raised:
         print("\nFlags (an assumption did not hold; see the report for what to do):")
     for flag in raised:
-        said = f"{flag.name:<26} {flag.trials / flag.of:>4.0%} of runs of {flag.attacks}"
-        say(f"  {said}")
+        said = f"{flag.trials / flag.of:>4.0%} of runs of {flag.attacks}"
+        print_wrapped(f"  {flag.name}", said, indent=28)
+    for reason in group_reasons(not_applicable(rows)):
+        say(f"\nNot applicable: {reason}")
 
 
 __all__ = ["audit", "report"]

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from labelleak.audits.update_options import ClientStep
 from labelleak.cli.options import command
+from labelleak.cli.results import Shown, print_json
 from labelleak.records.options import Option, Options
 
 
@@ -20,7 +21,7 @@ class CaptureRun(Options):
 
 
 @command
-def capture(step: ClientStep, place: CaptureRun) -> None:
+def capture(step: ClientStep, place: CaptureRun, shown: Shown) -> None:
     """Simulate one client and write its update and true labels, to try `labelleak attack` on.
 
     For your own training loop use the Python form: with labelleak.capture(model) as update: ...
@@ -31,6 +32,9 @@ def capture(step: ClientStep, place: CaptureRun) -> None:
 
     torch.set_num_threads(1)
     files = write_client_step(step, place.out)
+    if shown.json:
+        print_json([str(path) for path in files])
+        return
     for path in files:
         print(f"wrote {path}")
     before, after, gradient, _, truth = (str(path) for path in files)

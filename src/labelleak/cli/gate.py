@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelleak.cli.options import RecordsFile, command
+from labelleak.cli.results import Shown, print_json
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 
@@ -33,7 +34,7 @@ class GateRun(Options):
 
 
 @command
-def gate(records: RecordsFile, asked: GateRun) -> None:
+def gate(records: RecordsFile, asked: GateRun, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
@@ -44,7 +45,11 @@ def gate(records: RecordsFile, asked: GateRun) -> None:
 
     rules = read_policy(asked.policy)
     findings = judge(read_records(records), rules)
-    _show(findings)
+    if shown.json:
+        passed = all(finding.passed for finding in findings)
+        print_json({"passed": passed, "checks": [asdict(finding) for finding in findings]})
+    else:
+        _show(findings)
     text = markdown(findings, source=records.name)
     if asked.junit is not None:
         write_whole(asked.junit, to_junit(findings, source=records.name))

@@ -142,7 +142,12 @@ def spelled_for_shell(text: str) -> str:
 
 def _spell(text: str, flags: Mapping[str, str]) -> str:
     """Write the names of options as the command line does."""
-    return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), text)
+
+    def spelled(found: re.Match[str]) -> str:
+        flag = f"--{found[1].replace('_', '-')}"
+        return flags.get(found[1], flag if flag in flags.values() else found[0])
+
+    return re.sub(r"`(\w+)`", spelled, text)
 
 
 __all__ = ["OUT", "FullPaths", "Overwrite", "RecordsFile", "command", "spelled_for_shell"]

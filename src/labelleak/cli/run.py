@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ import typer
 
 from labelleak.audits.executors import Executor
 from labelleak.cli.options import OUT, FullPaths, Overwrite, command
-from labelleak.cli.terminal import command_line, interruptible, progress_bar
+from labelleak.cli.results import Shown, judge, print_json, say_verdict
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
 from labelleak.records.options import Option, Options
 from labelleak.studies.options import Asked
 
@@ -35,6 +35,7 @@ def run(
     grid: Annotated[Path, typer.Argument(help="A TOML file of options; every list multiplies.")],
     place: StudyRun,
     where: Executor,
+    shown: Shown,
 ) -> None:
     """Run a grid of audits; an interrupted one goes on where it stopped."""
     from labelleak.audits.grids import read_grid
@@ -45,7 +46,7 @@ def run(
     done = run_into(
         study, Asked(command=command_line(place.full_paths)), place.out, where, place.overwrite
     )
-    show_files(place.out, done.files)
+    show_done(place.out, done, shown)
 
 
 def run_into(study: Study, asked: Asked, out: Path, where: Executor, overwrite: bool) -> Done:
@@ -59,14 +60,22 @@ def run_into(study: Study, asked: Asked, out: Path, where: Executor, overwrite: 
         return run_study(study, asked, out, bar=progress_bar, executor=where, overwrite=overwrite)
 
 
-def show_files(out: Path, files: Iterable[Path]) -> None:
-    """Say where records lie and what was written."""
+def show_done(out: Path, done: Done, shown: Shown) -> None:
+    """Say where records lie, what was written, and what was found."""
     records = out / "records.jsonl"
+    verdict = judge(done.found.records)
+    if shown.json:
+        files = [str(path) for path in done.files]
+        there = str(records) if records.exists() else None
+        print_json({"records": there, "files": files, "verdict": verdict.to_json()})
+        return
     print()
     if records.exists():
         print(f"records  {records}")
-    for path in files:
+    for path in done.files:
         print(f"{_KINDS.get(path.suffix, 'data'):8} {path}")
+    if verdict.worst is not None:
+        say(f"\nThe worst of all: {say_verdict(verdict)}")
 
 
-__all__ = ["StudyRun", "run", "run_into", "show_files"]
+__all__ = ["StudyRun", "run", "run_into", "show_done"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,8 +74,14 @@ def interruptible(records: Path) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a text that may hold names from outside, and options as Python spells them."""
-    print(printable(spelled_for_shell(text)))
+    """Print a text that may hold names from outside, and options as Python spells them.
+
+    On a terminal long lines are broken between words; a file or a pipe gets them whole.
+    """
+    width = shutil.get_terminal_size().columns
+    for line in printable(spelled_for_shell(text)).split("\n"):
+        fits = len(line) < width or not sys.stdout.isatty()
+        print(line if fits else textwrap.fill(line, width, break_on_hyphens=False))
 
 
 def say_remarks(defenses: Iterable[str]) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 from labelleak.audits.executors import Executor, ExecutorKind
 from labelleak.cli.options import OUT, FullPaths, Overwrite, command
+from labelleak.cli.results import Shown, print_json
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
 from labelleak.records.options import Option, Options
+from labelleak.records.reading import read_json
 from labelleak.tune.options import TuneOptions
 
 
@@ -30,7 +32,7 @@ class TuneExecutor(Executor):
 
 
 @command
-def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor) -> None:
+def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor, shown: Shown) -> None:
     """Search the cheapest defense that keeps leakage below a target, or within a loss of accuracy.
 
     An interrupted search goes on where it stopped.
@@ -59,14 +61,17 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor) -> None:
         answer = Search(measured).run()
         measured.finish()
         write_answer(answer, measured, out, command=typed, full_paths=place.full_paths)
-    say(say_answer(answer, options))
+    if shown.json:
+        print_json(read_json(out / "tune.json"))
+        return
     chosen = answer.recommended
     if chosen is not None:
-        print(f"\n{audit_command(chosen.point.label, options, chosen.seed, out)}")
+        print(f"{audit_command(chosen.point.label, options, chosen.seed, out)}")
         for said in caveats(chosen.point.label, options):
             say(f"- {said}")
-    print(f"\npage     {out / 'tune.md'}\npicture  {out / 'tune.svg'}")
-    print(f"answer   {out / 'tune.json'}\nrecords  {out / 'records.jsonl'}")
+    print(f"page     {out / 'tune.md'}\npicture  {out / 'tune.svg'}")
+    print(f"answer   {out / 'tune.json'}\nrecords  {out / 'records.jsonl'}\n")
+    say(say_answer(answer, options))
 
 
 __all__ = ["tune"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak.cli.options import command
+from labelleak.cli.results import Shown, judge, print_json
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 
@@ -33,6 +34,7 @@ class WatchRun(Options):
 def watch(
     records: Annotated[Path, typer.Argument(help="A records.jsonl file, there already or not.")],
     asked: WatchRun,
+    shown: Shown,
 ) -> None:
     """Follow a running federation or audit: rounds, clients, advantage, worst client, flags."""
     from rich.console import Console
@@ -43,20 +45,27 @@ def watch(
 
     if asked.once and not records.exists():
         raise BadInput(f"cannot read {shown_path(records)}: there is no such file")
+    if shown.json and not asked.once:
+        raise BadInput("`json` needs `once`: what is followed has no end")
     follower, console = Follower(records), Console()
     if asked.once:
         follower.read_new()
-        console.print(view(follower.records, records.name, follower.unreadable))
         _write(follower, asked.page)
+        if shown.json:
+            verdict = judge(follower.records)
+            found = {"records": len(follower.records), "unreadable": follower.unreadable}
+            print_json({**found, "verdict": verdict.to_json()})
+            return
+        console.print(view(follower.records, records.name, follower.unreadable))
         return
     try:
-        shown = view([], records.name)
-        with Live(shown, console=console, auto_refresh=False) as live:
+        now = view([], records.name)
+        with Live(now, console=console, auto_refresh=False) as live:
             while True:
                 start = time.monotonic()
                 if follower.read_new():
-                    shown = view(follower.records, records.name, follower.unreadable)
-                    live.update(shown, refresh=True)
+                    now = view(follower.records, records.name, follower.unreadable)
+                    live.update(now, refresh=True)
                     _write(follower, asked.page)
                 spent = time.monotonic() - start
                 time.sleep(max(asked.every, _REST_FACTOR * spent))

@@ -43,6 +43,22 @@ def say_advantage(worst: Exposure) -> str:
     )
 
 
+def say_verdict(verdict: Verdict) -> str:
+    """Say a verdict in a line or two, as the terminal and the page do.
+
+    >>> from labelleak.report.verdict import reach_verdict
+    >>> say_verdict(reach_verdict([]))
+    'Not decided: no attack that reads the update was run, so no leak was measured.'
+    """
+    worst = verdict.worst
+    if worst is None:
+        return (
+            f"{verdict.grade.word}: no attack that reads the update was run, so no leak was "
+            "measured."
+        )
+    return f"{verdict.grade.word}. {''.join(verdict_parts(worst))}. {say_advantage(worst)}"
+
+
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     """Say what was audited, and by how many attacks."""
     judged = verdict.judged
@@ -249,5 +265,6 @@ __all__ = [
     "say_smaller",
     "say_tested",
     "say_untested",
+    "say_verdict",
     "verdict_parts",
 ]

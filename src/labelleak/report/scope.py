@@ -13,6 +13,8 @@ from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
+from labelleak.report.remedies import group_reasons
+from labelleak.report.wording import capital
 
 _SHOWN_VALUES = 6
 # Extra keys that say how the clients and models were made; others are figures or doubles.
@@ -190,7 +192,7 @@ def untested(records: Sequence[Record]) -> list[str]:
     return [
         *_untested_attackers(records),
         *_untested_clients(records),
-        *(f"An attack that was asked for: {reason}." for reason in not_applicable(records)),
+        *(f"{capital(reason)}." for reason in group_reasons(not_applicable(records))),
         f"Other data and models than {list_values(r.data for r in records)} on "
         f"{list_values(r.model for r in records)}, and other ways to draw batches than "
         f"{list_values(r.scheme for r in records)}.",
@@ -252,14 +254,14 @@ def commands(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(record.command for record in records if record.command))
 
 
-def not_applicable(records: Sequence[Record]) -> list[str]:
-    """List the attacks that were asked for and could not answer, with the reason."""
+def not_applicable(records: Sequence[Record]) -> dict[str, str]:
+    """Return why each attack that was asked for could not answer."""
     reasons: dict[str, str] = {}
     for record in records:
         missing = record.extra.get("not_applicable")
         if isinstance(missing, dict):
             reasons.update({str(name): str(reason) for name, reason in missing.items()})
-    return [reasons[name] for name in sorted(reasons)]
+    return reasons
 
 
 def flags(records: Sequence[Record]) -> list[Flag]:

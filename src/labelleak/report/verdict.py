@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
@@ -70,6 +71,20 @@ class Exposure:
     groups: int
     doubt: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as plain values."""
+        return {
+            "threat_model": self.server,
+            "attacks": self.attackers,
+            "advantage": _ends(self.advantage),
+            "asr": self.asr.mean,
+            "asr_free": self.free,
+            "labels": self.labels,
+            "updates": self.trials,
+            "groups": self.groups,
+            "doubt": self.doubt,
+        }
+
     @property
     def thin(self) -> bool:
         """Whether there are too few trials for a low figure to mean anything."""
@@ -82,6 +97,10 @@ class Exposure:
         return f"{wording.labels_named(rate, self.labels)} of {self.labels}".replace(
             f"all {self.labels} of", "all of"
         )
+
+
+def _ends(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else vars(interval).copy()
 
 
 def grade(exposure: Exposure | None) -> Grade:
@@ -161,6 +180,14 @@ class Verdict:
     judged: Cell | None
     cells: tuple[Cell, ...]
     courses: tuple[Course, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the word with its figures as plain values."""
+        return {
+            "word": self.grade.word,
+            "worst": None if self.worst is None else self.worst.to_json(),
+            "servers": [exposure.to_json() for exposure in self.exposures],
+        }
 
 
 def reach_verdict(records: Sequence[Record], cells: Sequence[Cell] | None = None) -> Verdict:

@@ -1,0 +1,191 @@
+"""Compare two audits: before and after a defense, last quarter and this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labelleak.errors import BadInput, shown_path
+from labelleak.records.cells import Cell
+from labelleak.records.files import write_whole
+from labelleak.records.intervals import Interval
+from labelleak.records.record import read_records
+from labelleak.report import wording
+from labelleak.report.about import NOBODY, About
+from labelleak.report.page import Tables, day_of, fill, opening_of
+from labelleak.report.verdict import Verdict, reach_verdict
+
+
+@dataclass(frozen=True)
+class Change:
+    """One server in one case of both audits."""
+
+    case: str
+    server: str
+    before: Cell
+    after: Cell
+    difference: Interval
+
+    @property
+    def trials(self) -> int:
+        """Trials of the audit that has fewer."""
+        return min(self.before.trials, self.after.trials)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two audits."""
+
+    name: str
+    when: str
+    tables: Tables
+    verdict: Verdict
+
+
+def difference(before: Interval, after: Interval) -> Interval:
+    """Return after minus before with its interval, of two that are independent.
+
+    The ends are those of Zou and Donner, "Construction of confidence limits about effect measures"
+    (Statistics in Medicine, 2008): the distances of each mean from its own ends, squared and added.
+    Where both audits share their batches, the interval is wider than it need be.
+
+    >>> found = difference(Interval(0.5, 0.2, 0.9), Interval(0.5, 0.5, 0.5))
+    >>> round(found.low, 3), round(found.mean, 3), round(found.high, 3)
+    (-0.4, 0.0, 0.3)
+    """
+    mean = after.mean - before.mean
+    low = mean - math.hypot(after.mean - after.low, before.high - before.mean)
+    high = mean + math.hypot(after.high - after.mean, before.mean - before.low)
+    return Interval(mean, low, high)
+
+
+def say_change(change: Interval | None) -> str:
+    """Say whether the leak grew, fell, or neither can be shown."""
+    if change is None:
+        return "The two audits cannot be compared: no server was measured in both."
+    if change.high < 0:
+        return f"The advantage fell by {_span(-change.mean, -change.high, -change.low)}."
+    said = _span(change.mean, change.low, change.high)
+    if change.low > 0:
+        return f"The advantage rose by {said}."
+    return f"These records show no change: the advantage moved by {said}."
+
+
+def _span(*ends: float) -> str:
+    mean, low, high = map(wording.number, ends)
+    return f"{mean} (95\xa0% interval {low} to {high})"
+
+
+def read_side(path: Path) -> Side:
+    """Read one audit.
+
+    Raises:
+        BadInput: if it cannot be read or holds no records.
+    """
+    tables = Tables.of(read_records(path))
+    if not tables.records:
+        raise BadInput(f"{shown_path(path)} holds no records; run `labelleak audit` first")
+    verdict = reach_verdict(tables.records, tables.worst)
+    name = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
+    return Side(name, day_of(path), tables, verdict)
+
+
+def changes(before: Side, after: Side) -> list[Change]:
+    """Return every server and case that both audits measured; the defense may differ."""
+    first = {_case(cell): cell for cell in before.verdict.cells}
+    found = []
+    for cell in after.verdict.cells:
+        other = first.get(_case(cell))
+        if other is not None and other.advantage is not None and cell.advantage is not None:
+            case = (
+                f"{wording.capital(wording.name_training(cell.training_steps))}, {cell.scheme}, "
+                f"batch of {cell.batch_size}"
+            )
+            if {other.defense, cell.defense} != {"none"}:
+                case += f" (defense: {other.defense} before, {cell.defense} after)"
+            moved = difference(other.advantage, cell.advantage)
+            found.append(Change(case, cell.threat_model, other, cell, moved))
+    return found
+
+
+def _case(cell: Cell) -> tuple[Any, ...]:
+    return (
+        cell.threat_model,
+        cell.training_steps,
+        cell.scheme,
+        cell.num_classes,
+        cell.batch_size,
+        cell.local_steps,
+        cell.num_samples,
+    )
+
+
+def overall(before: Side, after: Side) -> Interval | None:
+    """Return how the worst attacker's advantage moved."""
+    ends = [side.verdict.worst and side.verdict.worst.advantage for side in (before, after)]
+    return difference(ends[0], ends[1]) if ends[0] and ends[1] else None
+
+
+def apart(before: Side, after: Side) -> list[str]:
+    """Name what else the audits differ in, so that nobody takes it for the defense's work."""
+    found = []
+    for key, name in (
+        ("data", "data"),
+        ("model", "model"),
+        ("defense", "defenses"),
+        ("attack", "attacks"),
+        ("batch_size", "batch sizes"),
+        ("scheme", "ways to draw batches"),
+        ("training_steps", "stages of training"),
+        ("labelleak", "versions of labelleak"),
+    ):
+        values = [
+            sorted({getattr(row, key) for row in side.tables.records}) for side in (before, after)
+        ]
+        if values[0] != values[1]:
+            listed = [wording.list_words(map(str, one), 4) for one in values]
+            found.append(f"{name}: {listed[0]} before, {listed[1]} after")
+    return found
+
+
+def compare(before: Side, after: Side, about: About = NOBODY) -> str:
+    """Return the page that compares two audits as one self-contained HTML text."""
+    sides = [(side, opening_of(side.tables.records, side.verdict)) for side in (before, after)]
+    context = {
+        "about": about,
+        "sides": sides,
+        "grades": sides[0][1]["grades"],
+        "track": sides[0][1]["track"],
+        "said": say_change(overall(before, after)),
+        "changes": changes(before, after),
+        "apart": apart(before, after),
+    }
+    return fill("comparison.html.j2", context)
+
+
+def write_comparison(paths: Sequence[Path], page: Path, about: About = NOBODY) -> list[Side]:
+    """Write the page of two files of records.
+
+    Raises:
+        BadInput: if one cannot be read or holds nothing, or the page cannot be written.
+    """
+    before, after = map(read_side, paths)
+    write_whole(page, compare(before, after, about))
+    return [before, after]
+
+
+__all__ = [
+    "Change",
+    "Side",
+    "apart",
+    "changes",
+    "compare",
+    "difference",
+    "overall",
+    "read_side",
+    "say_change",
+    "write_comparison",
+]
