@@ -12,7 +12,7 @@ from labelleak.core.limits import check_limits
 from labelleak.core.local_steps import as_seen, as_update
 from labelleak.core.observation import Observation
 from labelleak.core.task import HeadForm, Task, check_rows, read_task, tell_task
-from labelleak.core.white_box import WhiteBox, lift, patches
+from labelleak.core.white_box import WhiteBox, lift, patches, unlifted
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.simulation.gradients import autograd_gradients
 
@@ -94,6 +94,8 @@ def test_lifting_changes_nothing_of_the_model_itself():
     assert lift(lifted, Task.binary) is lifted
     assert lifted[2].weight is model[2].weight
     assert lift(model, Task.classes) is model
+    assert unlifted(lifted)(X).shape == (12, 1)
+    assert locate_head(model=lifted, example=X).name == "2"
     box = WhiteBox(lifted, "2")
     assert box.head_module.weight[0].count_nonzero() == 0
     assert torch.equal(box.head_module.weight[1:], model[2].weight)

@@ -18,6 +18,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.task import labels_each
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import buffer_names
@@ -221,7 +222,7 @@ class Clients:
         victims, seed = self.plan.roles.victims, self._forward_seed
         if self.gradient_path != TABLE:
             return autograd_gradients(self.model, victims, batches, seed=seed, full=full)
-        seen = self.table.gradients(batches)
+        seen = replace(self.table.gradients(batches), paired=self.model.form.paired)
         return replace(seen, rest=later_gradients(self.model, victims, batches)) if full else seen
 
     @cached_property
@@ -278,7 +279,9 @@ class Clients:
             for name, kept in after.items():
                 kept.append(torch.stack([one[name] for one in returned]).mean(dim=0))
         states = {name: torch.stack(values) for name, values in after.items()}
-        received = ReceivedUpdate(before, states, training=training)
+        total = drawn[0].size * labels_each(self.plan.roles.victims.labels)
+        task = self.model.task
+        received = ReceivedUpdate(before, states, training=training, num_samples=total, task=task)
         return received.observe(self.model.head, rest=below)
 
     def _train_one(

@@ -60,6 +60,7 @@ class AuditOptions(Options):
         None
     )
     head: Head = None
+    task: TaskName = None
     mode: Annotated[
         Literal["train", "eval"],
         Option("train (as clients run it) or eval; matters to batch norm."),

@@ -26,8 +26,9 @@ from labelleak.audits.options import AuditOptions
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.task import Task, check_rows, read_task
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox
+from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput, shown_path
 from labelleak.simulation.batches import Scheme, parse_scheme
@@ -122,10 +123,12 @@ def plan_audit(
         BadInput: for unknown names, files that cannot be read, or batches larger than the data.
     """
     asked = _choose(options)
-    schemes = tuple(parse_scheme(text) for text in options.schemes)
     # The same defense in two spellings is one.
     defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
     dataset = data or load_dataset(options.data)
+    schemes = _schemes(options, dataset)
+    if module is not None:
+        module = lift(module, task_of(options, dataset))
     roles = divide(
         dataset.x_train,
         dataset.y_train,
@@ -158,6 +161,20 @@ def plan_audit(
     )
 
 
+def _schemes(options: AuditOptions, data: Dataset) -> tuple[Scheme, ...]:
+    """Return the schemes; maps, whose labels cannot be drawn, come as they are in the data.
+
+    Raises:
+        BadInput: if another one was asked for.
+    """
+    names = options.schemes
+    if task_of(options, data) is Task.dense:
+        if names not in (("natural",), AuditOptions.schemes):
+            raise BadInput("labels of maps cannot be drawn class by class; use `schemes` natural")
+        names = ("natural",)
+    return tuple(parse_scheme(text) for text in names)
+
+
 def _try_defenses(
     options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
 ) -> None:
@@ -183,7 +200,13 @@ def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> Non
     model = view_model(options, data, module)
     trained = copy.deepcopy(model.module).train(options.mode == "train")
     tried = WhiteBox(trained, model.head)
-    tried.run(data.x_train[: min(options.batch_sizes)])
+    outputs = tried.run(data.x_train[: min(options.batch_sizes)]).outputs
+    given, wanted = tuple(outputs.shape[2:]), tuple(data.y_train.shape[1:])
+    if given != wanted:
+        raise BadInput(
+            f"{options.model} gives a class for each of {given}, the data have labels for each of "
+            f"{wanted}; models such as fcn give maps"
+        )
     if options.gradient == "head_table" and not tried.is_per_sample(data.x_train):
         raise BadInput(
             "the head table is not exact for this model: batch norm or dropout in train mode "
@@ -192,7 +215,10 @@ def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> Non
 
 
 def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
-    held = np.bincount(roles.victims.labels.numpy(), minlength=num_classes)
+    labels = roles.victims.labels.numpy().ravel()
+    if labels.min(initial=0) < 0:
+        raise BadInput("the data have pixels without a label, which an audit does not take")
+    held = np.bincount(labels, minlength=num_classes)
     absent = np.flatnonzero(held == 0)
     if absent.size and any(scheme.label != "natural" for scheme in schemes):
         raise BadInput(
@@ -212,8 +238,22 @@ def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> Hea
         model=module,
         name=options.head,
         example=data.x_train[:2],
-        num_classes=data.num_classes,
+        num_classes=check_rows(task_of(options, data), data.num_classes),
+        task=task_of(options, data),
     )
+
+
+def task_of(options: AuditOptions, data: Dataset) -> Task:
+    """Return the task: as told, else dense where the data have maps of labels.
+
+    Raises:
+        BadInput: for an unknown name, or one that the data do not fit.
+    """
+    told, maps = read_task(options.task), data.y_train.dim() > 1
+    if told is not None and maps != (told is Task.dense):
+        has = "a map of labels" if maps else "one label"
+        raise BadInput(f"each input of {data.name} has {has}, so its task is not {told}")
+    return told or (Task.dense if maps else Task.classes)
 
 
 def _choose(options: AuditOptions) -> Choice:
@@ -249,14 +289,14 @@ def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modul
     model = build_model(
         options.model,
         input_shape=data.input_shape,
-        num_classes=data.num_classes,
+        num_classes=check_rows(task_of(options, data), data.num_classes),
         activation=options.activation,
         init=init_of(options),
         seed=whole_number(options.seed, "model", initialisation),
     )
     if options.weights:
         _load_weights(model, Path(options.weights))
-    return model
+    return lift(model, task_of(options, data))
 
 
 def init_of(options: AuditOptions) -> str:

@@ -222,7 +222,8 @@ class Stage:
         if options.weights is not None:
             extra["weights"] = Path(options.weights).name
         found = find_head_of(options, plan.data, self.model.module)
-        return {**extra, "head": found.name, "head_found": found.how}
+        task = str(self.model.task)
+        return {**extra, "head": found.name, "head_found": found.how, "task": task}
 
 
 def train_stages(plan: Plan, initialisation: int, stages: Sequence[int]) -> Iterator[Stage]:

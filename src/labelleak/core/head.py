@@ -21,7 +21,7 @@ from labelleak.core.head_shapes import Layer, key_of, layers_of
 from labelleak.core.head_tracing import Trace, trace, trace_without_example
 from labelleak.core.reparametrised import Folded, fold
 from labelleak.core.task import Task
-from labelleak.core.white_box import convolutions
+from labelleak.core.white_box import convolutions, unlifted
 from labelleak.errors import BadInput, shown
 
 
@@ -115,6 +115,7 @@ def _in_model(
     num_classes: int | None,
     update: Folded | None,
 ) -> HeadFinding:
+    model = unlifted(model)
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
     layers = {path: m for path, m in model.named_modules() if isinstance(m, kinds)}
     if not layers:

@@ -125,6 +125,35 @@ class PoolPrior:
 
 
 @dataclass(frozen=True)
+class MapPrior:
+    """Maps of classes drawn from a pool, each alike likely: a class' pixels add up over them.
+
+    Attributes:
+        counts: pixels of each class in each map of the pool, n rows of K numbers, alike in sum.
+
+    >>> MapPrior(((2, 0), (0, 2))).tails(4, 2)[0].round(6).tolist()
+    [0.75, 0.75, 0.25, 0.25]
+    """
+
+    counts: tuple[tuple[int, ...], ...]
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array.
+
+        Raises:
+            BadInput: if N pixels are no number of whole maps.
+        """
+        each = np.asarray(self.counts)
+        pixels = int(each[0].sum())
+        maps, rest = divmod(num_samples, pixels)
+        if rest:
+            raise BadInput(f"{num_samples} pixels are no number of maps of {pixels} each")
+        alone = np.stack([np.bincount(row, minlength=num_samples + 1) for row in each.T])
+        waves = np.fft.rfft(alone / len(each), axis=-1)
+        return _upper(np.fft.irfft(waves**maps, num_samples + 1, axis=-1).clip(0.0))
+
+
+@dataclass(frozen=True)
 class SummedPrior:
     """Labels of several clients together, each drawing N/n of them from the same prior alone.
 

@@ -227,6 +227,17 @@ def lift(module: nn.Module, task: Task) -> nn.Module:
     return lifted
 
 
+def unlifted(module: nn.Module) -> nn.Module:
+    """Return a model as it was before `lift`."""
+    if task_of(module) is Task.classes:
+        return module
+    plain = copy.copy(module)
+    hooks = module._forward_hooks
+    kept = {key: hook for key, hook in hooks.items() if not isinstance(hook, Lift)}
+    plain.__dict__["_forward_hooks"] = type(hooks)(kept)
+    return plain
+
+
 def task_of(module: nn.Module) -> Task:
     """Return the task that a model was lifted for, classes where it was not."""
     lifts = [hook for hook in module._forward_hooks.values() if isinstance(hook, Lift)]

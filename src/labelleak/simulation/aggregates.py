@@ -139,13 +139,13 @@ def average_clients(observation: Observation, clients: int) -> Observation:
         return tensor.reshape(-1, clients, *tensor.shape[1:]).mean(dim=1)
 
     weight, bias, rest = observation.weight, observation.bias, observation.rest
-    return Observation(
-        None if weight is None else mean(weight),
-        None if bias is None else mean(bias),
-        None if observation.num_samples is None else observation.num_samples * clients,
-        observation.local_steps,
-        None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
-        observation.lr_known,
+    total = observation.num_samples
+    return replace(
+        observation,
+        weight=None if weight is None else mean(weight),
+        bias=None if bias is None else mean(bias),
+        num_samples=None if total is None else total * clients,
+        rest=None if rest is None else {name: mean(tensor) for name, tensor in rest.items()},
     )
 
 

@@ -8,7 +8,14 @@ from typing import Protocol
 
 import numpy as np
 
-from labelleak.core.priors import DirichletPrior, PoolPrior, Prior, UnbalancedPrior, UniformPrior
+from labelleak.core.priors import (
+    DirichletPrior,
+    MapPrior,
+    PoolPrior,
+    Prior,
+    UnbalancedPrior,
+    UniformPrior,
+)
 from labelleak.errors import BadInput, unknown_name
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -116,7 +123,14 @@ class Natural:
         return np.asarray(np.argpartition(keys, size - 1, axis=1)[:, :size])
 
     def prior(self, pool: IntArray, num_classes: int) -> Prior:
-        """Return the prior of draws without replacement from this very pool."""
+        """Return the prior of draws without replacement from this very pool.
+
+        Of maps it is that of draws with replacement, which is a little wider.
+        """
+        if pool.ndim > 1:
+            flat = pool.reshape(len(pool), -1)
+            rows = (np.bincount(row, minlength=num_classes).tolist() for row in flat)
+            return MapPrior(tuple(map(tuple, rows)))
         return PoolPrior(tuple(np.bincount(pool, minlength=num_classes).tolist()))
 
 

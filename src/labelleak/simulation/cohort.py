@@ -17,6 +17,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
+from labelleak.core.white_box import task_of
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.aggregation import average_states, server_step
 from labelleak.simulation.client import Last, ReusableTrainer, consumed_labels, draw_steps
@@ -253,7 +254,8 @@ def _serve(
     after = train(client, model, data, steps, training, draw)
     labels = consumed_labels(data, steps)
     total = sum(len(step) for step in labels)
-    update = ReceivedUpdate(sent, after, training=training, num_samples=total)
+    task = task_of(model)
+    update = ReceivedUpdate(sent, after, training=training, num_samples=total, task=task)
     return ClientRound(client, update, labels, len(own))
 
 

@@ -13,6 +13,7 @@ class Design:
     summary: str
     activation: str = "relu"
     takes_tables: bool = False
+    gives_maps: bool = False
 
 
 DESIGNS: Mapping[str, Design] = {
@@ -22,6 +23,7 @@ DESIGNS: Mapping[str, Design] = {
     "vgg": Design("VGG-like: six 3x3 convolutions, 32 to 128 channels, ReLU"),
     "resnet20": Design("residual, 16/32/64 channels, batch normalisation, ReLU"),
     "resnet18": Design("residual, 64 to 512 channels, small-image stem, ReLU"),
+    "fcn": Design("three 5x5 convolutions, 16 channels, ReLU: a class a pixel", gives_maps=True),
 }
 USER_MODEL = "PACKAGE.MODULE:FACTORY"
 MODELS: Mapping[str, str] = {

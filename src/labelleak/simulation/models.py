@@ -89,7 +89,7 @@ def _build_designed(name: str, shape: Shape, num_classes: int, activation: str |
     _check_shape(name, shape, design)
     features = getattr(networks, f"make_{name}")(shape, ACTIVATIONS[chosen])
     num_features = _run_zeros(features, shape).shape[1]
-    return Classifier(features, num_features, num_classes)
+    return Classifier(features, num_features, num_classes, maps=design.gives_maps)
 
 
 def _check_shape(name: str, shape: Shape, design: Design) -> None:
@@ -122,7 +122,7 @@ def _check_output(model: nn.Module, name: str, shape: Shape, num_classes: int) -
         what = f"{name} fails on inputs of shape {tuple(shape)}"
         raise BadInput(f"{what}: {describe_error(error)}") from error
     got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if got != (2, num_classes):
+    if got[:2] != (2, num_classes) and not (got == (2,) and num_classes == 1):
         raise BadInput(f"{name} must turn 2 inputs into scores (2, {num_classes}), but gives {got}")
 
 

@@ -23,14 +23,19 @@ Shape = tuple[int, ...]
 class Classifier(nn.Module):
     """Features that end in an activation, and one linear layer called ``head``.
 
+    Features that are maps get a convolution of one pixel in its place.
+
     >>> Classifier(make_mlp((4,), nn.ReLU), num_features=128, num_classes=3).head
     Linear(in_features=128, out_features=3, bias=True)
     """
 
-    def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
+    def __init__(
+        self, features: nn.Sequential, num_features: int, num_classes: int, *, maps: bool = False
+    ) -> None:
         super().__init__()
         self.features = features
-        self.head = nn.Linear(num_features, num_classes)
+        size = (num_features, num_classes)
+        self.head = nn.Conv2d(*size, 1) if maps else nn.Linear(*size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return one score a class for each input."""
@@ -75,6 +80,14 @@ def make_cnn(shape: Shape, activation: Activation) -> nn.Sequential:
     for inside, stride in ((shape[0], 2), (12, 2), (12, 1)):
         layers += [nn.Conv2d(inside, 12, 5, stride, padding=2), activation()]
     return nn.Sequential(*layers, nn.Flatten())
+
+
+def make_fcn(shape: Shape, activation: Activation) -> nn.Sequential:
+    """Three 5x5 convolutions with 16 channels that keep every pixel."""
+    layers: list[nn.Module] = []
+    for inside in (shape[0], 16, 16):
+        layers += [nn.Conv2d(inside, 16, 5, padding=2), activation()]
+    return nn.Sequential(*layers)
 
 
 def make_mlp(shape: Shape, activation: Activation) -> nn.Sequential:

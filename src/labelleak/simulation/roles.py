@@ -35,7 +35,7 @@ def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = Fa
 
     Args:
         inputs: ``n x ...``.
-        labels: ``n`` class indices.
+        labels: ``n`` class indices, or ``n x ...`` maps, which are divided at random.
         seed: seed of the shuffle.
         victims_seen: draw victims from the training part instead, as in a running federation,
             whose model has seen its clients' data before.
@@ -46,8 +46,9 @@ def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = Fa
     """
     rng = stream(seed, "roles")
     parts: tuple[list[np.ndarray], ...] = ([], [], [])
-    for label in np.unique(labels.numpy()):
-        members = rng.permutation(np.flatnonzero(labels.numpy() == label))
+    groups = labels.numpy() if labels.dim() == 1 else np.zeros(len(labels))
+    for label in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == label))
         auxiliary = round(AUXILIARY_SHARE * len(members))
         victims = auxiliary + round(VICTIM_SHARE * len(members))
         for part, chosen in zip(parts, np.split(members, [auxiliary, victims]), strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.lazy import Tensor, torch
 from labelleak.errors import BadInput, unknown_name
+from labelleak.simulation.data.bundled import read_breast_cancer, read_digit_maps
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
 from labelleak.simulation.data.hub import HUB, HubSet, read_hub
 from labelleak.simulation.data.npz import read_npz
@@ -28,6 +29,8 @@ TEST_ROWS_A_CLASS = 10
 
 DATASETS: Mapping[str, str] = {
     "digits": "scikit-learn's handwritten digits, 8x8 grey, 10 classes (offline)",
+    "breast_cancer": "scikit-learn's tumours, 30 numbers each, benign or malignant (offline)",
+    "digit_maps": "digits pasted on canvases of 16x16, a class a pixel, 11 classes (offline)",
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
     "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",
@@ -44,7 +47,7 @@ class Dataset:
     Attributes:
         name: what it was loaded by; for a path, the last part of it.
         x_train: images float32 ``N x C x H x W`` or tables float32 ``N x D``.
-        y_train: labels int64, 0 to K-1.
+        y_train: labels int64, 0 to K-1; ``N x H x W`` where each pixel has one.
         x_test: like x_train.
         y_test: like y_train.
         class_names: the name of class k at place k.
@@ -109,6 +112,10 @@ def _read(name: str) -> Parts:
         return _make_blobs(_parse_classes(number) if ":" in name else SYNTHETIC_CLASSES)
     if name == "digits":
         return _read_digits()
+    if name == "breast_cancer":
+        return read_breast_cancer()
+    if name == "digit_maps":
+        return read_digit_maps()
     if name in HUB:
         return read_hub(HUB[name])
     return _read_path(name)

@@ -1,0 +1,110 @@
+"""Audits of other tasks than classes: one logit on tables, and maps of classes."""
+
+import json
+
+import numpy as np
+import pytest
+from torch import nn
+
+from labelleak import audit
+from labelleak.audits.options import AuditOptions
+from labelleak.audits.plan import plan_audit
+from labelleak.core.priors import MapPrior, free_guess
+from labelleak.errors import BadInput
+from labelleak.simulation.data.datasets import load_dataset
+
+SMALL = {"trials": 6, "initialisations": 1, "training_steps": 0, "seed": 3}
+
+
+def records(folder, **options):
+    audit(out=folder, **{**SMALL, **options})
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def success(rows, **wanted):
+    """Return the mean ASR by attack over the records of a condition."""
+    kept = [r for r in rows if all(r[name] == value for name, value in wanted.items())]
+    names = sorted({r["attack"] for r in kept})
+    return {n: float(np.mean([r["asr"] for r in kept if r["attack"] == n])) for n in names}
+
+
+def test_one_logit_is_audited_with_local_steps_and_defenses(tmp_path):
+    rows = records(
+        tmp_path,
+        data="breast_cancer",
+        model="mlp",
+        task="binary",
+        batch_sizes=32,
+        schemes="unbalanced",
+        local_steps=(1, 3),
+        defenses=("none", "gaussian:0.01", "clip:1", "prune:0.5"),
+        attacks=("rlu", "llbg", "client_simulation", "free"),
+    )
+    plain = success(rows, local_steps=1, defense="none")
+    assert min(plain["rlu"], plain["llbg"]) >= 0.99
+    assert success(rows, local_steps=3, defense="none")["rlu"] >= 0.97
+    assert {row["task"] for row in rows} == {"binary"}
+    assert {row["num_classes"] for row in rows} == {2}
+    assert not any("impossible" in flag for row in rows for flag in row["flags"])
+
+
+def test_maps_are_audited_pixel_by_pixel(tmp_path):
+    rows = records(
+        tmp_path,
+        data="digit_maps",
+        model="fcn",
+        batch_sizes=4,
+        local_steps=(1, 2),
+        defenses=("none", "gaussian:0.001"),
+        attacks=("rlu", "llbg", "gradient_regression", "free"),
+    )
+    plain = success(rows, local_steps=1, defense="none")
+    assert plain["rlu"] >= 0.99
+    free = [row["asr_free"] for row in rows if row["attack"] == "free" and row["local_steps"] == 1]
+    assert abs(np.mean(free) - plain["free"]) < 0.05
+    assert {(row["task"], row["scheme"]) for row in rows} == {("dense", "natural")}
+    assert {row["num_samples"] for row in rows if row["local_steps"] == 2} == {4 * 256 * 2}
+
+
+def test_the_guess_without_a_map_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    pool = rng.multinomial(9, [0.7, 0.2, 0.1], size=20)
+    counts, told = free_guess(MapPrior(tuple(map(tuple, pool.tolist()))), 27, 3)
+    drawn = pool[rng.integers(20, size=(4000, 3))].sum(axis=1)
+    assert told == pytest.approx(np.minimum(drawn, counts).sum(axis=1).mean() / 27, abs=0.005)
+    with pytest.raises(BadInput, match="no number of maps"):
+        free_guess(MapPrior(((2, 0), (1, 1))), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"task": "binary"}, "two classes"),
+        ({"task": "dense"}, "one label"),
+        ({"task": "ranking"}, "unknown task"),
+        ({"data": "digit_maps", "model": "fcn", "task": "classes"}, "a map of labels"),
+        ({"data": "digit_maps", "model": "fcn", "schemes": "iid"}, "use `schemes` natural"),
+        ({"data": "digit_maps", "model": "lenet"}, "models such as fcn"),
+    ],
+)
+def test_a_task_that_the_data_do_not_have_is_refused(options, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        plan_audit(AuditOptions(**{**SMALL, **options}))
+
+
+def test_a_model_of_ones_own_stays_as_it_is():
+    module = nn.Sequential(nn.Linear(30, 4), nn.ReLU(), nn.Linear(4, 1))
+    options = AuditOptions(data="breast_cancer", task="binary", **SMALL)
+    plan = plan_audit(options, module=module)
+    assert not module._forward_hooks
+    assert plan.module is not module
+
+
+def test_the_bundled_sets_are_what_they_say():
+    tumours, maps = load_dataset("breast_cancer"), load_dataset("digit_maps")
+    assert (tumours.num_classes, tumours.input_shape) == (2, (30,))
+    assert len(tumours.y_train) + len(tumours.y_test) == 569
+    assert int(tumours.y_train.sum() + tumours.y_test.sum()) == 212
+    assert tuple(maps.y_train.shape[1:]) == maps.input_shape[1:] == (16, 16)
+    assert maps.num_classes == 11
+    assert 0.8 < float((maps.y_train == 0).float().mean()) < 0.95
