@@ -149,10 +149,10 @@ def test_models_are_listed():
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"name": "cnm"}, "did you mean 'cnn'"),
+        ({"name": "cnnn"}, "did you mean 'cnn'"),
         ({"activation": "rellu"}, "did you mean 'relu'"),
         ({"init": "unifrom"}, "did you mean 'uniform'"),
-        ({"num_classes": 1}, "at least 2 classes"),
+        ({"num_classes": 0}, "at least one output"),
         ({"shape": (14,)}, "cnn needs images"),
         ({"name": "lenet", "shape": (1, 4, 4)}, "at least 8x8"),
         ({"name": "resnet20", "shape": (14,)}, "mlp takes any"),
