@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 
 from labelleak.core.battery import Battery
+from labelleak.core.digests import digest_tensors
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.sealing import withhold
@@ -64,6 +65,18 @@ def arrays_of(reply):
 
 def same(one, two):
     return all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_verdict_names_the_update_that_left_and_no_other(tmp_path):
+    reply, _ = call([make_mod(tmp_path, "defend", limit=0.0)])
+    left = digest_tensors(arrays_of(reply))
+    said = {row["action"]: row["update_digest"] for row in rows(tmp_path, "records")}
+    assert said["sent"] == left
+    assert said["defended"] != left
+    (tmp_path / "block").mkdir()
+    call([make_mod(tmp_path / "block", "block", limit=0.0)])
+    (blocked,) = {row["update_digest"] for row in rows(tmp_path / "block", "records")}
+    assert blocked == said["defended"]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from labelleak.cli.results import Shown, print_json, print_wrapped
 from labelleak.cli.run import run
 from labelleak.cli.terminal import INTERRUPTED
 from labelleak.cli.tune import tune
+from labelleak.cli.verify import verify
 from labelleak.cli.watch import watch
 from labelleak.errors import LabelleakError, printable, unknown_name
 from labelleak.records.provenance import VERSION
@@ -93,6 +94,7 @@ app.command()(paper)
 app.command()(tune)
 app.command()(gate)
 app.command()(watch)
+app.command()(verify)
 app.command()(doctor)
 
 

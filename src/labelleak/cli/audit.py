@@ -14,6 +14,7 @@ from labelleak.cli.options import OUT, FullPaths, Overwrite, command
 from labelleak.cli.results import Shown, judge, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
 from labelleak.errors import BadInput
+from labelleak.records.files import write_whole
 from labelleak.records.options import Option, Options
 from labelleak.report.about import About
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from labelleak.records.record import Record
     from labelleak.report.page import Tables
     from labelleak.report.verdict import Verdict
+
+
+_EVIDENCE = "evidence.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +107,24 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
     from labelleak.report import write_report
+    from labelleak.report.evidence import make_evidence, to_text
+    from labelleak.report.page import day_of
 
     found = write_report(records, page, about)
     verdict = judge(found.records, found.worst)
+    evidence = page.with_name(_EVIDENCE if page.stem == "report" else f"{page.stem}.{_EVIDENCE}")
+    filed = make_evidence(
+        found.records, records, when=day_of(records), about=about, verdict=verdict
+    )
+    write_whole(evidence, to_text(filed))
     if shown.json:
-        print_json(_summary(found.records, verdict) | paths(records=records, report=page))
+        print_json(
+            _summary(found.records, verdict)
+            | paths(records=records, report=page, evidence=evidence)
+        )
         return
     _show(found, verdict)
-    say(f"\nrecords  {records}\nreport   {page}")
+    say(f"\nrecords  {records}\nreport   {page}\nevidence {evidence}")
 
 
 def _summary(rows: Sequence[Record], verdict: Verdict) -> dict[str, Any]:

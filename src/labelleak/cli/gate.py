@@ -14,9 +14,12 @@ from labelleak.cli.options import RecordsFile, command
 from labelleak.cli.results import Shown, print_json
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
+from labelleak.report.about import About
 
 if TYPE_CHECKING:
+    from labelleak.records.record import Record
     from labelleak.report.gate import Finding
+    from labelleak.report.policy import Policy
 
 _SHOWN_PASSED = 10
 
@@ -30,11 +33,15 @@ class GateRun(Options):
     summary: Annotated[
         Path | None, Option("Write the findings here as GitHub-flavoured Markdown.")
     ] = None
+    released: Annotated[
+        Path | None, Option("The update or model that is to leave; its digest is filed.")
+    ] = None
+    evidence: Annotated[Path | None, Option("Write evidence.json of the verdict here.")] = None
     github_summary: Annotated[bool, Option("Append them to $GITHUB_STEP_SUMMARY too.")] = False
 
 
 @command
-def gate(records: RecordsFile, asked: GateRun, shown: Shown) -> None:
+def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole
     from labelleak.records.record import read_records
@@ -43,14 +50,19 @@ def gate(records: RecordsFile, asked: GateRun, shown: Shown) -> None:
     from labelleak.report.gate_files import markdown
     from labelleak.report.policy import read_policy
 
+    if asked.released is not None and asked.evidence is None:
+        raise BadInput("`released` needs `evidence`, where its digest is filed")
     rules = read_policy(asked.policy)
-    findings = judge(read_records(records), rules)
+    rows = read_records(records)
+    findings = judge(rows, rules)
     if shown.json:
         passed = all(finding.passed for finding in findings)
         print_json({"passed": passed, "checks": [asdict(finding) for finding in findings]})
     else:
         _show(findings)
     text = markdown(findings, source=records.name)
+    if asked.evidence is not None:
+        _file(asked.evidence, records, rows, rules, findings, asked.released, about)
     if asked.junit is not None:
         write_whole(asked.junit, to_junit(findings, source=records.name))
     if asked.summary is not None:
@@ -59,6 +71,37 @@ def gate(records: RecordsFile, asked: GateRun, shown: Shown) -> None:
         _append(text)
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
+
+
+def _file(
+    place: Path,
+    records: Path,
+    rows: Sequence[Record],
+    rules: Policy,
+    findings: Sequence[Finding],
+    released: Path | None,
+    about: About,
+) -> None:
+    """Write the evidence of a verdict, bound to the records and to what is to leave."""
+    from labelleak.cli.verify import digest_of
+    from labelleak.records.files import write_whole
+    from labelleak.records.repeats import count_once
+    from labelleak.report.evidence import Subject, make_evidence, to_text
+    from labelleak.report.page import day_of
+
+    subject = None
+    if released is not None:
+        subject = Subject(name=released.name, digest=digest_of(released))
+    filed = make_evidence(
+        count_once(rows),
+        records,
+        when=day_of(records),
+        about=about,
+        policy=rules,
+        checks=findings,
+        released=subject,
+    )
+    write_whole(place, to_text(filed))
 
 
 def _append(text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from flwr.app import Context, Message
 from numpy.typing import ArrayLike
 
+from labelleak.core.digests import digest_tensors
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.limits import suspect
 from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
@@ -148,22 +149,24 @@ class AuditMod:
         leaks = finding.worst > self.limit or finding.impossible
         if finding.impossible:
             self._doubt(finding)
+        digest = digest_tensors(Arrays(model_record(reply)))
         if not leaks or self.policy is Policy.record:
-            self._write(finding, "sent")
+            self._write(finding, "sent", update_digest=digest)
             return reply
         if self.policy is Policy.warn:
             self._warn(finding)
-            self._write(finding, "warned")
+            self._write(finding, "warned", update_digest=digest)
             return reply
         if self.policy is Policy.block:
-            self._write(finding, "blocked")
+            self._write(finding, "blocked", update_digest=digest)
             return withhold(message)
         self._defend(message, context, before, reply)
-        self._write(finding, "defended")
+        self._write(finding, "defended", update_digest=digest)
         again = self._audit(before, reply, sender, finding.head)
         if again.worst > self.limit or again.impossible:
             self._warn(again)
-        self._write(again, "sent", defense=label_of(self.defense))
+        digest = digest_tensors(Arrays(model_record(reply)))
+        self._write(again, "sent", defense=label_of(self.defense), update_digest=digest)
         return reply
 
     def _audit(

@@ -1,0 +1,83 @@
+"""`labelleak verify`: whether evidence speaks of these very records and this very update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelleak.cli.options import command
+from labelleak.cli.results import Shown, print_json
+from labelleak.cli.terminal import say
+from labelleak.errors import BadInput, shown_path
+from labelleak.records.options import Option, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRun(Options):
+    """What else is compared."""
+
+    records: Annotated[
+        Path | None, Option("Records to compare; those beside the evidence if left out.")
+    ] = None
+
+
+@command
+def verify(
+    evidence: Annotated[Path, typer.Argument(help="An evidence.json file.")],
+    update: Annotated[
+        Path | None, typer.Argument(help="The update or model that was released, as a file.")
+    ] = None,
+    *,
+    asked: VerifyRun,
+    shown: Shown,
+) -> None:
+    """Compare evidence with records and an update: status 0 if it is of these, 1 if not.
+
+    It shows integrity, not authorship: sign evidence with tools of your own.
+    """
+    from labelleak.report.evidence import digest_file, read_evidence
+
+    filed = read_evidence(evidence)
+    found: dict[str, bool] = {}
+    records = asked.records or evidence.with_name(Path(filed.records.name).name)
+    if asked.records is not None or records.exists():
+        found[f"records {shown_path(records)}"] = digest_file(records) == filed.records.digest
+    if update is not None:
+        if filed.released is None:
+            raise BadInput(
+                f"{shown_path(evidence)} names no update; `labelleak gate` writes one with "
+                "--released FILE --evidence FILE"
+            )
+        found[f"update {shown_path(update)}"] = digest_of(update) == filed.released.digest
+    if not found:
+        raise BadInput("nothing to compare: give an update, or --records")
+    if shown.json:
+        print_json({"verified": all(found.values()), "compared": found})
+    else:
+        for name, same in found.items():
+            say(f"{'the same' if same else 'ANOTHER'}: {name}")
+        say(f"gate: {_say_gate(filed.passed)}; {filed.verdict['word']}; {filed.limits}")
+    if not all(found.values()):
+        raise typer.Exit(1)
+
+
+def _say_gate(passed: bool | None) -> str:
+    return "no policy was asked" if passed is None else "PASSED" if passed else "FAILED"
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of the tensors in a file.
+
+    Raises:
+        BadInput: if it cannot be read.
+    """
+    from labelleak.core.digests import digest_tensors
+    from labelleak.files.tensors import read_tensors
+
+    return digest_tensors(read_tensors(path).tensors)
+
+
+__all__ = ["digest_of", "verify"]

@@ -1,0 +1,257 @@
+"""Evidence that can be filed: what was audited, what was found and by what it was judged.
+
+It shows integrity, not authorship: whoever has it can tell that records and update are the ones
+that were judged, and not who judged them. Sign the file with tools of your own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from labelleak.errors import BadInput, shown_path, shown_value
+from labelleak.records.cells import Cell
+from labelleak.records.intervals import LEVEL
+from labelleak.records.reading import open_regular, read_json
+from labelleak.records.record import Record
+from labelleak.report import scope, wording
+from labelleak.report.about import NOBODY, About
+from labelleak.report.gate import Finding
+from labelleak.report.policy import Policy
+from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Verdict, reach_verdict
+
+FORMAT: Literal["labelleak evidence 1"] = "labelleak evidence 1"
+_PIECE = 2**20
+# Our threat models in the words of NIST AI 100-2: what the attacker knows and can do.
+NIST = {
+    "update": "privacy attack at training time; the attacker controls the aggregation server and "
+    "reads updates, without use of the model (gray-box)",
+    "model": "privacy attack at training time; the attacker controls the aggregation server and "
+    "holds the model (white-box)",
+    "auxiliary": "privacy attack at training time; the attacker controls the aggregation server, "
+    "holds the model (white-box) and has data of the same kind",
+}
+NIST_CLASS = "property inference of a batch's label counts; data reconstruction of a single label"
+# The questions of SATRE on the egress of models, and where this file answers them.
+SATRE = {
+    "3.3.06": "policy: `policy`, and `scale` where there is none",
+    "3.3.07": "controls: `checks`, and `attacks` with those that were left out",
+    "3.3.08": "statistical basis: `verdict` and `cases`, with intervals and numbers of updates",
+    "3.3.09": "record: this file, the digest of the records and that of what was released",
+}
+LIMITS = (
+    "This file shows integrity, not authorship. A low figure says that the attacks named here "
+    "failed, and is no proof of safety."
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Who(_Strict):
+    """For whom the audit was made."""
+
+    title: str | None
+    system: str | None
+    contact: str | None
+
+
+class File(_Strict):
+    """A file of records, by name and sha256 of its bytes."""
+
+    name: str
+    digest: str
+    records: int
+
+
+class Subject(_Strict):
+    """What was released: a name, and the digest of its tensors."""
+
+    name: str
+    digest: str
+
+
+class Attacks(_Strict):
+    """The attacks that were run, and why others were not."""
+
+    run: list[dict[str, Any]]
+    left_out: dict[str, str]
+
+
+class Check(_Strict):
+    """One rule of a policy in one cell."""
+
+    rule: str
+    cell: str
+    passed: bool
+    said: str
+
+
+class Evidence(_Strict):
+    """All that a gate or an officer files of one audit; `docs/evidence.md` says what each is."""
+
+    format: Literal["labelleak evidence 1"]
+    who: Who
+    when: str
+    software: dict[str, list[str]]
+    commands: list[str]
+    scope: dict[str, list[str | int | float]]
+    attacks: Attacks
+    verdict: dict[str, Any]
+    scale: list[dict[str, Any]]
+    cases: list[dict[str, Any]]
+    policy: dict[str, Any] | None
+    checks: list[Check]
+    passed: bool | None
+    records: File
+    released: Subject | None
+    nist_ai_100_2: dict[str, str]
+    satre: dict[str, str]
+    limits: str
+
+
+def make_evidence(
+    rows: Sequence[Record],
+    records: Path,
+    *,
+    when: str,
+    about: About = NOBODY,
+    verdict: Verdict | None = None,
+    policy: Policy | None = None,
+    checks: Sequence[Finding] = (),
+    released: Subject | None = None,
+) -> Evidence:
+    """Gather evidence of records.
+
+    Args:
+        rows: the records, each trial once.
+        records: the file they were read from.
+        when: the day of the records.
+        about: title, system and contact.
+        verdict: the page's; made here if None.
+        policy: what a gate judged by.
+        checks: what it found.
+        released: what is to be released, with its digest.
+
+    Raises:
+        BadInput: if the file cannot be read.
+    """
+    judged = verdict or reach_verdict(rows)
+    held = sorted({row.threat_model for row in rows} & NIST.keys())
+    return Evidence(
+        format=FORMAT,
+        who=Who(title=about.title, system=about.system, contact=about.contact),
+        when=when,
+        software={key: _values(rows, key) for key in ("labelleak", "torch")},
+        commands=scope.commands(rows),
+        scope=_scope(rows),
+        attacks=Attacks(
+            run=[run._asdict() for run in scope.attacks(rows)],
+            left_out=scope.not_applicable(rows),
+        ),
+        verdict=judged.to_json(),
+        scale=[
+            *({"upper_end_to": one.most, "word": one.word} for one in GRADES),
+            {"level": LEVEL, "least_updates": ENOUGH_TRIALS},
+        ],
+        cases=[_case(cell) for cell in judged.cells],
+        policy=None if policy is None else policy.model_dump(mode="json"),
+        checks=[Check(**vars(one)) for one in checks],
+        passed=all(one.passed for one in checks) if policy is not None else None,
+        records=File(name=records.name, digest=digest_file(records), records=len(rows)),
+        released=released,
+        nist_ai_100_2={"class": NIST_CLASS, **{name: NIST[name] for name in held}},
+        satre=dict(SATRE),
+        limits=LIMITS,
+    )
+
+
+def to_text(evidence: Evidence) -> str:
+    """Return evidence as JSON, the same bytes for the same evidence."""
+    return json.dumps(evidence.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Read a file of evidence.
+
+    Raises:
+        BadInput: if it cannot be read, or is none.
+    """
+    found = read_json(path)
+    try:
+        return Evidence.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise BadInput(
+            f"{shown_path(path)} is no evidence of this format: {shown_value(place)}: "
+            f"{first['msg'].lower()}"
+        ) from error
+
+
+def schema() -> str:
+    """Return the JSON schema of evidence, as `docs/evidence.schema.json` holds it."""
+    return json.dumps(Evidence.model_json_schema(), indent=1) + "\n"
+
+
+def digest_file(path: Path) -> str:
+    """Return sha256 over the bytes of a file.
+
+    Raises:
+        BadInput: if it cannot be read.
+    """
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while piece := file.read(_PIECE):
+            found.update(piece)
+    return f"sha256:{found.hexdigest()}"
+
+
+def _values(rows: Sequence[Record], key: str) -> list[Any]:
+    return sorted({getattr(row, key) for row in rows})
+
+
+def _scope(rows: Sequence[Record]) -> dict[str, list[Any]]:
+    keys = ("data", "model", "num_classes", "batch_size", "scheme", "training_steps")
+    found = {key: _values(rows, key) for key in (*keys, "local_steps", "defense", "seed")}
+    for key in ("data_fingerprint", "model_fingerprint"):
+        found[key] = sorted({str(row.extra[key]) for row in rows if row.extra.get(key)})
+    return found
+
+
+def _case(cell: Cell) -> dict[str, Any]:
+    ends = None if cell.advantage is None else vars(cell.advantage).copy()
+    return {
+        "threat_model": cell.threat_model,
+        "attacks": wording.name_attacker(cell),
+        "data": cell.data,
+        "model": cell.model,
+        "training_steps": cell.training_steps,
+        "scheme": cell.scheme,
+        "batch_size": cell.batch_size,
+        "local_steps": cell.local_steps,
+        "defense": cell.defense,
+        "advantage": ends,
+        "asr": cell.asr.mean,
+        "asr_free": cell.free,
+        "updates": cell.trials,
+        "models": cell.initialisations,
+    }
+
+
+__all__ = [
+    "FORMAT",
+    "Evidence",
+    "Subject",
+    "digest_file",
+    "make_evidence",
+    "read_evidence",
+    "schema",
+    "to_text",
+]

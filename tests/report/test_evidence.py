@@ -1,0 +1,127 @@
+"""Evidence: its published schema, what it is bound to, and what a changed file does to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from labelleak.cli.app import app
+from labelleak.core.digests import digest_tensors
+from labelleak.errors import BadInput
+from labelleak.records.record import append_records
+from labelleak.report.evidence import make_evidence, read_evidence, schema, to_text
+
+from .samples import make_records
+
+DOCS = Path(__file__).parents[2] / "docs"
+TENSORS = {"b": torch.arange(3.0), "a": torch.ones(2, 2, dtype=torch.bfloat16)}
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Path:
+    path = tmp_path / "records.jsonl"
+    append_records(path, make_records(stages=(0,), schemes=("iid",), batch_sizes=(32,), trials=8))
+    save_file(TENSORS, tmp_path / "update.safetensors")
+    torch.save(TENSORS, tmp_path / "update.pt")
+    (tmp_path / "policy.toml").write_text("[max_advantage]\nupdate = 0.9\n")
+    return path
+
+
+def run(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, done.output if done.exception is None else str(done.exception)
+
+
+def file_evidence(audit: Path) -> Path:
+    place = audit.with_name("evidence.json")
+    words = ("--policy", audit.with_name("policy.toml"), "--evidence", place, "--system", "S")
+    code, out = run("gate", audit, *words, "--released", audit.with_name("update.safetensors"))
+    assert code == 0, out
+    return place
+
+
+def test_the_schema_in_the_docs_is_that_of_the_program_and_files_keep_to_it(audit: Path) -> None:
+    published = (DOCS / "evidence.schema.json").read_text(encoding="utf-8")
+    assert published == schema()
+    filed = json.loads(file_evidence(audit).read_text())
+    jsonschema.validate(filed, json.loads(published))
+    assert filed["passed"] is True
+    assert filed["policy"]["max_advantage"] == {"update": 0.9}
+    assert filed["who"]["system"] == "S"
+    assert set(filed["nist_ai_100_2"]) == {"class", "update", "model", "auxiliary"}
+    assert {run["server"] for run in filed["attacks"]["run"]} == {"update", "model", "auxiliary"}
+    page = (DOCS / "evidence.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page for key in filed if key not in ("format", "limits"))
+
+
+def test_evidence_is_of_this_update_in_any_format_and_of_no_other(audit: Path) -> None:
+    place = file_evidence(audit)
+    for name in ("update.safetensors", "update.pt"):
+        assert run("verify", place, audit.with_name(name))[0] == 0
+    save_file(TENSORS | {"b": torch.tensor([0.0, 1.0, 2.5])}, audit.with_name("other.safetensors"))
+    code, _ = run("verify", place, audit.with_name("other.safetensors"), "--json")
+    assert code == 1
+
+
+def test_records_that_were_changed_are_noticed(audit: Path) -> None:
+    place = file_evidence(audit)
+    assert run("verify", place)[0] == 0
+    audit.write_text(audit.read_text().replace('"seed": 0', '"seed": 1'))
+    assert run("verify", place)[0] == 1
+
+
+def test_what_cannot_be_compared_is_refused(audit: Path, tmp_path: Path) -> None:
+    code, _ = run("report", audit)
+    assert code == 0
+    place = tmp_path / "evidence.json"
+    assert read_evidence(place).passed is None
+    assert "names no update" in run("verify", place, tmp_path / "update.pt")[1]
+    forged = json.loads(place.read_text()) | {"passed": "yes, surely"}
+    place.write_text(json.dumps(forged))
+    with pytest.raises(BadInput, match="no evidence of this format: 'passed'"):
+        read_evidence(place)
+    words = ("--policy", tmp_path / "policy.toml", "--released", tmp_path / "update.pt")
+    assert run("gate", audit, *words)[1].startswith("--released needs --evidence")
+
+
+def test_the_same_records_give_the_same_evidence(audit: Path) -> None:
+    rows = make_records(stages=(0,), schemes=("iid",), batch_sizes=(32,), trials=8)
+    texts = {to_text(make_evidence(rows, audit, when="2026-11-28")) for _ in range(2)}
+    assert len(texts) == 1
+    assert read_evidence_text(texts.pop(), audit) == "2026-11-28"
+
+
+def read_evidence_text(text: str, audit: Path) -> str:
+    place = audit.with_name("again.json")
+    place.write_text(text)
+    return read_evidence(place).when
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": TENSORS["a"], "c": TENSORS["b"]},
+        {"a": TENSORS["a"], "b": TENSORS["b"].double()},
+        {"a": TENSORS["a"], "b": TENSORS["b"].reshape(3, 1)},
+        {"a": TENSORS["a"], "b": -TENSORS["b"]},
+        {"a": TENSORS["a"]},
+    ],
+)
+def test_a_digest_tells_names_types_shapes_and_values_apart(other: dict) -> None:
+    assert digest_tensors(other) != digest_tensors(TENSORS)
+
+
+def test_a_digest_does_not_depend_on_order_library_or_layout() -> None:
+    mine = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3), "f": torch.tensor([True])}
+    arrays = {name: np.asarray(tensor.numpy(), order="F") for name, tensor in mine.items()}
+    turned = dict(reversed(arrays.items()))
+    big = {n: a.astype(a.dtype.newbyteorder(">")) for n, a in turned.items()}
+    assert digest_tensors(mine) == digest_tensors(turned) == digest_tensors(big)
+    assert digest_tensors({}) == digest_tensors(dict[str, torch.Tensor]())
