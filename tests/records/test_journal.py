@@ -6,10 +6,12 @@ import threading
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.records.files import lock_of
-from labelleak.records.journal import Journal
+from labelleak.records.journal import Journal, say_unfinished
 from records.test_record import RECORD
 
 # A system without the locks of Unix, as Windows has none.
@@ -162,3 +164,29 @@ def test_another_run_is_named_by_a_few_keys(run):
     with pytest.raises(BadInput, match="and 989 more") as refused:
         Journal.open(run, asked)
     assert str(refused.value).isprintable()
+
+
+def test_a_run_that_stopped_says_so_until_it_has_finished(tmp_path):
+    with Journal.open(tmp_path, {"asked": 1}, planned=2) as journal:
+        journal.write((0, 0, 0), [])
+    records = tmp_path / "records.jsonl"
+    assert "1 of 2 models" in say_unfinished(records)
+    with Journal.open(tmp_path, {"asked": 1}, planned=2) as journal:
+        journal.write((0, 1, 0), [])
+    assert say_unfinished(records) == ""
+    assert say_unfinished(tmp_path / "elsewhere.jsonl") == ""
+    (tmp_path / "run.json").write_text('{"done": 3}')
+    assert "damaged" in say_unfinished(records)
+
+
+def test_gate_and_page_say_that_a_run_has_not_finished(tmp_path):
+    records, policy = tmp_path / "records.jsonl", tmp_path / "policy.toml"
+    policy.write_text("min_trials = 2\n[max_advantage]\nupdate = 1.0\n")
+    with Journal.open(tmp_path, {"asked": 1}, planned=2) as journal:
+        journal.write((0, 0, 0), [RECORD])
+    judged = CliRunner().invoke(app, ["gate", str(records), "--policy", str(policy)])
+    assert judged.exit_code == 1
+    assert "the run has not finished: 1 of 2 models" in " ".join(judged.output.split())
+    shown = CliRunner().invoke(app, ["report", str(records)])
+    assert "Note: the run has not finished" in shown.output
+    assert "The run has not finished: 1 of 2" in (tmp_path / "report.html").read_text()

@@ -128,7 +128,8 @@ def open_run(
         }
         before = f"part {number} " if several else ""
         asked |= {f"{before}{key}": value for key, value in own.items()}
-    return Journal.open(out, asked, overwrite=overwrite)
+    planned = sum(part.options.models * len(part.options.training_steps) for part in parts)
+    return Journal.open(out, asked, overwrite=overwrite, planned=planned)
 
 
 def run_parts(

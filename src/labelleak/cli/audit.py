@@ -106,6 +106,7 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
 
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
+    from labelleak.records.journal import say_unfinished
     from labelleak.report import write_report
     from labelleak.report.evidence import make_evidence, to_text
     from labelleak.report.page import day_of
@@ -124,6 +125,8 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
         )
         return
     _show(found, verdict)
+    if left := say_unfinished(records):
+        say(f"\nNote: {left}.")
     say(f"\nrecords  {records}\nreport   {page}\nevidence {evidence}")
 
 

@@ -44,8 +44,9 @@ class GateRun(Options):
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole
+    from labelleak.records.journal import say_unfinished
     from labelleak.records.record import read_records
-    from labelleak.report.gate import judge
+    from labelleak.report.gate import Finding, judge
     from labelleak.report.gate_files import junit as to_junit
     from labelleak.report.gate_files import markdown
     from labelleak.report.policy import read_policy
@@ -55,6 +56,8 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
     rules = read_policy(asked.policy)
     rows = read_records(records)
     findings = judge(rows, rules)
+    if left := say_unfinished(records):
+        findings.insert(0, Finding("finished", "all", False, left))
     if shown.json:
         passed = all(finding.passed for finding in findings)
         print_json({"passed": passed, "checks": [asdict(finding) for finding in findings]})

@@ -55,6 +55,7 @@ class Journal:
         found: what else was measured, by name, for those who ask again.
         held: number of lines and digest of each unit that is finished.
         lock: held open while this run may write, so that no other one does.
+        planned: how many units the whole run has; 0 where that is not known beforehand.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Journal:
     found: dict[str, Any] = field(default_factory=dict)
     held: dict[Unit, Lines] = field(default_factory=dict)
     lock: BaseFileLock | None = None
+    planned: int = 0
 
     @property
     def records(self) -> Path:
@@ -70,13 +72,16 @@ class Journal:
         return self.folder / RECORDS
 
     @classmethod
-    def open(cls, folder: Path, asked: Mapping[str, Any], *, overwrite: bool = False) -> Journal:
+    def open(
+        cls, folder: Path, asked: Mapping[str, Any], *, overwrite: bool = False, planned: int = 0
+    ) -> Journal:
         """Open a folder for a run, new or interrupted.
 
         Args:
             folder: made if it is not there.
             asked: what identifies the run; an interrupted one must have asked the same.
             overwrite: drop whatever run lies there.
+            planned: how many units the whole run has, where that is known.
 
         Raises:
             BadInput: if the folder cannot be written, or holds another run.
@@ -93,7 +98,7 @@ class Journal:
             if overwrite:
                 (folder / MARK).unlink(missing_ok=True)
                 (folder / RECORDS).unlink(missing_ok=True)
-            journal = cls(folder, plain, *_finished(folder, plain), lock)
+            journal = cls(folder, plain, *_finished(folder, plain), lock, planned)
             journal._drop_unsound()
             journal._mark()
         except BaseException as error:
@@ -141,6 +146,8 @@ class Journal:
     def _mark(self) -> None:
         held = [[*unit, *self.held[unit]] for unit in sorted(self.held)]
         state: dict[str, Any] = {"asked": self.asked, "done": sorted(self.done), "held": held}
+        if self.planned:
+            state["planned"] = self.planned
         if self.found:
             state |= {"found": self.found, "found_digest": _digest(self.found)}
         write_whole(self.folder / MARK, json.dumps(state, indent=1, sort_keys=True))
@@ -175,6 +182,27 @@ class Journal:
         part, initialisation, steps = unit
         where = f"part {part}, initialisation {initialisation}, {steps} training steps"
         LOG.warning("%s (%s): %s", shown_path(self.records), where, what)
+
+
+def say_unfinished(records: Path) -> str:
+    """Say in a sentence that the run that wrote a file of records has not finished; else "".
+
+    The mark of the run lies beside its records. Records elsewhere are taken as they are.
+    """
+    mark = records.with_name(MARK)
+    if records.name != RECORDS or not mark.is_file():
+        return ""
+    try:
+        state = read_json(mark)
+        done, planned = len(_state_of(state)[1]), int(state.get("planned", 0))
+    except (BadInput, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MARK} beside the records is damaged, so nobody knows whether the run has finished"
+    if done >= planned:
+        return ""
+    return (
+        f"the run has not finished: {done} of {planned} models at their stages are done; give the "
+        "command again to go on"
+    )
 
 
 def _lines(lines: Sequence[str]) -> Lines:

@@ -14,6 +14,7 @@ from labelleak.records.cells import Cell, Setting, tabulate
 from labelleak.records.files import write_whole
 from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval
+from labelleak.records.journal import say_unfinished
 from labelleak.records.record import THREAT_MODELS, Record, read_records
 from labelleak.records.repeats import count_once
 from labelleak.records.rounds import is_federated
@@ -84,7 +85,12 @@ class Tables:
 
 
 def render(
-    records: Sequence[Record] | Tables, *, source: str, about: About = NOBODY, when: str = ""
+    records: Sequence[Record] | Tables,
+    *,
+    source: str,
+    about: About = NOBODY,
+    when: str = "",
+    unfinished: str = "",
 ) -> str:
     """Return the report as one self-contained HTML text; the same input gives the same bytes.
 
@@ -93,6 +99,7 @@ def render(
         source: where the records lie, as the reader should find them.
         about: title, system and contact, which stand at the top.
         when: the day of the records.
+        unfinished: that the run has not finished, in a clause; see `records.journal`.
 
     Raises:
         BadInput: if there are no records, or two of the same trial disagree.
@@ -100,7 +107,12 @@ def render(
     if not isinstance(records, Tables) and not records:
         raise BadInput("there are no records to report on; run `labelleak audit` first")
     context = _context(Tables.of(records), source)
+    context["left_out"] = " ".join(filter(None, (_sentence(unfinished), context["left_out"])))
     return fill("report.html.j2", {"about": about, "when": when, **context})
+
+
+def _sentence(clause: str) -> str:
+    return f"{wording.capital(clause)}." if clause else ""
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:
@@ -257,7 +269,13 @@ def write_report(records_path: Path, out_path: Path, about: About = NOBODY) -> T
     tables = Tables.of(read_records(records_path))
     if not tables.records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
-    page = render(tables, source=records_path.name, about=about, when=day_of(records_path))
+    page = render(
+        tables,
+        source=records_path.name,
+        about=about,
+        when=day_of(records_path),
+        unfinished=say_unfinished(records_path),
+    )
     write_whole(out_path, page)
     return tables
 
