@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from labelleak.errors import BadInput, LabelleakError, NotApplicable
     from labelleak.files.capture import CapturedUpdate, capture
     from labelleak.files.tensors import read_tensors
+    from labelleak.simulation.data.datasets import Dataset
 
 _HOMES = {
     "Audit": "audits.audit",
     "BadInput": "errors",
     "CapturedUpdate": "files.capture",
+    "Dataset": "simulation.data.datasets",
     "Estimate": "core.interfaces",
     "Knowledge": "core.interfaces",
     "LabelledData": "core.interfaces",
@@ -53,6 +55,7 @@ __all__ = [
     "Audit",
     "BadInput",
     "CapturedUpdate",
+    "Dataset",
     "Estimate",
     "Knowledge",
     "LabelleakError",

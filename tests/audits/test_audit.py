@@ -293,7 +293,7 @@ def test_a_module_is_audited_in_the_mode_that_it_is_in():
     model = build_model("lenet", input_shape=(1, 8, 8), num_classes=4, seed=3).eval()
     found = labelleak.audit(model=model, data=tiny_data(), batch_sizes=[4], trials=1)
     assert {r.extra["mode"] for r in found.records} == {"eval"}
-    assert found.records[0].command.startswith("labelleak.audit(data='tiny', model=<your")
+    assert found.records[0].command.startswith("labelleak.audit(data=<tiny>, model=<your")
 
 
 def test_an_audit_in_python_uses_one_thread_and_gives_torch_its_own_back():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from labelleak.files.fit_cache import FolderFitCache
 from labelleak.records.files import write_whole
 from labelleak.records.provenance import bare, digests_of
 from labelleak.records.record import Record, read_records
-from labelleak.simulation.data.datasets import Dataset
+from labelleak.simulation.data.given import dataset_of
+from labelleak.simulation.user_models import name_factory
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,10 @@ class Audit:
     """A finished audit: its records, and what can be made of them."""
 
     records: tuple[Record, ...]
+
+    def __repr__(self) -> str:
+        attacks = len({record.attack for record in self.records})
+        return f"<Audit: {len(self.records):,} records of {attacks} attacks>"
 
     def headline(self) -> list[str]:
         """Say in plain words what was found, one sentence per threat model."""
@@ -58,8 +64,8 @@ class Audit:
 
 def audit(
     *,
-    data: str | Dataset = "digits",
-    model: str | nn.Module = "cnn",
+    data: Any = "digits",
+    model: str | nn.Module | Callable[..., nn.Module] = "cnn",
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -74,8 +80,11 @@ def audit(
     needs no update.
 
     Args:
-        data: name or path of a data set (``labelleak list data``), or a `Dataset`.
-        model: name of a model, ``package.module:factory``, or a module, which is audited as it is.
+        data: name or path of a data set (``labelleak list data``), ``(X, y)``, a `Dataset`, or one
+            of torch or Hugging Face.
+        model: name of a model, ``package.module:factory``, a function that builds one (called with
+            ``input_shape`` and ``num_classes`` as far as it takes them), or a module, which is
+            audited as it is.
         out: folder for ``records.jsonl``; an interrupted audit there is gone on with. None keeps
             the records in memory.
         overwrite: drop another audit that lies in that folder.
@@ -98,16 +107,19 @@ def audit(
     if isinstance(model, nn.Module):
         own = {"mode": "train" if model.training else "eval"}
         choices = {"initialisations": 1, "training_steps": (0,), **own, **choices}
+    data = os.fspath(data) if isinstance(data, os.PathLike) else data
+    own_data = None if isinstance(data, str) else dataset_of(data)
     options = check_options(
-        data=data.name if isinstance(data, Dataset) else data,
-        model=type(model).__name__ if isinstance(model, nn.Module) else model,
+        data=data if own_data is None else own_data.name,
+        model=type(model).__name__ if isinstance(model, nn.Module) else name_factory(model),
         **choices,
     )
+    given = {"model": not isinstance(model, str), "data": own_data is not None}
     plan = plan_audit(
         options,
-        data=data if isinstance(data, Dataset) else None,
+        data=own_data,
         module=model if isinstance(model, nn.Module) else None,
-        command=_call(options, given=isinstance(model, nn.Module)),
+        command=_call(options, given=given),
     )
     if learnt is not None:
         plan = replace(plan, fit_cache=FolderFitCache(Path(learnt)))
@@ -120,10 +132,10 @@ def audit(
     return Audit(tuple(read_records(journal.records)))
 
 
-def _call(options: AuditOptions, *, given: bool) -> str:
+def _call(options: AuditOptions, *, given: Mapping[str, bool]) -> str:
     """Write options as the Python call that asks for them, defaults left out.
 
-    A module that was given cannot be written down; its name stands for it, unquoted.
+    What was given as an object cannot be written down; its name stands for it, unquoted.
     """
     plain = AuditOptions()
     chosen = {
@@ -132,7 +144,7 @@ def _call(options: AuditOptions, *, given: bool) -> str:
         if key in AuditOptions.__dataclass_fields__ and value != getattr(plain, key)
     }
     words = {key: repr(bare(v) if isinstance(v, str) else v) for key, v in chosen.items()}
-    if given:
-        words["model"] = f"<your {options.model}>"
+    for key in (key for key, own in given.items() if own):
+        words[key] = f"<{getattr(options, key) if key == 'data' else f'your {options.model}'}>"
     said = f"labelleak.audit({', '.join(f'{key}={word}' for key, word in words.items())})"
     return said + digests_of(value for value in chosen.values() if isinstance(value, str))

@@ -35,7 +35,8 @@ from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.batches import parse_scheme
-from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset
+from labelleak.simulation.data.given import dataset_of
 
 
 @shared_sums()
@@ -53,7 +54,7 @@ def attack_update(
     head: str | None = None,
     task: str | None = None,
     model: nn.Module | ModelOptions | str | None = None,
-    auxiliary: str | Dataset | LabelledData | None = None,
+    auxiliary: Any = None,
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
     attacks: Sequence[str] = ("standard",),
     scheme: str = "iid",
@@ -86,7 +87,7 @@ def attack_update(
             convolution, by the loss that a capture saw, or by truth of 0 and 1 where left out.
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
-        auxiliary: labelled data of the attacker's own, or a data set's name.
+        auxiliary: labelled data of the attacker's own: `LabelledData`, or as `audit` takes data.
         truth: true labels or counts, to score the answers; see `read_truth`.
         attacks: names, or ``standard``.
         scheme: how batches are drawn, for the guess without the update: a name of
@@ -135,11 +136,11 @@ def attack_update(
 
 
 def _by_name(
-    data: str | Dataset | LabelledData | None, model: nn.Module | ModelOptions | str | None
+    data: Any, model: nn.Module | ModelOptions | str | None
 ) -> tuple[Dataset | LabelledData | None, nn.Module | ModelOptions | None]:
     """Load data and say of a model what its name does, where names were given."""
     return (
-        load_dataset(data) if isinstance(data, str) else data,
+        data if data is None or isinstance(data, LabelledData) else dataset_of(data),
         ModelOptions(name=model) if isinstance(model, str) else model,
     )
 

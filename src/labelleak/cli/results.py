@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from labelleak.errors import printable
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def print_wrapped(name: str, line: str, *, indent: int = 20) -> None:
     room = f"{name:<{indent}}" if len(name) < indent else f"{name} "
     print(
         textwrap.fill(
-            f"{room}{' '.join(line.split())}",
+            printable(f"{room}{' '.join(line.split())}"),
             width,
             subsequent_indent=" " * indent,
             break_on_hyphens=False,

@@ -58,6 +58,10 @@ class LabelledData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.inputs.shape[1:])) or "one number"
+        return f"<LabelledData: {len(self):,} rows of {shape}>"
+
 
 class Defense(Protocol):
     """What a client does to hide its labels: to its update, or to how it computes it.

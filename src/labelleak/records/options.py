@@ -139,7 +139,9 @@ def convert(name: str, kind: Any, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         given = first["input"]
-        found = repr(given) if isinstance(given, int | float) else shown(given)
+        # Of anything else the type alone is shown: it may be a user's data.
+        found = repr(given) if isinstance(given, int | float) else f"a {type(given).__name__}"
+        found = shown(given) if isinstance(given, str | Path) else found
         for sort, words in (("int_", "whole numbers"), ("float_", "numbers")):
             if first["type"].startswith(sort):
                 raise BadInput(f"`{name}` takes {words}, not {found}") from error

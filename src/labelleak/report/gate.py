@@ -140,8 +140,9 @@ def _judge_advantage(
     if cell.advantage is None:
         why = "the labels are certain without any update, so this cell measures no leak"
         return Finding(rule, name, False, f"{why}; leave it out by [cells]")
+    who = wording.name_attacker(cell)
     said = (
-        f"strongest: {wording.name_attacker(cell)}; advantage "
+        f"{who}{' on the guess:' if who == wording.NO_ATTACK else ' has'} advantage "
         f"{wording.span(cell.advantage, cell.trials)}, upper end "
         f"{cell.advantage.high:.3f}, limit {limit:g}; it names {wording.share(cell.asr.mean)} of "
         f"labels, the best guess without the update {wording.share(cell.free)}"

@@ -21,6 +21,7 @@ SHORT_SERVERS = {
     "model": "holds the model",
     "auxiliary": "model + own data",
 }
+NO_ATTACK = "no attack gains"
 _CLOSE = 1e-9
 _NONE: Mapping[str, str] = {}
 
@@ -56,7 +57,7 @@ def name_chosen(chosen: Sequence[tuple[str, bool]], titles: Mapping[str, str] = 
     """
     named = [name_attack(*one, titles) for one in chosen if one[0] != "free"]
     guessed = any(name == "free" for name, _ in chosen)
-    return " or ".join([*named, *(["none"] if guessed else [])]) if named else "no attack gains"
+    return " or ".join([*named, *(["none"] if guessed else [])]) if named else NO_ATTACK
 
 
 def name_stage(training_steps: int) -> str:

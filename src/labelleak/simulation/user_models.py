@@ -46,7 +46,32 @@ def call_factory(path: str, *, seed: int, **offered: Any) -> nn.Module:
     return model
 
 
+# Functions that were handed over and that no import finds, by the path that stands for them.
+_HANDED: dict[str, Callable[..., object]] = {}
+
+
+def name_factory(model: str | Callable[..., nn.Module]) -> str:
+    """Return the path of a factory; a function that no import finds is kept under it.
+
+    >>> name_factory(nn.Identity), name_factory("cnn")
+    ('torch.nn.modules.linear:Identity', 'cnn')
+    """
+    if isinstance(model, str):
+        return model
+    if not callable(model):
+        raise BadInput(
+            f"`model` takes a name, a torch.nn.Module or a function that builds one, not "
+            f"{type(model).__name__}"
+        )
+    name = getattr(model, "__qualname__", type(model).__name__)
+    path = f"{getattr(model, '__module__', 'own')}:{name}"
+    _HANDED[path] = model
+    return path
+
+
 def _find(path: str) -> Callable[..., object]:
+    if path in _HANDED:
+        return _HANDED[path]
     module_name, _, attribute = path.partition(":")
     try:
         found = importlib.import_module(module_name)

@@ -69,6 +69,23 @@ class Dataset:
         found = fingerprint_tensors((name, getattr(self, name)) for name in names)
         object.__setattr__(self, "fingerprint", found)
 
+    @classmethod
+    def of(cls, name: str, parts: Parts) -> Dataset:
+        """Make a data set of checked arrays."""
+        return cls(
+            name,
+            torch.from_numpy(parts.x_train),
+            torch.from_numpy(parts.y_train),
+            torch.from_numpy(parts.x_test),
+            torch.from_numpy(parts.y_test),
+            parts.class_names,
+            parts.normalisation,
+        )
+
+    def __repr__(self) -> str:
+        shape, rows = "x".join(map(str, self.input_shape)), len(self.x_train) + len(self.x_test)
+        return f"<Dataset {self.name!r}: {rows:,} rows of {shape}, {self.num_classes} classes>"
+
     @property
     def num_classes(self) -> int:
         """How many classes there are, those without a row included."""
@@ -94,16 +111,7 @@ def load_dataset(name: str) -> Dataset:
     >>> digits.num_classes, digits.input_shape, len(digits.x_train), len(digits.x_test)
     (10, (1, 8, 8), 1438, 359)
     """
-    parts = _read(name)
-    return Dataset(
-        Path(name).resolve().name if os.path.exists(name) else name,
-        torch.from_numpy(parts.x_train),
-        torch.from_numpy(parts.y_train),
-        torch.from_numpy(parts.x_test),
-        torch.from_numpy(parts.y_test),
-        parts.class_names,
-        parts.normalisation,
-    )
+    return Dataset.of(Path(name).resolve().name if os.path.exists(name) else name, _read(name))
 
 
 def _read(name: str) -> Parts:
