@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labelleak.audits.standing import Standing
@@ -37,7 +37,7 @@ class UpdateReport:
         notes: what else the reader should know.
         source: name of the file.
         model: name of the model, or ``unknown``.
-        task: what the labels are: classes, binary or dense.
+        task: what the labels are: classes, binary, multilabel or dense.
         noted_head: the head's name as the file has it.
         scheme: how batches are taken to be drawn, for the guess without the update.
         estimated: N as it was read off the update, where nobody told it.
@@ -73,7 +73,16 @@ class UpdateReport:
     @property
     def results(self) -> tuple[AttackResult, ...]:
         """The answers as plain values."""
-        return tuple(answer.at(0) for answer in self.answers)
+        found = tuple(answer.at(0) for answer in self.answers)
+        if self.task != "multilabel":
+            return found
+        return tuple(
+            replace(one, counts=one.counts[1::2], confidence=one.confidence[1::2]) for one in found
+        )
+
+    def _told(self, counts: Sequence[int]) -> list[int]:
+        """Return counts by class; of several labels, how many samples have each."""
+        return list(counts)[1::2] if self.task == "multilabel" else list(counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers."""
@@ -92,11 +101,11 @@ class UpdateReport:
             "update": {**self.made.to_json(), **noted},
             "scale": self.scale.to_json(),
             "sign": self.sign.to_json(),
-            "free_guess": None if self.free_guess is None else list(self.free_guess),
+            "free_guess": None if self.free_guess is None else self._told(self.free_guess),
             "asr_free": self.asr_free,
             "scheme": self.scheme,
             "estimated": None if self.estimated is None else asdict(self.estimated),
-            "true_counts": None if self.truth is None else self.truth.counts.tolist(),
+            "true_counts": None if self.truth is None else self._told(self.truth.counts.tolist()),
             "confidence_means": CONFIDENCE,
             "results": [asdict(result) for result in self.results],
             "checked": {name: dict(found) for name, found in self.checked.items()},

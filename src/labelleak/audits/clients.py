@@ -279,7 +279,7 @@ class Clients:
             for name, kept in after.items():
                 kept.append(torch.stack([one[name] for one in returned]).mean(dim=0))
         states = {name: torch.stack(values) for name, values in after.items()}
-        total = drawn[0].size * labels_each(self.plan.roles.victims.labels)
+        total = drawn[0].size * labels_each(self.plan.roles.victims.labels, self.model.task)
         task = self.model.task
         received = ReceivedUpdate(before, states, training=training, num_samples=total, task=task)
         return received.observe(self.model.head, rest=below)

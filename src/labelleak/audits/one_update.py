@@ -24,7 +24,7 @@ from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior
+from labelleak.core.priors import EachPrior, Prior
 from labelleak.core.score import Truth
 from labelleak.core.task import read_task
 from labelleak.core.training import LocalTraining
@@ -32,7 +32,7 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.files.capture import CapturedUpdate
-from labelleak.files.truth import labels_in, read_truth
+from labelleak.files.truth import labels_in, read_many, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.batches import parse_scheme
 from labelleak.simulation.data.datasets import Dataset
@@ -168,7 +168,7 @@ def _make_case(
     seen = update.observe(head.name, rest=_trained(held.model, update.gradient))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
-    prior = _prior(scheme, held.auxiliary, seen.num_classes)
+    prior = _prior(scheme, held.auxiliary, seen)
     held = replace(held, training=_known_training(update.training, seen), prior=prior)
     _one_at_a_time(seen)
     mode = "check" if size is not None else scale
@@ -256,12 +256,15 @@ def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | Non
     )
 
 
-def _prior(scheme: str, own: LabelledData | None, num_classes: int) -> Prior:
+def _prior(scheme: str, own: LabelledData | None, seen: Observation) -> Prior:
     drawn = parse_scheme(scheme)
     if drawn.label == "natural" and own is None:
         raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")
-    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy().ravel()
-    return drawn.prior(pool, num_classes)
+    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
+    if seen.problems == 1:
+        return drawn.prior(pool, seen.num_classes)
+    columns = [pool[:, number] if pool.size else pool for number in range(seen.problems)]
+    return EachPrior(tuple(drawn.prior(one, 2) for one in columns))
 
 
 def _name_of(model: nn.Module | ModelOptions | None) -> str:
@@ -280,6 +283,8 @@ def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
     if seen.num_samples is None:
         raise BadInput("scoring against the truth needs `batch_size`")
     try:
+        if seen.problems > 1:
+            return read_many(told, seen.problems, seen.num_samples)
         return read_truth(told, seen.num_classes, seen.num_samples)
     except BadInput as error:
         if size is None:

@@ -42,7 +42,7 @@ class UpdateCase:
             head_found=self.head.how,
             head_evidence=self.head.evidence,
             head_rivals=self.head.rivals,
-            num_classes=seen.num_classes,
+            num_classes=seen.problems if seen.problems > 1 else seen.num_classes,
             num_samples=seen.num_samples,
             made=self.update.training,
             noted_head=self.update.head,
@@ -75,7 +75,9 @@ def _free(battery: Battery, seen: Observation) -> tuple[tuple[int, ...] | None, 
     """Return the best guess without the update and what it scores, where N is known."""
     if seen.num_samples is None:
         return None, None
-    counts, asr_free = free_guess(battery.known.prior, seen.num_samples, seen.num_classes)
+    counts, asr_free = free_guess(
+        battery.known.prior, seen.num_samples * seen.problems, seen.num_classes
+    )
     return tuple(int(n) for n in counts), asr_free
 
 

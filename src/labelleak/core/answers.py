@@ -10,9 +10,10 @@ import numpy as np
 
 from labelleak.core.assumptions import Flag
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Estimate
 from labelleak.core.score import Score, Truth
+from labelleak.core.task import Task
 from labelleak.errors import BadInput
 from labelleak.records.flags import concerning
 from labelleak.records.record import Record
@@ -175,11 +176,15 @@ def make_records(
         raised = answer.raised(row)
         if raised:
             keys["flag_figures"] = raised
+        several = keys.get("task") == Task.multilabel
+        own = slice(1, None, 2) if several else slice(None)
+        if several:
+            keys["class_asr"] = _by_class(answer.estimate.counts[row], truth.counts[row])
         if keep_counts:
-            keys["counts"] = answer.estimate.counts[row].tolist()
-            keys["true_counts"] = truth.counts[row].tolist()
+            keys["counts"] = answer.estimate.counts[row][own].tolist()
+            keys["true_counts"] = truth.counts[row][own].tolist()
             if answer.estimate.expected_asr is not None:
-                keys["presence_chances"] = np.round(answer.estimate.scores[row], 6).tolist()
+                keys["presence_chances"] = np.round(answer.estimate.scores[row], 6)[own].tolist()
         gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)
         records.append(
             Record(
@@ -199,6 +204,12 @@ def make_records(
             )
         )
     return records
+
+
+def _by_class(guess: Ints, real: Ints) -> list[float]:
+    """Return the ASR of each of several labels, over those who have it and those who have not."""
+    right = np.minimum(guess, real).reshape(-1, 2).sum(axis=1)
+    return [round(float(share), 6) for share in right / real.reshape(-1, 2).sum(axis=1)]
 
 
 def _at(values: np.ndarray, row: int) -> float:

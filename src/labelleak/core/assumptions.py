@@ -213,13 +213,13 @@ def _limits(found: Limits) -> Iterator[Flag]:
 
 
 def _samples(observation: Observation, limits: Limits) -> Iterator[Flag]:
-    size, classes = observation.num_samples, observation.num_classes
+    size, classes = observation.num_samples, observation.num_classes // observation.problems
     yield _one("samples_unknown", size is None, float(size is None))
     if size is None:
         return
     yield _one("many_samples", size > MANY * classes, size / classes)
     yield _one("more_classes_than_samples", classes > size, classes / size)
-    if observation.bias is not None:
+    if observation.bias is not None and observation.problems == 1:
         needed = np.maximum(limits.negative, limits.needed)
         yield Flag("samples_inconsistent", needed > size, needed)
 
@@ -282,7 +282,8 @@ def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Fla
     """Without the model, read head inputs off a class that is absent: dW_i / db_i."""
     if known.model is not None or observation.weight is None or observation.bias is None:
         return
-    if observation.num_samples is None or observation.num_samples >= observation.num_classes:
+    classes = observation.num_classes // observation.problems
+    if observation.num_samples is None or observation.num_samples >= classes:
         return  # no class need be absent, and a present class mixes signs
     top = observation.bias.argmax(dim=-1, keepdim=True)
     scale = observation.bias.gather(-1, top)
@@ -298,7 +299,8 @@ def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Fla
 def _soft_labels(observation: Observation, known: Knowledge) -> Iterator[Flag]:
     """With one sample, a bias and the model the label is exact: y = softmax(W h + b) - db."""
     both = observation.weight is not None and observation.bias is not None
-    if observation.num_samples != 1 or not both or known.model is None:
+    one = observation.num_samples == 1 and observation.problems == 1
+    if not one or not both or known.model is None:
         return
     weight, bias = observation.weight, observation.bias
     assert weight is not None

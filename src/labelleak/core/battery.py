@@ -11,6 +11,7 @@ import numpy as np
 from labelleak.core.answers import Answer, Result
 from labelleak.core.assumptions import Flag, check_model, check_training, check_update
 from labelleak.core.card import card_of
+from labelleak.core.each_label import for_each_label
 from labelleak.core.interfaces import (
     Attack,
     Defense,
@@ -23,7 +24,7 @@ from labelleak.core.interfaces import (
     threat_model,
 )
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, free_guess
+from labelleak.core.priors import EachPrior, Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
@@ -63,8 +64,11 @@ class Battery:
     ) -> Battery:
         """Prepare attacks; those whose needs are not granted are noted as refused."""
         asked = tuple(attacks)
+        if isinstance(known.prior, EachPrior):
+            asked = for_each_label(asked)
         ready, refused = _prepare(asked, known, num_classes, seed)
-        return cls(asked, ready, refused, known, num_classes, seed, tuple(check_model(known)))
+        flags = tuple(check_model(_one_label(known)))
+        return cls(asked, ready, refused, known, num_classes, seed, flags)
 
     def with_batches(
         self, prior: Prior, training: LocalTraining, defense: Defense | None = None
@@ -153,6 +157,11 @@ def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[Score]:
     found = score(counts, Truth(np.broadcast_to(truth.counts, counts.shape)))
     for place in range(len(answers)):
         yield Score(**{part.name: getattr(found, part.name)[place] for part in fields(Score)})
+
+
+def _one_label(known: Knowledge) -> Knowledge:
+    """Return the knowledge of the first label of several, which shows what concerns the model."""
+    return known.of_label(0) if isinstance(known.prior, EachPrior) else known
 
 
 def _prepare(

@@ -44,7 +44,10 @@ class HeadTable:
     def of_pass(cls, seen: HeadPass, labels: Tensor, has_bias: bool) -> HeadTable:
         """Keep a pass that was already made."""
         errors = seen.probabilities.clone()
-        errors[torch.arange(len(labels)), labels] -= 1.0
+        if labels.dim() > 1:  # several labels: absent and present, class after class
+            errors -= torch.stack((1 - labels, labels), -1).flatten(1)
+        else:
+            errors[torch.arange(len(labels)), labels] -= 1.0
         return cls(seen.inputs, errors, has_bias)
 
     def gradients(self, batches: np.ndarray) -> Observation:

@@ -13,11 +13,11 @@ from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, UniformPrior
+from labelleak.core.priors import EachPrior, Prior, UniformPrior
 from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, SharedTensors
-from labelleak.core.white_box import HeadPass, WhiteBox
+from labelleak.core.white_box import HeadPass, OneLabel, WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 
 # Rows at the head that stand for a dense task's own data; more only cost.
@@ -149,6 +149,16 @@ class Knowledge:
     defense: Defense | None = None
     fit_cache: FitCache | None = None
 
+    def of_label(self, number: int) -> Knowledge:
+        """Return what is known of one label of several."""
+        model, data, prior = self.model, self.auxiliary, self.prior
+        return replace(
+            self,
+            model=None if model is None else OneLabel(model.module, model.head, number),
+            auxiliary=None if data is None else LabelledData(data.inputs, data.labels[:, number]),
+            prior=prior.each[number] if isinstance(prior, EachPrior) else prior,
+        )
+
     @property
     def dummy_shape(self) -> tuple[int, ...]:
         """The shape of one input, for attacks that make inputs of their own.
@@ -181,17 +191,19 @@ class Knowledge:
         data = self.auxiliary
         inputs, labels = (part if order is None else part[order] for part in vars(data).values())
         seen, labels = self.model.run_all(inputs[:most], seed=seed), labels[:most]
+        if self.model.task is Task.multilabel and labels.dim() > 1:
+            raise NotApplicable("several labels of an input are told one by one")
         return (seen, labels) if labels.dim() == 1 else _rows(seen, labels.flatten(), seed)
 
     def refuse_maps(self, who: str) -> None:
-        """Refuse a dense task, for attacks that draw inputs by their one label.
+        """Refuse tasks of several labels an input, for attacks that draw inputs by their one.
 
         Raises:
             NotApplicable: naming the attack.
         """
-        if self.model is not None and self.model.task is Task.dense:
+        if self.model is not None and self.model.task in (Task.dense, Task.multilabel):
             raise NotApplicable(
-                f"{who} draws inputs by their label; of a dense task each input has many"
+                f"{who} draws inputs by their label; of a {self.model.task} task each has several"
             )
 
     def granted(self, needs: frozenset[Need]) -> Knowledge:

@@ -86,7 +86,8 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
         why = "without a bias gradient no size is impossible: head inputs may have any size"
         return _unsettled(observation, none, none * 0.0, why)
     gradient = observation.bias_gradient
-    times = np.abs(gradient).sum(axis=-1) / LARGEST
+    each = gradient.reshape(*gradient.shape[:-1], observation.problems, -1)
+    times = np.abs(each).sum(axis=-1).max(axis=-1) / LARGEST
     negative = (gradient < 0).sum(axis=-1).astype(np.float64)
     why = _why_not_judged(observation, training)
     if why:
@@ -98,7 +99,8 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     if observation.largest is not None:
         scale = LARGEST * times > observation.largest * (1 + _ROUNDING)
     sign, needed = none, none * 0.0
-    if observation.num_samples is not None and observation.largest is None:
+    one = not observation.paired  # a pair's signs and sizes fit any N
+    if one and observation.num_samples is not None and observation.largest is None:
         needed = (clean & ~scale) * _needed(observation, training, _SIGMAS * noise)
         sign = clean & ~scale & _is_flipped(observation, training, _SIGMAS * noise)
         if _is_plain(training):

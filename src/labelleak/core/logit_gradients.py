@@ -25,8 +25,9 @@ class LogitRows:
             class, as in a focal loss), bce, mse, softmax (rows sum to zero, but their targets
             cannot be told from their scale), or unknown.
         rows: rows that took part; None where rounding hides whether some did.
-        labels: class of each row that took part; None where targets are soft or unknown.
-        scales: weight of each such row's loss in the total; None where it cannot be told.
+        labels: class of each row that took part, ``rows x K`` of 0 and 1 of several sigmoids; None
+            where targets are soft or unknown.
+        scales: weight of each such label's loss in the total; None where it cannot be told.
         smoothing: share of each label that is spread over all classes.
         certain: False where other targets and scales explain these rows as well.
     """
@@ -70,7 +71,17 @@ def read_logit_rows(
         _read_chunk(z[at : at + step], dz[at : at + step], smoothing)
         for at in range(0, len(z), step)
     ]
-    return _join(chunks) if chunks else LogitRows("unknown", 0)
+    found = _join(chunks) if chunks else LogitRows("unknown", 0)
+    return _read_sigmoids(z, dz) if found.loss == "bce" else found
+
+
+def _read_sigmoids(z: Tensor, dz: Tensor) -> LogitRows:
+    """Read rows of several sigmoids entry by entry; scales are those of the single entries."""
+    found = read_logit_rows(z.reshape(-1, 1), dz.reshape(-1, 1))
+    if found.loss != "cross_entropy" or found.labels is None or found.rows != z.numel():
+        return LogitRows("bce", None, certain=found.certain)
+    labels = found.labels.reshape(z.shape)
+    return LogitRows("bce", len(z), labels, found.scales, None, found.certain)
 
 
 @dataclass(frozen=True, eq=False)

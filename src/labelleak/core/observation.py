@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -39,6 +39,7 @@ class Observation:
             put right, else not known; see `labelleak.core.limits`.
         largest: largest L1 norm that a right bias gradient may have after the defense that was
             declared; None where none was declared.
+        problems: how many softmax problems the rows are of, one after the other.
         paired: whether rows come in twos of which one is the other's negative, as a sigmoid's do.
 
     Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
@@ -53,6 +54,7 @@ class Observation:
     scale: State = State.not_known
     largest: float | None = None
     paired: bool = False
+    problems: int = 1
 
     def __post_init__(self) -> None:
         if self.weight is None and self.bias is None:
@@ -116,7 +118,8 @@ class Observation:
         rows = _as_tensor(weight), _as_tensor(bias)
         paired = form is not None and form.paired
         rows = rows if form is None else form.lift(*rows)
-        return cls(*rows, num_samples, local_steps, paired=paired)
+        problems = 1 if form is None else form.problems
+        return cls(*rows, num_samples, local_steps, paired=paired, problems=problems)
 
     @classmethod
     def from_update(
@@ -182,6 +185,19 @@ class Observation:
             None if others is None else {name: mean_gradient(name) for name in others},
             told.lr is not None,
             paired=form is not None and form.paired,
+            problems=1 if form is None else form.problems,
+        )
+
+    def of_problem(self, number: int) -> Observation:
+        """Return what was seen of one softmax problem of several."""
+        size = self.num_classes // self.problems
+        rows = slice(number * size, number * size + size)
+        return replace(
+            self,
+            weight=None if self.weight is None else self.weight[..., rows, :],
+            bias=None if self.bias is None else self.bias[..., rows],
+            rest=None,
+            problems=1,
         )
 
     @property

@@ -232,6 +232,27 @@ def expected_shares(prior: Prior, num_samples: int, num_classes: int) -> Floats:
     return np.asarray(_all_tails(prior, num_samples, num_classes).sum(axis=1) / num_samples)
 
 
+@dataclass(frozen=True)
+class EachPrior:
+    """Several labels of the same samples: each class is absent or present by a prior of its own.
+
+    Counts are those of absent and present, class after class; N samples have N labels a class.
+
+    Attributes:
+        each: one prior a class, over absent and present.
+
+    >>> free_guess(EachPrior((PoolPrior((8, 0)), PoolPrior((4, 4)))), 4, 4)
+    (array([2, 0, 1, 1]), 0.8571428571428571)
+    """
+
+    each: tuple[Prior, ...]
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) of each absence and presence, for k = 1 .. the samples."""
+        own = num_samples // len(self.each)
+        return np.concatenate([prior.tails(own, 2) for prior in self.each])
+
+
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     """Return the best guess that needs no update, and the ASR that it scores on average.
 
@@ -258,6 +279,9 @@ def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, 
 # Audits of single updates ask for the same few guesses again and again.
 @lru_cache(maxsize=64)
 def _free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
+    if isinstance(prior, EachPrior):
+        found = [free_guess(one, num_samples // len(prior.each), 2) for one in prior.each]
+        return np.concatenate([own for own, _ in found]), float(np.mean([asr for _, asr in found]))
     alike = _even(prior)
     if alike is not None:
         each, rest = divmod(num_samples, num_classes)

@@ -171,8 +171,8 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         raise NotApplicable("the scale is measured on the weight gradient, N being known")
     if known.training is not None and known.training.optimiser not in (None, "sgd"):
         raise NotApplicable(f"{known.training.optimiser} scales every coordinate by itself")
-    if known.model.task is Task.dense:
-        raise NotApplicable("the scale is not measured on maps: their positions are tied")
+    if known.model.task in (Task.dense, Task.multilabel):
+        raise NotApplicable("the scale is measured where each input has one label")
     classes, size = observation.num_classes, observation.num_samples
     if classes > _MOST_CLASSES:
         raise NotApplicable(f"the scale is measured with at most {_MOST_CLASSES} classes")

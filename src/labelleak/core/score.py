@@ -108,6 +108,18 @@ def score(counts: ArrayLike, truth: Truth) -> Score:
     )
 
 
+def pair_counts(positives: ArrayLike, total: int) -> Ints:
+    """Return counts of absent and present, class after class, of samples with several labels.
+
+    Their total is N K, so the success rate over them is pooled over classes.
+
+    >>> pair_counts([3, 0], 4).tolist()
+    [1, 3, 4, 0]
+    """
+    there = np.asarray(positives, dtype=np.int64)
+    return np.stack((total - there, there), axis=-1).reshape(*there.shape[:-1], -1)
+
+
 def advantage(asr: ArrayLike, asr_free: float) -> Floats | None:
     """Give (ASR - free) / (1 - free): 0, the update told nothing; 1, it told everything.
 

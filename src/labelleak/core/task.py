@@ -1,4 +1,4 @@
-"""What a model's labels are: one class for each input, one of two, or a map of classes."""
+"""What a model's labels are: one class for each input, one of two, several at once, or a map."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Task(StrEnum):
 
     classes = "classes"  # softmax over all outputs: one class for each input
     binary = "binary"  # the sigmoid of one output: one of two classes
+    multilabel = "multilabel"  # a sigmoid for each output: each class is there or not
     dense = "dense"  # a class for each pixel, voxel or position, by convolution
 
 
@@ -51,9 +52,13 @@ class HeadForm:
     The sigmoid of one logit z is the softmax of (0, z), so a row with the gradient g stands for the
     two rows -g and g. A convolution is a linear layer on patches, so its kernel is one long row.
 
+    Of several labels each class is a problem of its own, and the gradient is that of the losses
+    summed over classes: torch's plain mean divides by K more, which is undone.
+
     Attributes:
         task: what its labels are.
         shape: of its own weight: ``K x D``, or ``K x C x ...`` of a convolution.
+        summed: whether a loss of several labels is summed over classes, not averaged.
 
     >>> form = HeadForm(Task.binary, (1, 4))
     >>> form.paired, form.num_rows
@@ -62,11 +67,12 @@ class HeadForm:
 
     task: Task
     shape: tuple[int, ...]
+    summed: bool = False
 
     @property
     def paired(self) -> bool:
         """Whether each row of the head stands for two: the class is absent, or present."""
-        return self.task is Task.binary or self.shape[0] == 1
+        return self.task in (Task.binary, Task.multilabel) or self.shape[0] == 1
 
     @property
     def num_rows(self) -> int:
@@ -77,6 +83,15 @@ class HeadForm:
     def choices(self) -> int:
         """Classes of each problem."""
         return 2 if self.paired else self.shape[0]
+
+    @property
+    def problems(self) -> int:
+        """How many softmax problems there are, each with labels of its own."""
+        return self.shape[0] if self.task is Task.multilabel else 1
+
+    @property
+    def _factor(self) -> int:
+        return 1 if self.summed else self.problems
 
     def lift(
         self, weight: Tensor | None, bias: Tensor | None
@@ -94,6 +109,8 @@ class HeadForm:
             weight = weight.flatten(1 - len(self.shape))
         if not self.paired:
             return weight, bias
+        weight = None if weight is None else self._factor * weight
+        bias = None if bias is None else self._factor * bias
         return (
             None if weight is None else torch.stack((-weight, weight), -2).flatten(-3, -2),
             None if bias is None else torch.stack((-bias, bias), -1).flatten(-2),
@@ -104,8 +121,8 @@ class HeadForm:
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the head's own gradient of the rows of its softmax problems: `lift` undone."""
         if self.paired:
-            weight = None if weight is None else weight[..., 1::2, :]
-            bias = None if bias is None else bias[..., 1::2]
+            weight = None if weight is None else weight[..., 1::2, :] / self._factor
+            bias = None if bias is None else bias[..., 1::2] / self._factor
         if weight is not None and len(self.shape) > 2:
             weight = weight.reshape(*weight.shape[:-1], *self.shape[1:])
         return weight, bias
@@ -138,9 +155,9 @@ def lift_outputs(outputs: Tensor, task: Task) -> Tensor:
     """
     if task is Task.binary:
         outputs = outputs.reshape(len(outputs))
-    elif outputs.dim() < 2 or outputs.shape[1] != 1:
+    elif task is not Task.multilabel and (outputs.dim() < 2 or outputs.shape[1] != 1):
         return outputs
-    else:
+    elif task is not Task.multilabel:
         outputs = outputs.squeeze(1)
     return torch.stack((torch.zeros_like(outputs), outputs), 1)
 
@@ -175,18 +192,18 @@ def tell_task(
         if loss == "bce" or (labels is not None and set(labels) <= {0, 1}):
             return Task.binary
         raise BadInput(ASKED)
-    return Task.classes
+    return Task.multilabel if loss == "bce" else Task.classes
 
 
 def _check_fit(task: Task, rows: int, is_convolution: bool) -> None:
     if task is Task.binary and rows != 1:
         raise BadInput(
             f"a binary task has a head of one output, this one has {rows}; say `task` classes if "
-            "one of them is right"
+            "one of them is right, or multilabel if several may be"
         )
     if task is Task.classes and rows == 1:
         raise BadInput("a head of one output tells no classes apart; say `task` binary")
-    if is_convolution and task in (Task.classes, Task.binary):
+    if is_convolution and task is not Task.dense:
         raise BadInput("the head is a convolution, so its labels are pixels; say `task` dense")
 
 
@@ -201,13 +218,13 @@ def check_rows(task: Task, num_classes: int) -> int:
     return 1 if task is Task.binary else num_classes
 
 
-def labels_each(labels: Tensor) -> int:
-    """Return how many labels an input has: its positions, of a dense task.
+def labels_each(labels: Tensor, task: Task = Task.dense) -> int:
+    """Return how many labels an input has in each problem: its positions, of a dense task.
 
     >>> labels_each(torch.zeros(3, 4, 4))
     16
     """
-    return prod(labels.shape[1:])
+    return 1 if task is Task.multilabel else prod(labels.shape[1:])
 
 
 __all__ = [

@@ -179,9 +179,22 @@ class ReceivedUpdate:
                 weights of another number of classes.
         """
         form = self.form_of(head)
+        seen = self._seen(head, rest, form)
+        if form.problems > 1 and self.measured.loss is None and _is_too_large(seen):
+            # No mean over classes is so large, so the loss was summed over them.
+            seen = self._seen(head, rest, replace(form, summed=True))
+        weights = self.training.class_weights
+        if weights and len(weights) != seen.num_classes:
+            raise BadInput(
+                f"`class_weights` names {len(weights)} classes, the head has {seen.num_classes}"
+            )
+        told = self.num_samples or seen.num_samples or self.measured.num_samples
+        return replace(seen, num_samples=told)
+
+    def _seen(self, head: str, rest: Iterable[str] | None, form: HeadForm) -> Observation:
         if self.gradient is None:
             before, after = self._sides()
-            seen = Observation.from_update(
+            return Observation.from_update(
                 before,
                 after,
                 head=head,
@@ -190,15 +203,7 @@ class ReceivedUpdate:
                 measured=self.measured,
                 form=form,
             )
-        else:
-            seen = self._shared_gradient(self.gradient, head, rest, form)
-        weights = self.training.class_weights
-        if weights and len(weights) != seen.num_classes:
-            raise BadInput(
-                f"`class_weights` names {len(weights)} classes, the head has {seen.num_classes}"
-            )
-        told = self.num_samples or seen.num_samples or self.measured.num_samples
-        return replace(seen, num_samples=told)
+        return self._shared_gradient(self.gradient, head, rest, form)
 
     def _sides(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Return the weights before and after, from nothing to the difference if it is all."""
@@ -236,6 +241,11 @@ class ReceivedUpdate:
         if rest is None:
             return seen
         return replace(seen, rest={name: gradient[name] for name in rest if name not in names})
+
+
+def _is_too_large(seen: Observation) -> bool:
+    """Return whether an entry of a sigmoid's bias gradient is above 1, as no mean's is."""
+    return seen.bias is not None and seen.lr_known and bool((seen.bias.abs() > 1.01).any())
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,22 +29,30 @@ class HeadPass:
         logits: head outputs z = W h + b, ``n x K``; (0, z) where z is one logit.
         outputs: what the model returns, on which the client's loss is taken; the logits, unless
             something follows the head. Of a dense task, ``images x K x positions``.
+        problems: how many softmax problems the logits are of, one after the other.
     """
 
     inputs: Tensor
     logits: Tensor
     outputs: Tensor
+    problems: int = 1
 
     @property
     def probabilities(self) -> Tensor:
-        """p = softmax(z), ``n x K``."""
-        return self.logits.softmax(dim=-1)
+        """p = softmax(z), ``n x K``; of several labels, of each pair of logits."""
+        if self.problems == 1:
+            return self.logits.softmax(dim=-1)
+        return self.logits.reshape(len(self.logits), self.problems, -1).softmax(dim=-1).flatten(1)
 
     @classmethod
     def joined(cls, parts: Sequence[HeadPass]) -> HeadPass:
         """Put the samples of several passes into one."""
-        names = ("inputs", "logits", "outputs")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return cls(
+            torch.cat([part.inputs for part in parts]),
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.outputs for part in parts]),
+            parts[0].problems,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,7 @@ class WhiteBox:
         weight, bias = self.form.lift(*own)
         assert weight is not None
         rows = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-        moving = torch.from_numpy(self.moving).to(weight)
+        moving = torch.from_numpy(self._moving()).to(weight)
         rows.weight = nn.Parameter(weight.detach() * moving[:, None], own[0].requires_grad)
         if bias is not None:
             rows.bias = nn.Parameter(bias.detach() * moving)
@@ -116,6 +124,9 @@ class WhiteBox:
     @property
     def moving(self) -> Floats:
         """1 for each row that the client's steps move, 0 for the class that is absent of a pair."""
+        return self._moving()
+
+    def _moving(self) -> Floats:
         found = np.ones(self.form.num_rows)
         if self.form.paired:
             found[::2] = 0.0
@@ -157,7 +168,7 @@ class WhiteBox:
             )
         if self.task is Task.classes:
             return HeadPass(*caught[0], outputs)
-        return HeadPass(*self._rows(*caught[0]), outputs)
+        return HeadPass(*self._rows(*caught[0]), outputs, self.form.problems)
 
     def _rows(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Lay out what the head saw and said, a row for each label."""
@@ -281,6 +292,42 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
             (1, *dilation),
         )
     return F.unfold(inputs, kernel, dilation, padding, stride).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class OneLabel(WhiteBox):
+    """A model of several labels as the attacker of one of them sees it.
+
+    Attributes:
+        label: which one.
+    """
+
+    label: int = 0
+
+    @property
+    def head_module(self) -> nn.Linear:
+        """The two rows of the label."""
+        whole, rows = super().head_module, self._rows_of_label
+        head = nn.Linear(whole.in_features, 2, self.head_bias is not None, device="meta")
+        head.weight = nn.Parameter(whole.weight.detach()[rows])
+        if self.head_bias is not None:
+            head.bias = nn.Parameter(whole.bias.detach()[rows])
+        return head
+
+    @property
+    def moving(self) -> Floats:
+        """The row of the class that is absent stays."""
+        return np.array([0.0, 1.0])
+
+    @property
+    def _rows_of_label(self) -> slice:
+        return slice(2 * self.label, 2 * self.label + 2)
+
+    def run(self, inputs: Tensor, *, seed: int = 0, grad: bool = False) -> HeadPass:
+        """Pass a batch through the whole model, and keep what it says of the label."""
+        seen = super().run(inputs, seed=seed, grad=grad)
+        logits = seen.logits[:, self._rows_of_label]
+        return HeadPass(seen.inputs, logits, logits)
 
 
 def explain_failure(inputs: Tensor, error: Exception) -> str:

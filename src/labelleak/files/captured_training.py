@@ -99,7 +99,7 @@ def _loss(
     told: dict[str, Any] = {"loss": loss}
     if one:
         told["loss"] = "bce" if loss == "cross_entropy" else "unknown"
-    if loss == "cross_entropy" and None not in scales:
+    if loss in ("cross_entropy", "bce") and None not in scales:
         known = [scale for scale in scales if scale is not None]
         told |= _scale(known, [g.rows or 0 for g in gathered], notes)
         if any(g.rough for g in gathered):

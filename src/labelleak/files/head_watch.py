@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -226,14 +227,14 @@ class HeadWatch:
         for name, mean in self.rest.items():
             mean += (gradients[name] / over - mean) / count
 
-    def labels(self) -> list[int] | None:
+    def labels(self) -> list[Any] | None:
         """Return the labels of all steps; None where they could not be told."""
         gathered = [step.gathered for step in self.steps]
         told = [reading.labels for g in gathered for reading in g.by_call.values()]
         if not told or any(g.rows is None or not g.certain for g in gathered):
             return None
         held = [labels for labels in told if labels is not None]
-        return [int(y) for labels in held for y in labels] if len(held) == len(told) else None
+        return [y for labels in held for y in labels.tolist()] if len(held) == len(told) else None
 
     def take_unstepped(self) -> bool:
         """Take a gradient that no step used as the update; return whether there was one."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.core.score import Truth
+from labelleak.core.score import Truth, pair_counts
 from labelleak.errors import BadInput
 from labelleak.records.reading import read_json
 
@@ -58,6 +58,36 @@ def read_truth(
     return truth
 
 
+def read_many(source: Any, num_classes: int, num_samples: int) -> Truth:
+    """Read the truth of several labels: rows of 0 and 1, or how many samples have each class.
+
+    Returns:
+        Counts of absent and present, class after class.
+
+    Raises:
+        BadInput: if it is neither, or does not fit K and N.
+
+    >>> read_many([[1, 0], [1, 1]], num_classes=2, num_samples=2).counts.tolist()
+    [0, 2, 1, 1]
+    """
+    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    if isinstance(found, Mapping):
+        found = found.get("labels", found.get("counts"))
+    try:
+        numbers = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput("the truth must be rows of 0 and 1, or positives by class") from error
+    if numbers.shape == (num_samples, num_classes) and np.isin(numbers, (0, 1)).all():
+        numbers = numbers.sum(axis=0)
+    good = numbers.shape == (num_classes,) and np.isfinite(numbers).all()
+    if not good or ((numbers < 0) | (numbers > num_samples) | (numbers % 1 > 0)).any():
+        raise BadInput(
+            f"the truth must be {num_samples} rows of {num_classes} numbers, 0 or 1, or "
+            f"{num_classes} counts of at most {num_samples}"
+        )
+    return Truth(pair_counts(numbers.astype(np.int64), num_samples))
+
+
 def labels_in(source: Any) -> tuple[int, ...] | None:
     """Return the labels of a truth that holds labels, None where it holds counts or nothing.
 
@@ -69,7 +99,9 @@ def labels_in(source: Any) -> tuple[int, ...] | None:
     found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
     if isinstance(found, Mapping):
         found = found.get("labels")
-    return None if found is None else tuple(int(n) for n in _whole(found))
+    if found is None or (len(found) and not _fits(found[0])):
+        return None
+    return tuple(int(n) for n in _whole(found))
 
 
 def _parse(path: Path) -> Any:

@@ -52,6 +52,8 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "flag_figures": (dict,),
     "not_applicable": (dict,),
     "expected_asr": (int, float),
+    "task": (str,),
+    "class_asr": (list,),
 }
 
 
@@ -83,6 +85,7 @@ def check_values(record: Record) -> None:
     for name, kinds in _EXTRA.items():
         if name in record.extra:
             _check_extra(name, kinds, record.extra[name])
+    _check_classes(record)
     if not -_ROUNDING <= record.extra.get("expected_asr", 0) <= 1 + _ROUNDING:
         raise BadInput("has an expected_asr that is not between 0 and 1")
 
@@ -137,6 +140,18 @@ def _is_sound_extra(name: str, values: Sequence[Any]) -> bool:
     most = _LARGEST if kinds.isdisjoint({int, bool}) else _MOST
     least, most = (0, 1) if name == "expected_asr" else (-most, most)
     return _lie(known, least, most)
+
+
+def _check_classes(record: Record) -> None:
+    """Compare an ASR over several labels with the mean of those of its classes."""
+    each = record.extra.get("class_asr")
+    if each is None:
+        return
+    numbers = [share for share in each if isinstance(share, int | float) and 0 <= share <= 1]
+    if len(numbers) != len(each) or len(each) != record.num_classes:
+        raise BadInput("has a class_asr that is no share for each class")
+    if abs(sum(numbers) / len(numbers) - record.asr) > 2 * _ROUNDING:
+        raise BadInput(f"has asr {record.asr:.6g}, which is not the mean of its class_asr")
 
 
 def _check_advantage(asr: float, free: float, found: float | None) -> None:

@@ -75,7 +75,7 @@ def defended_gradients(
             )
     sizes = sum(parameter.numel() for parameter in model.module.parameters())
     number = -(-4 * sizes * len(batches) // _SLICE_BYTES)
-    seen, each = [], labels_each(data.labels)
+    seen, each = [], labels_each(data.labels, model.task)
     for part in np.array_split(batches, min(number, len(batches))):
         sent, _ = defense.apply(_raw(model, data, part, defense, rng, full), rng)
         seen.append(as_seen(sent, model, part.shape[1] * each, trials=len(part), full=full))

@@ -47,7 +47,7 @@ def autograd_gradients(
         rows.append(torch.autograd.grad(loss, list(wanted.values())))
     stacked = (torch.stack(parts) for parts in zip(*rows, strict=True))
     found = dict(zip(wanted, stacked, strict=True))
-    size = batches.shape[1] * labels_each(data.labels)
+    size = batches.shape[1] * labels_each(data.labels, model.task)
     return as_seen(SharedTensors(found, model.head), model, size, full=full)
 
 

@@ -1,0 +1,59 @@
+"""An attack on several labels: each class is a problem of its own, attacked by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Need, Prepared, prepare
+from labelleak.core.observation import Observation
+
+
+@dataclass(frozen=True)
+class EachLabel:
+    """Lets an attack on two classes, absent and present, answer for every class in turn.
+
+    Attributes:
+        attack: the attack.
+    """
+
+    attack: Any
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what is known of the attack."""
+        if name.startswith("__") or "attack" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.attack, name)
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Get ready class by class, by the same draws, so that the order of classes is nothing."""
+        if self.attack.needs & {Need.DEFENSE, Need.FULL_GRADIENT}:
+            known.refuse_maps(self.attack.name)
+        seed = int(rng.integers(2**31))
+        ready = [
+            prepare(self.attack, known.of_label(number), 2, np.random.default_rng(seed))
+            for number in range(num_classes // 2)
+        ]
+
+        def answer(observation: Observation) -> Estimate:
+            found = [one(observation.of_problem(number)) for number, one in enumerate(ready)]
+            told = [one.expected_asr for one in found if one.expected_asr is not None]
+            return Estimate(
+                np.concatenate([one.counts for one in found], axis=-1),
+                np.concatenate([one.scores for one in found], axis=-1),
+                tuple(dict.fromkeys(note for one in found for note in one.notes)),
+                np.mean(told, axis=0) if len(told) == len(found) else None,
+            )
+
+        return answer
+
+
+def for_each_label(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
+    """Return attacks that answer for every class in turn."""
+    return tuple(cast(Attack, EachLabel(attack)) for attack in attacks)
+
+
+__all__ = ["EachLabel", "for_each_label"]
