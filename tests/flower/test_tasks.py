@@ -36,14 +36,32 @@ def binary_loss(z, y):
     return F.binary_cross_entropy_with_logits(z[:, 0], y.float())
 
 
+FINDINGS = (PEOPLE[:, :3] > torch.tensor([0.0, 1.5, 4.0])).long()
+
+
+def three_logits():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def each_loss(z, y):
+    return F.binary_cross_entropy_with_logits(z, y.float())
+
+
 TASKS = {
     "binary": (one_logit, binary_loss, PEOPLE[:32], SICK[:32]),
+    "multilabel": (three_logits, each_loss, PEOPLE[:32], FINDINGS[:32]),
     "dense": (maps, F.cross_entropy, IMAGES[:4], MASKS[:4]),
 }
 
 
 def own_data(name):
-    return LabelledData(*((PEOPLE, SICK) if name == "binary" else (IMAGES, MASKS)))
+    data = {
+        "binary": (PEOPLE, SICK),
+        "multilabel": (PEOPLE, FINDINGS),
+        "dense": (IMAGES, MASKS),
+    }
+    return LabelledData(*data[name])
 
 
 def step(model, loss, x, y):
@@ -69,7 +87,8 @@ def test_updates_of_a_task_are_audited(name, tmp_path):
     assert finding.task == name
     auditor.write(finding)
     row = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])
-    assert (row["task"], row["num_samples"]) == (name, len(labels))
+    each = 3 if name == "multilabel" else 1
+    assert (row["task"], row["num_samples"]) == (name, len(labels) // each)
 
 
 def test_one_output_is_asked_for_where_no_labels_tell():
@@ -85,6 +104,17 @@ def test_one_output_is_asked_for_where_no_labels_tell():
         flower.Auditor(folder=None, task="ranking")
 
 
+def test_estimates_say_how_many_have_each_label(tmp_path):
+    before, after = step(three_logits(), each_loss, *TASKS["multilabel"][2:])
+    auditor = flower.Auditor(folder=tmp_path, lr=0.1, task="multilabel", attacks=["llbg"])
+    auditor.write(auditor.audit(before, after, Sender(1, "0", num_samples=32)))
+    row = json.loads((tmp_path / "estimates.jsonl").read_text())
+    assert len(row["counts"]) == 3
+    for labels, sentence in (((0, 1), "no rows of 3"), ((0, 1, 2), "rows of 0 and 1")):
+        with pytest.raises(BadInput, match=sentence):
+            auditor.audit(before, after, Sender(1, "0", labels=labels))
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_block_withholds_an_update_of_any_task(name, tmp_path):
     make, loss, x, y = TASKS[name]
@@ -96,8 +126,9 @@ def test_block_withholds_an_update_of_any_task(name, tmp_path):
         return Message(RecordDict(found), reply_to=message)
 
     own = own_data(name)
+    told = {"task": name} if name == "multilabel" else {}
     auditor = flower.Auditor(
-        folder=tmp_path, lr=0.1, attacks=["llbg", "rlu"], model=make, auxiliary=own
+        folder=tmp_path, lr=0.1, attacks=["llbg", "rlu"], model=make, auxiliary=own, **told
     )
     app = ClientApp(mods=[flower.audit_mod(auditor, "block")])
     app.train()(train)

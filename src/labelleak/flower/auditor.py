@@ -21,7 +21,7 @@ from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack, Knowledge, LabelledData
 from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
+from labelleak.core.priors import EachPrior, Prior, RepeatedPrior, UniformPrior
 from labelleak.core.scale import StepPath
 from labelleak.core.task import Task, read_task
 from labelleak.core.training import TrainingFacts
@@ -34,7 +34,13 @@ from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import plain_labels
 from labelleak.flower.naming import likeliest_head, with_names
-from labelleak.flower.reading import flags_of, largest_after, receive, truth_of
+from labelleak.flower.reading import (
+    flags_of,
+    largest_after,
+    one_label_each,
+    receive,
+    truth_of,
+)
 from labelleak.flower.rows import scored_records, unscored_rows
 from labelleak.flower.trainings import (
     as_weights,
@@ -80,8 +86,9 @@ class Auditor(TrainingFacts):
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None finds it by the model, else by each update.
-        task: ``classes``, ``binary`` (one output tells one of two classes) or ``dense`` (a class
-            for each pixel); None takes what the head or the labels tell, else it is asked for.
+        task: ``classes``, ``binary`` (one output tells one of two classes), ``multilabel`` (each
+            class is there or not) or ``dense`` (a class for each pixel); None takes what the head
+            or the labels tell, else it is asked for.
         layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
             names and biases do not tell.
         attacks: names or attacks; None takes ``rules``: the standard battery but for the shadow
@@ -119,7 +126,7 @@ class Auditor(TrainingFacts):
     model: nn.Module | Callable[[], nn.Module] | None = None
     input_shape: tuple[int, ...] | None = None
     head: str | None = None
-    task: Literal["classes", "binary", "dense"] | None = None
+    task: Literal["classes", "binary", "multilabel", "dense"] | None = None
     layout: Literal["torch", "keras"] | None = None
     attacks: Sequence[str | Attack] | None = None
     auxiliary: LabelledData | None = None
@@ -213,6 +220,9 @@ class Auditor(TrainingFacts):
             trained = how_trained(self, senders[0], form)
             returned = as_weights(self, before, replies, senders, trained)
         told_task = read_task(self.task)
+        if told_task is Task.multilabel:
+            own = one_label_each(senders[0], before.get(key_of(found.name)))
+            trained = how_trained(self, own, form)
         update = receive(before, returned, found.name, trained, told_task)
         task = update.form_of(found.name, senders[0].labels).task
         observation = replace(update, task=task).observe(found.name)
@@ -347,10 +357,13 @@ class Auditor(TrainingFacts):
         if kept and kept[0] is source and kept[1].num_classes == classes:
             battery: Battery = kept[1]
             if battery.known.training != training:  # clients differ in N; the model is the same
-                battery = battery.with_batches(self._drawn, training)
+                battery = battery.with_batches(battery.known.prior, training)
         else:
             white_box = self._white_box(before, head, update.task)
-            known = Knowledge(white_box, self._shape, self.auxiliary, self._drawn, training)
+            prior = self._drawn
+            if observation.problems > 1:
+                prior = EachPrior((prior,) * observation.problems)
+            known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery

@@ -43,7 +43,8 @@ def report_labels(context: Context, labels: ArrayLike) -> None:
     Args:
         context: the context that the ClientApp's function was given.
         labels: class indices of the step's batch, in an array of any shape: 0 and 1 of a binary
-            task, masks of a dense one, whose negative entries are pixels without a label.
+            task, rows of them of a multilabel one, masks of a dense one, whose negative entries are
+            pixels without a label.
 
     >>> from flwr.app import RecordDict
     >>> context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -14,7 +15,7 @@ from labelleak.core.head_shapes import key_of
 from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.reparametrised import fold
-from labelleak.core.score import Truth
+from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import Task
 from labelleak.core.update import ReceivedUpdate
 from labelleak.defenses import parse_defense
@@ -86,7 +87,33 @@ def truth_of(senders: Sequence[Sender], observation: Observation) -> Truth | Non
     if not senders[0].labels:
         raise BadInput(f"client {senders[0].client} names no label behind its update")
     labels = np.asarray([sender.labels for sender in senders])
+    if observation.problems > 1:
+        rows = labels.reshape(len(senders), -1, observation.problems)
+        if rows.max(initial=0) > 1:
+            raise BadInput("labels of a multilabel task are rows of 0 and 1, a number a class")
+        return Truth(pair_counts(rows.sum(axis=1), rows.shape[1]))
     return Truth.from_labels(labels, observation.num_classes)
 
 
-__all__ = ["flags_of", "largest_after", "receive", "truth_of"]
+def one_label_each(sender: Sender, head: Tensor | None) -> Sender:
+    """Return a sender of several labels a sample with the number of its samples alone.
+
+    Args:
+        sender: its labels are rows of 0 and 1, one after the other.
+        head: the head's weight or bias, a row a class.
+
+    Raises:
+        BadInput: if the labels are no whole rows.
+    """
+    if sender.labels is None or head is None:
+        return sender
+    samples, rest = divmod(len(sender.labels), len(head))
+    if rest:
+        raise BadInput(
+            f"{len(sender.labels)} labels are no rows of {len(head)}; a multilabel task has a 0 or "
+            "1 for each class"
+        )
+    return replace(sender, labels=None, num_samples=samples)
+
+
+__all__ = ["flags_of", "largest_after", "one_label_each", "receive", "truth_of"]

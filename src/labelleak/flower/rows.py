@@ -39,7 +39,7 @@ def head_keys(finding: Finding) -> dict[str, Any]:
 
 def unscored_rows(finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Turn answers without a score into flat rows."""
-    rows = []
+    rows, several = [], finding.observation.problems > 1
     for trial, sender in enumerate(finding.senders):
         for answer in finding.answers:
             told = answer.at(trial)
@@ -53,7 +53,8 @@ def unscored_rows(finding: Finding, keys: Mapping[str, Any]) -> list[dict[str, A
                     "attack": told.attack,
                     "threat_model": told.threat_model,
                     "num_samples": finding.observation.num_samples,
-                    "counts": list(told.counts),
+                    # Of several labels, how many samples have each.
+                    "counts": list(told.counts)[1 if several else 0 :: 2 if several else 1],
                     "notes": list(answer.estimate.notes),
                     "flags": list(told.flags),
                 }
@@ -66,7 +67,7 @@ def scored_records(
 ) -> list[Record]:
     """Turn scored answers into records."""
     seen, senders = finding.observation, finding.senders
-    total = int(truth.counts[0].sum())
+    total = int(truth.counts[0].sum()) // seen.problems
     size = (auditor.batch_size or 0) * finding.sender.clients
     keys = {**extra, **head_keys(finding)}
     common = origin(
@@ -74,7 +75,7 @@ def scored_records(
         data=auditor.data,
         model=auditor.name_of_model,
         command="labelleak.flower",
-        num_classes=seen.num_classes,
+        num_classes=seen.problems if seen.problems > 1 else seen.num_classes,
         # Every client has taken this many steps, round by round, before the weights were sent;
         # every update began at the same weights, so it is the same for all of them.
         training_steps=max(0, finding.sender.round - 1) * seen.local_steps,
