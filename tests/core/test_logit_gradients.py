@@ -78,10 +78,16 @@ def test_mixed_labels_have_a_scale_and_no_labels():
     assert float(found.scales.sum()) == pytest.approx(1, rel=1e-3)
 
 
+def test_several_sigmoids_are_read_entry_by_entry():
+    found, y = read(lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, 6).float()))
+    assert (found.loss, found.rows) == ("bce", 9)
+    assert found.labels.tolist() == F.one_hot(y, 6).tolist()
+    assert float(found.scales.sum()) == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("loss", "named"),
     [
-        (lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, 6).float()), "bce"),
         (lambda z, y: F.mse_loss(z, F.one_hot(y, 6).float()), "mse"),
         (lambda z, y: ((1 - (p := z.softmax(1)[range(9), y])) * -p.log()).mean(), "row_weighted"),
         (lambda z, y: F.cross_entropy(z / 2, y), "softmax"),

@@ -177,14 +177,10 @@ def make_records(
         if raised:
             keys["flag_figures"] = raised
         several = keys.get("task") == Task.multilabel
-        own = slice(1, None, 2) if several else slice(None)
         if several:
             keys["class_asr"] = _by_class(answer.estimate.counts[row], truth.counts[row])
         if keep_counts:
-            keys["counts"] = answer.estimate.counts[row][own].tolist()
-            keys["true_counts"] = truth.counts[row][own].tolist()
-            if answer.estimate.expected_asr is not None:
-                keys["presence_chances"] = np.round(answer.estimate.scores[row], 6)[own].tolist()
+            keys |= _counts(answer.estimate, truth, row, several=several)
         gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)
         records.append(
             Record(
@@ -204,6 +200,15 @@ def make_records(
             )
         )
     return records
+
+
+def _counts(guess: Estimate, truth: Truth, row: int, *, several: bool) -> dict[str, Any]:
+    """Return what is private of a trial; of several labels, how many samples have each."""
+    own = slice(1, None, 2) if several else slice(None)
+    kept = {"counts": guess.counts[row][own], "true_counts": truth.counts[row][own]}
+    if guess.expected_asr is not None:
+        kept["presence_chances"] = np.round(guess.scores[row], 6)[own]
+    return {name: values.tolist() for name, values in kept.items()}
 
 
 def _by_class(guess: Ints, real: Ints) -> list[float]:

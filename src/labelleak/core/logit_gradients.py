@@ -8,36 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from labelleak.core.logit_rows import LogitRows, join_rows
+
 # Entries of logits that are read at once.
 CHUNK = 2**22
 # Below it, rows are made of rounding.
 LOOSEST = 0.03
 # From so many entries on, two unknowns that explain all of them are no chance.
 MANY_ENTRIES = 24
-
-
-@dataclass(frozen=True, eq=False)
-class LogitRows:
-    """What the gradient at the logits tells of the rows of one backward pass.
-
-    Attributes:
-        loss: cross_entropy, row_weighted (cross-entropy whose rows weigh differently within a
-            class, as in a focal loss), bce, mse, softmax (rows sum to zero, but their targets
-            cannot be told from their scale), or unknown.
-        rows: rows that took part; None where rounding hides whether some did.
-        labels: class of each row that took part, ``rows x K`` of 0 and 1 of several sigmoids; None
-            where targets are soft or unknown.
-        scales: weight of each such label's loss in the total; None where it cannot be told.
-        smoothing: share of each label that is spread over all classes.
-        certain: False where other targets and scales explain these rows as well.
-    """
-
-    loss: str
-    rows: int | None
-    labels: Tensor | None = None
-    scales: Tensor | None = None
-    smoothing: float | None = None
-    certain: bool = False
 
 
 def read_logit_rows(
@@ -71,7 +49,7 @@ def read_logit_rows(
         _read_chunk(z[at : at + step], dz[at : at + step], smoothing)
         for at in range(0, len(z), step)
     ]
-    found = _join(chunks) if chunks else LogitRows("unknown", 0)
+    found = join_rows(chunks) if chunks else LogitRows("unknown", 0)
     return _read_sigmoids(z, dz) if found.loss == "bce" else found
 
 
@@ -360,30 +338,6 @@ def _fitted(rows: _Rows, apart: Tensor) -> float | None:
     scale = float((apart * rows.dz).sum() / (apart**2).sum().clamp_min(1e-300))
     fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
     return scale if bool(fits) and scale > 0 else None
-
-
-def _join(chunks: list[LogitRows]) -> LogitRows:
-    """Join the readings of several pieces of one gradient."""
-    told = [chunk for chunk in chunks if chunk.rows != 0]
-    if len(told) < 2:
-        return told[0] if told else chunks[0]
-    losses = {chunk.loss for chunk in told}
-    rows = [chunk.rows for chunk in told]
-    smoothings = [chunk.smoothing for chunk in told]
-    even = None not in smoothings and max(smoothings) - min(smoothings) < 1e-3  # type: ignore[type-var,operator]
-    return LogitRows(
-        losses.pop() if len(losses) == 1 else "unknown",
-        None if None in rows else sum(row for row in rows if row is not None),
-        _cat([chunk.labels for chunk in told]),
-        _cat([chunk.scales for chunk in told]) if even else None,
-        smoothings[0] if even else None,
-        all(chunk.certain for chunk in told),
-    )
-
-
-def _cat(parts: list[Tensor | None]) -> Tensor | None:
-    held = [part for part in parts if part is not None]
-    return torch.cat(held) if len(held) == len(parts) else None
 
 
 __all__ = ["LogitRows", "read_logit_rows"]

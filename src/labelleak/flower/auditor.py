@@ -219,11 +219,10 @@ class Auditor(TrainingFacts):
         if form is not trained.form:
             trained = how_trained(self, senders[0], form)
             returned = as_weights(self, before, replies, senders, trained)
-        told_task = read_task(self.task)
-        if told_task is Task.multilabel:
+        if self.task == Task.multilabel:
             own = one_label_each(senders[0], before.get(key_of(found.name)))
             trained = how_trained(self, own, form)
-        update = receive(before, returned, found.name, trained, told_task)
+        update = receive(before, returned, found.name, trained, read_task(self.task))
         task = update.form_of(found.name, senders[0].labels).task
         observation = replace(update, task=task).observe(found.name)
         rate = StepPath.of(update.training).rate
@@ -231,7 +230,7 @@ class Auditor(TrainingFacts):
         observation = replace(observation, largest=largest)
         choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
-        assumed = task is Task.binary is not told_task
+        assumed = task is Task.binary and self.task is None
         more = flags_of(senders[0], found, trained, assumed=assumed)
         battery = replace(battery, flags=(*battery.flags, *more))
         truth = truth_of(senders, observation)

@@ -120,7 +120,8 @@ FLAGS: dict[str, Meaning] = {
         "the gradient does not sum to zero over classes: another loss, noise or pruning, or an "
         "optimiser that scales each coordinate (Adam, AdamW, RMSprop)",
         None,
-        "check the optimiser and the loss; see labelleak.attacks.losses for closed forms of others",
+        "check the optimiser and the loss: if each class has a sigmoid of its own, say `task` "
+        "multilabel; see labelleak.attacks.losses for closed forms of others",
     ),
     "sparse_gradient": Meaning(
         "entries of the weight gradient were set to zero (pruning, compression)",
