@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import re
 import stat
 import tomllib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +23,7 @@ LARGEST_TOML = 2**18
 LARGEST_RECORDS = 2 * 2**30
 LONGEST_LINE = 16 * 2**20
 MOST_DEPTH = 32
+_GZIP = b"\x1f\x8b"
 MOST_LISTS = 2**17
 MOST_DIGITS = 40
 _MOST_DOTS = 400
@@ -100,30 +103,49 @@ def _size(file: BinaryIO, path: Path, largest: int) -> int:
 
 
 def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
-    """Read the whole lines of a text file, numbered from 1; blank ones are passed over.
+    """Read the whole lines of a text file, packed by gzip or not, numbered from 1.
 
-    A last line without its newline is what a killed writer leaves; it is passed over too.
+    Blank lines are passed over. So is a last line without its newline, which a killed writer
+    leaves. A packed file may unpack to as much as any other may hold.
 
     Raises:
-        BadInput: as `read_text`, and for a line that is too long.
+        BadInput: as `read_text`, for a line that is too long, and for a damaged packed file.
     """
     with open_regular(path, what) as file:
-        left, number = _size(file, path, LARGEST_RECORDS), 0
-        while left > 0:
-            line = file.readline(min(left, LONGEST_LINE))
-            left -= len(line)
-            number += 1
-            if not line.endswith(b"\n"):
-                if len(line) == LONGEST_LINE:
-                    raise BadInput(f"{shown_path(path)}, line {number} is too long to be read")
-                return
-            if line.strip():
-                try:
-                    text = line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    where = f"{shown_path(path)}, line {number}"
-                    raise BadInput(f"{where} is not UTF-8 text") from error
-                yield number, text
+        size = _size(file, path, LARGEST_RECORDS)
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        if not packed:
+            yield from _lines_of(file, size, path)
+            return
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield from _lines_of(unpacked, LARGEST_RECORDS, path)
+                if unpacked.read(1):
+                    most = f"more than the {LARGEST_RECORDS} bytes that are read"
+                    raise BadInput(f"{shown_path(path)} unpacks to {most}")
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput(f"{shown_path(path)} is cut short or no gzip file") from error
+
+
+def _lines_of(file: BinaryIO | gzip.GzipFile, left: int, path: Path) -> Iterator[tuple[int, str]]:
+    """Read the whole lines of up to so many bytes."""
+    number = 0
+    while left > 0:
+        line = file.readline(min(left, LONGEST_LINE))
+        left -= len(line)
+        number += 1
+        if not line.endswith(b"\n"):
+            if len(line) == LONGEST_LINE:
+                raise BadInput(f"{shown_path(path)}, line {number} is too long to be read")
+            return
+        if line.strip():
+            try:
+                text = line.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                where = f"{shown_path(path)}, line {number}"
+                raise BadInput(f"{where} is not UTF-8 text") from error
+            yield number, text
 
 
 def parse_json(text: str) -> Any:

@@ -29,19 +29,27 @@ class CountNet(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return centres, inverse widths and weights of the parts, each ``T x K x 3``."""
-        mean = features.mean(dim=-2, keepdim=True).expand_as(features)
-        hidden = nn.functional.silu(self.first(torch.cat([features, mean], dim=-1)))
+        hidden = nn.functional.silu(_apply(self.first, features, _mean(features)))
         for layer in (self.second, self.third):
-            hidden = hidden + nn.functional.silu(layer(_with_others(hidden)))
+            most = hidden.amax(dim=-2, keepdim=True)
+            hidden = hidden + nn.functional.silu(_apply(layer, hidden, _mean(hidden), most))
         centres, widths, weights = self.last(hidden).chunk(3, dim=-1)
         inverse = torch.exp(-widths.clamp(-5, 4)) / self.spread
         return centres * self.spread, inverse, weights.softmax(dim=-1)
 
 
-def _with_others(hidden: Tensor) -> Tensor:
-    mean = hidden.mean(dim=-2, keepdim=True).expand_as(hidden)
-    most = hidden.amax(dim=-2, keepdim=True).expand_as(hidden)
-    return torch.cat([hidden, mean, most], dim=-1)
+def _mean(hidden: Tensor) -> Tensor:
+    return hidden.mean(dim=-2, keepdim=True)
+
+
+def _apply(layer: nn.Linear, own: Tensor, *others: Tensor) -> Tensor:
+    """Apply a layer to each class's numbers beside those of all classes.
+
+    What all classes share is multiplied once for a batch and not once for each class.
+    """
+    width = own.shape[-1]
+    shared = nn.functional.linear(torch.cat(others, dim=-1), layer.weight[:, width:], layer.bias)
+    return nn.functional.linear(own, layer.weight[:, :width]) + shared
 
 
 __all__ = ["CountNet"]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _ROWS, _FEWEST, _MOST = 640, 4, 64
 # Fields of the posterior that are kept beside its network.
 _LEARNT = ("middle", "size", "lowest", "highest", "classes")
-_LR, _DECAY, _STEEPEST = 3e-3, 1e-4, 1.0
+# Half the epochs at this rate find what twice as many find at 3e-3.
+_LR, _DECAY, _STEEPEST = 8e-3, 1e-4, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,10 @@ def _train(
     examples, classes = counts.shape
     size = min(examples, int(np.clip(_ROWS // classes, _FEWEST, _MOST)))
     rounds = examples // size
-    optimiser = torch.optim.AdamW(net.parameters(), lr=_LR, weight_decay=_DECAY)
+    fused = all(one.device.type in ("cpu", "cuda") for one in net.parameters())
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=_LR, weight_decay=_DECAY, fused=fused or None
+    )
     pace = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, _LR, total_steps=epochs * rounds + 1, pct_start=0.2
     )
