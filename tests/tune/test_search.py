@@ -25,7 +25,7 @@ from labelleak.tune.options import TuneOptions
 from labelleak.tune.search import Search
 from labelleak.tune.words import audit_command, caveats, say_answer
 
-OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold"))
+OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold:bias"))
 
 
 def make_leak(mean):
@@ -107,22 +107,30 @@ def test_a_setting_that_misses_on_fresh_seeds_gives_way_to_the_next_stronger():
     assert answer.recommended.seed == 1002
 
 
-def test_where_nothing_holds_the_answer_says_so_with_the_closest():
-    answer, _, options = search(families=("prune", "withhold"))
+def test_where_nothing_holds_the_answer_says_so_with_the_closest_and_the_front():
+    answer, _, options = search(families=("prune", "withhold:bias"))
     assert answer.recommended is None
     assert answer.closest.label == "withhold:bias"
     said = say_answer(answer, options)
-    assert said.startswith("No setting of prune, withhold brings the advantage to 0.3 or below")
-    assert "withhold:bias" in said
+    assert said.startswith("No setting meets it: none of prune, withhold:bias brings the advantage")
+    assert "The front, least leakage first: " in said
+    assert all(point.label in said for point in answer.front)
 
 
-def test_a_withheld_head_is_shown_and_never_recommended():
-    answer, _, options = search()
+def test_a_withheld_head_is_never_recommended_by_attackers_of_the_head():
+    answer, _, options = search(families=("gaussian", "prune", "withhold"), attacker="model")
     shown = next(p for p in answer.points if p.label == "withhold:head")
-    assert not shown.readable
+    assert not shown.attacked
     assert shown.cost is not None
     assert shown not in answer.front
-    assert any("nothing to read" in said for said in caveats("withhold:head", options))
+    assert answer.recommended.point.label == "gaussian:1"
+    assert any("nobody asked here reads them" in said for said in caveats("withhold:head", options))
+
+
+def test_a_withheld_head_counts_once_every_layer_is_attacked():
+    answer, _, options = search(families=("withhold",))
+    assert answer.recommended.point.label == "withhold:head"  # of these made-up leaks it is best
+    assert any("read every layer" in said for said in caveats("withhold:head", options))
 
 
 def test_a_budget_finds_the_strongest_setting_that_it_pays_for():
@@ -293,7 +301,7 @@ def test_what_was_found_is_told_apart_by_phase_and_its_command_runs(tmp_path, mo
         paid = {r.extra["accuracy_cost"] for r in own if r.extra["phase"] == phase}
         assert paid == {cost["loss"]}
     assert {r.extra["epsilon_rounds"] for r in own} == {25}
-    words = shlex.split(chosen["command"])[1:]
+    words = [*shlex.split(chosen["command"])[1:], "--attacks", "rules"]  # the rest takes long
     done = run.invoke(app, words)
     assert done.exit_code == 0, done.output
     assert len(list((tmp_path / "out").glob("audit-gaussian-3-*/report.html"))) == 1

@@ -107,6 +107,7 @@ class GaussianNoise(_Noise):
     ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "gaussian": tuple(f"gaussian:{s}" for s in SIGMAS),
         "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in SIGMAS),
+        "withhold|gaussian": tuple(f"withhold:head|gaussian:{s}" for s in SIGMAS),
     }
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelleak.defenses import parse_defense
+from labelleak.defenses.facts import HEAD_ALONE
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost
 
@@ -19,15 +20,15 @@ class Point:
         family: the family that it is of.
         leak: what the strongest attacker gained.
         cost: what it costs; None where it was not trained with.
-        readable: whether anything of the head is shared. If not, these attackers have nothing to
-            read: an advantage of 0 then says nothing of the layers that are shared.
+        attacked: whether every layer that it shares in the clear was attacked. If not, its
+            advantage says nothing of those, and it is not recommended.
     """
 
     label: str
     family: str
     leak: Leak
     cost: MeanCost | None = None
-    readable: bool = True
+    attacked: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +97,12 @@ class Answer:
 
 
 def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Keep those that no other beats in both; only what was trained with and can be read counts.
+    """Keep those that no other beats in both; only what was trained with and attacked counts.
 
     >>> pareto_front([])
     ()
     """
-    known = [(p.leak.bound, -p.cost.accuracy, p) for p in points if p.cost and p.readable]
+    known = [(p.leak.bound, -p.cost.accuracy, p) for p in points if p.cost and p.attacked]
     kept: list[Point] = []
     best = float("inf")
     for _, lost, point in sorted(known, key=lambda one: one[:2]):
@@ -111,13 +112,34 @@ def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def is_readable(label: str) -> bool:
-    """Return whether a defense shares anything of the head.
+def is_attacked(label: str, attacker: str) -> bool:
+    """Return whether an attacker reads every layer that a defense shares in the clear.
 
-    >>> is_readable("withhold:bias"), is_readable("gaussian:1|withhold:head")
+    Attackers of the layers below the head hold auxiliary data. One who holds less reads the head
+    alone, so a defense of the head alone leaves the others to nobody who was asked.
+
+    >>> is_attacked("withhold:head", "auxiliary"), is_attacked("head_noise:1", "model")
     (True, False)
     """
-    return all(part.label != "withhold:head" for part in parse_defense(label).parts)
+    return attacker == "auxiliary" or not acts_on_head_alone(label)
 
 
-__all__ = ["Answer", "Confirmed", "Missed", "Point", "is_readable", "pareto_front"]
+def acts_on_head_alone(label: str) -> bool:
+    """Return whether all parts of a defense leave the layers below the head as they are.
+
+    >>> acts_on_head_alone("withhold:head"), acts_on_head_alone("withhold:head|gaussian:1")
+    (True, False)
+    """
+    parts = parse_defense(label).parts
+    return bool(parts) and all(HEAD_ALONE in part.leaves_open for part in parts)
+
+
+__all__ = [
+    "Answer",
+    "Confirmed",
+    "Missed",
+    "Point",
+    "acts_on_head_alone",
+    "is_attacked",
+    "pareto_front",
+]

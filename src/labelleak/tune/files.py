@@ -21,7 +21,7 @@ from labelleak.tune.answers import Answer, Confirmed, Missed, Point
 from labelleak.tune.leaks import PHASE
 from labelleak.tune.measurements import FRESH, NONE, SEARCH, MeanCost, Measurements
 from labelleak.tune.options import TuneOptions
-from labelleak.tune.words import audit_command, caveats, say_answer, say_leak
+from labelleak.tune.words import audit_command, caveats, say_answer, say_leak, say_readers
 
 
 def write_answer(
@@ -78,7 +78,8 @@ def _point(point: Point, options: TuneOptions) -> dict[str, Any]:
         "family": point.family,
         "leak": point.leak.to_json(),
         "cost": point.cost.to_json() if point.cost else None,
-        "head_is_shared": point.readable,
+        "head_is_shared": "withhold:head" not in point.label.split("|"),
+        "every_layer_attacked": point.attacked,
         **_privacy(point.label, options),
     }
 
@@ -168,7 +169,7 @@ def _place(point: Point) -> Place:
     gained = point.leak.advantage
     family = "" if point.label == NONE else point.family
     ends = (gained.mean, gained.low, gained.high)
-    return Place(point.label, family, ends, point.cost.accuracy, point.readable)
+    return Place(point.label, family, ends, point.cost.accuracy, point.attacked)
 
 
 def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iterator[str]:
@@ -194,7 +195,8 @@ def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iter
         "",
         "Accuracy and loss are means over federations of the same seeds with and without the "
         "defense. Intervals of the search were looked at many times, and attackers who know the "
-        "defense took part on fresh seeds only: those figures speak of the recommended setting.",
+        "defense took part on fresh seeds only: those figures speak of the recommended setting. "
+        + say_readers(options),
         "",
         f"Made by `{command}`.",
     )
@@ -224,7 +226,7 @@ def _table(answer: Answer, options: TuneOptions) -> str:
                 f"{cost.wire_bytes:,.0f}",
                 f"{cost.seconds_ratio:.2f}",
             ]
-        attacker = point.leak.attacker if point.readable else "nothing to read"
+        attacker = point.leak.attacker if point.attacked else "of the head alone"
         row = [f"`{point.label}`", say_leak(point.leak, options), attacker]
         rows.append([*row, *cells, "yes" if point.label in front else ""])
     return table([*heads, "time", "front"], rows)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STANDARD_FAMILIES = (
     "gaussian",
     "clip|gaussian",
+    "withhold|gaussian",
     "head_noise",
     "prune",
     "topk",

@@ -26,7 +26,7 @@ from labelleak.tune.answers import (
     Confirmed,
     Missed,
     Point,
-    is_readable,
+    is_attacked,
 )
 from labelleak.tune.bisection import Rung, first_holding, last_holding
 from labelleak.tune.ladders import Family, spread
@@ -54,7 +54,7 @@ class Search:
             BadInput: if the model learns nothing without a defense, or nothing is left to leak.
         """
         measured, options = self.measured, self.measured.options
-        families = [_readable(family) for family in options.ladders]
+        families = [_attacked(family, options.attacker) for family in options.ladders]
         families = [family for family in families if family.labels]
         self._expect(families)
         refuse_unlearnt(measured.cost(NONE).accuracy, measured.data, options.rounds)
@@ -68,7 +68,12 @@ class Search:
                 return Answer(baseline, (), unneeded)
         found = self._best_of_each(families)
         self._train(
-            [(one, f.name) for f in options.ladders for one in f.labels if not is_readable(one)]
+            [
+                (one, family.name)
+                for family in options.ladders
+                for one in family.labels
+                if not is_attacked(one, options.attacker)
+            ]
         )
         chosen = self._settle(found, families)
         grid = self._grid(families) if options.grid else None
@@ -182,10 +187,10 @@ class Search:
 
     def _closest(self) -> Point | None:
         """Return the point that leaks least, with its cost."""
-        readable = [p for p in self.points.values() if p.readable and p.label != NONE]
-        if not self._has_target or not readable:
+        attacked = [p for p in self.points.values() if p.attacked and p.label != NONE]
+        if not self._has_target or not attacked:
             return None
-        return self._trained(min(readable, key=lambda p: (p.leak.bound, p.leak.advantage.mean)))
+        return self._trained(min(attacked, key=lambda p: (p.leak.bound, p.leak.advantage.mean)))
 
     def _grid(self, families: Sequence[Family]) -> Confirmed | None:
         """Return the best point of a plain grid, confirmed as the search confirms its own."""
@@ -206,7 +211,8 @@ class Search:
     def _point(self, label: str, family: str) -> Point:
         if label not in self.points:
             leak = self.measured.leak(label)
-            self.points[label] = Point(label, family, leak, readable=is_readable(label))
+            attacked = is_attacked(label, self.measured.options.attacker)
+            self.points[label] = Point(label, family, leak, attacked=attacked)
         return self.points[label]
 
     def _train(self, settings: Sequence[Setting]) -> list[Point]:
@@ -220,8 +226,8 @@ class Search:
         return self.points[point.label]
 
 
-def _readable(family: Family) -> Family:
-    return Family(family.name, tuple(label for label in family.labels if is_readable(label)))
+def _attacked(family: Family, attacker: str) -> Family:
+    return Family(family.name, tuple(one for one in family.labels if is_attacked(one, attacker)))
 
 
 def _cost(point: Point) -> MeanCost:

@@ -11,7 +11,7 @@ from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
 from labelleak.defenses.catalogue import uncovered
 from labelleak.report import wording
-from labelleak.tune.answers import Answer, Confirmed, is_readable
+from labelleak.tune.answers import Answer, Confirmed, is_attacked
 from labelleak.tune.leaks import Leak
 from labelleak.tune.options import TuneOptions
 
@@ -75,7 +75,7 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
             f"{options.accuracy_budget:g}; raise `accuracy_budget` or name other `families`."
         )
     said = (
-        f"No setting of {', '.join(options.families)} brings the advantage to "
+        f"No setting meets it: none of {', '.join(options.families)} brings the advantage to "
         f"{options.target_advantage:g} or below"
     )
     best = answer.closest
@@ -83,8 +83,29 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
         return f"{said}; name other `families`."
     return (
         f"{said}; the closest is {best.label} with {say_leak(best.leak, options)} at an accuracy "
-        f"of {wording.share(best.cost.accuracy)}. "
+        f"of {wording.share(best.cost.accuracy)}. {_front(answer, options)} "
         "Raise `target_advantage` or name other `families`."
+    )
+
+
+def _front(answer: Answer, options: TuneOptions) -> str:
+    """Name the settings that no other beats in both leakage and accuracy."""
+    best = "; ".join(
+        f"{point.label} ({say_leak(point.leak, options)}, accuracy "
+        f"{wording.share(point.cost.accuracy)})"
+        for point in answer.front
+        if point.cost
+    )
+    return f"The front, least leakage first: {best}."
+
+
+def say_readers(options: TuneOptions) -> str:
+    """Say which attackers read what."""
+    if options.attacker != "auxiliary":
+        return "Attackers without auxiliary data read the head alone, not the layers below it."
+    return (
+        "Attackers with auxiliary data read every layer that is shared (layer_regression, gdbr, "
+        "shadow_layers, and shadow_layers_adaptive on fresh seeds); all others the head alone."
     )
 
 
@@ -106,8 +127,9 @@ def _caveats(label: str, options: TuneOptions) -> Iterator[str]:
         epsilon = "" if proved.epsilon is None else f"epsilon {proved.epsilon:.3g} at delta 1e-5, "
         yield f"Privacy ({epsilon}{proved.method}): {proved.sentence}."
     yield from uncovered(label, [part.label for part in chain.links if part.is_off])
-    if not is_readable(label):
-        yield "An advantage of 0 only says that these attackers had nothing to read."
+    if not is_attacked(label, options.attacker):
+        yield "The layers below the head are in the clear, and nobody asked here reads them."
+    yield say_readers(options)
 
 
 def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str:
@@ -127,4 +149,4 @@ def audit_command(label: str, options: TuneOptions, seed: int, out: Path) -> str
     return shlex.join([*words, "--defenses", defenses, "--out", str(folder)])
 
 
-__all__ = ["audit_command", "caveats", "say_answer", "say_leak"]
+__all__ = ["audit_command", "caveats", "say_answer", "say_leak", "say_readers"]
