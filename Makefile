@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test bench check lint types tests wheel loops wolf block mutations hostile kills slow test-slow \
-	test-runtimes test-core test-flower-versions clean
+	test-runtimes test-core test-flower-versions release-check clean
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
@@ -61,6 +61,11 @@ hostile: .venv/dev
 KILLS ?= 30
 kills: .venv/dev
 	$(BIN)/python tests/hostile/kills.py $(KILLS)
+
+# Wheel and source, as twine would upload them.
+release-check: .venv/dev
+	rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
 
 bench: .venv/core
 	$(BIN)/labelleak bench

@@ -15,14 +15,26 @@ CONSOLE = "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)).replace(
 COMMANDS = [line.split("#")[0].strip() for line in CONSOLE.splitlines()]
 
 
-@pytest.mark.parametrize("snippet", PYTHON, ids=["audit", "gradient"])
+@pytest.mark.parametrize("snippet", PYTHON, ids=["model", "update"])
 def test_python_snippets_run(snippet, tmp_path):
-    assert len(snippet.strip().splitlines()) <= 10
+    assert len(snippet.strip().splitlines()) <= 8
     done = subprocess.run(
         [sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "names" in done.stdout or "[3 1 0]" in done.stdout or "[4 0 0]" in done.stdout
+    assert "names" in done.stdout or "label counts (4, 0, 0)" in done.stdout
+    assert ("labelleak.audit" in snippet) == (tmp_path / "report.html").exists()
+
+
+def test_the_door_to_a_federation_runs(tmp_path, monkeypatch):
+    pytest.importorskip("flwr")
+    monkeypatch.chdir(tmp_path)
+    (door, _) = re.findall(r"```py\n(.*?)```", TEXT, re.DOTALL)
+    assert len(door.strip().splitlines()) <= 8
+    names = {}
+    exec(compile(door, "README.md", "exec"), names)
+    assert names["auditor"].batch_size == 16
+    assert type(names["app"]).__name__ == "ClientApp"
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("labelleak")])
