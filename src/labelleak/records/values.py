@@ -136,6 +136,8 @@ def _is_sound_extra(name: str, values: Sequence[Any]) -> bool:
         texts = (value for value in values if isinstance(value, str))
         if not kinds <= set(_EXTRA[name]) or not _fit(texts, 8 * _LONGEST_NAME):
             return False
+    if kinds.isdisjoint({int, float, bool}):
+        return True
     known = values if kinds <= {int, float} else [v for v in values if isinstance(v, int | float)]
     most = _LARGEST if kinds.isdisjoint({int, bool}) else _MOST
     least, most = (0, 1) if name == "expected_asr" else (-most, most)
