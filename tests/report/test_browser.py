@@ -70,9 +70,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pages[name] = folder / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
     sides = []
-    for name in ("audit", "defenses"):
+    later = make_records(attacks=("llg", "free"), batch_sizes=(8, 32), defense="clip:1|topk:0.1")
+    for name, rows in (("before", records["audit"]), ("after", later)):
         path = folder / f"{name}.jsonl"
-        append_records(path, records[name])
+        append_records(path, rows)
         sides.append(read_side(path))
     pages["comparison"] = folder / "comparison.html"
     pages["comparison"].write_text(compare(*sides), encoding="utf-8")

@@ -111,6 +111,15 @@ def test_own_arrays_with_a_function_that_builds_a_model():
     assert repr(LabelledData(torch.zeros(2, 3), torch.zeros(2))) == "<LabelledData: 2 rows of 3>"
 
 
+def test_records_name_classes_that_have_names():
+    library = pytest.importorskip("datasets")
+    rows = {"a": X[:, 0].tolist(), "label": [("asthma", "flu", "none")[y] for y in Y]}
+    build = nn.Linear(1, 3)
+    found = labelleak.audit(data=library.Dataset.from_dict(rows), model=build, **FEW)
+    assert found.records[0].extra["class_names"] == ["asthma", "flu", "none"]
+    assert dataset_of((X, Y)).told_names == ()
+
+
 def test_a_function_is_called_anew_for_each_initialisation():
     made = []
 

@@ -56,7 +56,11 @@ class RowEnergy:
     name: ClassVar[str] = "row_energy"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
     cite: ClassVar[str] = "labelleak"
-    card: ClassVar[Card] = Card("row energy", ONE_GRADIENT)
+    card: ClassVar[Card] = Card(
+        "row energy",
+        ONE_GRADIENT,
+        plain="Counts labels by how long each class's gradient row is, whatever its sign.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Nothing to prepare."""

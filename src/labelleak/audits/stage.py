@@ -219,6 +219,8 @@ class Stage:
             extra["partition"] = options.partition
             extra["per_round"] = options.per_round or options.users
             extra["round_steps"] = options.round_steps
+        if names := plan.data.told_names:
+            extra["class_names"] = list(names)
         if options.weights is not None:
             extra["weights"] = Path(options.weights).name
         found = find_head_of(options, plan.data, self.model.module)

@@ -49,6 +49,7 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "concerned_by": (list,),
     "defense_remarks": (list,),
     "defense_off": (list,),
+    "class_names": (list,),
     "flag_figures": (dict,),
     "not_applicable": (dict,),
     "expected_asr": (int, float),

@@ -103,7 +103,11 @@ class PlainLayerRegression(LayerRegression):
 
     name: ClassVar[str] = "layer_least_squares"
     cite: ClassVar[str] = "labelleak (plain least squares on class means of every layer)"
-    card: ClassVar[Card] = Card("least squares on all layers", MEASURED)
+    card: ClassVar[Card] = Card(
+        "least squares on all layers",
+        MEASURED,
+        plain="As regression on all layers, without weighing how samples of a class differ.",
+    )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """As `LayerRegression`."""

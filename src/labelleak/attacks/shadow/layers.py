@@ -58,7 +58,11 @@ class LayerShadow(Shadow):
     )
     cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches of all layers)"
     card: ClassVar[Card] = Card(
-        "shadow models, all layers", Shadow.card.assumes, standard=True, learns=True
+        "shadow models, all layers",
+        Shadow.card.assumes,
+        standard=True,
+        learns=True,
+        plain="As shadow models, reading every layer of the update and not the last alone.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -80,7 +84,11 @@ class AdaptiveLayerShadow(LayerShadow):
     needs: ClassVar[frozenset[Need]] = LayerShadow.needs | {Need.TRAINING, Need.DEFENSE}
     cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients, all layers)"
     card: ClassVar[Card] = Card(
-        "shadow models, all layers, adaptive", Shadow.card.assumes, standard=True, learns=True
+        "shadow models, all layers, adaptive",
+        Shadow.card.assumes,
+        standard=True,
+        learns=True,
+        plain="As shadow models on all layers, passed through the client's defense.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

@@ -26,6 +26,9 @@ SYNTHETIC_NOISE = 0.25
 TRAIN_ROWS_A_CLASS = 40
 TRAIN_ROWS_IN_ALL = 2000
 TEST_ROWS_A_CLASS = 10
+# Class names that records carry at most, and their length.
+MOST_NAMED = 20
+LONGEST_NAME = 40
 
 DATASETS: Mapping[str, str] = {
     "digits": "scikit-learn's handwritten digits, 8x8 grey, 10 classes (offline)",
@@ -90,6 +93,13 @@ class Dataset:
     def num_classes(self) -> int:
         """How many classes there are, those without a row included."""
         return len(self.class_names)
+
+    @property
+    def told_names(self) -> tuple[str, ...]:
+        """The names of the classes for a page; none where they are mere numbers or many."""
+        names = self.class_names
+        worth = len(names) <= MOST_NAMED and not all(name.isdecimal() for name in names)
+        return tuple(name[:LONGEST_NAME] for name in names) if worth else ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
