@@ -10,6 +10,7 @@ import labelleak
 from labelleak.audits.clients import Clients
 from labelleak.audits.options import check_options
 from labelleak.audits.plan import NO_DEFENSE, build, plan_audit, view_model
+from labelleak.simulation.gradients import autograd_gradients
 
 SMALL = {"model": "mlp", "trials": 4, "initialisations": 1, "schemes": ("unbalanced",)}
 
@@ -33,7 +34,7 @@ def test_an_average_over_clients_is_one_large_batch_under_fedsgd():
     assert shared.observation.num_samples == 12
     assert shared.truth.counts.sum(axis=1).tolist() == [12] * 4
     drawn = clients._draw(plan.cells[0], plan.roles.victims.labels.numpy())
-    each = [clients._differentiate(drawn[:, [one]], plan.cells[0].defense) for one in range(3)]
+    each = [clients._differentiate(drawn[:, [one]], plan.cells[0]) for one in range(3)]
     mean = torch.stack([one.weight for one in each]).mean(dim=0)
     assert torch.allclose(shared.observation.weight, mean, atol=1e-6)
 
@@ -66,7 +67,7 @@ def test_weights_after_local_steps_tell_what_the_gradients_tell(steps):
     cell = plan.cells[0]
     drawn = clients._draw(cell, plan.roles.victims.labels.numpy())
     trained = clients._train(drawn, clients.training(cell), cell)
-    gradients = clients._differentiate(drawn, cell.defense)
+    gradients = clients._differentiate(drawn, cell)
     if steps == 1:
         difference = (trained.weight - gradients.weight.double()).abs().max()
         assert difference < 2e-3 * gradients.weight.abs().max()  # float32 weights, lr 1e-4
@@ -117,7 +118,7 @@ def test_small_defended_steps_share_the_mean_of_the_defended_gradients():
     )
     (cell,) = plan.cells
     drawn = clients._draw(cell, plan.roles.victims.labels.numpy())
-    first, second = (clients._differentiate(drawn[:, :, s], cell.defense).weight for s in (0, 1))
+    first, second = (clients._differentiate(drawn[:, :, s], cell).weight for s in (0, 1))
     shared = clients.share(cell).observation.weight
     mean = ((first + second) / 2).to(shared)
     torch.testing.assert_close(shared, mean, rtol=1e-2, atol=1e-3)
@@ -189,3 +190,18 @@ def test_the_same_defense_in_two_spellings_is_audited_once():
         defenses=["clip:1|gaussian:1", "clip:1.0|gaussian:1"],
     ).records
     assert len({(r.trial, r.scheme, r.defense) for r in found}) == len(found)
+
+
+def test_layers_below_the_head_are_there_for_attacks_that_read_them():
+    _, plain = clients_of(batch_sizes=(4,), attacks=("llg",))
+    plan, clients = clients_of(batch_sizes=(4,), attacks=("gdbr",))
+    assert plain.share(plan.cells[0]).observation.rest is None
+    shared = clients.share(plan.cells[0])
+    assert shared.extra["gradient"] == "head_table"
+    rest = shared.observation.rest
+    drawn = clients._draw(plan.cells[0], plan.roles.victims.labels.numpy())
+    full = autograd_gradients(
+        clients.model, plan.roles.victims, drawn.reshape(len(drawn), -1), full=True
+    )
+    assert set(rest) == set(full.rest)
+    assert all(torch.equal(rest[name], full.rest[name]) for name in rest)
