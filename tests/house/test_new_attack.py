@@ -85,7 +85,7 @@ def test_a_new_attack_needs_its_file_and_one_line(tmp_path):
     add_line(package / "attacks" / "catalogue.py", '"steepest:Steepest"')
 
     listed = run(tmp_path, "list", "attacks").stdout
-    assert "steepest           [update] Give all labels" in listed
+    assert "steepest [update] Give all labels" in " ".join(listed.split())
     words = ["audit", "--batch-sizes=1,8", "--schemes=iid", "--trials=4", "--initialisations=2"]
     words += ["--activation", "tanh", "--training-steps", "0"]
     said = run(tmp_path, *words, "--attacks", "steepest,free", "--out", "found").stdout
