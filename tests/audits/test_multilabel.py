@@ -149,6 +149,18 @@ def test_records_say_each_class_and_are_checked(tmp_path):
             Record.from_json(json.dumps({**row, "class_asr": wrong}))
 
 
+def test_own_data_with_one_label_are_refused():
+    (x, y), module = patients(N, 1), model()
+    with pytest.raises(BadInput, match="rows of 0 and 1"):
+        labelleak.attack_update(
+            gradient=gradient_of(module, x, y),
+            made=LocalTraining(batch_size=N),
+            task="multilabel",
+            model=module,
+            auxiliary=LabelledData(x, y[:, 0]),
+        )
+
+
 def test_a_capture_tells_the_task_and_the_loss():
     for options, scale in (({}, 1.0), ({"reduction": "sum"}, N * K)):
         (x, y), module = patients(N, 4), model()

@@ -250,6 +250,11 @@ def task_of(options: AuditOptions, data: Dataset) -> Task:
         BadInput: for an unknown name, or one that the data do not fit.
     """
     told, maps = read_task(options.task), data.y_train.dim() > 1
+    if told is Task.multilabel:
+        raise BadInput(
+            "an audit draws inputs with one label each; several labels are attacked in a user's own "
+            "update, in a capture and in Flower"
+        )
     if told is not None and maps != (told is Task.dense):
         has = "a map of labels" if maps else "one label"
         raise BadInput(f"each input of {data.name} has {has}, so its task is not {told}")
