@@ -263,6 +263,8 @@ def _prior(scheme: str, own: LabelledData | None, seen: Observation) -> Prior:
     pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
     if seen.problems == 1:
         return drawn.prior(pool, seen.num_classes)
+    if pool.size and pool.ndim != 2:
+        raise BadInput("auxiliary data of a multilabel task need rows of 0 and 1 for labels")
     columns = [pool[:, number] if pool.size else pool for number in range(seen.problems)]
     return EachPrior(tuple(drawn.prior(one, 2) for one in columns))
 

@@ -150,14 +150,8 @@ class Knowledge:
     fit_cache: FitCache | None = None
 
     def of_label(self, number: int) -> Knowledge:
-        """Return what is known of one label of several.
-
-        Raises:
-            BadInput: if the auxiliary data have one label an input.
-        """
+        """Return what is known of one label of several."""
         model, data, prior = self.model, self.auxiliary, self.prior
-        if data is not None and data.labels.dim() != 2:
-            raise BadInput("auxiliary data of a multilabel task need rows of 0 and 1 for labels")
         return replace(
             self,
             model=None if model is None else OneLabel(model.module, model.head, number),
