@@ -252,8 +252,8 @@ def task_of(options: AuditOptions, data: Dataset) -> Task:
     told, maps = read_task(options.task), data.y_train.dim() > 1
     if told is Task.multilabel:
         raise BadInput(
-            "an audit draws inputs with one label each; several labels are attacked in an update of "
-            "one's own, in a capture and in Flower"
+            "an audit draws inputs with one label each; several labels are attacked in one's own "
+            "update, in a capture and in Flower"
         )
     if told is not None and maps != (told is Task.dense):
         has = "a map of labels" if maps else "one label"
