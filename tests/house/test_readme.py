@@ -83,4 +83,6 @@ def test_every_listed_attack_is_in_the_readme_or_listed_by_its_command():
         text=True,
         check=True,
     )
-    assert {line.split()[0] for line in done.stdout.splitlines()} == set(ATTACKS)
+    # A line that is too long goes on below, set in.
+    listed = {line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")}
+    assert listed == set(ATTACKS)
