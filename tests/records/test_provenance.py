@@ -16,7 +16,7 @@ from labelleak.records.record import read_records
 @pytest.fixture
 def data(tmp_path):
     """A data set in a folder that is nobody's business."""
-    folder = tmp_path / "patients of ward 3"
+    folder = tmp_path / "people of ward 3"
     folder.mkdir()
     y = np.arange(60) % 3
     x = (
@@ -67,7 +67,7 @@ def test_no_folder_reaches_records_or_pages_unless_it_is_asked_for(
     (command,) = {record.command for record in read_records(out / "records.jsonl")}
     assert hashlib.sha256(data.read_bytes()).hexdigest() in command
     for name in ("records.jsonl", "report.html"):
-        assert ("patients" in (out / name).read_text()) == full
+        assert ("people of ward" in (out / name).read_text()) == full
 
 
 def test_python_and_a_search_name_no_folder_either(tmp_path, data, monkeypatch):
@@ -85,6 +85,6 @@ def test_python_and_a_search_name_no_folder_either(tmp_path, data, monkeypatch):
     written = [path for path in (tmp_path / "found").iterdir() if path.name != "run.json"]
     assert len(written) >= 4
     for path in written:
-        assert "patients" not in path.read_text(), path
+        assert "people of ward" not in path.read_text(), path
         assert str(tmp_path) not in path.read_text(), path
     assert "sha256:" in json.loads((tmp_path / "found" / "tune.json").read_text())["command"]
