@@ -143,7 +143,7 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_whole_records(tmp_path, monkey
         calls += 1
         if calls > 3:
             raise BadInput("cannot write records.jsonl: No space left on device")
-        append(path, records)
+        return append(path, records)
 
     with monkeypatch.context() as patched:
         patched.setattr(journal, "append_records", fill)

@@ -49,7 +49,7 @@ def choose_attacks(
 
     >>> choice = choose_attacks(["standard", "rlu"], 1000)
     >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
-    (True, ['gradient_regression', 'ilrg', 'pplr'])
+    (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'pplr'])
     """
     named = [one for one in asked if not isinstance(one, str) or one not in GROUPS]
     chosen: dict[str, Attack] = {}

@@ -13,7 +13,7 @@ from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import F, Tensor, nn, torch
-from labelleak.core.local_steps import as_update
+from labelleak.core.local_steps import name_gradients
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.assumptions import ONE_GRADIENT, SIZES, Assumption
@@ -190,5 +190,5 @@ def fit_dummies(
 
 def _by_name(observation: Observation, model: WhiteBox) -> dict[str, Tensor]:
     """Collect the gradient of every parameter that was shared, in double precision."""
-    shared = as_update(observation, model).tensors
+    shared = name_gradients(observation, model)
     return {name: gradient.detach().cpu().double() for name, gradient in shared.items()}

@@ -134,6 +134,11 @@ def as_update(seen: Observation, model: WhiteBox) -> SharedTensors:
         seen: gradients, of the head alone or with the rest.
         model: whose gradients they are.
     """
+    return SharedTensors(name_gradients(seen, model), model.head)
+
+
+def name_gradients(seen: Observation, model: WhiteBox) -> dict[str, Tensor]:
+    """Return gradients that were observed by parameter name, with trials as they were observed."""
     empty = SharedTensors({}, model.head)
     weight, bias = model.form.raw(seen.weight, seen.bias)
     tensors: dict[str, Tensor | None] = {
@@ -141,7 +146,7 @@ def as_update(seen: Observation, model: WhiteBox) -> SharedTensors:
         empty.head_weight: weight,
         empty.head_bias: bias,
     }
-    return SharedTensors({name: t for name, t in tensors.items() if t is not None}, model.head)
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def as_seen(
