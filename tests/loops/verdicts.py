@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import labelleak
+from labelleak.core.task import HeadForm, Task
 from labelleak.errors import BadInput
 from labelleak.files.update import gather_update
 from loops.training_loops import run_loop
@@ -69,7 +70,7 @@ def _wrong(loop, result, found, read, told):
 
 
 def _apart(what, seen, expected, tolerance, rounding):
-    wrong = []
+    wrong, expected = [], _lifted(expected, seen.num_classes)
     for part, value in (("weight", seen.weight), ("bias", seen.bias)):
         if value is None or part not in expected:
             if (value is None) != (part not in expected):
@@ -82,3 +83,13 @@ def _apart(what, seen, expected, tolerance, rounding):
         if not (error <= tolerance or left < rounding):
             wrong.append(f"{what} {part} off by {error:.2g}")
     return wrong
+
+
+def _lifted(expected, rows):
+    """Return a gradient as attacks see it: a loss of one sigmoid a class has two rows for each."""
+    weight, bias = expected.get("weight"), expected.get("bias")
+    if weight is None or rows != 2 * len(weight):
+        return expected
+    parts = HeadForm(Task.multilabel, tuple(weight.shape)).lift(weight, bias)
+    named = zip(("weight", "bias"), parts, strict=True)
+    return {part: value for part, value in named if value is not None}
