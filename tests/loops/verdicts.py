@@ -88,8 +88,10 @@ def _apart(what, seen, expected, tolerance, rounding):
 def _lifted(expected, rows):
     """Return a gradient as attacks see it: a loss of one sigmoid a class has two rows for each."""
     weight, bias = expected.get("weight"), expected.get("bias")
-    if weight is None or rows != 2 * len(weight):
+    own = next((tuple(part.shape) for part in (weight, bias) if part is not None), ())
+    if not own or rows != 2 * own[0]:
         return expected
-    parts = HeadForm(Task.multilabel, tuple(weight.shape)).lift(weight, bias)
+    # A head that is rebuilt from its parts is compared by its bias alone.
+    parts = HeadForm(Task.multilabel, own if weight is not None else (*own, 1)).lift(weight, bias)
     named = zip(("weight", "bias"), parts, strict=True)
     return {part: value for part, value in named if value is not None}
