@@ -185,5 +185,6 @@ __all__ = [
     "class_weights_of",
     "make_loss",
     "make_optimiser",
+    "name_gradients",
     "take_defended_steps",
 ]

@@ -139,8 +139,3 @@ def close(a: Tensor, b: Tensor, *, slack: float = 0.0) -> bool:
 def has_stepped(state: Mapping[str, Any] | None) -> bool:
     """Tell state of earlier steps from what some optimisers make at once."""
     return bool(state) and float((state or {}).get("step", 1)) > 0
-
-
-def rounding_of(values: Tensor) -> float:
-    """Return how far rounding may have moved the largest of some numbers."""
-    return 4 * torch.finfo(values.dtype).eps * float(values.abs().max())

@@ -39,10 +39,10 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Course:
-    """What one server learned over the rounds, with the defense on or off.
+class OverRounds:
+    """What was named over all rounds and clients, with the defense on or off.
 
-    ``clients`` are ordered worst first; ``free`` is the mean ASR of the guess without the update.
+    ``free`` is the mean ASR of the guess without the update.
     """
 
     threat_model: str
@@ -51,9 +51,21 @@ class Course:
     asr: float
     free: float
     updates: int
+
+
+@dataclass(frozen=True)
+class Course(OverRounds):
+    """What one server learned over the rounds; ``clients`` are ordered worst first."""
+
     attacks: tuple[str, ...]
     rounds: tuple[Round, ...]
     clients: tuple[Client, ...]
+
+
+def mean_rates(rows: Sequence[Record]) -> tuple[float, float, int]:
+    """Return mean ASR, that of the guess without the update, and of how many updates."""
+    number = len(rows)
+    return sum(r.asr for r in rows) / number, sum(r.asr_free for r in rows) / number, number
 
 
 def is_federated(row: Record) -> bool:
@@ -117,9 +129,7 @@ def _course(rows: Sequence[Record], threat_model: str, defended: bool) -> Course
         threat_model,
         defended,
         spans[0],
-        sum(r.asr for r in rows) / len(rows),
-        sum(r.asr_free for r in rows) / len(rows),
-        len(rows),
+        *mean_rates(rows),
         tuple(sorted({str(r.extra["chosen"]) for r in rows})),
         tuple(
             Round(number, span, len({client_of(r) for r in part}))

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.records.cells import titles_of
-from labelleak.records.intervals import Interval, bootstrap_means
+from labelleak.records.intervals import bootstrap_means
 from labelleak.records.record import THREAT_MODELS, Record
-from labelleak.records.rounds import Course, client_of, is_defended, is_federated
+from labelleak.records.rounds import (
+    Course,
+    OverRounds,
+    client_of,
+    is_defended,
+    is_federated,
+    mean_rates,
+)
 from labelleak.report import wording
 from labelleak.report.actions import ACTIONS, follow_actions, say_action_counts
 from labelleak.report.federation_figures import draw_clients, draw_rounds, name_course
@@ -21,16 +28,10 @@ _MOST_ROUNDS = 20
 
 
 @dataclass(frozen=True)
-class AttackOverRounds:
-    """What one attack named over all rounds and clients."""
+class AttackOverRounds(OverRounds):
+    """What one attack named."""
 
     attack: str
-    threat_model: str
-    defended: bool
-    advantage: Interval
-    asr: float
-    free: float
-    updates: int
 
 
 def section(courses: Sequence[Course], records: Sequence[Record]) -> dict[str, Any] | None:
@@ -83,15 +84,7 @@ def over_rounds(records: Sequence[Record]) -> list[AttackOverRounds]:
     spans = bootstrap_means(columns) if columns else []
     found = [(key, span, rows) for (key, rows), span in zip(groups.items(), spans, strict=True)]
     return [
-        AttackOverRounds(
-            name,
-            THREAT_MODELS[server],
-            defended,
-            span,
-            sum(row.asr for row in rows) / len(rows),
-            sum(row.asr_free for row in rows) / len(rows),
-            len(rows),
-        )
+        AttackOverRounds(THREAT_MODELS[server], defended, span, *mean_rates(rows), attack=name)
         for (server, name, defended), span, rows in sorted(found, key=lambda item: item[0])
     ]
 

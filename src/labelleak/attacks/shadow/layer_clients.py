@@ -12,7 +12,7 @@ from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.local_steps import take_defended_steps
+from labelleak.core.local_steps import as_seen, take_defended_steps
 from labelleak.core.observation import Observation
 from labelleak.core.training import FullTraining
 from labelleak.core.update import SharedTensors
@@ -81,11 +81,11 @@ class LayerClient:
         size = max(1, _AT_ONCE // numbers)
         for rows in np.split(picks, range(size, len(picks), size)):
             if samples is not None:
-                yield self._read(SharedTensors(samples.of_batches(rows), self.model.head), rng)
+                yield self._send(SharedTensors(samples.of_batches(rows), self.model.head), rng)
             elif self.training.local_steps == 1:
                 parts = torch.from_numpy(rows)
                 batches = [LabelledData(self.data.inputs[p], self.data.labels[p]) for p in parts]
-                yield self._read(self.defense.gradients(self.model, batches, rng, full=True), rng)
+                yield self._send(self.defense.gradients(self.model, batches, rng, full=True), rng)
             else:
                 yield self._train(rows, rng)
 
@@ -93,17 +93,9 @@ class LayerClient:
     def _shares_means(self) -> bool:
         return self.training.local_steps == 1 and self._averages
 
-    def _read(self, update: SharedTensors, rng: np.random.Generator) -> Observation:
+    def _send(self, update: SharedTensors, rng: np.random.Generator) -> Observation:
         sent, _ = self.defense.apply(update, rng)
-        return self._observed(sent)
-
-    def _observed(self, sent: SharedTensors) -> Observation:
-        tensors = sent.tensors
-        weight, bias = tensors.get(sent.head_weight), tensors.get(sent.head_bias)
-        rest = {n: t for n, t in tensors.items() if n not in (sent.head_weight, sent.head_bias)}
-        if weight is None:
-            weight = torch.zeros(sent.trials, *self.model.head_module.weight.shape)
-        return Observation(weight, bias, rest=rest)
+        return as_seen(sent, self.model, trials=update.trials, full=True)
 
     def _train(self, rows: Ints, rng: np.random.Generator) -> Observation:
         module, head = self.model.module, self.model.head
