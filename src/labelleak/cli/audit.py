@@ -11,7 +11,7 @@ import typer
 
 from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, FullPaths, Overwrite, command
-from labelleak.cli.results import Shown, judge, paths, print_json, print_wrapped, say_verdict
+from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
 from labelleak.errors import BadInput
 from labelleak.records.files import write_whole
@@ -112,7 +112,7 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     from labelleak.report.page import day_of
 
     found = write_report(records, page, about)
-    verdict = judge(found.records, found.worst)
+    verdict = found.verdict
     evidence = page.with_name(_EVIDENCE if page.stem == "report" else f"{page.stem}.{_EVIDENCE}")
     filed = make_evidence(
         found.records, records, when=day_of(records), about=about, verdict=verdict

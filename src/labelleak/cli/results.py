@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,12 +47,12 @@ def print_wrapped(name: str, line: str, *, indent: int = 20) -> None:
     )
 
 
-def judge(records: Iterable[Record], cells: Sequence[Any] | None = None) -> Verdict:
+def judge(records: Iterable[Record]) -> Verdict:
     """Return the verdict of records, each trial once."""
     from labelleak.records.repeats import count_once
     from labelleak.report.verdict import reach_verdict
 
-    return reach_verdict(count_once(records), cells)
+    return reach_verdict(count_once(records))
 
 
 def say_verdict(verdict: Verdict) -> str:

@@ -16,7 +16,7 @@ from labelleak.records.record import read_records
 from labelleak.report import wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.page import Tables, day_of, fill, opening_of
-from labelleak.report.verdict import Verdict, reach_verdict
+from labelleak.report.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_side(path: Path) -> Side:
     tables = Tables.of(read_records(path))
     if not tables.records:
         raise BadInput(f"{shown_path(path)} holds no records; run `labelleak audit` first")
-    verdict = reach_verdict(tables.records, tables.worst)
+    verdict = tables.verdict
     name = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
     return Side(name, day_of(path), tables, verdict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,11 @@ class Tables:
         frame = RecordFrame(sorted(once, key=attrgetter("seed", "initialisation", "trial")))
         return cls(frame, tabulate(frame), worst_cases(frame))
 
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the page judges."""
+        return reach_verdict(self.records, self.worst)
+
 
 def render(
     records: Sequence[Record] | Tables,
@@ -156,7 +162,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
 
 def _context(tables: Tables, source: str) -> dict[str, Any]:
     records, cells = tables.records, tables.cells
-    verdict = reach_verdict(records, tables.worst)
+    verdict = tables.verdict
     if verdict.courses:
         cells = tabulate(row for row in records if not is_federated(row))
     settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
