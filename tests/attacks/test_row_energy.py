@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from labelleak.attacks import LLG, row_energy
+from labelleak.attacks import LLG
 from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
+from labelleak.core import head_sums
 from labelleak.core.counts import best_counts
 from labelleak.core.interfaces import Knowledge, prepare
 from labelleak.core.observation import Observation
@@ -61,7 +62,7 @@ def test_neither_scale_nor_blocks_nor_trials_matter(monkeypatch):
     (first, _), (second, _) = text_gradient(0), text_gradient(1)
     plain = count_rows(first, TOTAL)
     assert np.allclose(count_rows(1e-30 * first, TOTAL), plain)
-    monkeypatch.setattr(row_energy, "_ROWS", 7)
+    monkeypatch.setattr(head_sums, "BLOCK", 7)
     assert np.allclose(count_rows(first, TOTAL), plain)
     assert np.abs(count_rows(first.bfloat16(), TOTAL) - plain).sum() < 0.05 * TOTAL
     both = Observation.from_gradient(torch.stack([first, second]), num_samples=TOTAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
+from labelleak.core.head_sums import by_rows
 from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
@@ -17,8 +17,6 @@ from labelleak.records.assumptions import ONE_GRADIENT
 
 # Rows nearer to a limit than this are on its safe side, whatever the order of sums.
 _TIE = 1e-6
-# Rows of the weight that are read at a time.
-_ROWS = 8192
 # A gap this wide (in logarithms) parts present rows from absent ones; else the absent rows' own
 # spread decides, this many times.
 _GAP, _SPREADS = 0.5, 2.0
@@ -104,23 +102,16 @@ def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
 
     Sizes are in units of the longest row.
     """
-    energy = np.concatenate([r.square().sum(-1).cpu().numpy() for r in _blocks(weight, 1.0)])
+    energy = by_rows(weight, lambda rows: rows.square().sum(-1))
     longest = float(np.sqrt(energy.max()))
     if longest == 0:
         return np.zeros(len(energy)), energy
-    short = torch.from_numpy(energy <= np.median(energy)).to(weight.device)
-    mean = torch.zeros(weight.shape[-1], dtype=torch.float64, device=weight.device)
-    for start, rows in zip(range(0, len(weight), _ROWS), _blocks(weight, longest), strict=True):
-        mean += rows[short[start : start + _ROWS]].sum(0)
+    short = torch.from_numpy((energy <= np.median(energy)).astype(np.float64))
+    mean = torch.from_numpy(by_rows(weight.mT, lambda columns: columns @ short))
     size = float(mean.norm())
     direction = mean / size if size > 0 else mean
-    along = np.concatenate([(r @ direction).cpu().numpy() for r in _blocks(weight, longest)])
-    return along, energy / longest**2
-
-
-def _blocks(weight: Tensor, scale: float) -> Iterator[Tensor]:
-    for start in range(0, len(weight), _ROWS):
-        yield weight[start : start + _ROWS].double() / scale
+    along = by_rows(weight, lambda rows: rows @ direction)
+    return along / longest, energy / longest**2
 
 
 def present_rows(along: Floats, energy: Floats, across: Floats, total: int) -> np.ndarray:
