@@ -12,34 +12,29 @@ from labelleak.records.record import read_records
 OWN = '''"""Name the class with the most negative row sum, N times."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Estimate, Rule, samples
+from labelleak.core.needs import READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import Assumption
 
 
 @dataclass(frozen=True)
-class Steepest:
+class Steepest(Rule):
     """Give all labels to the class whose row falls most."""
 
-    name: ClassVar[str] = "steepest"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "made up for a test"
-    card: ClassVar[Card] = Card("Steepest Row", frozenset({Assumption.NON_NEGATIVE_INPUTS}))
+    name = "steepest"
+    needs = READS_WEIGHT
+    cite = "made up for a test"
+    card = Card("Steepest Row", frozenset({Assumption.NON_NEGATIVE_INPUTS}))
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            lowest = observation.row_sums.argmin(axis=-1)
-            counts = np.eye(num_classes, dtype=np.int64)[lowest] * samples(observation)
-            return Estimate(counts, -observation.row_sums)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        lowest = observation.row_sums.argmin(axis=-1)
+        counts = np.eye(observation.num_classes, dtype=np.int64)[lowest] * samples(observation)
+        return Estimate(counts, -observation.row_sums)
 '''
 
 

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import (
-    Estimate,
-    Knowledge,
-    LabelledData,
-    Need,
-    Prepared,
-    samples,
-)
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, LabelledData, Prepared, samples
 from labelleak.core.lazy import F, torch
 from labelleak.core.local_steps import as_seen
+from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.update import Scope
 from labelleak.records.assumptions import MEASURED
@@ -89,7 +82,7 @@ def _calibrated(
 
 
 @dataclass(frozen=True)
-class AdaptiveLLGStar:
+class AdaptiveLLGStar(Attack):
     """LLG* whose impact and offsets are measured through the defense, on dummy inputs.
 
     Dummies with random labels make imitated batches; the line ``g_i = m c_i + s_i`` is fitted to
@@ -107,12 +100,10 @@ class AdaptiveLLGStar:
     dummies: Dummies = Dummies.UNIFORM
     batches: int = BATCHES
 
-    name: ClassVar[str] = "llg_star_adaptive"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.DEFENSE}
-    )
-    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
+    name = "llg_star_adaptive"
+    needs = READS_WEIGHT | {Need.MODEL, Need.DEFENSE}
+    cite = "labelleak, after Wainakh et al., PoPETs 2022"
+    card = Card(
         "LLG*, adaptive",
         MEASURED,
         standard=True,
@@ -121,7 +112,6 @@ class AdaptiveLLGStar:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Make the dummies; imitate batches once for each batch size that is met."""
-        known.refuse_maps(self.name)
         inputs = self.dummies.make(known.dummy_shape, rng)
         inputs = inputs.repeat(-(-num_classes // len(inputs)), *[1] * (inputs.dim() - 1))
         data = LabelledData(inputs, torch.arange(len(inputs)) % num_classes)
@@ -129,7 +119,7 @@ class AdaptiveLLGStar:
 
 
 @dataclass(frozen=True)
-class AdaptiveLLGPlus:
+class AdaptiveLLGPlus(Attack):
     """LLG+ whose impact and offsets are measured through the defense, on auxiliary data.
 
     As `AdaptiveLLGStar`, with batches of auxiliary data.
@@ -140,26 +130,22 @@ class AdaptiveLLGPlus:
 
     batches: int = BATCHES
 
-    name: ClassVar[str] = "llg_plus_adaptive"
-    needs: ClassVar[frozenset[Need]] = AdaptiveLLGStar.needs | {Need.AUXILIARY}
-    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG+, adaptive",
-        MEASURED,
-        standard=True,
-        plain="As LLG+, measured through the client's defense.",
+    name = "llg_plus_adaptive"
+    needs = AdaptiveLLGStar.needs | {Need.AUXILIARY}
+    cite = "labelleak, after Wainakh et al., PoPETs 2022"
+    card = AdaptiveLLGStar.card.renamed(
+        "LLG+, adaptive", "As LLG+, measured through the client's defense."
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Imitate batches once for each batch size that is met."""
-        known.refuse_maps(self.name)
         assert known.auxiliary is not None
         seed = int(rng.integers(2**31))
         return _calibrated(known, known.auxiliary, num_classes, self.batches, seed)
 
 
 @dataclass(frozen=True)
-class AdaptiveRegression:
+class AdaptiveRegression(Attack):
     """Regress counts on what the defended head gradient shows of every class.
 
     Features are the row sums, the bias gradient where it is shared, and the weight gradient's
@@ -178,21 +164,16 @@ class AdaptiveRegression:
     batches: int = BATCHES
     ridge: float = 1e-3
 
-    name: ClassVar[str] = "gradient_regression_adaptive"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.DEFENSE}
-    )
-    cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022"
-    card: ClassVar[Card] = Card(
+    name = "gradient_regression_adaptive"
+    needs = OWN_DATA | {Need.DEFENSE}
+    cite = "labelleak, after Ramakrishna & Dán, AISec 2022"
+    card = AdaptiveLLGStar.card.renamed(
         "gradient regression, adaptive",
-        MEASURED,
-        standard=True,
-        plain="As gradient regression, measured through the client's defense.",
+        "As gradient regression, measured through the client's defense.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Measure the class means; imitate batches once for each batch size that is met."""
-        known.refuse_maps(self.name)
         assert known.model is not None
         assert known.auxiliary is not None
         data, seed = known.auxiliary, int(rng.integers(2**31))

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import expected_shares, free_guess
 
 
 @dataclass(frozen=True)
-class RandomGuess:
+class RandomGuess(Attack):
     """Draw N labels uniformly; the random baseline of Wainakh et al. (PoPETs 2022)."""
 
-    name: ClassVar[str] = "random"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022 (baseline)"
-    card: ClassVar[Card] = Card(
+    name = "random"
+    needs = frozenset({Need.NUM_SAMPLES})
+    cite = "Wainakh et al., PoPETs 2022 (baseline)"
+    card = Card(
         "random guess",
         standard=True,
         plain="Guesses labels at random.",
@@ -40,21 +40,17 @@ class RandomGuess:
 
 
 @dataclass(frozen=True)
-class FreeGuess:
+class FreeGuess(Attack):
     """Return the counts that maximise expected ASR under the prior, whatever the update says.
 
     This is the best data-free guess that every attack is measured against. Without a known
     prior it takes labels to be uniform. Ties go to the lower class index.
     """
 
-    name: ClassVar[str] = "free"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.PRIOR})
-    cite: ClassVar[str] = "labelleak (expected-ASR optimum under the prior)"
-    card: ClassVar[Card] = Card(
-        "free guess",
-        standard=True,
-        plain="Gives the best guess that needs no update.",
-    )
+    name = "free"
+    needs = frozenset({Need.NUM_SAMPLES, Need.PRIOR})
+    cite = "labelleak (expected-ASR optimum under the prior)"
+    card = RandomGuess.card.renamed("free guess", "Gives the best guess that needs no update.")
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep the prior."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts, smallest
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, Rule, samples
+from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import MEASURED, ONE_GRADIENT, SIZES, Assumption
@@ -19,7 +19,7 @@ _MOST_CONFIDENT = 0.999
 
 
 @dataclass(frozen=True)
-class EBI:
+class EBI(Rule):
     """LLG's rule on the bias gradient, with an impact read off its negative entries.
 
     A bias is a weight whose input is always 1, so ``b_i = (sum_k p_i - c_i) / N`` is LLG's row
@@ -31,29 +31,25 @@ class EBI:
     Edge cases as LLG's: an all-zero update gives even counts. Cost: ``K log K`` a trial.
     """
 
-    name: ClassVar[str] = "ebi"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Bock et al., 2025 (arXiv 2505.20924), after LLG"
-    card: ClassVar[Card] = Card(
+    name = "ebi"
+    needs = READS_BIAS
+    cite = "Bock et al., 2025 (arXiv 2505.20924), after LLG"
+    card = Card(
         "EBI",
         ONE_GRADIENT | {Assumption.BIAS, Assumption.FEW_SAMPLES},
         standard=True,
         plain="Counts labels by how far each class's bias gradient lies below zero.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            b, total = observation.bias_gradient, samples(observation)
-            impact = np.minimum(b, 0.0).sum(axis=-1, keepdims=True) / total
-            return Estimate(extract_counts(b, impact, 0.0, total), -b)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Hand out N labels by the impact that the negative entries give."""
+        b, total = observation.bias_gradient, samples(observation)
+        impact = np.minimum(b, 0.0).sum(axis=-1, keepdims=True) / total
+        return Estimate(extract_counts(b, impact, 0.0, total), -b)
 
 
 @dataclass(frozen=True)
-class LLBG:
+class LLBG(Rule):
     """LLG's rule on the bias gradient, with the impact that theory gives: ``m = -(1 - v) / N``.
 
     One more sample of class i lowers b_i by ``(1 - p_i) / N``; v is the model's average
@@ -76,10 +72,10 @@ class LLBG:
 
     confidence: float = 0.0
 
-    name: ClassVar[str] = "llbg"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.BIAS, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Gat & Sharif, AISec 2024"
-    card: ClassVar[Card] = Card(
+    name = "llbg"
+    needs = READS_BIAS
+    cite = "Gat & Sharif, AISec 2024"
+    card = Card(
         "LLBG",
         ONE_GRADIENT | SIZES | {Assumption.BIAS},
         standard=True,
@@ -90,19 +86,15 @@ class LLBG:
         if not 0 <= self.confidence < 1:
             raise BadInput(f"the confidence must lie in [0, 1), not {self.confidence}")
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            b, total = observation.bias_gradient, samples(observation)
-            impact = -(1 - self.confidence) / total
-            return Estimate(extract_counts(b, impact, 0.0, total), -b)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Hand out N labels by the impact of the confidence."""
+        b, total = observation.bias_gradient, samples(observation)
+        impact = -(1 - self.confidence) / total
+        return Estimate(extract_counts(b, impact, 0.0, total), -b)
 
 
 @dataclass(frozen=True)
-class LLBGMeasured:
+class LLBGMeasured(Attack):
     """LLBG with the confidence of each class measured on auxiliary data: ``m_c = -(1 - v_c) / N``.
 
     v_c is the mean posterior of class c over the attacker's own samples of it. As in `LLBG`,
@@ -118,12 +110,10 @@ class LLBGMeasured:
     N searches over K classes a trial, for all trials at once.
     """
 
-    name: ClassVar[str] = "llbg_measured"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
-    )
-    cite: ClassVar[str] = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
-    card: ClassVar[Card] = Card(
+    name = "llbg_measured"
+    needs = READS_BIAS | OWN_DATA
+    cite = "Gat & Sharif, AISec 2024 (confidences of auxiliary data)"
+    card = Card(
         "LLBG, measured",
         MEASURED | {Assumption.BIAS},
         plain="As LLBG, with the model's certainty measured on the attacker's own data.",
@@ -158,7 +148,7 @@ def _hand_out(values: Floats, steps: Floats, total: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class LLGRepaired:
+class LLGRepaired(Rule):
     """LLG with the impact that a shared bias gradient gives: ``m = -H / N``.
 
     Row sums and bias entries differ by the sum of the head inputs, ``g_i ~ H b_i``, so its mean
@@ -172,29 +162,25 @@ class LLGRepaired:
     classes tied at the smallest row sum. Cost: ``K D`` a trial.
     """
 
-    name: ClassVar[str] = "llg_repaired"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.BIAS, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "labelleak, after Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
+    name = "llg_repaired"
+    needs = READS_WEIGHT | READS_BIAS
+    cite = "labelleak, after Wainakh et al., PoPETs 2022"
+    card = Card(
         "repaired LLG",
         ONE_GRADIENT | SIZES | {Assumption.BIAS, Assumption.NON_NEGATIVE_INPUTS},
         standard=True,
         plain="As LLG, with the pull of one label taken from the shared bias gradient.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            g, b, total = observation.row_sums, observation.bias_gradient, samples(observation)
-            g = np.where((g * b).sum(axis=-1, keepdims=True) < 0, -g, g)
-            rows = np.abs(g).sum(axis=-1, keepdims=True)
-            biases = np.abs(b).sum(axis=-1, keepdims=True)
-            usable = biases > np.finfo(np.float64).tiny
-            feature_sum = np.where(usable, rows / np.where(usable, biases, 1.0), 0.0)
-            return Estimate(extract_counts(g, -feature_sum / total, 0.0, total), -g)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Hand out N labels by the impact that the bias gradient gives."""
+        g, b, total = observation.row_sums, observation.bias_gradient, samples(observation)
+        g = np.where((g * b).sum(axis=-1, keepdims=True) < 0, -g, g)
+        rows = np.abs(g).sum(axis=-1, keepdims=True)
+        biases = np.abs(b).sum(axis=-1, keepdims=True)
+        usable = biases > np.finfo(np.float64).tiny
+        feature_sum = np.where(usable, rows / np.where(usable, biases, 1.0), 0.0)
+        return Estimate(extract_counts(g, -feature_sum / total, 0.0, total), -g)
 
 
 __all__ = ["EBI", "LLBG", "LLBGMeasured", "LLGRepaired"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from labelleak.core.interfaces import Attack, Need
+from labelleak.core.interfaces import Attack
 from labelleak.core.lazy import load_line
+from labelleak.core.needs import Need
 from labelleak.errors import unknown_name
 from labelleak.records.assumptions import Assumption
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.by_class import averages
 from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
-from labelleak.core.lazy import Tensor, nn, special, torch
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.lazy import nn, special, torch
+from labelleak.core.needs import OWN_DATA, READS_BIAS, Need
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import TRAJECTORY, Assumption
 
@@ -22,7 +23,7 @@ _LARGEST = 1e100
 
 
 @dataclass(frozen=True)
-class SoftLabelShares:
+class SoftLabelShares(Attack):
     """Solve the bias movement for class shares, with the posteriors of the model that came back.
 
     Over E passes at learning rate lr the bias moves by ``dB = lr (E x - sum_t s_t^T x)``, x the
@@ -45,12 +46,10 @@ class SoftLabelShares:
     Cost: one pass over n auxiliary samples once; ``n K D`` and ``K^3`` a trial, in slices.
     """
 
-    name: ClassVar[str] = "soft_label_shares"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
-    )
-    cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (soft labels)"
-    card: ClassVar[Card] = Card(
+    name = "soft_label_shares"
+    needs = READS_BIAS | OWN_DATA | {Need.TRAINING}
+    cite = "Ramakrishna & Dán, AISec 2022 (soft labels)"
+    card = Card(
         "soft-label shares",
         TRAJECTORY | {Assumption.BIAS},
         plain="Solves for class shares from how the bias moved over the local steps.",
@@ -59,22 +58,20 @@ class SoftLabelShares:
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep their head inputs and logits."""
         assert known.model is not None
-        assert known.training is not None
-        training, head = known.training.filled(), known.model.head_module
-        moving = known.model.moving
+        head = known.model.head_module
         seen, labels = known.pass_own(int(rng.integers(2**31)))
         inputs, logits = seen.inputs.double().cpu(), seen.logits.double().cpu()
-        averages = _averages(labels, num_classes)
+        mean_of = averages(labels, num_classes)
         first = _first_posterior(head)
 
         def answer(observation: Observation) -> Estimate:
             total, steps = samples(observation), observation.local_steps
-            path = HeadPath.of(training, steps, moving)
+            path = HeadPath.of(known, steps)
             shares: list[Floats] = []
             for part in slices(_with_weight(observation, head), len(inputs)):
-                weight, bias = path.moves(part, head)
+                weight, bias = path.moves(part)
                 moved = logits + inputs @ weight.transpose(1, 2) + bias[:, None]
-                final = averages @ moved.clamp(-_LARGEST, _LARGEST).softmax(dim=-1)
+                final = mean_of @ moved.clamp(-_LARGEST, _LARGEST).softmax(dim=-1)
                 posteriors = first / steps + (1 - 1 / steps) * final.numpy()
                 pulls = posteriors - np.eye(num_classes)
                 shares.extend(
@@ -91,13 +88,6 @@ def _first_posterior(head: nn.Linear) -> Floats:
     if not isinstance(head.bias, torch.Tensor):
         return np.full(head.out_features, 1 / head.out_features)
     return np.asarray(special.softmax(head.bias.detach().double().cpu().numpy()))
-
-
-def _averages(labels: Tensor, num_classes: int) -> Tensor:
-    """Weights that average samples by class, ``K x n``; of all where a class has none."""
-    own = torch.nn.functional.one_hot(labels.cpu(), num_classes).T.double()
-    own[own.sum(dim=1) == 0] = 1.0
-    return own / own.sum(dim=1, keepdim=True)
 
 
 def _with_weight(observation: Observation, head: nn.Linear) -> Observation:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.by_class import pick, pools
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, LabelledData, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.local_steps import (
     bend_gradients,
@@ -21,6 +21,7 @@ from labelleak.core.local_steps import (
     make_optimiser,
 )
 from labelleak.core.mixtures import mixture_shares
+from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
@@ -32,7 +33,7 @@ DIVERGED = "simulation_diverged"
 
 
 @dataclass(frozen=True)
-class ClientSimulation:
+class ClientSimulation(Attack):
     """Train as the client did, on auxiliary data, and match how its head has moved.
 
     Ramakrishna & Dán (AISec 2022) run the client's local training from the model it was sent on
@@ -74,12 +75,10 @@ class ClientSimulation:
     samples_per_class: int = 4
     rounds: int = 1
 
-    name: ClassVar[str] = "client_simulation"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
-    )
-    cite: ClassVar[str] = "Ramakrishna & Dán, AISec 2022 (gradients of auxiliary data)"
-    card: ClassVar[Card] = Card(
+    name = "client_simulation"
+    needs = READS_WEIGHT | OWN_DATA | {Need.TRAINING}
+    cite = "Ramakrishna & Dán, AISec 2022 (gradients of auxiliary data)"
+    card = Card(
         "client simulation",
         frozenset({Assumption.KNOWN_SCALE, Assumption.SAMPLES_APART, Assumption.STABLE_SIMULATION}),
         plain="Trains as the client did on one class at a time and mixes the results to match.",
@@ -158,11 +157,7 @@ class _Client:
         assert known.training is not None
         how = known.training.filled()
         draws = rng.random((how.local_steps, per_class))
-        labels = known.auxiliary.labels.numpy()
-        everything = np.arange(len(labels))
-        members = [np.flatnonzero(labels == label) for label in range(num_classes)]
-        pools = [own if own.size else everything for own in members]
-        picks = np.stack([pool[(draws * len(pool)).astype(int)] for pool in pools], axis=1)
+        picks = pick(pools(known.auxiliary.labels.numpy(), num_classes), draws)
         seed = int(rng.integers(2**31))
         return cls(known.model, known.auxiliary, how, picks, seed)
 

@@ -8,16 +8,16 @@ a bias, PPLR and RLU use row sums instead, each sample weighted with the sum H o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import Tensor, special, torch
 from labelleak.core.mixtures import shortest_mixture
+from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import MEASURED, Assumption
@@ -28,7 +28,7 @@ _SLICE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class PPLR:
+class PPLR(Attack):
     """Solve for each class alone, knowing how sure the model is of it when right and wrong.
 
     With u the mean posterior of a class on its own auxiliary samples and w on all
@@ -43,10 +43,10 @@ class PPLR:
     all of them. Cost: one pass over the auxiliary data, then ``K log K`` a trial.
     """
 
-    name: ClassVar[str] = "pplr"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
-    cite: ClassVar[str] = "Posterior Probability-Based Label Recovery, ICLR 2024 submission"
-    card: ClassVar[Card] = Card(
+    name = "pplr"
+    needs = OWN_DATA
+    cite = "Posterior Probability-Based Label Recovery, ICLR 2024 submission"
+    card = Card(
         "PPLR",
         MEASURED | {Assumption.BIAS},
         standard=True,
@@ -74,7 +74,7 @@ class PPLR:
 
 
 @dataclass(frozen=True)
-class RLU:
+class RLU(Attack):
     """Solve for all classes at once, knowing how the model confuses each pair of them.
 
     Auxiliary data give P, row c the mean posterior of class c. The counts are the least-squares
@@ -91,15 +91,11 @@ class RLU:
     trial in which the plain solution turns negative.
     """
 
-    name: ClassVar[str] = "rlu"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
-    cite: ClassVar[str] = "Chen & Vikalo, ICML 2024"
-    card: ClassVar[Card] = Card(
-        "RLU",
-        MEASURED | {Assumption.BIAS},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
-        plain="Solves for all classes at once, from how the model confuses them.",
+    name = "rlu"
+    needs = OWN_DATA
+    cite = "Chen & Vikalo, ICML 2024"
+    card = PPLR.card.renamed(
+        "RLU", "Solves for all classes at once, from how the model confuses them."
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -117,7 +113,7 @@ class RLU:
 
 
 @dataclass(frozen=True)
-class ILRG:
+class ILRG(Attack):
     """Read each class's features off the update, and its confusions off the model.
 
     ``h_c = dW_c / b_c`` is a weighted mean of the batch's head inputs, the weights
@@ -141,17 +137,12 @@ class ILRG:
 
     faint: float = 1e-5
 
-    name: ClassVar[str] = "ilrg"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.BIAS, Need.NUM_SAMPLES, Need.MODEL}
-    )
-    cite: ClassVar[str] = "Ma et al., ICLR 2023"
-    card: ClassVar[Card] = Card(
+    name = "ilrg"
+    needs = READS_WEIGHT | READS_BIAS | {Need.MODEL}
+    cite = "Ma et al., ICLR 2023"
+    card = PPLR.card.renamed(
         "iLRG",
-        MEASURED | {Assumption.BIAS},
-        standard=True,
-        quick_up_to=MANY_CLASSES,
-        plain="Recovers the mean features of each class from the update and solves for the counts.",
+        "Recovers the mean features of each class from the update and solves for the counts.",
     )
 
     def __post_init__(self) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.local_steps import name_gradients
+from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.assumptions import ONE_GRADIENT, SIZES, Assumption
@@ -25,7 +25,7 @@ _KINKED = ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "RReLU", "Hardtanh", "Threshol
 
 
 @dataclass(frozen=True)
-class DLG:
+class DLG(Attack):
     """Optimise dummy inputs and dummy labels until they give the gradient that was seen.
 
     From N dummy inputs X drawn from a normal distribution and N rows of label logits Q, L-BFGS
@@ -54,12 +54,10 @@ class DLG:
     restarts: int = 1
     progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
 
-    name: ClassVar[str] = "dlg"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.FULL_GRADIENT}
-    )
-    cite: ClassVar[str] = "Zhu et al., NeurIPS 2019"
-    card: ClassVar[Card] = Card(
+    name = "dlg"
+    needs = READS_WEIGHT | {Need.MODEL, Need.FULL_GRADIENT}
+    cite = "Zhu et al., NeurIPS 2019"
+    card = Card(
         "DLG",
         ONE_GRADIENT | SIZES | {Assumption.CLOSE_FIT, Assumption.SMOOTH_ACTIVATIONS},
         plain="Changes made-up data until its gradient matches the one that was shared.",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
+from labelleak.attacks.by_class import pick, pools
 from labelleak.attacks.confusions import AuxiliaryTable, Confusions
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import special
+from labelleak.core.needs import OWN_DATA, READS_BIAS, Need
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
 from labelleak.core.training import FullTraining
@@ -26,7 +27,7 @@ _SLICE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class RLUEpochs:
+class RLUEpochs(Attack):
     """RLU for several local steps: move labels until simulated steps explain the head's bias.
 
     Chen & Vikalo start from the counts of one step (`RLU`) and then simulate the client in terms of
@@ -64,12 +65,10 @@ class RLUEpochs:
     samples_per_class: int = 16
     moves: int = 64
 
-    name: ClassVar[str] = "rlu_epochs"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.BIAS, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.TRAINING}
-    )
-    cite: ClassVar[str] = "Chen & Vikalo, ICML 2024 (several epochs)"
-    card: ClassVar[Card] = Card(
+    name = "rlu_epochs"
+    needs = READS_BIAS | OWN_DATA | {Need.TRAINING}
+    cite = "Chen & Vikalo, ICML 2024 (several epochs)"
+    card = Card(
         "RLU, epochs",
         TRAJECTORY | {Assumption.BIAS},
         plain="As RLU, moving labels until simulated local steps explain the update.",
@@ -196,12 +195,9 @@ def _measure(
     table = AuxiliaryTable(
         special.softmax(logits, axis=-1), np.eye(num_classes)[labels], np.ones(len(labels))
     )
-    # The same draws for every class, so that class names do not matter.
-    draws, everything = rng.random(per_class), np.arange(len(labels))
-    members = [np.flatnonzero(labels == label) for label in range(num_classes)]
-    pools = [own if own.size else everything for own in members]
-    picks = np.stack([pool[(draws * len(pool)).astype(int)] for pool in pools])
-    means = np.stack([inputs[pool].mean(axis=0) for pool in pools])
+    members = pools(labels, num_classes)
+    picks = pick(members, rng.random(per_class))
+    means = np.stack([inputs[pool].mean(axis=0) for pool in members])
     return Confusions.of(table.by_class()), logits[picks], means @ means.T + 1
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.counts import Floats
-from labelleak.core.lazy import Tensor, torch
+from labelleak.core.interfaces import Knowledge
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
-from labelleak.core.training import FullTraining
 from labelleak.core.white_box import HeadPass
 
 # Points of a client's path at which posteriors are taken, at most.
@@ -24,37 +24,40 @@ class HeadPath:
     """Where the head stood at each step, as shares of its way, and how much the step counts.
 
     Attributes:
+        head: the head that was sent.
         path: how the steps added up to the movement, as it was undone for the observation.
         places: where the chosen steps stood, 0 at the head that was sent and 1 at the one returned.
         weights: how much each of them counts; they sum to 1.
         moving: 1 for each row that moves, K numbers; see `WhiteBox.moving`.
     """
 
+    head: nn.Linear
     path: StepPath
     places: Floats
     weights: Floats
     moving: Floats
 
     @classmethod
-    def of(cls, training: FullTraining, steps: int, moving: Floats) -> HeadPath:
-        """Lay out the path of so many steps, thinned to 33 points."""
-        path = StepPath.of(training, steps)
+    def of(cls, known: Knowledge, steps: int) -> HeadPath:
+        """Lay out the path of so many steps of a client that is known, thinned to 33 points."""
+        assert known.model is not None
+        assert known.training is not None
+        path = StepPath.of(known.training.filled(), steps)
         weights = path.weights
         # The weights of t steps are the last t of all, so their sums run from the back.
         places = np.concatenate([[0.0], np.cumsum(weights[::-1])[:-1]]) / weights.sum()
         few = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int))
         share = weights[few] / weights[few].sum()
-        return cls(path, places[few], share, moving)
+        return cls(known.model.head_module, path, places[few], share, known.model.moving)
 
-    def moves(self, part: Observation, head: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    def moves(self, part: Observation) -> tuple[Tensor, Tensor]:
         """Undo `Observation.from_update`: how far the head's weight and bias went."""
         assert part.weight is not None
-        assert isinstance(head.weight, torch.Tensor)
         moving = torch.from_numpy(self.moving)
-        weight = self._move(part.weight, head.weight) * moving[:, None]
-        if part.bias is None or not isinstance(head.bias, torch.Tensor):
+        weight = self._move(part.weight, self.head.weight) * moving[:, None]
+        if part.bias is None or not isinstance(self.head.bias, torch.Tensor):
             return weight, torch.zeros(weight.shape[:-1], dtype=torch.float64)
-        return weight, self._move(part.bias, head.bias) * moving
+        return weight, self._move(part.bias, self.head.bias) * moving
 
     def _move(self, gradient: Tensor, start: Tensor) -> Tensor:
         return self.path.movement(gradient.detach().cpu().double(), start.detach().cpu().double())

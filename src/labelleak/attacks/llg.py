@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, extract_counts
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, Rule, samples
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import BadInput
@@ -22,7 +22,7 @@ NO_IMPACT = "impact_not_negative"
 
 
 @dataclass(frozen=True)
-class LLG:
+class LLG(Rule):
     """Read labels off the row sums of the head's weight gradient; nothing else is needed.
 
     For softmax cross-entropy and head inputs h >= 0, a row sum ``g_i = sum_j dW_ij`` is
@@ -39,25 +39,21 @@ class LLG:
     tied at the smallest row sum. K = 2 and N = 1 need no special rule. N must be known.
     """
 
-    name: ClassVar[str] = "llg"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
+    name = "llg"
+    needs = READS_WEIGHT
+    cite = "Wainakh et al., PoPETs 2022"
+    card = Card(
         "LLG",
         ONE_GRADIENT | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES},
         standard=True,
         plain="Sums the last layer's gradient a class: a label in the batch pulls its sum down.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            negative = np.minimum(observation.row_sums, 0.0).sum(axis=-1, keepdims=True)
-            impact = (1 + 1 / num_classes) / samples(observation) * negative
-            return _extract(observation, impact, np.zeros(num_classes))
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Hand out N labels by the impact that the negative row sums give."""
+        negative = np.minimum(observation.row_sums, 0.0).sum(axis=-1, keepdims=True)
+        impact = (1 + 1 / observation.num_classes) / samples(observation) * negative
+        return _extract(observation, impact, np.zeros(observation.num_classes))
 
 
 class Dummies(Enum):
@@ -95,7 +91,7 @@ def dummies_for(data: str) -> Dummies:
 
 
 @dataclass(frozen=True)
-class LLGStar:
+class LLGStar(Attack):
     """LLG with impact and offsets measured on the model, fed dummy inputs (LLG*).
 
     For every class c a batch of dummies is labelled c throughout. With the head's own
@@ -111,10 +107,10 @@ class LLGStar:
 
     dummies: Dummies = Dummies.ZEROS
 
-    name: ClassVar[str] = "llg_star"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
-    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
+    name = "llg_star"
+    needs = READS_WEIGHT | {Need.MODEL}
+    cite = "Wainakh et al., PoPETs 2022"
+    card = Card(
         "LLG*",
         MEASURED | {Assumption.NON_NEGATIVE_INPUTS},
         standard=True,
@@ -131,7 +127,7 @@ class LLGStar:
 
 
 @dataclass(frozen=True)
-class LLGPlus:
+class LLGPlus(Attack):
     """LLG with impact and offsets measured on the model, fed auxiliary data (LLG+).
 
     As `LLGStar`, with real inputs of each class: ``m = (1 + 1/K) / N * mean_c
@@ -142,16 +138,11 @@ class LLGPlus:
     Assumes what LLG assumes, and auxiliary data like the client's.
     """
 
-    name: ClassVar[str] = "llg_plus"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
-    )
-    cite: ClassVar[str] = "Wainakh et al., PoPETs 2022"
-    card: ClassVar[Card] = Card(
-        "LLG+",
-        MEASURED | {Assumption.NON_NEGATIVE_INPUTS},
-        standard=True,
-        plain="As LLG, with the pull of a label measured on labelled data of the attacker's own.",
+    name = "llg_plus"
+    needs = READS_WEIGHT | OWN_DATA
+    cite = "Wainakh et al., PoPETs 2022"
+    card = LLGStar.card.renamed(
+        "LLG+", "As LLG, with the pull of a label measured on labelled data of the attacker's own."
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:

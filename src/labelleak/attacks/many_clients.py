@@ -83,14 +83,26 @@ def is_vectorised(model: WhiteBox, data: LabelledData) -> bool:
     return True
 
 
+def trains_together(model: WhiteBox, data: LabelledData, how: FullTraining) -> bool:
+    """Return whether `train_together` can: for SGD with no more than momentum and weight decay."""
+    plain = FullTraining(
+        lr=how.lr,
+        local_steps=how.local_steps,
+        batch_size=how.batch_size,
+        momentum=how.momentum,
+        weight_decay=how.weight_decay,
+    )
+    return how == plain and is_vectorised(model, data)
+
+
 def train_together(
     model: WhiteBox, data: LabelledData, picks: Ints, how: FullTraining, keep: frozenset[str]
 ) -> Tensors:
     """Let clients take local steps of SGD from the model side by side.
 
     Args:
-        model: where all begin; `is_vectorised`.
-        data: what they draw from.
+        model: where all begin.
+        data: what they draw from; see `trains_together`.
         picks: ``S x N``, each client's samples in the order in which it takes them.
         how: steps, learning rate, momentum and weight decay.
         keep: names of the parameters to give.
@@ -158,4 +170,4 @@ def _slices(picks: Ints, size: int) -> list[Ints]:
     return np.split(picks, range(size, len(picks), size))
 
 
-__all__ = ["SampleGradients", "is_vectorised", "train_together"]
+__all__ = ["SampleGradients", "is_vectorised", "train_together", "trains_together"]

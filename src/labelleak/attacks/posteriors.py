@@ -8,7 +8,6 @@ much the same p for anything that it is fed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,9 @@ from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import Tensor
+from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable
@@ -31,7 +31,7 @@ _ERRORS = 3.0
 
 
 @dataclass(frozen=True)
-class ZLG:
+class ZLG(Attack):
     """Take the batch's mean posterior from dummies: zero-shot label restoration.
 
     ``c = N (p - b)`` with p the dummies' mean posterior; without a bias ``c = N (p - g / H)``
@@ -53,10 +53,10 @@ class ZLG:
     dummies: Dummies = Dummies.GAUSSIAN
     use_bias: bool = True
 
-    name: ClassVar[str] = "zlg"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.NUM_SAMPLES, Need.MODEL})
-    cite: ClassVar[str] = "Geng et al., 2021 (arXiv 2110.09074)"
-    card: ClassVar[Card] = Card(
+    name = "zlg"
+    needs = frozenset({Need.NUM_SAMPLES, Need.MODEL})
+    cite = "Geng et al., 2021 (arXiv 2110.09074)"
+    card = Card(
         "ZLG",
         MEASURED,
         standard=True,
@@ -76,7 +76,7 @@ class ZLG:
 
 
 @dataclass(frozen=True)
-class Interpolation:
+class Interpolation(Attack):
     """ZLG for several local steps: average the dummies' posterior along the client's path.
 
     The path is the straight line from the head that was sent to the head that came back,
@@ -102,12 +102,10 @@ class Interpolation:
     dummies: Dummies = Dummies.GAUSSIAN
     use_bias: bool = True
 
-    name: ClassVar[str] = "interpolation"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.TRAINING}
-    )
-    cite: ClassVar[str] = "Dimitrov et al., TMLR 2022"
-    card: ClassVar[Card] = Card(
+    name = "interpolation"
+    needs = READS_WEIGHT | {Need.MODEL, Need.TRAINING}
+    cite = "Dimitrov et al., TMLR 2022"
+    card = Card(
         "interpolation",
         TRAJECTORY,
         plain="As ZLG, following the model's predictions along the client's local steps.",
@@ -115,16 +113,12 @@ class Interpolation:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Feed the dummies once and keep their head inputs and logits."""
-        assert known.model is not None
-        assert known.training is not None
-        training, head = known.training.filled(), known.model.head_module
-        moving = known.model.moving
         seen = _feed(self.dummies, known, rng)
         feature_sum = _feature_sum(seen)
 
         def answer(observation: Observation) -> Estimate:
-            path = HeadPath.of(training, observation.local_steps, moving)
-            moves = (path.moves(part, head) for part in slices(observation, len(seen.inputs)))
+            path = HeadPath.of(known, observation.local_steps)
+            moves = (path.moves(part) for part in slices(observation, len(seen.inputs)))
             averages = [path.mean_posterior(seen, *move) for move in moves]
             posterior = np.concatenate(averages).reshape(*observation.trials, num_classes)
             return _restore(observation, posterior, feature_sum, self.use_bias)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.mixtures import mixture_shares
+from labelleak.core.needs import OWN_DATA, READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import MEASURED
 
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
-class GradientRegression:
+class GradientRegression(Attack):
     """Explain the head gradient as a mixture of class means measured on auxiliary data.
 
     A sample of class c adds on average ``A_c = E[(p - e_c) [h, 1]^T | y = c]`` to the
@@ -46,12 +46,10 @@ class GradientRegression:
     than 256 MiB are held at a time.
     """
 
-    name: ClassVar[str] = "gradient_regression"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
-    )
-    cite: ClassVar[str] = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
-    card: ClassVar[Card] = Card(
+    name = "gradient_regression"
+    needs = READS_WEIGHT | OWN_DATA
+    cite = "labelleak, after Ramakrishna & Dán, AISec 2022, and Chen & Vikalo, 2024"
+    card = Card(
         "gradient regression",
         MEASURED,
         standard=True,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, fill, smallest
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Estimate, Rule, samples
 from labelleak.core.lazy import optimize, torch
+from labelleak.core.needs import READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import Assumption
 
@@ -27,7 +27,7 @@ _EXACT = 1e-10
 
 
 @dataclass(frozen=True)
-class RLG:
+class RLG(Rule):
     """Name the classes whose rows a hyperplane cuts off from all others (RLG).
 
     The weight gradient is ``dW = E^T H / N``, row k of E being ``p_k - e_{y_k}``, which has one
@@ -64,10 +64,10 @@ class RLG:
 
     effort: int = 5_000_000
 
-    name: ClassVar[str] = "rlg"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Dang et al., NeurIPS 2021"
-    card: ClassVar[Card] = Card(
+    name = "rlg"
+    needs = READS_WEIGHT
+    cite = "Dang et al., NeurIPS 2021"
+    card = Card(
         "RLG",
         frozenset(
             {
@@ -80,31 +80,27 @@ class RLG:
         plain="Looks for a plane that separates a class's gradient row from all other rows.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            assert observation.weight is not None
-            total = samples(observation)
-            gradient = observation.weight.detach().cpu().double().numpy()
-            left, powers, _ = np.linalg.svd(gradient, full_matrices=False)
-            precision = torch.finfo(observation.weight.dtype).eps
-            least = _ROUNDING * precision * np.sqrt(max(gradient.shape[-2:])) * powers[..., :1]
-            ranks = np.minimum((powers > least).sum(axis=-1), total)
-            present = np.zeros((*observation.trials, num_classes), dtype=bool)
-            reach = np.zeros(present.shape)
-            # A head input that no sample excites (a dead ReLU) leaves a column of zeros.
-            alive = (gradient != 0).any(axis=-2).sum(axis=-1).min()
-            notes = {RANK_EXCEEDED} if total >= min(num_classes, alive) else set()
-            for trial in np.ndindex(observation.trials):
-                rows = left[trial][:, : ranks[trial]]
-                reach[trial] = np.square(rows).sum(axis=1)
-                present[trial], cut = separable_rows(rows, self.effort)
-                notes |= {CUT_SHORT} if cut else set()
-            counts = _spread(present, reach, np.linalg.norm(gradient, axis=-1), total)
-            return Estimate(counts, present + reach, tuple(sorted(notes)))
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Look for separable rows, trial by trial."""
+        assert observation.weight is not None
+        total = samples(observation)
+        gradient = observation.weight.detach().cpu().double().numpy()
+        left, powers, _ = np.linalg.svd(gradient, full_matrices=False)
+        precision = torch.finfo(observation.weight.dtype).eps
+        least = _ROUNDING * precision * np.sqrt(max(gradient.shape[-2:])) * powers[..., :1]
+        ranks = np.minimum((powers > least).sum(axis=-1), total)
+        present = np.zeros((*observation.trials, observation.num_classes), dtype=bool)
+        reach = np.zeros(present.shape)
+        # A head input that no sample excites (a dead ReLU) leaves a column of zeros.
+        alive = (gradient != 0).any(axis=-2).sum(axis=-1).min()
+        notes = {RANK_EXCEEDED} if total >= min(observation.num_classes, alive) else set()
+        for trial in np.ndindex(observation.trials):
+            rows = left[trial][:, : ranks[trial]]
+            reach[trial] = np.square(rows).sum(axis=1)
+            present[trial], cut = separable_rows(rows, self.effort)
+            notes |= {CUT_SHORT} if cut else set()
+        counts = _spread(present, reach, np.linalg.norm(gradient, axis=-1), total)
+        return Estimate(counts, present + reach, tuple(sorted(notes)))
 
 
 def separable_rows(rows: Floats, effort: int) -> tuple[Mask, bool]:

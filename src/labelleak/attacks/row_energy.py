@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.head_sums import by_rows
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Estimate, Rule, samples
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.needs import READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import ONE_GRADIENT
 
@@ -26,7 +26,7 @@ _MODE, _WIDE = 0.3, 0.2
 
 
 @dataclass(frozen=True)
-class RowEnergy:
+class RowEnergy(Rule):
     """Count labels by the length of each row, split along and across the absent rows' direction.
 
     Row v of the weight gradient is ``N g_v = sum_j p_jv h_j - sum_{j: y_j = v} h_j``. With many
@@ -51,29 +51,25 @@ class RowEnergy:
     evenly. Cost: ``K D`` a trial.
     """
 
-    name: ClassVar[str] = "row_energy"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "labelleak"
-    card: ClassVar[Card] = Card(
+    name = "row_energy"
+    needs = READS_WEIGHT
+    cite = "labelleak"
+    card = Card(
         "row energy",
         ONE_GRADIENT,
         plain="Counts labels by how long each class's gradient row is, whatever its sign.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            assert observation.weight is not None
-            total = samples(observation)
-            weight = observation.weight.detach()
-            found = np.stack(
-                [count_rows(rows, total) for rows in weight.reshape(-1, *weight.shape[-2:])]
-            )
-            scores = found.reshape(*weight.shape[:-2], num_classes)
-            return Estimate(round_counts(scores, total), scores)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Count every trial's rows."""
+        assert observation.weight is not None
+        total = samples(observation)
+        weight = observation.weight.detach()
+        found = np.stack(
+            [count_rows(rows, total) for rows in weight.reshape(-1, *weight.shape[-2:])]
+        )
+        scores = found.reshape(*weight.shape[:-2], observation.num_classes)
+        return Estimate(round_counts(scores, total), scores)
 
 
 def count_rows(weight: Tensor, total: int) -> Floats:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts
 from labelleak.core.head_sums import by_rows
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Estimate, Rule, samples
 from labelleak.core.lazy import torch
+from labelleak.core.needs import READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import ONE_GRADIENT, Assumption
 
@@ -20,7 +20,7 @@ _TIE = 1e-5
 
 
 @dataclass(frozen=True)
-class IDLG:
+class IDLG(Rule):
     """Name the class whose gradient points against all others'; exact for one sample.
 
     For one sample of class y the bias gradient is ``p - e_y``, negative at y alone. Without a
@@ -39,10 +39,10 @@ class IDLG:
     the classes tied at the minimum. Cost: ``K D`` a trial.
     """
 
-    name: ClassVar[str] = "idlg"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Zhao et al., 2020 (arXiv 2001.02610)"
-    card: ClassVar[Card] = Card(
+    name = "idlg"
+    needs = READS_WEIGHT
+    cite = "Zhao et al., 2020 (arXiv 2001.02610)"
+    card = Card(
         "iDLG",
         ONE_GRADIENT
         | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
@@ -50,27 +50,23 @@ class IDLG:
         plain="Names the one class whose gradient row points against all others.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            total = samples(observation)
-            if observation.bias is not None:
-                signs = observation.bias_gradient
-            elif total == 1:
-                signs = _along_feature(observation)
-            else:
-                signs = observation.row_sums
-            lowest = signs.min(axis=-1, keepdims=True)
-            # One sample is one class, whatever else rounding left below zero.
-            present = signs <= lowest
-            return Estimate(_in_turns(present | ((signs < 0) & (total > 1)), signs, total), -signs)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Name the classes with negative entries, the most negative first."""
+        total = samples(observation)
+        if observation.bias is not None:
+            signs = observation.bias_gradient
+        elif total == 1:
+            signs = _along_feature(observation)
+        else:
+            signs = observation.row_sums
+        lowest = signs.min(axis=-1, keepdims=True)
+        # One sample is one class, whatever else rounding left below zero.
+        present = signs <= lowest
+        return Estimate(_in_turns(present | ((signs < 0) & (total > 1)), signs, total), -signs)
 
 
 @dataclass(frozen=True)
-class RowMinimum:
+class RowMinimum(Rule):
     """Take a class as present if any entry of its row is negative: ``s_i = min_j dW_ij < 0``.
 
     With head inputs h >= 0 an absent class's row ``sum_k p_i h_k / N`` has no negative entry,
@@ -89,28 +85,20 @@ class RowMinimum:
     the smallest s_i. Cost: ``K D`` comparisons a trial.
     """
 
-    name: ClassVar[str] = "row_min"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
-    cite: ClassVar[str] = "Yin et al., CVPR 2021 (GradInversion)"
-    card: ClassVar[Card] = Card(
-        "row minimum",
-        ONE_GRADIENT
-        | {Assumption.NON_NEGATIVE_INPUTS, Assumption.FEW_SAMPLES, Assumption.FEW_CLASSES},
-        standard=True,
-        plain="Takes a class as present if any entry of its gradient row is negative.",
+    name = "row_min"
+    needs = READS_WEIGHT
+    cite = "Yin et al., CVPR 2021 (GradInversion)"
+    card = IDLG.card.renamed(
+        "row minimum", "Takes a class as present if any entry of its gradient row is negative."
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Nothing to prepare."""
-
-        def answer(observation: Observation) -> Estimate:
-            lowest = observation.sums.lowest
-            total = samples(observation)
-            # One label is worth as much as N of them make up in all: shares of -s_i.
-            step = np.minimum(lowest, 0.0).sum(axis=-1, keepdims=True) / total
-            return Estimate(extract_counts(lowest, step, 0.0, total), -lowest)
-
-        return answer
+    def answer(self, observation: Observation) -> Estimate:
+        """Name the classes whose rows have a negative entry, and share out the rest."""
+        lowest = observation.sums.lowest
+        total = samples(observation)
+        # One label is worth as much as N of them make up in all: shares of -s_i.
+        step = np.minimum(lowest, 0.0).sum(axis=-1, keepdims=True) / total
+        return Estimate(extract_counts(lowest, step, 0.0, total), -lowest)
 
 
 def _along_feature(observation: Observation) -> Floats:

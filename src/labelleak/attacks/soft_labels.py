@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import special
+from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import SIZES, Assumption
@@ -100,7 +100,7 @@ def recover_soft_label(
 
 
 @dataclass(frozen=True)
-class SoftLabel:
+class SoftLabel(Attack):
     """Read the label off one sample's gradient, by `recover_soft_label`.
 
     For a batch of one, hard, smoothed or mixed label (Wang et al., ICLR 2024). The counts are
@@ -117,10 +117,10 @@ class SoftLabel:
 
     mixed: int = 1
 
-    name: ClassVar[str] = "soft_label"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL})
-    cite: ClassVar[str] = "Wang et al., ICLR 2024 (soft labels)"
-    card: ClassVar[Card] = Card(
+    name = "soft_label"
+    needs = READS_WEIGHT | {Need.MODEL}
+    cite = "Wang et al., ICLR 2024 (soft labels)"
+    card = Card(
         "soft label",
         SIZES
         | {

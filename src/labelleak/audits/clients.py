@@ -13,7 +13,8 @@ import torch
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData, Need
+from labelleak.core.interfaces import LabelledData
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, SummedPrior
 from labelleak.core.score import Truth

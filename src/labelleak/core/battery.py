@@ -17,12 +17,12 @@ from labelleak.core.interfaces import (
     Defense,
     Estimate,
     Knowledge,
-    Need,
     Prepared,
     prepare,
     refuse_observation,
     threat_model,
 )
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import EachPrior, Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score

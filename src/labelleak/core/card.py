@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labelleak.records.assumptions import Assumption
@@ -31,6 +31,10 @@ class Card:
     learns: bool = False
     quick_up_to: int | None = None
     plain: str = ""
+
+    def renamed(self, title: str, plain: str) -> Card:
+        """Return the card of an attack of the same kind: all but its title and its sentence."""
+        return replace(self, title=title, plain=plain)
 
 
 def card_of(attack: Any) -> Card:

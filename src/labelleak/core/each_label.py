@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Need, Prepared, prepare
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, prepare
 from labelleak.core.observation import Observation
 
 
@@ -30,8 +30,6 @@ class EachLabel:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Get ready class by class, by the same draws, so that the order of classes is nothing."""
-        if self.attack.needs & {Need.DEFENSE, Need.FULL_GRADIENT}:
-            known.refuse_maps(self.attack.name)
         seed = int(rng.integers(2**31))
         ready = [
             prepare(self.attack, known.of_label(number), 2, np.random.default_rng(seed))

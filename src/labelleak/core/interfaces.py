@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import EachPrior, Prior, UniformPrior
 from labelleak.core.task import Task
@@ -22,20 +23,6 @@ from labelleak.errors import BadInput, NotApplicable
 
 # Rows at the head that stand for a dense task's own data; more only cost.
 MOST_ROWS = 20_000
-
-
-class Need(Enum):
-    """Something that an attack cannot do without."""
-
-    WEIGHT = "the gradient of the head's weight"
-    BIAS = "the gradient of the head's bias"
-    NUM_SAMPLES = "the number of samples behind the update"
-    MODEL = "the model"
-    AUXILIARY = "auxiliary data of the attacker's own"
-    PRIOR = "a prior over label counts"
-    TRAINING = "the client's local training (learning rate, steps, optimiser)"
-    FULL_GRADIENT = "the gradient of every parameter, not of the head alone"
-    DEFENSE = "the defense that the client uses"
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,6 +263,18 @@ class Attack(Protocol):
         ...
 
 
+class Rule(Attack):
+    """An attack that prepares nothing: it answers each observation by itself."""
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Return `answer`; nothing is prepared."""
+        return self.answer
+
+    @abstractmethod
+    def answer(self, observation: Observation) -> Estimate:
+        """Guess the label counts of every trial."""
+
+
 def threat_model(attack: Attack) -> str:
     """Name what an attack must hold: none, update, model or auxiliary; see the record's key."""
     for need, name in ((Need.AUXILIARY, "auxiliary"), (Need.MODEL, "model")):
@@ -301,7 +300,7 @@ def prepare(
         Need.DEFENSE: known.defense,
     }
     _refuse_missing(attack, granted, "granted")
-    if Need.FULL_GRADIENT in attack.needs:
+    if attack.needs & {Need.FULL_GRADIENT, Need.DEFENSE}:
         known.refuse_maps(attack.name)
     ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
 
@@ -352,8 +351,8 @@ __all__ = [
     "FitCache",
     "Knowledge",
     "LabelledData",
-    "Need",
     "Prepared",
+    "Rule",
     "prepare",
     "refuse_observation",
     "samples",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelleak.attacks.by_class import averages
 from labelleak.core.counts import Floats
-from labelleak.core.lazy import F, Tensor, torch
+from labelleak.core.lazy import Tensor, torch
 
 # What is added to the covariance: a share of its trace. Of 3e-4 to 1, 1e-3 left least (digits).
 STEADY = 1e-3
@@ -68,9 +69,7 @@ class ClassMeans:
 
 
 def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
-    members = F.one_hot(labels, classes).to(rows)
-    members[:, members.sum(dim=0) == 0] = 1.0
-    return (members / members.sum(dim=0)).T @ rows
+    return averages(labels, classes).to(rows) @ rows
 
 
 __all__ = ["STEADY", "ClassMeans"]

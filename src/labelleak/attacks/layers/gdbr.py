@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import round_counts
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import MEASURED
 
@@ -21,7 +21,7 @@ _RANK = 1e-4
 
 
 @dataclass(frozen=True)
-class GDBR:
+class GDBR(Attack):
     """Bridge a lower layer's gradient to the gradient of the logits, and count labels there.
 
     For a layer below the head, a sample's gradient is ``J_k^T e_k``, J_k the slopes of its logits
@@ -42,12 +42,10 @@ class GDBR:
     parameters of the layer.
     """
 
-    name: ClassVar[str] = "gdbr"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.FULL_GRADIENT}
-    )
-    cite: ClassVar[str] = "Zhang, Chow & Li, arXiv 2412.12640"
-    card: ClassVar[Card] = Card(
+    name = "gdbr"
+    needs = OWN_DATA | {Need.FULL_GRADIENT}
+    cite = "Zhang, Chow & Li, arXiv 2412.12640"
+    card = Card(
         "GDBR",
         MEASURED,
         standard=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,20 +9,21 @@ import numpy as np
 
 from labelleak.attacks.layers.class_means import ClassMeans
 from labelleak.attacks.layers.reading import LayerReader, joined, refuse_nothing
-from labelleak.core.card import MANY_CLASSES, Card
+from labelleak.attacks.regression import GradientRegression
+from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Estimate, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
 from labelleak.core.mixtures import mixture_shares
+from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import MEASURED
 
-Measure = Callable[[LayerReader, Sequence[str]], ClassMeans]
 # Variance of a class's share before the update is seen, times K; as of the shadow attack's batches.
 _SPREAD = 0.2
 
 
 @dataclass(frozen=True)
-class LayerRegression:
+class LayerRegression(Attack):
     """Explain the gradient of all layers as the likeliest mixture of class means.
 
     A sample of class c adds on average ``M_c`` to the gradient of all layers, and varies around it
@@ -48,32 +48,19 @@ class LayerRegression:
     ``K R`` and a K x K non-negative least squares a trial.
     """
 
-    name: ClassVar[str] = "layer_regression"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.FULL_GRADIENT}
-    )
-    cite: ClassVar[str] = "labelleak (least squares on class means of every layer)"
-    card: ClassVar[Card] = Card(
+    name = "layer_regression"
+    needs = OWN_DATA | {Need.FULL_GRADIENT}
+    cite = "labelleak (least squares on class means of every layer)"
+    card = GradientRegression.card.renamed(
         "regression on all layers",
-        MEASURED,
-        standard=True,
-        quick_up_to=MANY_CLASSES,
-        plain="As gradient regression, on the gradient of every layer and not of the last alone.",
+        "As gradient regression, on the gradient of every layer and not of the last alone.",
     )
+    _plain: ClassVar[bool] = False
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; the systems wait for the first update of each kind."""
-        return self._prepare(known, num_classes, rng, _measure, 1.0)
-
-    def _prepare(
-        self,
-        known: Knowledge,
-        num_classes: int,
-        rng: np.random.Generator,
-        measure: Measure,
-        prior: float,
-    ) -> Prepared:
         reader = LayerReader.of(known, num_classes, rng)
+        measure = ClassMeans.plain if self._plain else ClassMeans.measure
         systems: dict[tuple[str, ...], ClassMeans] = {}
 
         def answer(observation: Observation) -> Estimate:
@@ -81,11 +68,12 @@ class LayerRegression:
             names = tuple(shown)
             refuse_nothing(names, self.name)
             if names not in systems:
-                systems[names] = measure(reader, names)
+                rows = joined(reader.table.rows, names)
+                systems[names] = measure(rows, reader.data.labels, num_classes)
             seen = joined(reader.sketch(shown), names)
-            shares = _shares(systems[names], systems[names].onto(seen), prior / total)
-            counts = total * shares
-            counts = counts.reshape(*observation.trials, num_classes)
+            prior = 0.0 if self._plain else 1 / total
+            shares = _shares(systems[names], systems[names].onto(seen), prior)
+            counts = (total * shares).reshape(*observation.trials, num_classes)
             return Estimate(round_counts(counts, total), counts)
 
         return answer
@@ -101,27 +89,14 @@ class PlainLayerRegression(LayerRegression):
     Assumes what `LayerRegression` does. Edge cases and cost are its too.
     """
 
-    name: ClassVar[str] = "layer_least_squares"
-    cite: ClassVar[str] = "labelleak (plain least squares on class means of every layer)"
-    card: ClassVar[Card] = Card(
+    name = "layer_least_squares"
+    cite = "labelleak (plain least squares on class means of every layer)"
+    card = Card(
         "least squares on all layers",
         MEASURED,
         plain="As regression on all layers, without weighing how samples of a class differ.",
     )
-
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """As `LayerRegression`."""
-        return self._prepare(known, num_classes, rng, _measure_plainly, 0.0)
-
-
-def _measure_plainly(reader: LayerReader, names: Sequence[str]) -> ClassMeans:
-    rows = joined(reader.table.rows, names)
-    return ClassMeans.plain(rows, reader.data.labels, reader.num_classes)
-
-
-def _measure(reader: LayerReader, names: Sequence[str]) -> ClassMeans:
-    rows = joined(reader.table.rows, names)
-    return ClassMeans.measure(rows, reader.data.labels, reader.num_classes)
+    _plain = True
 
 
 def _shares(system: ClassMeans, onto: Floats, weight: float) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,9 @@ from labelleak.attacks.single_labels import prove_label
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Estimate, FitCache, Knowledge, Need, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, FitCache, Knowledge, Prepared, samples
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
@@ -35,7 +35,7 @@ _SLICE_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
-class Shadow:
+class Shadow(Attack):
     """Learn P(c_i >= k | update) on shadow batches and give the counts that maximise expected ASR.
 
     The attacker draws batches from its auxiliary data under a mixture of priors
@@ -66,12 +66,10 @@ class Shadow:
     epochs: int = 10
     groups: tuple[str, ...] = GROUPS
 
-    name: ClassVar[str] = "shadow"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.WEIGHT, Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY}
-    )
-    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches)"
-    card: ClassVar[Card] = Card(
+    name = "shadow"
+    needs = READS_WEIGHT | OWN_DATA
+    cite = "labelleak (posterior of counts learnt on shadow batches)"
+    card = Card(
         "shadow models",
         SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES},
         standard=True,
@@ -88,7 +86,10 @@ class Shadow:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; fitting waits for the first update of each N."""
-        return ShadowPosterior.of(self, known, num_classes, rng)
+        ready = ShadowPosterior.of(self, known, num_classes, rng)
+        if Need.DEFENSE not in self.needs:
+            return ready
+        return replace(ready, source=ShadowClient.of(known, ready.order, ready.bank))
 
 
 @dataclass(frozen=True)
@@ -104,34 +105,13 @@ class AdaptiveShadow(Shadow):
     auxiliary data then lends samples under their true label.
     """
 
-    name: ClassVar[str] = "shadow_adaptive"
-    needs: ClassVar[frozenset[Need]] = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
-    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients)"
-    card: ClassVar[Card] = Card(
+    name = "shadow_adaptive"
+    needs = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
+    cite = "labelleak (posterior of counts learnt on shadow clients)"
+    card = Shadow.card.renamed(
         "shadow models, adaptive",
-        Shadow.card.assumes,
-        standard=True,
-        learns=True,
-        plain="As shadow models, with practice updates that pass through the client's defense.",
+        "As shadow models, with practice updates that pass through the client's defense.",
     )
-
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """As `Shadow`, with what the client does in between."""
-        known.refuse_maps(self.name)
-        ready = ShadowPosterior.of(self, known, num_classes, rng)
-        assert known.model is not None
-        assert known.auxiliary is not None
-        assert known.training is not None
-        assert known.defense is not None
-        client = ShadowClient(
-            known.model,
-            known.auxiliary,
-            known.training.filled(),
-            known.defense,
-            ready.order,
-            ready.bank,
-        )
-        return replace(ready, source=client)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
+from labelleak.attacks.many_clients import SampleGradients, train_together, trains_together
 from labelleak.attacks.shadow.batches import Bank
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.interfaces import Defense, Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import (
     as_seen,
@@ -59,6 +59,16 @@ class ShadowClient:
     order: Tensor
     bank: Bank
 
+    @classmethod
+    def of(cls, known: Knowledge, order: Tensor, bank: Bank) -> ShadowClient:
+        """Imitate the client that is known."""
+        assert known.model is not None
+        assert known.auxiliary is not None
+        assert known.training is not None
+        assert known.defense is not None
+        training = known.training.filled()
+        return cls(known.model, known.auxiliary, training, known.defense, order, bank)
+
     def affords(self, batches: int) -> int:
         """Say how many shadows may be made where the budget is so many quick ones."""
         if self._from_bank or self._averages:
@@ -82,14 +92,9 @@ class ShadowClient:
     @cached_property
     def _together(self) -> bool:
         """Whether local steps are taken side by side: those of SGD with no more than momentum."""
-        how = self.training
-        plain = replace(
-            FullTraining(lr=how.lr, local_steps=how.local_steps, batch_size=how.batch_size),
-            momentum=how.momentum,
-            weight_decay=how.weight_decay,
-        )
-        simple = how == plain and not self.defense.changes_training
-        return how.local_steps > 1 and simple and is_vectorised(self.model, self.data)
+        if self.training.local_steps == 1 or self.defense.changes_training:
+            return False
+        return trains_together(self.model, self.data, self.training)
 
     def observer(self) -> Callable[[Ints, np.random.Generator], Observation]:
         """Make ready to show the head's part of what is shared of batches.

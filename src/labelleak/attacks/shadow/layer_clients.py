@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from labelleak.attacks.many_clients import SampleGradients, is_vectorised, train_together
+from labelleak.attacks.many_clients import SampleGradients, train_together, trains_together
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.lazy import Tensor, torch
@@ -58,16 +58,8 @@ class LayerClient:
 
     @cached_property
     def _together(self) -> bool:
-        how = self.training
-        plain = FullTraining(
-            lr=how.lr,
-            local_steps=how.local_steps,
-            batch_size=how.batch_size,
-            momentum=how.momentum,
-            weight_decay=how.weight_decay,
-        )
-        alike = how == plain and not self.defense.changes_training
-        return alike and is_vectorised(self.model, self.data)
+        alike = not self.defense.changes_training
+        return alike and trains_together(self.model, self.data, self.training)
 
     def share(self, picks: Ints, rng: np.random.Generator) -> Iterator[Observation]:
         """Share the updates of ``S x N`` batches, in slices.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,10 +21,10 @@ from labelleak.attacks.shadow.features import ClassFeatures, sureness
 from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.posterior import CountPosterior
-from labelleak.core.card import Card
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Need, Prepared, samples
+from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Prepared, samples
 from labelleak.core.lazy import Tensor, nn, torch
+from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
@@ -52,17 +51,12 @@ class LayerShadow(Shadow):
     Cost: as `Shadow`, and a backward pass over the auxiliary data.
     """
 
-    name: ClassVar[str] = "shadow_layers"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY, Need.FULL_GRADIENT}
-    )
-    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow batches of all layers)"
-    card: ClassVar[Card] = Card(
+    name = "shadow_layers"
+    needs = OWN_DATA | {Need.FULL_GRADIENT}
+    cite = "labelleak (posterior of counts learnt on shadow batches of all layers)"
+    card = Shadow.card.renamed(
         "shadow models, all layers",
-        Shadow.card.assumes,
-        standard=True,
-        learns=True,
-        plain="As shadow models, reading every layer of the update and not the last alone.",
+        "As shadow models, reading every layer of the update and not the last alone.",
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
@@ -80,20 +74,13 @@ class AdaptiveLayerShadow(LayerShadow):
     Assumes what `LayerShadow` does but the one step and the lack of a defense.
     """
 
-    name: ClassVar[str] = "shadow_layers_adaptive"
-    needs: ClassVar[frozenset[Need]] = LayerShadow.needs | {Need.TRAINING, Need.DEFENSE}
-    cite: ClassVar[str] = "labelleak (posterior of counts learnt on shadow clients, all layers)"
-    card: ClassVar[Card] = Card(
+    name = "shadow_layers_adaptive"
+    needs = LayerShadow.needs | {Need.TRAINING, Need.DEFENSE}
+    cite = "labelleak (posterior of counts learnt on shadow clients, all layers)"
+    card = Shadow.card.renamed(
         "shadow models, all layers, adaptive",
-        Shadow.card.assumes,
-        standard=True,
-        learns=True,
-        plain="As shadow models on all layers, passed through the client's defense.",
+        "As shadow models on all layers, passed through the client's defense.",
     )
-
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """As `LayerShadow`, with what the client does in between."""
-        return LayerPosterior.of(self, known, num_classes, rng, adaptive=True)
 
 
 @dataclass(frozen=True)
@@ -170,8 +157,6 @@ class LayerPosterior:
         known: Knowledge,
         num_classes: int,
         rng: np.random.Generator,
-        *,
-        adaptive: bool = False,
     ) -> LayerPosterior:
         """Pass the auxiliary data, class by class in order of appearance."""
         assert known.model is not None
@@ -185,7 +170,7 @@ class LayerPosterior:
         held = Knowledge(known.model, known.input_shape, data)
         reader = LayerReader.of(held, num_classes, rng, frozenset(linear))
         client = None
-        if adaptive:
+        if Need.DEFENSE in attack.needs:
             assert known.training is not None
             assert known.defense is not None
             client = LayerClient(known.model, data, known.training.filled(), known.defense)

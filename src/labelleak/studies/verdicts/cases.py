@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelleak.attacks import ATTACKS, RULES
-from labelleak.core.interfaces import Need
+from labelleak.core.needs import Need
 from labelleak.core.training import FullTraining
 
 STEPS, BATCH = 10, 8

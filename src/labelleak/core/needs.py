@@ -1,0 +1,28 @@
+"""What attacks cannot do without, by name."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Need(Enum):
+    """Something that an attack cannot do without."""
+
+    WEIGHT = "the gradient of the head's weight"
+    BIAS = "the gradient of the head's bias"
+    NUM_SAMPLES = "the number of samples behind the update"
+    MODEL = "the model"
+    AUXILIARY = "auxiliary data of the attacker's own"
+    PRIOR = "a prior over label counts"
+    TRAINING = "the client's local training (learning rate, steps, optimiser)"
+    FULL_GRADIENT = "the gradient of every parameter, not of the head alone"
+    DEFENSE = "the defense that the client uses"
+
+
+# What most attacks begin with: counts read off one gradient of the head, or off what the model
+# shows of data of the attacker's own.
+READS_WEIGHT = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
+READS_BIAS = frozenset({Need.BIAS, Need.NUM_SAMPLES})
+OWN_DATA = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
+
+__all__ = ["OWN_DATA", "READS_BIAS", "READS_WEIGHT", "Need"]
