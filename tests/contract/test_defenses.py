@@ -85,6 +85,9 @@ OFF = [
     "head_dropout:0",
     "randomised_response:inf",
     "server_noise:0",
+    "percentile:0:inf",
+    "adaptive_clip:inf",
+    "server_clip:inf",
     "historical_compression:0",
     "historical_dp:inf:0",
 ]
@@ -235,7 +238,7 @@ def test_text_forms_are_read_back(defense):
     assert str(defense) == defense.label
     assert parse_defense(defense.label) == defense
     parts = [defense.label, "clip:0.25"]
-    longer = "|".join(reversed(parts) if "server_noise" in defense.label else parts)
+    longer = "|".join(reversed(parts) if "server" in defense.label else parts)
     assert parse_defense(longer).label == longer
 
 
@@ -461,7 +464,7 @@ def test_bytes_on_the_wire():
         ("withhold:head|withhold:head", "withhold stands twice"),
         ("clip:1|clip:1", "clip stands twice"),
         ("float16|topk:0.1|float16", "float16 stands twice"),
-        ("server_noise:1|clip:1", "server_noise:1 is added by the server"),
+        ("server_noise:1|clip:1", "the server does server_noise:1 to what it received"),
         ("head_dropout:0.3|soteria:0.5", "give one of the two"),
         ("soteria:0.5|head_dropout:0.3", "give one of the two"),
         ("qsgd:0", "qsgd takes 1 to"),

@@ -102,7 +102,7 @@ def test_labels_have_an_epsilon_of_their_own():
         ("head_noise:10", "shared in the clear"),
         ("head_noise:0.1|gaussian:1", "right after clip"),
         ("historical_dp:1", "not samples"),
-        ("clip:1|server_noise:10", "before its own noise"),
+        ("clip:1|server_noise:10", "sees updates before it does"),
     ],
 )
 def test_what_is_not_private_is_not_called_private(text, sentence):

@@ -139,3 +139,16 @@ def test_noise_of_the_server_is_on_what_it_got_alone():
     assert torch.equal(kept["0.bias"], mean["0.bias"])
     assert not torch.equal(kept["0.weight"], mean["0.weight"])
     assert noise_of_server(parse_defense("clip:1"), "2", frozenset(), how, 0) is None
+
+
+def test_what_the_server_clips_was_sent_whole():
+    """Clipping at the server shortens the mean as clipping at the client, and no update."""
+    at_client, first = run("clip:0.01", federation(rounds=2))
+    at_server, second = run("server_clip:0.01:0:0", federation(rounds=2))
+    for one, other in zip(first, second, strict=True):
+        for name, value in one.aggregated.items():
+            torch.testing.assert_close(other.aggregated[name], value, atol=1e-6, rtol=1e-5)
+    assert not at_client.clipped
+    assert sorted(at_server.clipped) == [0, 1, 2]
+    _, plain = run("none", federation(rounds=2))
+    assert not torch.allclose(plain[-1].aggregated["2.weight"], second[-1].aggregated["2.weight"])

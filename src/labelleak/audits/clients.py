@@ -116,7 +116,9 @@ class Clients:
         extra: dict[str, Any] = {
             "clients": cell.clients,
             "optimizer": describe_training(training),
-            **describe_defense(cell.defense, local_steps=cell.local_steps),
+            **describe_defense(
+                cell.defense, local_steps=cell.local_steps, entries=self.model.trained_entries
+            ),
             "wire_bytes": self._wire_bytes(cell, drawn[0, 0], training),
         }
         if cell.shares_gradient:

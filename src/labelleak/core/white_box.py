@@ -97,6 +97,11 @@ class WhiteBox:
         bias = self.head_layer.bias
         return bias if isinstance(bias, torch.Tensor) else None
 
+    @cached_property
+    def trained_entries(self) -> int:
+        """Numbers in all that a client trains."""
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
     @property
     def form(self) -> HeadForm:
         """How the head's rows stand to those of softmax problems."""

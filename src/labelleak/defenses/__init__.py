@@ -7,8 +7,10 @@ from labelleak.defenses.catalogue import DEFENSES, parse_defense, uncovered
 from labelleak.defenses.clipping import Clipping, LayerClipping
 from labelleak.defenses.composition import Chain, Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD
+from labelleak.defenses.flower import AdaptiveClipping, LocalDP, ServerClipping
 from labelleak.defenses.historical import HistoricalCompression, HistoricalDP
 from labelleak.defenses.noise import ExponentialNoise, GaussianNoise, HeadNoise, LaplaceNoise
+from labelleak.defenses.nvflare import PercentilePrivacy, SparseVector
 from labelleak.defenses.quantise import QSGD, HalfPrecision, Quantisation, SignSGD
 from labelleak.defenses.remarks import remarks
 from labelleak.defenses.soteria import Soteria
@@ -27,6 +29,7 @@ __all__ = [
     "DEFENSES",
     "DPSGD",
     "QSGD",
+    "AdaptiveClipping",
     "Chain",
     "Clipping",
     "DeepGradientCompression",
@@ -40,15 +43,19 @@ __all__ = [
     "LabelSmoothing",
     "LaplaceNoise",
     "LayerClipping",
+    "LocalDP",
     "Mixup",
     "Part",
+    "PercentilePrivacy",
     "Pruning",
     "Quantisation",
     "RandomK",
     "RandomisedResponse",
+    "ServerClipping",
     "ServerNoise",
     "SignSGD",
     "Soteria",
+    "SparseVector",
     "ThresholdPruning",
     "TopK",
     "Withholding",

@@ -14,7 +14,9 @@ from labelleak.core.interfaces import Defense
 from labelleak.defenses.clipping import Clipping
 from labelleak.defenses.composition import Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD
+from labelleak.defenses.flower import LocalDP
 from labelleak.defenses.noise import GaussianNoise
+from labelleak.defenses.nvflare import SparseVector
 from labelleak.defenses.training import RandomisedResponse
 from labelleak.errors import BadInput
 
@@ -141,12 +143,14 @@ def account(
     delta: float = 1e-5,
     sample_rate: float = 1.0,
     local_steps: int = 1,
+    entries: int | None = None,
 ) -> Guarantee:
     """Say what a defense guarantees a client against the server that receives its updates.
 
     Neighbours differ by adding or removing: one sample for DP-SGD (all batches drawn by Poisson
     sampling at the given rate), one whole update for clipping with noise. Exchanging one for
-    another doubles the sensitivity, as if the noise were half as large.
+    another doubles the sensitivity, as if the noise were half as large. A sparse vector's epsilon
+    is that of an exchange.
 
     Args:
         defense: a defense or a chain.
@@ -155,6 +159,7 @@ def account(
         sample_rate: for DP-SGD, the share of the client's samples in a batch; 1 counts no gain
             from sampling.
         local_steps: for DP-SGD, noisy steps in each round.
+        entries: parameters of an update, on which a sparse vector's epsilon depends.
 
     Returns:
         The guarantee with the method that computed it; epsilon None where nothing is proved.
@@ -175,7 +180,7 @@ def account(
     for part in parts:
         if isinstance(part, DPSGD) and part.noise_multiplier:
             return _of_samples(part, rounds * local_steps, sample_rate, delta, rounds)
-    found = _of_updates(parts, rounds, delta)
+    found = _of_vectors(parts, rounds, entries) or _of_updates(parts, rounds, delta)
     if found is not None:
         return found
     for part in parts:
@@ -201,6 +206,8 @@ def _of_updates(parts: list[Part], rounds: int, delta: float) -> Guarantee | Non
     """Account noise on an update whose norm was bounded before, by nothing that lengthens it."""
     bound = inf
     for part in parts:
+        if isinstance(part, LocalDP) and part.sigma:
+            return _of_local_dp(part, min(bound, part.norm), rounds, delta)
         if isinstance(part, Clipping):
             bound = min(bound, part.norm)
         elif isinstance(part, GaussianNoise):
@@ -220,6 +227,30 @@ def _of_updates(parts: list[Part], rounds: int, delta: float) -> Guarantee | Non
     return None
 
 
+def _of_local_dp(part: LocalDP, bound: float, rounds: int, delta: float) -> Guarantee:
+    said = (
+        f"client-level privacy of the whole update over {rounds} round(s), from noise "
+        f"{part.sigma:.3g} on a norm of at most {bound:g}; Flower's own figure, epsilon "
+        f"{part.epsilon:g} at delta {part.delta:g}, stands for one round"
+    )
+    epsilon = gaussian_epsilon(part.sigma / bound, delta, rounds)
+    return Guarantee(epsilon, delta, "update", "closed form of the Gaussian mechanism", said)
+
+
+def _of_vectors(parts: list[Part], rounds: int, entries: int | None) -> Guarantee | None:
+    """Add up a sparse vector over rounds; it bounds its entries itself, whatever came before."""
+    for part in parts:
+        if isinstance(part, SparseVector) and entries:
+            said = (
+                f"client-level privacy of the whole update over {rounds} round(s), when one is "
+                f"exchanged for another; NVFlare's own figure is epsilon "
+                f"{rounds * part.claimed(entries):.4g}"
+            )
+            epsilon = rounds * part.epsilon_of(entries)
+            return Guarantee(epsilon, 0.0, "update", "sparse vector, added up", said)
+    return None
+
+
 def _of_labels(part: RandomisedResponse, uses: int) -> Guarantee:
     said = (
         f"label-level privacy over {uses} use(s) of each label, exchanged anew each time; inputs "
@@ -233,9 +264,17 @@ def _why_not(label: str, parts: list[Part]) -> str:
     names = {part.name for part in parts}
     if not parts:
         return f"{label} is not private: it changes nothing"
-    if "server_noise" in names:
-        return f"{label} is not private against the server, which sees updates before its own noise"
-    if names <= {"clip", "clip_layers"} or names == {"dpsgd"}:
+    if "svt" in names:
+        return (
+            f"what {label} guarantees depends on the size of the model, which is not known here: "
+            "each value that is sent costs its budget again"
+        )
+    if names & {"server_noise", "server_clip"}:
+        return (
+            f"{label} is not private against the server, which sees updates before it does "
+            "anything to them"
+        )
+    if names <= {"clip", "clip_layers", "adaptive_clip"} or names == {"dpsgd"}:
         return f"{label} is not private: clipping bounds an update and adds no noise"
     if "historical_dp" in names:
         return f"no guarantee is proved for {label}: it clips mean gradients, not samples"

@@ -34,6 +34,11 @@ _LINES = (
     "training:HeadDropout",
     "training:RandomisedResponse",
     "aggregation:ServerNoise",
+    "nvflare:PercentilePrivacy",
+    "nvflare:SparseVector",
+    "flower:LocalDP",
+    "flower:AdaptiveClipping",
+    "flower:ServerClipping",
     "historical:HistoricalCompression",
     "historical:HistoricalDP",
 )

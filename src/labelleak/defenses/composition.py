@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -201,11 +202,9 @@ def _check_order(parts: Sequence[Part]) -> None:
             withheld = part
         if not part.changes_training:
             transforms.append(part)
-    for part in parts[:-1]:
-        if part.kind is Kind.SERVER:
-            raise BadInput(
-                f"{part.label} is added by the server to what it received, so it must stand last"
-            )
+    for part, after in pairwise(parts):
+        if part.kind is Kind.SERVER is not after.kind:
+            raise BadInput(f"the server does {part.label} to what it received: it must stand last")
     _check_repeats(parts)
     _check_training([part.name for part in parts if part.changes_training])
 

@@ -12,7 +12,12 @@ DELTA = 1e-5
 
 
 def describe_defense(
-    chain: Chain, *, rounds: int = 1, local_steps: int = 1, delta: float = DELTA
+    chain: Chain,
+    *,
+    rounds: int = 1,
+    local_steps: int = 1,
+    delta: float = DELTA,
+    entries: int | None = None,
 ) -> dict[str, Any]:
     """Return the extra keys of records under a defense; none where there is no defense.
 
@@ -24,6 +29,7 @@ def describe_defense(
         rounds: updates that a client shares.
         local_steps: steps of a client in each.
         delta: in (0, 1).
+        entries: parameters of the model, where they are known.
 
     >>> from labelleak.defenses import parse_defense
     >>> found = describe_defense(parse_defense("clip:1|gaussian:1|topk:1"))
@@ -32,7 +38,7 @@ def describe_defense(
     """
     if not chain.links:
         return {}
-    proved = account(chain, rounds=rounds, delta=delta, local_steps=local_steps)
+    proved = account(chain, rounds=rounds, delta=delta, local_steps=local_steps, entries=entries)
     known = proved.epsilon is not None and isfinite(proved.epsilon)
     found: dict[str, Any] = {
         "epsilon": float(f"{proved.epsilon:.6g}") if known else None,

@@ -68,7 +68,7 @@ def _alone(parts: tuple[Part, ...]) -> Iterator[str]:
     if kinds == {Kind.CLIP}:
         yield "clipping alone scales an update and keeps its signs and ratios: it hides no label"
     if Kind.SERVER in kinds:
-        yield "noise that the server adds does not hide an update from that server"
+        yield "what the server does to an update does not hide it from that server"
 
 
 __all__ = ["remarks"]

@@ -19,6 +19,7 @@ from labelleak.core.weights import buffer_names
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.aggregation import ServerNoise
 from labelleak.defenses.composition import Part
+from labelleak.defenses.flower import ServerClipping
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
 from labelleak.simulation.client import ReusableTrainer, copy_weights, train_defended
@@ -41,6 +42,7 @@ class DefendedClients:
         defense: what each client does.
         head: module name of the head.
         memories: what each client keeps on behalf of the defense.
+        clipped: what the server keeps on behalf of its own clipping.
         own: the withheld weights of each client.
         sent_bytes: bytes of every update that was shared.
         plain_seconds: time that plain training took, over the clients that were timed.
@@ -50,6 +52,7 @@ class DefendedClients:
     defense: Part
     head: str
     memories: dict[int, Memory | None] = field(default_factory=dict)
+    clipped: dict[int, Memory | None] = field(default_factory=dict)
     own: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     sent_bytes: list[float] = field(default_factory=list)
     plain_seconds: float = 0.0
@@ -122,12 +125,16 @@ class DefendedClients:
         moved = movement(before, after, head=self.head, buffers=buffers, unit=unit)
         rng = stream(seed, "defense", self.defense.label)
         sent, self.memories[client] = self.defense.apply(moved, rng, self.memories.get(client))
+        used = sent
+        for part in self.defense.parts:
+            if isinstance(part, ServerClipping):  # a chain holds at most one
+                used, self.clipped[client] = part.on_update(sent, rng, self.clipped.get(client))
         withheld = {name: after[name].clone() for name in after if name not in sent.tensors}
         if withheld:
             self.own[client] = withheld
         state = model.state_dict()
         kept = {name: state[name].detach().clone() for name in withheld}
-        return sent, {**moved_by(before, sent, unit=unit), **kept}
+        return sent, {**moved_by(before, used, unit=unit), **kept}
 
     def _note_times(self, plain: float, defended: float) -> None:
         self.plain_seconds += plain
