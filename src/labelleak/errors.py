@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -25,6 +26,21 @@ class MissingExtra(BadInput, ImportError):
 
 class NotApplicable(LabelleakError):
     """An attack's need is not granted by what is known, or not carried by the update."""
+
+
+@contextmanager
+def from_extra(sentence: str) -> Iterator[None]:
+    """Say what to install where a library of an extra is imported and not there.
+
+    >>> with from_extra("install labelleak[ray]"):
+    ...     import no_such_library
+    Traceback (most recent call last):
+    labelleak.errors.MissingExtra: install labelleak[ray]
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(sentence) from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:

@@ -10,15 +10,14 @@ OWN = '''"""Take a share off every entry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.update import Memory, SharedTensors
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import Kind
+from labelleak.defenses.facts import Kind, Ladders
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,11 @@ class Shrinking(Part):
 
     share: float
 
-    name: ClassVar[str] = "shrink"
-    example: ClassVar[str] = "shrink:0.5"
-    kind: ClassVar[Kind | None] = Kind.CLIP
-    leaves_open: ClassVar[tuple[str, ...]] = ("Shrinking hides nothing at all.",)
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"shrink": ("shrink:0.1", "shrink:0.9")}
+    name = "shrink"
+    example = "shrink:0.5"
+    kind = Kind.CLIP
+    leaves_open = ("Shrinking hides nothing at all.",)
+    ladders: ClassVar[Ladders] = {"shrink": ("shrink:0.1", "shrink:0.9")}
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from labelleak.core.interfaces import Attack
-from labelleak.core.lazy import load_line
+from labelleak.core.lazy import load_lines
 from labelleak.core.needs import Need
 from labelleak.errors import unknown_name
 from labelleak.records.assumptions import Assumption
@@ -47,10 +47,7 @@ _LINES = (
     "adaptive:AdaptiveRegression",
 )
 
-
-ATTACKS: dict[str, type[Attack]] = {
-    attack.name: attack for attack in (load_line("labelleak.attacks", line) for line in _LINES)
-}
+ATTACKS: dict[str, type[Attack]] = load_lines("labelleak.attacks", _LINES)
 
 # The standard battery is fixed, so that audits of different hands can be compared: every quick
 # rule on label counts, and the strongest attack known, which learns from batches of its own.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, from_extra, unknown_name
 from labelleak.records.options import Option, Options
 
 Task = TypeVar("Task")
@@ -89,13 +89,9 @@ def _join_ray(address: str | None, workers: int | None) -> int:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
+    with from_extra("Ray is not installed; install labelleak[ray], or use `kind` joblib"):
         import ray
         from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise BadInput(
-            "Ray is not installed; install labelleak[ray], or use `kind` joblib"
-        ) from error
     if not ray.is_initialized():
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers}
         try:

@@ -6,6 +6,7 @@ gate can read what is known of every attack without loading any of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ def load_line(room: str, line: str) -> Any:
     return getattr(import_module(f"{room}.{module}"), name)
 
 
+def load_lines(room: str, lines: Iterable[str]) -> dict[str, Any]:
+    """Return what a catalogue's lines name, each under the `name` that it gives itself."""
+    return {found.name: found for found in (load_line(room, line) for line in lines)}
+
+
 if TYPE_CHECKING:
     import torch
     from scipy import optimize, special, stats
@@ -38,4 +44,4 @@ else:
     torch, nn, F = map(_Later, ("torch", "torch.nn", "torch.nn.functional"))
     optimize, special, stats = map(_Later, ("scipy.optimize", "scipy.special", "scipy.stats"))
 
-__all__ = ["F", "Tensor", "load_line", "nn", "optimize", "special", "stats", "torch"]
+__all__ = ["F", "Tensor", "load_line", "load_lines", "nn", "optimize", "special", "stats", "torch"]

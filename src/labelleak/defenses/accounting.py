@@ -18,7 +18,7 @@ from labelleak.defenses.flower import LocalDP
 from labelleak.defenses.noise import GaussianNoise
 from labelleak.defenses.nvflare import SparseVector
 from labelleak.defenses.training import RandomisedResponse
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, from_extra
 
 # Noise below this share of the sensitivity leaves epsilon above 5e9.
 _NO_NOISE = 1e-5
@@ -109,12 +109,10 @@ def sampled_epsilon(
         raise BadInput(f"the sampling rate must lie above 0 and up to 1, not {sample_rate:g}")
     if noise_multiplier <= 0:
         return inf, inf, "no noise"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from opacus.accountants import PRVAccountant, RDPAccountant
-    except ImportError as error:
-        raise BadInput("epsilon of DP-SGD needs Opacus; install labelleak[dp]") from error
+    needed = "epsilon of DP-SGD needs Opacus; install labelleak[dp]"
+    with from_extra(needed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.accountants import PRVAccountant, RDPAccountant
     found = []
     for kind in (RDPAccountant, PRVAccountant):
         accountant = kind()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,9 +26,9 @@ class ServerNoise(Part):
 
     sigma: float
 
-    name: ClassVar[str] = "server_noise"
-    kind: ClassVar[Kind | None] = Kind.SERVER
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "server_noise"
+    kind = Kind.SERVER
+    leaves_open = (
         (
             "The server adds it after it has received the update, so nothing is hidden from that "
             "server."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from labelleak.core.lazy import load_line
+from labelleak.core.lazy import load_lines
 from labelleak.defenses.composition import Chain, Part
 from labelleak.defenses.facts import CLIP_ALONE, HELD_BACK, Kind
 from labelleak.defenses.text import read
@@ -43,10 +43,7 @@ _LINES = (
     "historical:HistoricalDP",
 )
 
-
-DEFENSES: dict[str, type[Part]] = {
-    defense.name: defense for defense in (load_line("labelleak.defenses", line) for line in _LINES)
-}
+DEFENSES: dict[str, type[Part]] = load_lines("labelleak.defenses", _LINES)
 
 
 def parse_defense(text: str) -> Chain:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from math import isinf
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class _NormBound(Part):
 
     norm: float
 
-    kind: ClassVar[Kind | None] = Kind.CLIP
+    kind = Kind.CLIP
 
     def __post_init__(self) -> None:
         above_zero(self.norm, "the clipping norm")
@@ -62,7 +61,7 @@ class Clipping(_NormBound):
     [1.0, 0.5]
     """
 
-    name: ClassVar[str] = "clip"
+    name = "clip"
     scope = Scope.UPDATE
 
     def apply(
@@ -80,7 +79,7 @@ class LayerClipping(_NormBound):
         norm: largest L2 norm of a layer; inf for none. The whole is then at most norm * sqrt(L).
     """
 
-    name: ClassVar[str] = "clip_layers"
+    name = "clip_layers"
     scope = Scope.LAYER
 
     def apply(

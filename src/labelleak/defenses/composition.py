@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
@@ -13,7 +13,7 @@ from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients
-from labelleak.defenses.facts import Kind
+from labelleak.defenses.facts import Kind, Ladders
 from labelleak.defenses.text import write
 from labelleak.errors import BadInput
 
@@ -41,7 +41,7 @@ class Part:
     drops_zeros: ClassVar[bool] = False
     kind: ClassVar[Kind | None] = None
     leaves_open: ClassVar[tuple[str, ...]] = ()
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    ladders: ClassVar[Ladders] = {}
 
     @property
     def label(self) -> str:
@@ -123,7 +123,7 @@ class Chain(Part):
 
     links: tuple[Part, ...] = ()
 
-    name: ClassVar[str] = "none"
+    name = "none"
 
     def __post_init__(self) -> None:
         _check_order(self.links)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isinf
 from typing import ClassVar
@@ -15,7 +15,7 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import Gradients, trainable
-from labelleak.defenses.facts import POOLED, decades
+from labelleak.defenses.facts import POOLED, Ladders, decades
 from labelleak.defenses.noise import add_noise, gaussian, noise_room
 from labelleak.defenses.text import above_zero, at_least_zero
 from labelleak.defenses.training import TrainingDefense
@@ -43,17 +43,15 @@ class DPSGD(TrainingDefense):
     clip: float
     noise_multiplier: float = 1.0
 
-    name: ClassVar[str] = "dpsgd"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "dpsgd"
+    leaves_open = (
         (
             "It bounds what one sample tells, not what the samples of a batch have in common: "
             "label counts may still show."
         ),
         POOLED,
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "dpsgd": tuple(f"dpsgd:1:{s}" for s in decades(-2, 2))
-    }
+    ladders: ClassVar[Ladders] = {"dpsgd": tuple(f"dpsgd:1:{s}" for s in decades(-2, 2))}
 
     def __post_init__(self) -> None:
         above_zero(self.clip, "the clipping norm")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+
+# By name of a family, text forms that `labelleak tune` tries, the weakest first.
+Ladders = Mapping[str, tuple[str, ...]]
 
 
 class Kind(Enum):

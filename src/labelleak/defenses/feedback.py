@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,9 +22,9 @@ class Compression(Part):
     sent so far + residual = everything that was computed. What is withheld leaks later.
     """
 
-    name: ClassVar[str] = "compression"
-    leaves_open: ClassVar[tuple[str, ...]] = (COMPRESSED,)
-    drops_zeros: ClassVar[bool] = True
+    name = "compression"
+    leaves_open = (COMPRESSED,)
+    drops_zeros = True
 
     @property
     def has_feedback(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,16 +34,16 @@ class HistoricalCompression(Part):
 
     quantile: float
 
-    name: ClassVar[str] = "historical_compression"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "historical_compression"
+    leaves_open = (
         (
             "It wipes whole tensors by their place, the head in most updates; where the head "
             "comes through, all of it does."
         ),
     )
-    drops_zeros: ClassVar[bool] = True
+    drops_zeros = True
     scope = Scope.UPDATE
-    uses_head: ClassVar[bool] = True
+    uses_head = True
 
     def __post_init__(self) -> None:
         share(self.quantile, "the quantile")
@@ -87,8 +86,8 @@ class HistoricalDP(Part):
     bound: float
     sigma: float = 0.1
 
-    name: ClassVar[str] = "historical_dp"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "historical_dp"
+    leaves_open = (
         (
             "It is not differentially private: its noise is not measured against what one sample "
             "can change."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
@@ -13,7 +13,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import HEAD_ALONE, POOLED, SIGMAS, Kind
+from labelleak.defenses.facts import HEAD_ALONE, POOLED, SIGMAS, Kind, Ladders
 from labelleak.defenses.text import at_least_zero
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -58,7 +58,7 @@ def noise_room(root_mean_square: float, classes: int) -> float:
 
 class _Noise(Part):
     scope = Scope.ENTRY
-    kind: ClassVar[Kind | None] = Kind.NOISE
+    kind = Kind.NOISE
     leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
 
     @property
@@ -79,36 +79,24 @@ class _Noise(Part):
     def _draw(self) -> Draw:
         raise NotImplementedError
 
+    def _only(self, update: SharedTensors) -> tuple[str, ...] | None:
+        """Name the parameters that it is added to; None for all."""
+        return None
+
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
     ) -> tuple[SharedTensors, Memory | None]:
         """Add the noise; nothing is kept."""
-        return (update if self.is_off else add_noise(update, rng, self._draw())), memory
+        if self.is_off:
+            return update, memory
+        return add_noise(update, rng, self._draw(), only=self._only(update)), memory
 
 
 @dataclass(frozen=True)
-class GaussianNoise(_Noise):
-    """Gaussian noise on every parameter.
-
-    Private only after `Clipping`, which bounds what one update can change; see `account`.
-
-    Attributes:
-        sigma: standard deviation, in the units of what is shared (mean gradient or weights).
-
-    >>> update = SharedTensors({"weight": torch.zeros(1, 2, 3)}, "")
-    >>> sent, _ = GaussianNoise(0.1).apply(update, np.random.default_rng(0))
-    >>> sent.tensors["weight"].shape
-    torch.Size([1, 2, 3])
-    """
+class _NormalNoise(_Noise):
+    """Noise of N(0, sigma^2)."""
 
     sigma: float
-
-    name: ClassVar[str] = "gaussian"
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "gaussian": tuple(f"gaussian:{s}" for s in SIGMAS),
-        "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in SIGMAS),
-        "withhold|gaussian": tuple(f"withhold:head|gaussian:{s}" for s in SIGMAS),
-    }
 
     def __post_init__(self) -> None:
         at_least_zero(self.sigma, "sigma")
@@ -125,6 +113,29 @@ class GaussianNoise(_Noise):
 
     def _draw(self) -> Draw:
         return gaussian(self.sigma)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(_NormalNoise):
+    """Gaussian noise on every parameter.
+
+    Private only after `Clipping`, which bounds what one update can change; see `account`.
+
+    Attributes:
+        sigma: standard deviation, in the units of what is shared (mean gradient or weights).
+
+    >>> update = SharedTensors({"weight": torch.zeros(1, 2, 3)}, "")
+    >>> sent, _ = GaussianNoise(0.1).apply(update, np.random.default_rng(0))
+    >>> sent.tensors["weight"].shape
+    torch.Size([1, 2, 3])
+    """
+
+    name = "gaussian"
+    ladders: ClassVar[Ladders] = {
+        "gaussian": tuple(f"gaussian:{s}" for s in SIGMAS),
+        "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in SIGMAS),
+        "withhold|gaussian": tuple(f"withhold:head|gaussian:{s}" for s in SIGMAS),
+    }
 
 
 @dataclass(frozen=True)
@@ -150,10 +161,8 @@ class LaplaceNoise(_ScaledNoise):
         scale: mean absolute value, in the units of what is shared.
     """
 
-    name: ClassVar[str] = "laplace"
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "laplace": tuple(f"laplace:{s}" for s in SIGMAS)
-    }
+    name = "laplace"
+    ladders: ClassVar[Ladders] = {"laplace": tuple(f"laplace:{s}" for s in SIGMAS)}
 
     @property
     def root_mean_square(self) -> float:
@@ -178,7 +187,7 @@ class ExponentialNoise(_ScaledNoise):
 
     centred: bool = False
 
-    name: ClassVar[str] = "exponential"
+    name = "exponential"
 
     @property
     def root_mean_square(self) -> float:
@@ -191,7 +200,7 @@ class ExponentialNoise(_ScaledNoise):
 
 
 @dataclass(frozen=True)
-class HeadNoise(Part):
+class HeadNoise(_NormalNoise):
     """Gaussian noise on the head's weight and bias alone; the rest is shared in the clear.
 
     Never private: the rest of the gradient depends on the labels too.
@@ -200,42 +209,13 @@ class HeadNoise(Part):
         sigma: standard deviation, in the units of what is shared.
     """
 
-    sigma: float
-
-    name: ClassVar[str] = "head_noise"
-    kind: ClassVar[Kind | None] = Kind.NOISE
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "head_noise"
+    leaves_open = (
         HEAD_ALONE,
         POOLED,
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "head_noise": tuple(f"head_noise:{s}" for s in SIGMAS)
-    }
-    uses_head: ClassVar[bool] = True
+    ladders: ClassVar[Ladders] = {"head_noise": tuple(f"head_noise:{s}" for s in SIGMAS)}
+    uses_head = True
 
-    def __post_init__(self) -> None:
-        at_least_zero(self.sigma, "sigma")
-
-    @property
-    def is_off(self) -> bool:
-        """Whether sigma is 0."""
-        return self.sigma == 0
-
-    def value_bits(self, before: int) -> int:
-        """Noise makes floats of whatever there was."""
-        return max(before, 32)
-
-    def largest_after(
-        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
-    ) -> float:
-        """Leave room for the noise."""
-        return largest + noise_room(unit * self.sigma, classes)
-
-    def apply(
-        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[SharedTensors, Memory | None]:
-        """Add the noise to the head; nothing is kept."""
-        head = (update.head_weight, update.head_bias)
-        return (
-            update if self.is_off else add_noise(update, rng, gaussian(self.sigma), only=head)
-        ), memory
+    def _only(self, update: SharedTensors) -> tuple[str, ...] | None:
+        return update.head_weight, update.head_bias

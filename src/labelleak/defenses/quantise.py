@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, inf, log2
 from typing import ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Scope
-from labelleak.defenses.facts import Kind
+from labelleak.defenses.facts import Kind, Ladders
 from labelleak.defenses.feedback import Compression
 from labelleak.errors import BadInput
 
@@ -42,9 +41,9 @@ class SignSGD(Compression):
     scaled: bool = False
     feedback: bool = False
 
-    name: ClassVar[str] = "sign"
-    kind: ClassVar[Kind | None] = Kind.COARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"sign": ("sign:scaled",)}
+    name = "sign"
+    kind = Kind.COARSE
+    ladders: ClassVar[Ladders] = {"sign": ("sign:scaled",)}
 
     def __post_init__(self) -> None:
         if self.feedback and not self.scaled:
@@ -88,11 +87,9 @@ class QSGD(Compression):
     levels: int
     feedback: bool = False
 
-    name: ClassVar[str] = "qsgd"
-    kind: ClassVar[Kind | None] = Kind.COARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1))
-    }
+    name = "qsgd"
+    kind = Kind.COARSE
+    ladders: ClassVar[Ladders] = {"qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1))}
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -142,11 +139,9 @@ class Quantisation(Compression):
     bits: int
     feedback: bool = False
 
-    name: ClassVar[str] = "bits"
-    kind: ClassVar[Kind | None] = Kind.COARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2))
-    }
+    name = "bits"
+    kind = Kind.COARSE
+    ladders: ClassVar[Ladders] = {"bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2))}
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:
@@ -190,9 +185,9 @@ class HalfPrecision(Compression):
 
     feedback: bool = False
 
-    name: ClassVar[str] = "float16"
-    kind: ClassVar[Kind | None] = Kind.COARSE
-    drops_zeros: ClassVar[bool] = False
+    name = "float16"
+    kind = Kind.COARSE
+    drops_zeros = False
     scope = Scope.ENTRY
 
     def coded_bits(self, before: int) -> int:

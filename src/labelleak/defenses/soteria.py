@@ -40,9 +40,9 @@ class Soteria(TrainingDefense):
 
     share: float
 
-    name: ClassVar[str] = "soteria"
-    leaves_open: ClassVar[tuple[str, ...]] = (HEAD_ALONE,)
-    uses_head: ClassVar[bool] = True
+    name = "soteria"
+    leaves_open = (HEAD_ALONE,)
+    uses_head = True
     is_costly: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

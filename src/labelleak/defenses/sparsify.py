@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -13,7 +12,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import COMPRESSED, HELD_BACK, KEPT, Kind
+from labelleak.defenses.facts import COMPRESSED, HELD_BACK, KEPT, Kind, Ladders
 from labelleak.defenses.feedback import Compression
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
@@ -37,8 +36,13 @@ def _masked(tensors: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
     return {name: tensor * part.view_as(tensor) for (name, tensor), part in parts}
 
 
+class _Sparse(Compression):
+    kind = Kind.SPARSE
+    scope = Scope.LAYER
+
+
 @dataclass(frozen=True)
-class TopK(Compression):
+class TopK(_Sparse):
     """Share only the entries that are largest in size, over all parameters together.
 
     Attributes:
@@ -54,9 +58,8 @@ class TopK(Compression):
     keep: float
     feedback: bool = False
 
-    name: ClassVar[str] = "topk"
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    name = "topk"
+    ladders: ClassVar[Ladders] = {
         "topk": tuple(f"topk:{s}" for s in KEPT),
         "topk_feedback": tuple(f"topk:{s}:feedback" for s in KEPT),
     }
@@ -78,7 +81,7 @@ class TopK(Compression):
 
 
 @dataclass(frozen=True)
-class Pruning(Compression):
+class Pruning(_Sparse):
     """Zero the given share of each tensor's entries, those smallest in size.
 
     Attributes:
@@ -89,12 +92,8 @@ class Pruning(Compression):
     share: float
     feedback: bool = False
 
-    name: ClassVar[str] = "prune"
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "prune": tuple(f"prune:{1 - float(s):.6g}" for s in KEPT)
-    }
-    scope = Scope.LAYER
+    name = "prune"
+    ladders: ClassVar[Ladders] = {"prune": tuple(f"prune:{1 - float(s):.6g}" for s in KEPT)}
 
     def __post_init__(self) -> None:
         share(self.share, "the pruned share")
@@ -113,7 +112,7 @@ class Pruning(Compression):
 
 
 @dataclass(frozen=True)
-class ThresholdPruning(Compression):
+class ThresholdPruning(_Sparse):
     """Zero every entry that is smaller in size than a threshold.
 
     Attributes:
@@ -124,8 +123,7 @@ class ThresholdPruning(Compression):
     threshold: float
     feedback: bool = False
 
-    name: ClassVar[str] = "threshold"
-    kind: ClassVar[Kind | None] = Kind.SPARSE
+    name = "threshold"
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
@@ -142,7 +140,7 @@ class ThresholdPruning(Compression):
 
 
 @dataclass(frozen=True)
-class RandomK(Compression):
+class RandomK(_Sparse):
     """Share a random choice of each tensor's entries, anew for each update.
 
     Attributes:
@@ -155,12 +153,8 @@ class RandomK(Compression):
     rescale: bool = False
     feedback: bool = False
 
-    name: ClassVar[str] = "randomk"
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "randomk": tuple(f"randomk:{s}" for s in KEPT)
-    }
-    scope = Scope.LAYER
+    name = "randomk"
+    ladders: ClassVar[Ladders] = {"randomk": tuple(f"randomk:{s}" for s in KEPT)}
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
@@ -212,14 +206,14 @@ class DeepGradientCompression(Part):
     momentum: float = 0.9
     warm_up: int = 0
 
-    name: ClassVar[str] = "dgc"
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "dgc"
+    kind = Kind.SPARSE
+    leaves_open = (
         COMPRESSED,
         HELD_BACK,
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {"dgc": tuple(f"dgc:{s}" for s in KEPT)}
-    drops_zeros: ClassVar[bool] = True
+    ladders: ClassVar[Ladders] = {"dgc": tuple(f"dgc:{s}" for s in KEPT)}
+    drops_zeros = True
     scope = Scope.LAYER
 
     def __post_init__(self) -> None:

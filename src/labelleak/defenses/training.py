@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, isinf
@@ -16,7 +16,7 @@ from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import POOLED
+from labelleak.defenses.facts import POOLED, Ladders
 from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
 
@@ -51,14 +51,14 @@ class LabelSmoothing(TrainingDefense):
 
     amount: float
 
-    name: ClassVar[str] = "label_smoothing"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "label_smoothing"
+    leaves_open = (
         (
             "It shifts what attackers assume by an amount that is the same for every batch; one "
             "who knows of it takes it back."
         ),
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "label_smoothing": tuple(f"label_smoothing:{a / 10:g}" for a in range(1, 10))
     }
 
@@ -99,11 +99,11 @@ class Mixup(TrainingDefense):
 
     alpha: float
 
-    name: ClassVar[str] = "mixup"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "mixup"
+    leaves_open = (
         "Labels are mixed within a batch, so how many there are of each class stays as it was.",
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "mixup": tuple(f"mixup:{alpha}" for alpha in (0.1, 0.2, 0.4, 1.0, 2.0, 4.0))
     }
 
@@ -144,15 +144,15 @@ class RandomisedResponse(TrainingDefense):
 
     epsilon: float
 
-    name: ClassVar[str] = "randomised_response"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "randomised_response"
+    leaves_open = (
         (
             "The labels that are trained on are exchanged at random; inputs are not, and they "
             "tell of their labels too."
         ),
         POOLED,
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "randomised_response": tuple(
             f"randomised_response:{e}" for e in (8, 4, 2, 1, 0.5, 0.25, 0.1)
         )
@@ -198,14 +198,14 @@ class HeadDropout(TrainingDefense):
 
     rate: float
 
-    name: ClassVar[str] = "head_dropout"
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    name = "head_dropout"
+    leaves_open = (
         (
             "It drops other inputs of the head for every sample; over a batch each class still "
             "shows."
         ),
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "head_dropout": tuple(f"head_dropout:{rate / 10:g}" for rate in range(1, 10))
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import HEAD_ALONE
+from labelleak.defenses.facts import HEAD_ALONE, Ladders
 from labelleak.errors import unknown_name
 
 
@@ -35,11 +34,9 @@ class Withholding(Part):
 
     part: str = "head"
 
-    name: ClassVar[str] = "withhold"
-    leaves_open: ClassVar[tuple[str, ...]] = (HEAD_ALONE,)
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "withhold": ("withhold:bias", "withhold:head")
-    }
+    name = "withhold"
+    leaves_open = (HEAD_ALONE,)
+    ladders: ClassVar[Ladders] = {"withhold": ("withhold:bias", "withhold:head")}
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:

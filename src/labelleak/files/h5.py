@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.errors import BadInput, MissingExtra, reason, shown
+from labelleak.errors import BadInput, from_extra, reason, shown
 from labelleak.files.limits import LONGEST_NAME, MOST_SIDES
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -35,10 +35,8 @@ def read_h5(file: BinaryIO, size: int, where: str) -> dict[str, Tensor]:
         MissingExtra: if h5py is not installed.
         BadInput: if the file is broken, or holds anything else.
     """
-    try:
+    with from_extra(f"{where} is an HDF5 file; install labelleak[keras]"):
         import h5py
-    except ImportError as error:
-        raise MissingExtra(f"{where} is an HDF5 file; install labelleak[keras]") from error
     file.seek(0)
     try:
         with h5py.File(file, "r") as opened:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from labelleak.errors import MissingExtra
+from labelleak.errors import from_extra
 
 # Flower reads the first one once, when it is imported; what the user has set stays.
 QUIET = {
@@ -32,7 +32,5 @@ if (
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
 
-try:
+with from_extra("Flower is not installed; install labelleak[flower]"):
     import flwr  # noqa: F401
-except ImportError as error:
-    raise MissingExtra("Flower is not installed; install labelleak[flower]") from error

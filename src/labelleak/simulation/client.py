@@ -40,6 +40,7 @@ def train_locally(
     training: LocalTraining,
     *,
     seed: int = 0,
+    on: WorkingCopy | None = None,
 ) -> dict[str, Tensor]:
     """Take local steps from a model, as a FedAvg client does, and give the weights after them.
 
@@ -58,6 +59,7 @@ def train_locally(
             steps and batch size, whatever the training says.
         training: how to train.
         seed: seed of dropout and the like.
+        on: the copy to train on, where client after client is served; None makes one.
 
     Returns:
         The state dict after the last step.
@@ -69,7 +71,19 @@ def train_locally(
     >>> sorted(after), torch.equal(after["weight"], model.weight)
     (['bias', 'weight'], False)
     """
-    return _train(copy.deepcopy(model), data, batches, training, seed)
+    module, training = (on or WorkingCopy()).of(model), training.filled()
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    start = [one.detach().clone() for one in trained] if training.proximal else []
+    optimiser, criterion = make_optimiser(trained, training), make_loss(training)
+    criterion.to(trained[0].dtype)
+    with torch_seeded(seed), torch.enable_grad():
+        for batch in map(torch.from_numpy, batches):
+            loss = criterion(module(data.inputs[batch]), data.labels[batch])
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            bend_gradients(trained, start, training)
+            optimiser.step()
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def train_defended(
@@ -114,36 +128,24 @@ def train_defended(
 
 
 @dataclass(eq=False)
-class ReusableTrainer:
-    """Trains client after client on one copy of the model, made once and set back for each.
+class WorkingCopy:
+    """A copy to train on, made once and set to the weights of each model of its architecture.
 
-    As `train_locally`, which copies the model every time: for small models that is half the work.
+    For small models it takes half the work to copy one anew for every client.
 
-    >>> model, taught = nn.Linear(3, 2), ReusableTrainer()
-    >>> data = LabelledData(torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))
-    >>> how = LocalTraining(lr=0.1)
-    >>> after = [taught.train(model, data, np.array([[0, 1]]), how) for _ in range(2)]
-    >>> torch.equal(after[0]["weight"], after[1]["weight"])
-    True
+    >>> model, own = nn.Linear(3, 2), WorkingCopy()
+    >>> own.of(model) is own.of(model), own.of(model) is model
+    (True, False)
     """
 
     _copy: nn.Module | None = None
 
-    def train(
-        self,
-        model: nn.Module,
-        data: LabelledData,
-        batches: Sequence[Ints] | Ints,
-        training: LocalTraining,
-        *,
-        seed: int = 0,
-    ) -> dict[str, Tensor]:
-        """Take local steps from a model, always of the same architecture; see `train_locally`."""
+    def of(self, model: nn.Module) -> nn.Module:
+        """Return the copy with a model's weights and buffers."""
         if self._copy is None:
             self._copy = copy.deepcopy(model)
         copy_weights(model, self._copy)
-        after = _train(self._copy, data, batches, training, seed)
-        return {name: value.clone() for name, value in after.items()}
+        return self._copy
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
@@ -156,29 +158,6 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _train(
-    module: nn.Module,
-    data: LabelledData,
-    batches: Sequence[Ints] | Ints,
-    training: LocalTraining,
-    seed: int,
-) -> dict[str, Tensor]:
-    """Train a module in place; the state dict that is returned shares its memory."""
-    training = training.filled()
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    start = [one.detach().clone() for one in trained] if training.proximal else []
-    optimiser, criterion = make_optimiser(trained, training), make_loss(training)
-    criterion.to(trained[0].dtype)
-    with torch_seeded(seed), torch.enable_grad():
-        for batch in map(torch.from_numpy, batches):
-            loss = criterion(module(data.inputs[batch]), data.labels[batch])
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            bend_gradients(trained, start, training)
-            optimiser.step()
-    return {name: value.detach() for name, value in module.state_dict().items()}
 
 
 def draw_steps(
@@ -247,7 +226,7 @@ def _fill_steps(samples: Ints, size: int, steps: int, rng: np.random.Generator) 
 
 
 __all__ = [
-    "ReusableTrainer",
+    "WorkingCopy",
     "consumed_labels",
     "copy_weights",
     "draw_steps",

@@ -20,7 +20,13 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import task_of
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.aggregation import average_states, server_step
-from labelleak.simulation.client import Last, ReusableTrainer, consumed_labels, draw_steps
+from labelleak.simulation.client import (
+    Last,
+    WorkingCopy,
+    consumed_labels,
+    draw_steps,
+    train_locally,
+)
 from labelleak.simulation.training import accuracy
 
 # (client, model that was sent, data, indices of each step, training, seed) -> weights to share.
@@ -180,7 +186,7 @@ def run_rounds(
     current = copy.deepcopy(model)
     trained = frozenset(name for name, one in current.named_parameters() if one.requires_grad)
     velocity: dict[str, Tensor] = {}
-    serve = train or _plainly(ReusableTrainer())
+    serve = train or _plainly(WorkingCopy())
     for number in range(1, how.rounds + 1):
         sent = {name: value.detach().clone() for name, value in current.state_dict().items()}
         due = how.evaluate_every and (number - 1) % how.evaluate_every == 0
@@ -223,9 +229,9 @@ def sample_clients(clients: int, per_round: float | int, rng: np.random.Generato
     return sorted(int(one) for one in rng.choice(clients, number, replace=False))
 
 
-def _plainly(taught: ReusableTrainer) -> ClientTraining:
-    return lambda _, model, data, steps, training, seed: taught.train(
-        model, data, steps, training, seed=seed
+def _plainly(own: WorkingCopy) -> ClientTraining:
+    return lambda _, model, data, steps, training, seed: train_locally(
+        model, data, steps, training, seed=seed, on=own
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from labelleak.defenses.composition import Part
 from labelleak.defenses.flower import ServerClipping
 from labelleak.defenses.wire import wire_bytes
 from labelleak.defenses.withholding import Withholding
-from labelleak.simulation.client import ReusableTrainer, copy_weights, train_defended
+from labelleak.simulation.client import WorkingCopy, train_defended, train_locally
 from labelleak.simulation.cohort import MeanChange
 from labelleak.simulation.defended import moved_by, movement
 from labelleak.simulation.training import accuracy
@@ -57,8 +56,8 @@ class DefendedClients:
     sent_bytes: list[float] = field(default_factory=list)
     plain_seconds: float = 0.0
     seconds: float = 0.0
-    _taught: ReusableTrainer = field(default_factory=ReusableTrainer)
-    _personal: nn.Module | None = None
+    _copy: WorkingCopy = field(default_factory=WorkingCopy)
+    _personal: WorkingCopy = field(default_factory=WorkingCopy)
 
     def train(
         self,
@@ -78,7 +77,7 @@ class DefendedClients:
             stacked = np.stack(steps)
             after = train_defended(white, data, stacked, training, self.defense, seed=seed)
         else:
-            after = self._taught.train(started, data, steps, training, seed=seed)
+            after = train_locally(started, data, steps, training, seed=seed, on=self._copy)
         trained = time.perf_counter()
         sent, shared = self._share(client, before, after, training, seed, model)
         end = time.perf_counter()
@@ -86,7 +85,7 @@ class DefendedClients:
             self._note_times(trained - begin, end - begin)
         elif len(self.sent_bytes) % _TIMED == 0:
             again = time.perf_counter()
-            self._taught.train(started, data, steps, training, seed=seed)
+            train_locally(started, data, steps, training, seed=seed, on=self._copy)
             self._note_times(time.perf_counter() - again, end - begin)
         self.sent_bytes.append(wire_bytes(self.defense, sent))
         return shared
@@ -105,11 +104,9 @@ class DefendedClients:
         """
         if client not in self.own:
             return model
-        if self._personal is None:
-            self._personal = copy.deepcopy(model)
-        copy_weights(model, self._personal)
-        self._personal.load_state_dict(self.own[client], strict=False)
-        return self._personal
+        personal = self._personal.of(model)
+        personal.load_state_dict(self.own[client], strict=False)
+        return personal
 
     def _share(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -25,8 +25,7 @@ _KEPT_BYTES = 1024 * 2**20
 class Gradients:
     """Plain gradients of one unchanging model, kept by the batches they belong to.
 
-    The same batches imitated for several defenses cost one pass. Where the head alone is wanted and
-    the model passes each sample alone, all batches go through the model together.
+    The same batches imitated for several defenses cost one pass.
 
     Attributes:
         kept: gradients by the batches' labels and pixels, and whether all parameters are there.
@@ -35,37 +34,16 @@ class Gradients:
     kept: dict[tuple[str, bool], SharedTensors] = field(default_factory=dict)
 
     def of(
-        self,
-        defense: Defense,
-        model: WhiteBox,
-        batches: Sequence[LabelledData],
-        rng: np.random.Generator,
-        full: bool,
+        self, batches: Sequence[LabelledData], full: bool, compute: Callable[[], SharedTensors]
     ) -> SharedTensors:
         """Return the gradients of batches of one size, computed at most once."""
         key = _name(batches)
         found = self.kept.get((key, full))
         if found is None:
-            found = self._compute(defense, model, batches, rng, full)
-            self.kept[key, full] = found
+            found = self.kept[key, full] = compute()
             while len(self.kept) > 1 and sum(map(_bytes, self.kept.values())) > _KEPT_BYTES:
                 del self.kept[next(iter(self.kept))]
         return found
-
-    def _compute(
-        self,
-        defense: Defense,
-        model: WhiteBox,
-        batches: Sequence[LabelledData],
-        rng: np.random.Generator,
-        full: bool,
-    ) -> SharedTensors:
-        inputs = torch.cat([batch.inputs for batch in batches])
-        if full or not model.is_per_sample(inputs):
-            return defense.gradients(model, batches, rng, full=full)
-        everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
-        places = np.arange(len(everything)).reshape(len(batches), -1)
-        return as_update(HeadTable.build(model, everything).gradients(places), model)
 
 
 @dataclass(eq=False)
@@ -167,7 +145,18 @@ class KnownDefense:
         if self.changes_training:
             found = None if full else self.samples.of(self.defense, model, batches)
             return found or self.defense.gradients(model, batches, rng, full=full)
-        return self.plain.of(self.defense, model, batches, rng, full)
+        return self.plain.of(batches, full, lambda: self._plain(model, batches, rng, full))
+
+    def _plain(
+        self, model: WhiteBox, batches: Sequence[LabelledData], rng: np.random.Generator, full: bool
+    ) -> SharedTensors:
+        """Compute plain gradients, of the head alone in one pass where samples do not mix."""
+        inputs = torch.cat([batch.inputs for batch in batches])
+        if full or not model.is_per_sample(inputs):
+            return self.defense.gradients(model, batches, rng, full=full)
+        everything = LabelledData(inputs, torch.cat([batch.labels for batch in batches]))
+        places = np.arange(len(everything)).reshape(len(batches), -1)
+        return as_update(HeadTable.build(model, everything).gradients(places), model)
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, from_extra
 from labelleak.simulation.data.parts import (
     Parts,
     check_size,
@@ -45,7 +45,7 @@ def import_datasets() -> ModuleType:
     """Import Hugging Face `datasets`, with its reports home switched off.
 
     Raises:
-        BadInput: if it is not installed.
+        MissingExtra: if it is not installed.
 
     >>> import_datasets().__name__
     'datasets'
@@ -53,12 +53,9 @@ def import_datasets() -> ModuleType:
     # Both are read once, on import.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    try:
+    needed = "parquet files, image folders and hub sets need an extra: pip install labelleak[data]"
+    with from_extra(needed):
         import datasets
-    except ImportError as error:
-        raise BadInput(
-            "parquet files, image folders and hub sets need an extra: pip install labelleak[data]"
-        ) from error
     library: ModuleType = datasets
     return library
 
