@@ -16,7 +16,7 @@ from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox, lift
+from labelleak.core.white_box import WhiteBox, lift, shared_names
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
@@ -66,7 +66,7 @@ def view_update(
         rows = _rows(update, head, data)
         module, notes = _build(model, update, rows, example, seed, max_bytes)
         module.train(model.mode == "train")
-    update = update.named_like(module.state_dict())
+    update = update.named_like(module.state_dict()).tied_like(shared_names(module))
     found = locate_head(
         update.tensors,
         before=update.before,
@@ -74,6 +74,7 @@ def view_update(
         model=module,
         example=example,
         num_classes=rows,
+        task=update.task,
     )
     update, said = with_task(update, found.name, labels)
     assert update.task is not None

@@ -26,11 +26,12 @@ from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import EachPrior, Prior
 from labelleak.core.score import Truth
-from labelleak.core.task import read_task
+from labelleak.core.task import Task, next_tokens, read_task
+from labelleak.core.token_heads import TIED
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
-from labelleak.errors import BadInput, NotApplicable
+from labelleak.errors import BadInput, NotApplicable, shown
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_many, read_truth
 from labelleak.files.update import Source, gather_update
@@ -82,9 +83,10 @@ def attack_update(
         layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs), where
             names and biases do not tell.
         head: module name of the last linear layer; found by shape or model if left out.
-        task: what the labels are: ``classes``, ``binary`` (one output tells one of two classes)
-            or ``dense`` (a class for each pixel, labels counted over all of them); told by a
-            convolution, by the loss that a capture saw, or by truth of 0 and 1 where left out.
+        task: what the labels are: ``classes``, ``binary`` (one output tells one of two classes),
+            ``dense`` (a class for each pixel, labels counted over all of them) or ``tokens`` (a
+            language model's next tokens; N is positions with a label); told by a convolution, by
+            the loss that a capture saw, or by truth of 0 and 1 where left out.
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
         auxiliary: labelled data of the attacker's own: `LabelledData`, or as `audit` takes data.
@@ -128,7 +130,7 @@ def attack_update(
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
-    held = Knowledge(view, _shape(options, data), _own(data), fit_cache=fit_cache)
+    held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
     case, missing, more = _make_case(found, place, held, asked, scheme, scale, seed)
     real = None if truth is None else _truth(truth, case.settled.observation, case.size)
     about: dict[str, Any] = {"model": _name_of(options), "scheme": scheme, "seed": seed}
@@ -177,7 +179,8 @@ def _make_case(
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
     battery, missing = _applicable(battery, choice, settled, update, why)
     case = UpdateCase(update, settled, head, size, battery)
-    return case, missing, (*why, *notes_of(update, seen))
+    tied = [f"the head {shown(head.name)}: {TIED}"] if TIED in head.evidence else []
+    return case, missing, (*why, *tied, *notes_of(update, seen))
 
 
 def _sized(
@@ -227,8 +230,11 @@ def _trained(
     return shapes if whole else None
 
 
-def _own(data: Dataset | LabelledData | None) -> LabelledData | None:
-    return LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
+def _own(data: Dataset | LabelledData | None, task: Task | None = None) -> LabelledData | None:
+    own = LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
+    if own is None or task is not Task.tokens:
+        return own
+    return LabelledData(own.inputs, next_tokens(own.inputs, own.labels))
 
 
 def _shape(

@@ -20,7 +20,7 @@ Head = Annotated[str | None, Option("Module name of the last linear layer; found
 TaskName = Annotated[
     str | None,
     Option(
-        "classes, binary (one output), multilabel or dense (a class a pixel); told where it can be."
+        "classes, binary (one output), multilabel, dense (a class a pixel) or tokens (next words)."
     ),
 ]
 Attacks = Annotated[

@@ -21,6 +21,7 @@ from labelleak.core.head_shapes import Layer, key_of, layers_of
 from labelleak.core.head_tracing import Trace, trace, trace_without_example
 from labelleak.core.reparametrised import Folded, fold
 from labelleak.core.task import Task
+from labelleak.core.token_heads import TIED
 from labelleak.core.white_box import convolutions, unlifted
 from labelleak.errors import BadInput, shown
 
@@ -51,7 +52,7 @@ def locate_head(
         before: weights before the training.
         num_classes: rows that the head must have.
         task: what the labels are, where it is known: a dense one may have a convolution for a head
-            beside linear layers.
+            beside linear layers, and of tokens the head may be tied to the input embedding.
 
     Raises:
         AmbiguousHead: if several layers could be it; its candidates are the likeliest first.
@@ -69,13 +70,13 @@ def locate_head(
         start = None if before is None else as_tensors(before)
         update = fold(as_tensors(tensors), start)
     if model is not None:
-        found = _in_model(model, name, example, num_classes, update)
+        found = _in_model(model, name, example, num_classes, update, task)
     elif update is None:
         raise BadInput("a head is looked for in tensors or in a model; give one of them")
     elif name is not None:
         found = HeadFinding(module_called(name, update.tensors), "named")
     else:
-        return find_among(update, num_classes, dense=task is Task.dense)
+        return find_among(update, num_classes, task)
     return found if update is None else _in_update(update, found, num_classes)
 
 
@@ -114,6 +115,7 @@ def _in_model(
     example: Tensor | None,
     num_classes: int | None,
     update: Folded | None,
+    task: Task | None = None,
 ) -> HeadFinding:
     model = unlifted(model)
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
@@ -130,8 +132,16 @@ def _in_model(
             found = _traced(seen, layers, num_classes)
         else:
             found = _untraced(layers, num_classes, update)
-    _check(model, found.name, layers[found.name], num_classes)
-    return found
+    tied = _check(model, found.name, layers[found.name], num_classes)
+    if not tied:
+        return found
+    if task is not Task.tokens:
+        raise BadInput(
+            f"the head {module_shown(found.name)} shares its weight ({', '.join(tied)}), so its "
+            "gradient mixes several layers and cannot be read; say `task` tokens if it is a "
+            "language model's"
+        )
+    return replace(found, evidence=(*found.evidence, TIED))
 
 
 def _named(model: nn.Module, layers: Mapping[str, nn.Module], name: str) -> HeadFinding:
@@ -191,7 +201,10 @@ def _untraced(
     )
 
 
-def _check(model: nn.Module, path: str, layer: nn.Module, num_classes: int | None) -> None:
+def _check(
+    model: nn.Module, path: str, layer: nn.Module, num_classes: int | None
+) -> tuple[str, ...]:
+    """Refuse a head that cannot be read; return all names of a weight that is shared."""
     where = module_shown(path)
     if num_classes not in (None, _rows(layer)):
         raise BadInput(
@@ -212,11 +225,7 @@ def _check(model: nn.Module, path: str, layer: nn.Module, num_classes: int | Non
         for key, parameter in module.named_parameters(recurse=False)
         if parameter is weight
     ]
-    if len(holders) > 1:
-        raise BadInput(
-            f"the head {where} shares its weight ({', '.join(holders)}), so its gradient "
-            "mixes several layers and cannot be read"
-        )
+    return tuple(holders) if len(holders) > 1 else ()
 
 
 def _rows(layer: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,6 +10,8 @@ from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
 from labelleak.core.head_shapes import Chain, Layer, Place, convolutions_of, key_of, layers_of
 from labelleak.core.reparametrised import LORA, Folded, is_adapter
+from labelleak.core.task import Task
+from labelleak.core.token_heads import find_token_head
 from labelleak.errors import BadInput, shown
 
 # A layer that feeds the likeliest head is taken for hidden if it has more than this many times its
@@ -66,20 +68,26 @@ class Candidate:
 
 
 def find_among(
-    update: Folded, num_classes: int | None = None, *, dense: bool = False
+    update: Folded, num_classes: int | None = None, task: Task | None = None
 ) -> HeadFinding:
     """Find the head among tensors alone; linear in their number.
 
     Args:
         update: the tensors.
         num_classes: rows that the head must have.
-        dense: whether it may be a convolution, as it may where there is no linear layer.
+        task: of a dense one it may be a convolution, as it may where there is no linear layer;
+            of tokens it is looked for by `find_token_head`.
 
     Raises:
         AmbiguousHead: if several could be it.
         BadInput: if none could, the likeliest did not move, or it is tied to another layer.
     """
-    candidates = _candidates(update, num_classes, dense)
+    if task is Task.tokens:
+        _check_adapters(
+            update, [one for one in layers_of(update.tensors) if not is_adapter(one.name)]
+        )
+        return find_token_head(update, num_classes)
+    candidates = _candidates(update, num_classes, task is Task.dense)
     moved = [one for one in candidates if one.change.moved]
     still = [one for one in candidates if not one.change.moved]
     if not moved:  # nothing was learnt: shape alone
@@ -104,6 +112,10 @@ def _candidates(update: Folded, num_classes: int | None, dense: bool) -> list[Ca
         layers += convolutions_of(update.tensors)
     _check_adapters(update, layers)
     _check_layers(update, layers)
+    turned = {one.name for one in layers if one.turned}
+    layers = [
+        replace(one, rows=one.columns, columns=one.rows) if one.turned else one for one in layers
+    ]
     chain = Chain.of(update.tensors, layers)
     norms = {len(t) for n, t in update.tensors.items() if t.dim() == 1 and n.endswith("weight")}
     found = [
@@ -116,7 +128,7 @@ def _candidates(update: Folded, num_classes: int | None, dense: bool) -> list[Ca
             layer.rows in norms,
         )
         for layer in layers
-        if num_classes in (None, layer.rows)
+        if layer.name not in turned and num_classes in (None, layer.rows)
     ]
     if not found:
         raise BadInput(
@@ -172,12 +184,22 @@ def _check_layers(update: Folded, layers: list[Layer]) -> None:
             f"no head; the update holds {listed(update.tensors)}"
         )
     turned = [layer.name for layer in layers if layer.turned]
-    if len(turned) > sum(layer.bias for layer in layers):
+    if len(turned) > sum(layer.bias for layer in layers) and not _is_mixed(update, layers):
         raise AmbiguousHead(
             f"the weights look like kernels of Keras or JAX, inputs x outputs ({listed(turned)}: "
-            "the bias fits the columns); say so with `layout` keras, or transpose them",
+            "the bias fits the columns); say so with `layout` keras, or transpose them; a GPT-2 "
+            "has such layers, too: say `task` tokens for it, or name the head",
             turned,
         )
+
+
+def _is_mixed(update: Folded, layers: list[Layer]) -> bool:
+    """Return whether hidden layers alone are inputs x outputs, as GPT-2's Conv1D has them.
+
+    A head of Keras's layout changes in balance over its columns, not its rows.
+    """
+    open_ones = (layer for layer in layers if not layer.turned and not layer.bias)
+    return any(change_of(one, update.tensors, update.before).balanced for one in open_ones)
 
 
 Choice = tuple[Candidate | None, str]
@@ -276,7 +298,7 @@ def _check_tied(update: Folded, found: Candidate, candidates: list[Candidate]) -
             raise BadInput(
                 f"the head {module_shown(found.name)} shares its weight with "
                 f"{module_shown(other.name)} (tied), so its change mixes several layers; name it "
-                "to read it all the same"
+                "to read it all the same, or say `task` tokens if it is a language model's"
             )
 
 

@@ -15,7 +15,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import EachPrior, Prior, UniformPrior
-from labelleak.core.task import Task
+from labelleak.core.task import SEVERAL, Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import HeadPass, OneLabel, WhiteBox
@@ -23,6 +23,8 @@ from labelleak.errors import BadInput, NotApplicable
 
 # Rows at the head that stand for a dense task's own data; more only cost.
 MOST_ROWS = 20_000
+# Logits of own texts that are held at once.
+MOST_ENTRIES = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +178,9 @@ class Knowledge:
         assert self.model is not None
         assert self.auxiliary is not None
         data = self.auxiliary
+        if self.model.task is Task.tokens:
+            texts = self.model.texts_in(MOST_ENTRIES, data.labels.shape[-1])
+            most = texts if most is None else min(most, texts)
         inputs, labels = (part if order is None else part[order] for part in vars(data).values())
         seen, labels = self.model.run_all(inputs[:most], seed=seed), labels[:most]
         if self.model.task is Task.multilabel and labels.dim() > 1:
@@ -188,7 +193,7 @@ class Knowledge:
         Raises:
             NotApplicable: naming the attack.
         """
-        if self.model is not None and self.model.task in (Task.dense, Task.multilabel):
+        if self.model is not None and self.model.task in SEVERAL:
             raise NotApplicable(
                 f"{who} draws inputs by their label; of a {self.model.task} task each has several"
             )

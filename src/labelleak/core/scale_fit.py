@@ -17,7 +17,7 @@ from labelleak.core.interfaces import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation
-from labelleak.core.task import Task
+from labelleak.core.task import SEVERAL
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
@@ -171,7 +171,7 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         raise NotApplicable("the scale is measured on the weight gradient, N being known")
     if known.training is not None and known.training.optimiser not in (None, "sgd"):
         raise NotApplicable(f"{known.training.optimiser} scales every coordinate by itself")
-    if known.model.task in (Task.dense, Task.multilabel):
+    if known.model.task in SEVERAL:
         raise NotApplicable("the scale is measured where each input has one label")
     classes, size = observation.num_classes, observation.num_samples
     if classes > _MOST_CLASSES:

@@ -1,8 +1,8 @@
-"""What a model's labels are: one class for each input, one of two, several at once, or a map."""
+"""What a model's labels are: one class an input, one of two, several, a map, or next tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
@@ -15,6 +15,8 @@ ASKED = (
     "the head has one output, and binary cross-entropy and squared error look alike in an update; "
     "say `task` binary if its label is one of two classes"
 )
+# What a position without a label holds, as torch's cross-entropy has it.
+NO_LABEL = -100
 REGRESSION = "a regression has no labels to count; its update gives away a sum of targets at most"
 
 
@@ -25,6 +27,12 @@ class Task(StrEnum):
     binary = "binary"  # the sigmoid of one output: one of two classes
     multilabel = "multilabel"  # a sigmoid for each output: each class is there or not
     dense = "dense"  # a class for each pixel, voxel or position, by convolution
+    tokens = "tokens"  # a class for each position of a text: the token that comes next
+
+
+# Tasks of several labels an input, and those of a label at every position.
+SEVERAL = (Task.dense, Task.multilabel, Task.tokens)
+BY_POSITION = (Task.dense, Task.tokens)
 
 
 def read_task(text: str | None) -> Task | None:
@@ -142,6 +150,8 @@ class Lift:
 
     def __call__(self, _module: Any, _inputs: Any, outputs: Any) -> Any:
         """Put a logit of 0 beside each."""
+        if self.task is Task.tokens:
+            return logits_of(outputs).movedim(-1, 1)
         if not isinstance(outputs, torch.Tensor):
             return outputs
         return lift_outputs(outputs, self.task)
@@ -160,6 +170,53 @@ def lift_outputs(outputs: Tensor, task: Task) -> Tensor:
     elif task is not Task.multilabel:
         outputs = outputs.squeeze(1)
     return torch.stack((torch.zeros_like(outputs), outputs), 1)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """Return the logits that a language model gave: a tensor, or in an object, mapping or tuple.
+
+    Raises:
+        BadInput: if there are none for each position of each text.
+
+    >>> logits_of({"loss": torch.tensor(1.0), "logits": torch.zeros(2, 5, 9)}).shape
+    torch.Size([2, 5, 9])
+    """
+    found = outputs
+    if isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    elif isinstance(outputs, tuple | list):
+        found = next((one for one in outputs if _are_logits(one)), None)
+    elif not isinstance(outputs, torch.Tensor):
+        found = getattr(outputs, "logits", None)
+    if not _are_logits(found):
+        shape = tuple(getattr(found, "shape", ())) or type(outputs).__name__
+        raise BadInput(
+            f"a model of tokens gives texts x positions x tokens, this one {shape}; wrap it"
+        )
+    logits: Tensor = found
+    return logits
+
+
+def _are_logits(one: Any) -> bool:
+    return isinstance(one, torch.Tensor) and one.dim() == 3 and one.is_floating_point()
+
+
+def next_tokens(inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the label of each position; labels that are the inputs are moved by one.
+
+    Hugging Face's models take ``labels=input_ids`` and compare a position with the next token.
+
+    >>> ids = torch.tensor([[5, 6, 7]])
+    >>> next_tokens(ids, ids).tolist(), next_tokens(ids, torch.tensor([[6, 7, 8]])).tolist()
+    ([[6, 7, -100]], [[6, 7, 8]])
+    """
+    held = labels >= 0
+    if labels.shape != inputs.shape or not held.any():
+        return labels
+    if not torch.equal(inputs[held], labels[held].to(inputs.dtype)):
+        return labels
+    ends = torch.full_like(labels[:, :1], NO_LABEL)
+    return torch.cat((labels[:, 1:], ends), 1)
 
 
 def tell_task(
@@ -203,6 +260,8 @@ def _check_fit(task: Task, rows: int, is_convolution: bool) -> None:
         )
     if task is Task.classes and rows == 1:
         raise BadInput("a head of one output tells no classes apart; say `task` binary")
+    if task is Task.tokens and rows < 2:
+        raise BadInput("a head of one output names no tokens")
     if is_convolution and task is not Task.dense:
         raise BadInput("the head is a convolution, so its labels are pixels; say `task` dense")
 
@@ -228,12 +287,17 @@ def labels_each(labels: Tensor, task: Task = Task.dense) -> int:
 
 
 __all__ = [
+    "BY_POSITION",
+    "NO_LABEL",
+    "SEVERAL",
     "HeadForm",
     "Lift",
     "Task",
     "check_rows",
     "labels_each",
     "lift_outputs",
+    "logits_of",
+    "next_tokens",
     "read_task",
     "tell_task",
 ]

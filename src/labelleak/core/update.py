@@ -139,10 +139,33 @@ class ReceivedUpdate:
 
     def named_like(self, names: Iterable[str]) -> ReceivedUpdate:
         """Return it under a model's names, where a wrapper's prefix alone sets its own apart."""
-        known, sides = list(names), ("before", "after", "gradient", "difference")
-        found = {side: getattr(self, side) for side in sides}
-        called: dict[str, Any] = {s: t and named_like(t, known) for s, t in found.items()}
+        known = list(names)
+        called: dict[str, Any] = {s: t and named_like(t, known) for s, t in self._given.items()}
         return replace(self, **{side: tensors for side, tensors in called.items() if tensors})
+
+    def tied_like(self, names: Iterable[Iterable[str]]) -> ReceivedUpdate:
+        """Return it with each tensor under all names of the weight that it is in a model.
+
+        Args:
+            names: those of each weight that several layers share.
+
+        >>> one = ReceivedUpdate(gradient={"wte.weight": torch.eye(2)})
+        >>> sorted(one.tied_like([("wte.weight", "lm_head.weight")]).tensors)
+        ['lm_head.weight', 'wte.weight']
+        """
+        groups = [list(group) for group in names]
+        sides: dict[str, Any] = {}
+        for side, tensors in self._given.items():
+            if tensors is not None:
+                held = [(g, next((n for n in g if n in tensors), None)) for g in groups]
+                more = {n: tensors[own] for group, own in held if own is not None for n in group}
+                sides[side] = {**more, **tensors}
+        return replace(self, **sides)
+
+    @property
+    def _given(self) -> dict[str, Mapping[str, Tensor] | None]:
+        sides = ("before", "after", "gradient", "difference")
+        return {side: getattr(self, side) for side in sides}
 
     def form_of(self, head: str, labels: Iterable[int] | None = None) -> HeadForm:
         """Tell the task of a head, and how its rows stand to softmax problems.

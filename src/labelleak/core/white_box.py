@@ -14,10 +14,12 @@ import numpy as np
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
-from labelleak.core.task import HeadForm, Lift, Task
+from labelleak.core.task import BY_POSITION, HeadForm, Lift, Task
 from labelleak.errors import BadInput
 
 CHUNK = 512
+# Logits of texts that are made at once.
+TEXT_ENTRIES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +164,7 @@ class WhiteBox:
             raise BadInput(explain_failure(inputs, error)) from error
         finally:
             hook.remove()
-        if len(caught) != 1 or (caught[0][0].dim() != 2 and self.task is not Task.dense):
+        if len(caught) != 1 or (caught[0][0].dim() != 2 and self.task not in BY_POSITION):
             raise BadInput(
                 f"the head {self.head!r} must see one vector per input, once per pass; "
                 f"it ran {len(caught)} time(s)"
@@ -173,6 +175,8 @@ class WhiteBox:
             )
         if self.task is Task.classes:
             return HeadPass(*caught[0], outputs)
+        if self.task is Task.tokens:  # what follows the head, a scale or a cap, is part of it
+            return HeadPass(caught[0][0].flatten(0, -2), outputs.mT.flatten(0, 1), outputs)
         return HeadPass(*self._rows(*caught[0]), outputs, self.form.problems)
 
     def _rows(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,14 +192,29 @@ class WhiteBox:
     def _call(self, inputs: Tensor) -> Any:
         # Train-mode batch norm writes its running statistics: let it write to copies.
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        if inputs.is_floating_point():
+        if inputs.is_floating_point() and self.task is Task.tokens:
+            inputs = self._as_ids(inputs)
+        elif inputs.is_floating_point():
             inputs = inputs.to(self.head_weight)  # its precision and device
         return torch.func.functional_call(self.module, buffers, (inputs,))
+
+    def _as_ids(self, inputs: Tensor) -> Tensor:
+        """Return made-up numbers as token ids: a dummy of a token model is tokens."""
+        tables = (m for m in self.module.modules() if isinstance(m, nn.Embedding))
+        rows = next((table.num_embeddings for table in tables), len(self.head_weight))
+        return (inputs.abs() * rows).long() % rows
+
+    def texts_in(self, entries: int, positions: int) -> int:
+        """Return how many texts give at most so many logits, at least one."""
+        return max(1, entries // (max(1, positions) * len(self.head_weight)))
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
         """Pass many inputs through the model in chunks and join the results."""
         # Chunks of nearly equal size: batch norm cannot take a left-over of one.
-        chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // CHUNK)))
+        size = CHUNK
+        if self.task is Task.tokens:
+            size = min(CHUNK, self.texts_in(TEXT_ENTRIES, inputs.shape[-1]))
+        chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // size)))
         passes = [self.run(chunk, seed=seed + number) for number, chunk in enumerate(chunks)]
         return HeadPass.joined(passes)
 
@@ -258,6 +277,19 @@ def task_of(module: nn.Module) -> Task:
     """Return the task that a model was lifted for, classes where it was not."""
     lifts = [hook for hook in module._forward_hooks.values() if isinstance(hook, Lift)]
     return lifts[0].task if lifts else Task.classes
+
+
+def shared_names(module: nn.Module) -> list[list[str]]:
+    """Return the names of each weight that several layers share.
+
+    >>> first = nn.Linear(2, 2)
+    >>> shared_names(nn.Sequential(first, first))
+    [['0.weight', '1.weight'], ['0.bias', '1.bias']]
+    """
+    names: dict[Tensor, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return [group for group in names.values() if len(group) > 1]
 
 
 def convolutions() -> tuple[type[nn.Module], ...]:

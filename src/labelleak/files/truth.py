@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.core.score import Truth, pair_counts
+from labelleak.core.task import NO_LABEL
 from labelleak.errors import BadInput
 from labelleak.records.reading import read_json
 
@@ -22,6 +23,7 @@ def read_truth(
     """Read labels or counts: a list of either, or an object ``{"labels": [...]}`` or ``counts``.
 
     A plain list counts as labels if it has N entries, and as counts if it has K that sum to N.
+    Labels of -100 are those of positions without one, and are left out.
 
     Args:
         source: path of a JSON file, or what would stand in it.
@@ -43,9 +45,10 @@ def read_truth(
         kind, numbers = held[0], _whole(found[held[0]])
     else:
         numbers = _whole(found)
+        numbers = numbers[numbers != NO_LABEL]
         kind = _tell(numbers, num_classes, num_samples)
     if kind == "labels":
-        truth = Truth.from_labels(numbers, num_classes)
+        truth = Truth.from_labels(numbers[numbers != NO_LABEL], num_classes)
     elif len(numbers) == num_classes and (numbers >= 0).all():
         truth = Truth(numbers)
     else:

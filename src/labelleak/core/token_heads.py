@@ -1,0 +1,152 @@
+"""Find a language model's head among an update's tensors: by name, by its change, or tied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labelleak.core.head_changes import Change, change_of
+from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
+from labelleak.core.head_shapes import Layer, key_of, layers_of
+from labelleak.core.reparametrised import Folded, is_adapter
+from labelleak.errors import BadInput
+
+TIED = (
+    "its weight is that of the input embedding (tied), so rows of input tokens hold the "
+    "embedding's gradient, too, which the update alone does not tell apart"
+)
+# A vocabulary is padded by less than this share in one of embedding and head.
+_PADDED = 0.9
+_POSITIONS = re.compile(r"(wpe|position\w*|pos_\w*)$")
+_MOVED = "its change sums to zero over the tokens, as a softmax head's does"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A matrix that may have a row for each token."""
+
+    layer: Layer
+    change: Change
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def is_named(self) -> bool:
+        return word_of(self.name) > 0
+
+
+def find_token_head(update: Folded, num_tokens: int | None = None) -> HeadFinding:
+    """Find the head of a language model: ``lm_head``, ``embed_out``, ``score`` or a tied embedding.
+
+    Of the matrices with the most rows, the one that is called a head is taken; else the one whose
+    change sums to zero over the rows; else the embedding, if no head is shared beside it, which is
+    then tied to it. An embedding that moved at some rows alone is never taken for a head.
+
+    Args:
+        update: the tensors.
+        num_tokens: rows that the head must have.
+
+    Raises:
+        AmbiguousHead: if several could be it.
+        BadInput: if none could, or the head did not move though other layers did.
+
+    >>> gradient = {"lm_head.weight": torch.tensor([[1.0], [-1.0]]), "wte.weight": torch.eye(2)}
+    >>> find_token_head(Folded(gradient, None, {})).name
+    'lm_head'
+    """
+    layers = [one for one in layers_of(update.tensors) if not is_adapter(one.name)]
+    tables = [
+        _Table(layer, change_of(layer, update.tensors, update.before))
+        for layer in layers
+        if not layer.turned and num_tokens in (None, layer.rows)
+    ]
+    if not tables:
+        rows = "" if num_tokens is None else f" with {num_tokens} rows"
+        raise BadInput(
+            f"no matrix{rows} may be the head; the update holds {listed(update.tensors)}"
+        )
+    any_moved = any(table.change.moved for table in tables)
+    tallest = [table for table in _tallest(tables) if not table.change.sparse]
+    heads = [table for table in tallest if table.is_named]
+    heads = [table for table in heads if table.change.moved or not any_moved] or heads
+    heads = heads or [table for table in tallest if table.change.balanced]
+    if len(heads) > 1:
+        heads = [table for table in heads if table.change.balanced] or heads
+    if len(heads) == 1:
+        return _as_found(heads[0], update, any_moved)
+    if heads:
+        raise _several(heads)
+    return _embedding(tallest, tables, update.tensors)
+
+
+def _as_found(head: _Table, update: Folded, any_moved: bool) -> HeadFinding:
+    if any_moved and not head.change.moved:
+        raise BadInput(
+            f"the head {module_shown(head.name)} did not move, though other layers did: it is "
+            "frozen, so this update says nothing of its tokens there"
+        )
+    said = (_MOVED,) if head.change.balanced else ()
+    tied = tied_to(head.name, update.tensors)
+    how = "names" if head.is_named else "gradient"
+    return HeadFinding(head.name, how, (*said, TIED) if tied else said, tied)
+
+
+def _embedding(
+    tallest: list[_Table], tables: list[_Table], tensors: Mapping[str, Tensor]
+) -> HeadFinding:
+    """Take the embedding of tokens, to which a head that is not there itself is tied.
+
+    An untied one moves at the rows of input tokens alone.
+    """
+    tied = [table for table in tallest if word_of(table.name) < 0 and table.change.moved]
+    alike = tied_to(tied[0].name, tensors) if tied else ()
+    if len(tied) != 1 + len(alike):
+        raise AmbiguousHead(
+            "no layer is called a head, none changed as a softmax head does, and no embedding "
+            "moved in all its rows as a tied one does, so the update may hold no head; name it "
+            f"with `head` if it is one of {listed(table.name for table in tables)}",
+            [table.name for table in tables],
+        )
+    return HeadFinding(tied[0].name, "tied", (TIED,), alike)
+
+
+def _tallest(tables: list[_Table]) -> list[_Table]:
+    """Return those with a row for each token: about as many as any, positions aside."""
+    tall = [t for t in tables if t.layer.rows > t.layer.columns and not _POSITIONS.search(t.name)]
+    most = max((table.layer.rows for table in tall), default=0)
+    return [table for table in tall if table.layer.rows > _PADDED * most]
+
+
+def _several(heads: list[_Table]) -> AmbiguousHead:
+    names = [table.name for table in heads]
+    return AmbiguousHead(
+        f"several layers could be the head: {listed(names)}; name it with `head`",
+        names,
+        [table.layer.rows for table in heads],
+    )
+
+
+def tied_to(head: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the modules whose weight is the head's own, number for number.
+
+    >>> tied_to("a", {"a.weight": torch.eye(2), "wte.weight": torch.eye(2)})
+    ('wte',)
+    """
+    mine = tensors.get(key_of(head))
+    if mine is None:
+        return ()
+    alike = (one for one in layers_of(tensors) if (one.rows, one.columns) == tuple(mine.shape))
+    return tuple(
+        one.name
+        for one in alike
+        if one.name != head and torch.equal(mine, tensors[key_of(one.name)])
+    )
+
+
+__all__ = ["TIED", "find_token_head", "tied_to"]
