@@ -82,7 +82,7 @@ def test_the_guess_without_a_map_is_right_as_often_as_it_says():
         ({"task": "binary"}, "two classes"),
         ({"task": "dense"}, "one label"),
         ({"task": "ranking"}, "unknown task"),
-        ({"task": "multilabel"}, "one label each"),
+        ({"task": "multilabel"}, "has one label, so its task is not multilabel"),
         ({"data": "digit_maps", "model": "fcn", "task": "classes"}, "a map of labels"),
         ({"data": "digit_maps", "model": "fcn", "schemes": "iid"}, "use `schemes` natural"),
         ({"data": "digit_maps", "model": "lenet"}, "models such as fcn"),

@@ -15,7 +15,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
-from labelleak.errors import BadInput
+from labelleak.errors import NotApplicable
 from labelleak.records.assumptions import MEASURED, ONE_GRADIENT, Assumption
 
 NO_IMPACT = "impact_not_negative"
@@ -171,12 +171,12 @@ def calibrate(seen: HeadPass, labels: np.ndarray, num_classes: int) -> Calibrati
     """Estimate impact and offsets from labelled head passes (LLG+).
 
     Raises:
-        BadInput: if fewer than two classes have data, since offsets need another class.
+        NotApplicable: if fewer than two classes have data, since offsets need another class.
     """
     signal, total = _signal(seen), _feature_sum(seen)
     present = np.unique(labels)
     if len(present) < 2:
-        raise BadInput("auxiliary data must hold at least 2 classes")
+        raise NotApplicable("auxiliary data must hold at least 2 classes")
     by_class = np.stack([signal[labels == c].mean(axis=0) for c in present])
     own = [by_class[row, c] - total[labels == c].mean() for row, c in enumerate(present)]
     others = np.ones((len(present), num_classes))

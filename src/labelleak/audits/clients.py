@@ -16,10 +16,10 @@ from labelleak.core.counts import Ints
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, SummedPrior
-from labelleak.core.score import Truth
+from labelleak.core.priors import Prior, summed
+from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, whole_number
-from labelleak.core.task import labels_each
+from labelleak.core.task import Task, labels_each
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import buffer_names
@@ -28,7 +28,7 @@ from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.states import State
 from labelleak.simulation.aggregates import average_clients, score_clients
-from labelleak.simulation.batches import draw_batches
+from labelleak.simulation.batches import draw_batches, prior_of
 from labelleak.simulation.client import train_defended, train_locally
 from labelleak.simulation.defended import (
     defend_update,
@@ -111,7 +111,7 @@ class Clients:
     def share(self, cell: CellOptions) -> CellUpdates:
         """Let clients draw, train and share under the conditions of a cell."""
         pool, classes = self.plan.roles.victims.labels.numpy(), self.plan.data.num_classes
-        drawn = self._draw(cell, pool)
+        task, drawn = self.model.task, self._draw(cell, pool)
         training = self.training(cell)
         extra: dict[str, Any] = {
             "clients": cell.clients,
@@ -131,17 +131,18 @@ class Clients:
         # Whoever makes an update knows its scale and sign, whatever the defense after it does.
         if training.optimiser == "sgd":
             observation = replace(observation, scale=State.held)
-        alone = cell.scheme.prior(pool, classes)
-        prior = SummedPrior(alone, cell.clients) if cell.clients > 1 else alone
-        labels = pool[drawn].reshape(self.trials, cell.clients, -1)
+        several = task is Task.multilabel
+        alone = prior_of(cell.scheme, pool, classes, classes if several else 1)
+        own = (-1, classes) if several else (-1,)
+        labels = pool[drawn].reshape(self.trials, cell.clients, *own)
         common = {
             "scheme": cell.scheme.label,
             "batch_size": cell.batch_size,
             "local_steps": cell.local_steps,
-            "num_samples": labels[0].size,
+            "num_samples": labels[0].size // (classes if several else 1),
             "defense": cell.defense.label,
         }
-        each = Truth.from_labels(labels, classes)
+        each, prior = count_labels(labels, task, classes), summed(alone, cell.clients)
         truth = Truth(each.counts.sum(axis=1))
         return CellUpdates(observation, truth, each, alone, prior, training, common, extra)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from labelleak.core.answers import Answer
 from labelleak.core.battery import Battery
 from labelleak.core.interfaces import Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.score import Truth
+from labelleak.core.priors import EachPrior, UniformPrior
+from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, torch_seeded
+from labelleak.core.task import Task
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.intervals import Interval, bootstrap_mean
 from labelleak.simulation.gradients import HeadTable
 
-CLASSES, WIDTH, TRIALS = 10, 32, 400
+CLASSES, LABELS, WIDTH, TRIALS = 10, 5, 32, 400
 # Rounding of the interval's ends; anything within is no gain.
 SLACK = 1e-9
 
@@ -38,7 +40,7 @@ class Control:
         """Say it in one line."""
         gained = self.advantage
         return (
-            f"{'ok  ' if self.passed else 'FAIL'} {self.update:<12} {self.attack:<9} "
+            f"{'ok  ' if self.passed else 'FAIL'} {self.update:<13} {self.attack:<9} "
             f"N={self.num_samples:<3} advantage {gained.mean:+.3f} "
             f"[{gained.low:+.3f}, {gained.high:+.3f}]"
         )
@@ -52,6 +54,7 @@ def run_controls(*, seed: int = 0, trials: int = TRIALS) -> Iterator[Control]:
     - ``zeros``: nothing is in it; the interval must hold 0.
     - ``noise``: nothing is in it. With one sample the interval must hold 0. With more, an
       attack that believes noise does worse than the best guess: nothing gained, at most 0.
+    - ``labels``: the same of several labels an input, each with a row of its own.
     """
     rng = stream(seed, "controls")
     model = WhiteBox(_toy(seed), "2")
@@ -74,6 +77,17 @@ def run_controls(*, seed: int = 0, trials: int = TRIALS) -> Iterator[Control]:
     truth = Truth.from_labels(labels.numpy()[picks], CLASSES)
     for outcome in battery.run(table.gradients(picks), truth):
         yield _judge("one sample", 1, outcome)
+    yield from _several(seed, trials, rng)
+
+
+def _several(seed: int, trials: int, rng: np.random.Generator) -> Iterator[Control]:
+    """Feed LLG one sample with several labels."""
+    prior = EachPrior((UniformPrior(),) * LABELS)
+    battery = Battery.prepare((LLG(),), Knowledge(prior=prior), 2 * LABELS, seed=seed)
+    truth = count_labels(rng.integers(2, size=(trials, 1, LABELS)), Task.multilabel, LABELS)
+    for name, observation in _updates(truth, 1, rng):
+        for outcome in battery.run(replace(observation, problems=LABELS), truth):
+            yield replace(_judge(name, 1, outcome), update=f"labels {name}")
 
 
 def _updates(

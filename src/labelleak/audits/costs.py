@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from labelleak.core.head import find_head
+from labelleak.audits.plan import task_of
+from labelleak.core.head import locate_head
 from labelleak.core.interfaces import Defense, LabelledData
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.task import Task, check_rows
 from labelleak.core.training import FullTraining
 from labelleak.core.update import SharedTensors
+from labelleak.core.white_box import lift
 from labelleak.defenses import Chain, DeepGradientCompression, as_part, wire_bytes
 from labelleak.errors import BadInput, Diverged
 from labelleak.simulation.cohort import Federation, run_rounds
@@ -20,7 +22,7 @@ from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.defended_rounds import DefendedClients, noise_of_server
 from labelleak.simulation.models import build_model
 from labelleak.simulation.partitions import parse_partition, partition_samples
-from labelleak.simulation.training import accuracy
+from labelleak.simulation.training import accuracy, constant_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Cohort:
         batch_size: samples of a step.
         server_momentum: momentum of the server.
         partition: how the training data are parted among the clients.
+        task: what the labels are, where the data do not show it.
     """
 
     model: str
@@ -52,6 +55,7 @@ class Cohort:
     batch_size: int = 32
     server_momentum: float = 0.9
     partition: str = "iid"
+    task: str | None = None
 
     @property
     def federation(self) -> Federation:
@@ -112,14 +116,8 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
     part = as_part(defense)
     if any(isinstance(one, DeepGradientCompression) and not one.is_off for one in part.parts):
         cohort = replace(cohort, server_momentum=0.0)
-    model = build_model(
-        cohort.model,
-        input_shape=data.input_shape,
-        num_classes=data.num_classes,
-        activation=cohort.activation,
-        init=cohort.init,
-        seed=whole_number(seed, "model", 0),
-    )
+    task = task_of(cohort.task, data)
+    model, head = _build(data, cohort, task, seed)
     train = LabelledData(data.x_train, data.y_train)
     test = LabelledData(data.x_test, data.y_test)
     parts = partition_samples(
@@ -128,7 +126,6 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
         cohort.users,
         stream(seed, "partition", 0),
     )
-    head = find_head(model, name=None, example=data.x_train[:2], num_classes=data.num_classes)
     clients = DefendedClients(part, head)
     plain = isinstance(part, Chain) and not part.links
     number = whole_number(seed, "rounds", 0)
@@ -148,7 +145,7 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
         for done in rounds:
             last = done
     except Diverged:
-        most = float(torch.bincount(test.labels).max()) / len(test)
+        most = constant_accuracy(test.labels, task)
         if plain:
             return _undefended(most, model, head, diverged=True)
         return _cost(most, clients, diverged=True)
@@ -156,6 +153,24 @@ def measure_cost(data: Dataset, cohort: Cohort, defense: Defense, *, seed: int =
     if plain:
         return _undefended(accuracy(model, test), model, head)
     return _cost(clients.accuracy(model, test), clients)
+
+
+def _build(data: Dataset, cohort: Cohort, task: Task, seed: int) -> tuple[nn.Module, str]:
+    """Return the federation's model, and the name of its head."""
+    rows = check_rows(task, data.num_classes)
+    built = build_model(
+        cohort.model,
+        input_shape=data.input_shape,
+        num_classes=rows,
+        activation=cohort.activation,
+        init=cohort.init,
+        seed=whole_number(seed, "model", 0),
+    )
+    model = lift(built, task)
+    found = locate_head(
+        model=model, name=None, example=data.x_train[:2], num_classes=rows, task=task
+    )
+    return model, found.name
 
 
 def _undefended(
@@ -186,7 +201,7 @@ def refuse_unlearnt(without: float, data: Dataset, rounds: int) -> None:
     Raises:
         BadInput: if accuracy without a defense is not well above a constant answer's.
     """
-    constant = float(torch.bincount(data.y_test).max()) / len(data.y_test)
+    constant = constant_accuracy(data.y_test, data.task or Task.classes)
     if without < constant + 0.5 * (1 - constant):
         raise BadInput(
             f"without a defense the model reaches an accuracy of {without:.2f} after {rounds} "

@@ -24,7 +24,7 @@ from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.priors import EachPrior, Prior
+from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
 from labelleak.core.task import Task, next_tokens, read_task
 from labelleak.core.token_heads import TIED
@@ -35,7 +35,7 @@ from labelleak.errors import BadInput, NotApplicable, shown
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_many, read_truth
 from labelleak.files.update import Source, gather_update
-from labelleak.simulation.batches import parse_scheme
+from labelleak.simulation.batches import parse_scheme, prior_of
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.data.given import dataset_of
 
@@ -267,12 +267,7 @@ def _prior(scheme: str, own: LabelledData | None, seen: Observation) -> Prior:
     if drawn.label == "natural" and own is None:
         raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")
     pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
-    if seen.problems == 1:
-        return drawn.prior(pool, seen.num_classes)
-    if pool.size and pool.ndim != 2:
-        raise BadInput("auxiliary data of a multilabel task need rows of 0 and 1 for labels")
-    columns = [pool[:, number] if pool.size else pool for number in range(seen.problems)]
-    return EachPrior(tuple(drawn.prior(one, 2) for one in columns))
+    return prior_of(drawn, pool, seen.num_classes, seen.problems)
 
 
 def _name_of(model: nn.Module | ModelOptions | None) -> str:

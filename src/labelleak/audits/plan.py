@@ -86,6 +86,11 @@ class Plan:
     fit_cache: FitCache | None = None
 
     @cached_property
+    def num_rows(self) -> int:
+        """Classes that attacks tell apart: two of each label where an input has several."""
+        return self.data.num_classes * (2 if self.data.task is Task.multilabel else 1)
+
+    @cached_property
     def cells(self) -> tuple[CellOptions, ...]:
         """The cells of each unit: every list of conditions multiplies.
 
@@ -126,9 +131,9 @@ def plan_audit(
     # The same defense in two spellings is one.
     defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
     dataset = data or load_dataset(options.data)
-    schemes = _schemes(options, dataset)
+    schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
-        module = lift(module, task_of(options, dataset))
+        module = lift(module, task_of(options.task, dataset))
     roles = divide(
         dataset.x_train,
         dataset.y_train,
@@ -146,7 +151,7 @@ def plan_audit(
             "samples); use smaller `batch_sizes` or a larger data set"
         )
     _try_defenses(options, dataset, first, defenses)
-    choice = asked.within(dataset.num_classes)
+    choice = asked.within(2 if dataset.task is Task.multilabel else dataset.num_classes)
     return Plan(
         options,
         dataset,
@@ -161,16 +166,25 @@ def plan_audit(
     )
 
 
-def _schemes(options: AuditOptions, data: Dataset) -> tuple[Scheme, ...]:
-    """Return the schemes; maps, whose labels cannot be drawn, come as they are in the data.
+def choose_schemes(
+    names: Sequence[str], unless_said: Sequence[str], data: Dataset
+) -> tuple[Scheme, ...]:
+    """Return the schemes; inputs with several labels, or maps, come as they are in the data.
+
+    Args:
+        names: those asked for.
+        unless_said: those that stand where nobody asks.
+        data: what is drawn from.
 
     Raises:
-        BadInput: if another one was asked for.
+        BadInput: for an unknown one, or another one than the data allow.
     """
-    names = options.schemes
-    if task_of(options, data) is Task.dense:
-        if names not in (("natural",), AuditOptions.schemes):
-            raise BadInput("labels of maps cannot be drawn class by class; use `schemes` natural")
+    if data.task is not None:
+        if tuple(names) not in (("natural",), tuple(unless_said)):
+            raise BadInput(
+                "labels of maps, or several of an input, cannot be drawn class by class; use "
+                "`schemes` natural"
+            )
         names = ("natural",)
     return tuple(parse_scheme(text) for text in names)
 
@@ -191,6 +205,10 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
     """Part the training data once, before any work is begun."""
     partition = parse_partition(options.partition)
     if options.users is not None:
+        if roles.train.labels.dim() > 1 and options.partition != "iid":
+            raise BadInput(
+                "maps, or several labels of an input, part no data by class; use `partition` iid"
+            )
         rng = stream(options.seed, "partition", 0)
         partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
 
@@ -238,27 +256,22 @@ def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> Hea
         model=module,
         name=options.head,
         example=data.x_train[:2],
-        num_classes=check_rows(task_of(options, data), data.num_classes),
-        task=task_of(options, data),
+        num_classes=check_rows(task_of(options.task, data), data.num_classes),
+        task=task_of(options.task, data),
     )
 
 
-def task_of(options: AuditOptions, data: Dataset) -> Task:
-    """Return the task: as told, else dense where the data have maps of labels.
+def task_of(told: str | None, data: Dataset) -> Task:
+    """Return the task: as told, else as the data have it.
 
     Raises:
         BadInput: for an unknown name, or one that the data do not fit.
     """
-    told, maps = read_task(options.task), data.y_train.dim() > 1
-    if told is Task.multilabel:
-        raise BadInput(
-            "an audit draws inputs with one label each; several labels are attacked in one's own "
-            "update, in a capture and in Flower"
-        )
-    if told is not None and maps != (told is Task.dense):
-        has = "a map of labels" if maps else "one label"
-        raise BadInput(f"each input of {data.name} has {has}, so its task is not {told}")
-    return told or (Task.dense if maps else Task.classes)
+    task, own = read_task(told), data.task
+    if task is not None and task not in ((own,) if own else (Task.classes, Task.binary)):
+        has = {None: "one label", Task.dense: "a map of labels"}.get(own, "0 or 1 for each class")
+        raise BadInput(f"each input of {data.name} has {has}, so its task is not {task}")
+    return task or own or Task.classes
 
 
 def _choose(options: AuditOptions) -> Choice:
@@ -294,14 +307,14 @@ def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modul
     model = build_model(
         options.model,
         input_shape=data.input_shape,
-        num_classes=check_rows(task_of(options, data), data.num_classes),
+        num_classes=check_rows(task_of(options.task, data), data.num_classes),
         activation=options.activation,
         init=init_of(options),
         seed=whole_number(options.seed, "model", initialisation),
     )
     if options.weights:
         _load_weights(model, Path(options.weights))
-    return lift(model, task_of(options, data))
+    return lift(model, task_of(options.task, data))
 
 
 def init_of(options: AuditOptions) -> str:

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from labelleak.audits.plan import choose_schemes, task_of
 from labelleak.audits.update_options import ClientStep
-from labelleak.core.head import find_head
+from labelleak.core.head import locate_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.seeding import stream, torch_seeded, whole_number
+from labelleak.core.task import Task, check_rows, lift_outputs
+from labelleak.core.white_box import lift
 from labelleak.errors import BadInput
 from labelleak.files.capture import capture
 from labelleak.records.files import write_whole
-from labelleak.simulation.batches import draw_batches, parse_scheme
-from labelleak.simulation.data.datasets import load_dataset
+from labelleak.simulation.batches import draw_batches
+from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.designs import own_init
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
@@ -40,22 +44,26 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
             written.
     """
     data, own = load_dataset(step.data), step.training
+    task = task_of(step.task, data)
+    (scheme,) = choose_schemes((step.scheme,), (ClientStep.scheme,), data)
+    rows = check_rows(task, data.num_classes)
     roles = divide(data.x_train, data.y_train, seed=step.seed)
     # The client holds the test part: the training part is what an attacker has as auxiliary data.
     client = LabelledData(data.x_test, data.y_test)
     model = build_model(
         step.model,
         input_shape=data.input_shape,
-        num_classes=data.num_classes,
+        num_classes=rows,
         init=step.init or own_init(step.model, None),
         seed=whole_number(step.seed, "model", 0),
     )
-    head = find_head(model, example=data.x_train[:2], num_classes=data.num_classes)
+    head = _head_of(model, data, rows, task)
     rng = stream(step.seed, "training", 0)
-    for _ in train_in_stages(model, roles.train, [step.training_steps], Training(), rng=rng):
+    lifted = lift(model, task)
+    for _ in train_in_stages(lifted, roles.train, [step.training_steps], Training(), rng=rng):
         model.train()
     batches = draw_batches(
-        parse_scheme(step.scheme),
+        scheme,
         client.labels.numpy(),
         data.num_classes,
         own.batch_size,
@@ -66,7 +74,8 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
     seed = whole_number(step.seed, "forward")
     with torch_seeded(seed), capture(model, head=head) as update:
         for batch in torch.from_numpy(batches):
-            loss = F.cross_entropy(model(client.inputs[batch]), client.labels[batch])
+            outputs = lift_outputs(model(client.inputs[batch]), task)
+            loss = F.cross_entropy(outputs, client.labels[batch])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
@@ -74,9 +83,9 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    labels = client.labels.numpy()[np.ravel(batches)].tolist()
+    used = client.labels.numpy()[np.ravel(batches)]
     truth = out / "labels.json"
-    write_whole(truth, json.dumps({"labels": labels}) + "\n", private=True)
+    _write_labels(truth, used[used >= 0] if task is Task.dense else used)
     return [
         update.save_before(out / "before.safetensors"),
         update.save_after(out / "after.safetensors"),
@@ -84,3 +93,12 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
         update.save(out / "update.safetensors"),
         truth,
     ]
+
+
+def _head_of(model: nn.Module, data: Dataset, rows: int, task: Task) -> str:
+    example = data.x_train[:2]
+    return locate_head(model=model, name=None, example=example, num_classes=rows, task=task).name
+
+
+def _write_labels(path: Path, labels: np.ndarray) -> None:
+    write_whole(path, json.dumps({"labels": labels.tolist()}) + "\n", private=True)

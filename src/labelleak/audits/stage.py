@@ -85,7 +85,7 @@ class Stage:
             Knowledge(
                 self.model, plan.data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache
             ),
-            plan.data.num_classes,
+            plan.num_rows,
             seed=whole_number(plan.options.seed, "battery", *self.purpose),
         )
 

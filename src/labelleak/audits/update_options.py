@@ -105,6 +105,7 @@ class ClientStep(Options):
     init: Annotated[str | None, Option("default, uniform or xavier; what goes with the model.")] = (
         None
     )
+    task: TaskName = None
     scheme: Scheme = "unbalanced"
     batch_size: Annotated[int, BATCH_SIZE] = 32
     local_steps: Annotated[int, Option("The client's steps.", min=1)] = 1

@@ -33,11 +33,13 @@ class Result:
         score: against the truth, trial by trial.
         asr_free: expected ASR of the best guess without the update.
         advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
+        class_free: asr_free of each label, where an input has several; else empty.
     """
 
     score: Score
     asr_free: float
     advantage: np.ndarray | None
+    class_free: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +181,7 @@ def make_records(
         several = keys.get("task") == Task.multilabel
         if several:
             keys["class_asr"] = _by_class(answer.estimate.counts[row], truth.counts[row])
+            keys["class_asr_free"] = [round(share, 6) for share in answer.scored.class_free]
         if keep_counts:
             keys |= _counts(answer.estimate, truth, row, several=several)
         gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)

@@ -24,7 +24,7 @@ from labelleak.core.interfaces import (
 )
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
-from labelleak.core.priors import EachPrior, Prior, free_guess
+from labelleak.core.priors import Prior, class_guesses, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
@@ -64,7 +64,7 @@ class Battery:
     ) -> Battery:
         """Prepare attacks; those whose needs are not granted are noted as refused."""
         asked = tuple(attacks)
-        if isinstance(known.prior, EachPrior):
+        if known.has_several:
             asked = for_each_label(asked)
         ready, refused = _prepare(asked, known, num_classes, seed)
         flags = tuple(check_model(_one_label(known)))
@@ -141,9 +141,10 @@ class Battery:
         """
         size = int(truth.counts.sum(axis=-1).flat[0])
         _, asr_free = free_guess(self.known.prior, size, self.num_classes)
+        each = tuple(class_guesses(self.known.prior, size))
         answers = self.answer(observation)
         scored = [
-            replace(answer, result=Result(score, asr_free, advantage(score.asr, asr_free)))
+            replace(answer, result=Result(score, asr_free, advantage(score.asr, asr_free), each))
             for answer, score in zip(answers, _scores(answers, truth), strict=True)
         ]
         return [replace(one, flags=(*one.flags, *_outdone(one, scored))) for one in scored]
@@ -161,7 +162,7 @@ def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[Score]:
 
 def _one_label(known: Knowledge) -> Knowledge:
     """Return the knowledge of the first label of several, which shows what concerns the model."""
-    return known.of_label(0) if isinstance(known.prior, EachPrior) else known
+    return known.of_label(0) if known.has_several else known
 
 
 def _prepare(

@@ -8,8 +8,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, prepare
+from labelleak.core.interfaces import (
+    Attack,
+    Estimate,
+    Knowledge,
+    Prepared,
+    prepare,
+    samples,
+)
 from labelleak.core.observation import Observation
+from labelleak.errors import NotApplicable
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class EachLabel:
         """Get ready class by class, by the same draws, so that the order of classes is nothing."""
         seed = int(rng.integers(2**31))
         ready = [
-            prepare(self.attack, known.of_label(number), 2, np.random.default_rng(seed))
+            self._of_label(known.of_label(number), np.random.default_rng(seed))
             for number in range(num_classes // 2)
         ]
 
@@ -47,6 +55,27 @@ class EachLabel:
             )
 
         return answer
+
+    def _of_label(self, known: Knowledge, rng: np.random.Generator) -> Prepared:
+        """Get ready for one label; where own data cannot serve it, it is taken to be as in them."""
+        try:
+            return prepare(self.attack, known, 2, rng)
+        except NotApplicable:
+            own = known.auxiliary
+            if own is None or len(np.unique(own.labels.numpy())) > 1:
+                raise
+            return _like_own(float(own.labels[0]))
+
+
+def _like_own(positive: float) -> Prepared:
+    """Return an attack that takes every sample to have a label, or none."""
+
+    def answer(observation: Observation) -> Estimate:
+        share = np.broadcast_to(np.array([1 - positive, positive]), (*observation.trials, 2))
+        counts = (share * samples(observation)).astype(np.int64)
+        return Estimate(counts, np.array(share), ("own_data_one_sided",))
+
+    return answer
 
 
 def for_each_label(attacks: Iterable[Attack]) -> tuple[Attack, ...]:

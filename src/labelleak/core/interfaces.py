@@ -138,6 +138,12 @@ class Knowledge:
     defense: Defense | None = None
     fit_cache: FitCache | None = None
 
+    @property
+    def has_several(self) -> bool:
+        """Whether an input has several labels, each a problem of its own."""
+        task = None if self.model is None else self.model.task
+        return task is Task.multilabel or isinstance(self.prior, EachPrior)
+
     def of_label(self, number: int) -> Knowledge:
         """Return what is known of one label of several."""
         model, data, prior = self.model, self.auxiliary, self.prior

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, cast
@@ -197,6 +198,19 @@ class SummedPrior:
         return _upper(pooled)
 
 
+def summed(prior: Prior, clients: int) -> Prior:
+    """Return the prior over the labels of several clients together; of several labels, by class.
+
+    >>> summed(EachPrior((UniformPrior(),)), 2).each[0].clients
+    2
+    """
+    if clients == 1:
+        return prior
+    if isinstance(prior, EachPrior):
+        return EachPrior(tuple(SummedPrior(one, clients) for one in prior.each))
+    return SummedPrior(prior, clients)
+
+
 @dataclass(frozen=True)
 class RepeatedPrior:
     """Every sample counted several times, as by a client that passes over its data again.
@@ -275,6 +289,17 @@ def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, 
         return _free_guess.__wrapped__(prior, num_samples, num_classes)
     counts, asr = _free_guess(key, num_samples, num_classes)
     return counts.copy(), asr
+
+
+def class_guesses(prior: Prior, num_samples: int) -> Iterator[float]:
+    """Give what the free guess scores on each label, where an input has several; else nothing.
+
+    >>> [round(one, 3) for one in class_guesses(EachPrior((PoolPrior((8, 0)),)), 2)]
+    [1.0]
+    """
+    if isinstance(prior, EachPrior):
+        for one in prior.each:
+            yield free_guess(one, num_samples // len(prior.each), 2)[1]
 
 
 # Audits of single updates ask for the same few guesses again and again.

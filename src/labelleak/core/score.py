@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import jensenshannon
 
 from labelleak.core.counts import Floats, Ints
+from labelleak.core.task import Task
 from labelleak.errors import BadInput
 from labelleak.records.values import CERTAIN
 
@@ -118,6 +119,23 @@ def pair_counts(positives: ArrayLike, total: int) -> Ints:
     """
     there = np.asarray(positives, dtype=np.int64)
     return np.stack((total - there, there), axis=-1).reshape(*there.shape[:-1], -1)
+
+
+def count_labels(labels: Ints, task: Task, num_classes: int) -> Truth:
+    """Count the labels of each batch as a task has it; those of maps that are negative are none.
+
+    Args:
+        labels: ``*R x N`` classes, ``*R x N x K`` rows of 0 and 1 of several labels; of maps, all
+            positions together in ``N``.
+        task: what they are.
+        num_classes: K.
+
+    >>> count_labels(np.array([[0, 1], [1, 1]]), Task.multilabel, 2).counts.tolist()
+    [1, 1, 0, 2]
+    """
+    if task is Task.multilabel:
+        return Truth(pair_counts(labels.sum(axis=-2), labels.shape[-2]))
+    return Truth.from_labels(labels, num_classes)
 
 
 def advantage(asr: ArrayLike, asr_free: float) -> Floats | None:

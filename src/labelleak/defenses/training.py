@@ -175,15 +175,12 @@ class RandomisedResponse(TrainingDefense):
         self, inputs: Tensor, targets: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Exchange the entry of the label with that of another class, where chance says so."""
-        rows, classes = targets.shape
-        own = targets.argmax(dim=1)
-        shift = torch.from_numpy(rng.integers(1, classes, size=rows))
-        stays = torch.from_numpy(rng.random(rows) < self.keeps(classes))
+        own, classes = targets.argmax(dim=1, keepdim=True), targets.shape[1]
+        shift = torch.from_numpy(rng.integers(1, classes, size=own.shape))
+        stays = torch.from_numpy(rng.random(own.shape) < self.keeps(classes))
         other = torch.where(stays, own, (own + shift) % classes)
-        picks = torch.arange(rows)
-        changed = targets.clone()
-        changed[picks, own], changed[picks, other] = targets[picks, other], targets[picks, own]
-        return inputs, changed
+        changed = targets.scatter(1, own, targets.gather(1, other))
+        return inputs, changed.scatter(1, other, targets.gather(1, own))
 
 
 @dataclass(frozen=True)

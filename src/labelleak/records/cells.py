@@ -37,6 +37,7 @@ class Cell:
     ``titles`` pairs the attacks behind the cell with their titles, and ``concerned_by`` holds the
     flags that concern them, as far as records say; None where they do not.
     ``unsettled`` counts the trials whose scale or sign is not known to hold.
+    ``by_class`` holds the mean ASR of each label and of its free guess, where an input has several.
     ``expected_asr`` is the mean ASR that the attack said to expect, None where it does not say.
     """
 
@@ -70,6 +71,13 @@ class Cell:
     titles: tuple[tuple[str, str], ...] = ()
     concerned_by: frozenset[str] | None = None
     unsettled: int = 0
+    task: str = "classes"
+    by_class: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def num_labels(self) -> int:
+        """Labels to name behind an update: of several an input, each is there or not."""
+        return self.num_samples * (self.num_classes if self.task == "multilabel" else 1)
 
     @property
     def setting(self) -> Setting:
@@ -173,8 +181,19 @@ def _cell(
         expected_asr=mean("expected_asr"),
         titles=tuple(sorted(titles_of(rows).items())),
         concerned_by=_concerned_by(rows),
+        task=str(rows[0].extra.get("task", "classes")),
+        by_class=_by_class(rows),
         unsettled=sum(not is_settled(row.extra) for row in rows),
     )
+
+
+def _by_class(rows: Sequence[Record]) -> tuple[tuple[float, float], ...]:
+    """Average what records say of each label, where all of them do."""
+    keys = ("class_asr", "class_asr_free")
+    if any(key not in row.extra for row in rows for key in keys):
+        return ()
+    named, guessed = (np.mean([row.extra[key] for row in rows], axis=0) for key in keys)
+    return tuple(zip(named.tolist(), guessed.tolist(), strict=True))
 
 
 def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:

@@ -206,6 +206,12 @@ FLAGS: dict[str, Meaning] = {
         Assumption.LOW_RANK,
         "use row_min or a count attack",
     ),
+    "own_data_one_sided": Meaning(
+        "some label is with none, or with all, of the attacker's own data, and an attack that "
+        "needs both took it to be so in the batch",
+        None,
+        "give data that hold samples with and without each label, or read another attack",
+    ),
     "linear_programs_cut_short": Meaning(
         "RLG ran out of its effort and filled up with the likeliest classes",
         Assumption.LOW_RANK,

@@ -121,6 +121,8 @@ def _named(row: Record, attacker: Attacker, threat_model: str) -> Record:
 def _unread(row: Record, threat_model: str) -> Record:
     """Return the free guess on a record's trial as the strongest attacker's record."""
     chosen = {"chosen": "free", "chosen_adaptive": False, "attack_title": None}
+    if "class_asr_free" in row.extra:
+        chosen["class_asr"] = row.extra["class_asr_free"]
     nothing = None if row.advantage is None else 0.0
     return _as_strongest(row, threat_model, chosen, asr=row.asr_free, advantage=nothing)
 

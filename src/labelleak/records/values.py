@@ -55,6 +55,7 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "expected_asr": (int, float),
     "task": (str,),
     "class_asr": (list,),
+    "class_asr_free": (list,),
 }
 
 
@@ -98,6 +99,8 @@ def are_sound(columns: Mapping[str, Sequence[Any]], extras: Mapping[str, Sequenc
         columns: the values of each key of the contract, of the right kinds.
         extras: the values of each other key, of the records that have it.
     """
+    if "class_asr" in extras or "multilabel" in extras.get("task", ()):
+        return False  # these are compared one by one
     flags = {flag for row in set(map(tuple, columns["flags"])) for flag in row}
     return (
         all(_lie(columns[name], 0, 1) for name in _SHARES)
@@ -146,15 +149,18 @@ def _is_sound_extra(name: str, values: Sequence[Any]) -> bool:
 
 
 def _check_classes(record: Record) -> None:
-    """Compare an ASR over several labels with the mean of those of its classes."""
-    each = record.extra.get("class_asr")
-    if each is None:
-        return
-    numbers = [share for share in each if isinstance(share, int | float) and 0 <= share <= 1]
-    if len(numbers) != len(each) or len(each) != record.num_classes:
-        raise BadInput("has a class_asr that is no share for each class")
-    if abs(sum(numbers) / len(numbers) - record.asr) > 2 * _ROUNDING:
-        raise BadInput(f"has asr {record.asr:.6g}, which is not the mean of its class_asr")
+    """Compare rates over several labels with the mean of those of their classes."""
+    if record.extra.get("task") == "multilabel" and "class_asr" not in record.extra:
+        raise BadInput("has several labels an input, but no class_asr")
+    for name, whole in (("class_asr", record.asr), ("class_asr_free", record.asr_free)):
+        each = record.extra.get(name)
+        if each is None:
+            continue
+        numbers = [share for share in each if isinstance(share, int | float) and 0 <= share <= 1]
+        if len(numbers) != len(each) or len(each) != record.num_classes:
+            raise BadInput(f"has a {name} that is no share for each class")
+        if abs(sum(numbers) / len(numbers) - whole) > 2 * _ROUNDING:
+            raise BadInput(f"has {name[6:]} {whole:.6g}, which is not the mean of its {name}")
 
 
 def _check_advantage(asr: float, free: float, found: float | None) -> None:

@@ -124,9 +124,7 @@ def say_named(
 
 def sentence(cell: Cell) -> str:
     """Return how many labels of a batch an attacker names, beside the guess without the update."""
-    parts = say_named(
-        cell.threat_model, labels_of(cell), cell.asr.mean, cell.free, cell.num_samples
-    )
+    parts = say_named(cell.threat_model, labels_of(cell), cell.asr.mean, cell.free, cell.num_labels)
     return "".join(parts) + "."
 
 
@@ -197,8 +195,18 @@ def _advantage(cell: Cell) -> str:
 def labels_of(cell: Cell) -> str:
     """Say how many labels stand behind an update, and whose."""
     # Labels of several clients together come in an average of their updates.
-    clients = cell.num_samples // (cell.batch_size * cell.local_steps)
+    clients = 1 if cell.task == "dense" else _clients(cell)
     owners = f" of {clients} clients" if clients > 1 else ""
+    what = f"{cell.num_samples} {'pixels' if cell.task == 'dense' else 'labels'}"
+    if cell.task == "multilabel":
+        what = (
+            f"{cell.num_labels} labels ({wording.count(cell.num_classes, 'class')}, with or "
+            f"without, of {wording.count(cell.num_samples, 'sample')})"
+        )
     if cell.local_steps == 1:
-        return f"{cell.num_samples} labels in {'the batches' if owners else 'a batch'}{owners}"
-    return f"{cell.num_samples} labels in {cell.local_steps} local steps{owners}"
+        return f"{what} in {'the batches' if owners else 'a batch'}{owners}"
+    return f"{what} in {cell.local_steps} local steps{owners}"
+
+
+def _clients(cell: Cell) -> int:
+    return cell.num_samples // (cell.batch_size * cell.local_steps)

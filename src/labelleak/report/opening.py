@@ -115,21 +115,40 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
         )
     much = {1: "can tell a little of", 2: "can partly tell", 3: "can largely tell"}
     can = much.get(GRADES.index(word), "can tell")
+    names = _examples(records)
+    if any(record.extra.get("task") == "dense" for record in records):
+        return (
+            f"Whoever receives an update {can} how many pixels of the images behind it have each "
+            f"class{names}: how large a tumour is, say, and whether there is one."
+        )
     single = (
         "if it is computed from one person's data, that person's label" if worst.labels != 1 else ""
     )
+    of = _people(verdict)
     return (
-        f"Whoever receives an update {can} how many of the people behind it have each label"
-        f"{_examples(records)}: if labels are diagnoses, how many patients have which"
+        f"Whoever receives an update {can} how many of {of} have each label"
+        f"{names}: if labels are diagnoses, how many patients have which"
         f"{'; ' + single if single else ''}."
     )
 
 
-def _examples(records: Sequence[Record]) -> str:
+def _people(verdict: Verdict) -> str:
+    """Say whose labels they are; of how many where each may have several."""
+    judged = verdict.judged
+    if judged is None or judged.task != "multilabel" or judged.num_samples == 1:
+        return "the people behind it"
+    return f"the {judged.num_samples} people behind it"
+
+
+def class_names(records: Sequence[Record]) -> list[str]:
+    """Return the names of the classes, where records hold them."""
     names = next((r.extra["class_names"] for r in records if "class_names" in r.extra), None)
-    if not isinstance(names, list) or not names:
-        return ""
-    return f" ({list_words(map(str, names), _MOST_NAMES)})"
+    return list(map(str, names)) if isinstance(names, list) else []
+
+
+def _examples(records: Sequence[Record]) -> str:
+    names = class_names(records)
+    return f" ({list_words(names, _MOST_NAMES)})" if names else ""
 
 
 def say_evidence(worst: Exposure | None) -> list[str]:
@@ -221,13 +240,23 @@ def _defend(
     first = records[0]
     words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}"]
     if first.command.startswith("labelleak "):
-        words += ["--data", first.data, "--model", first.model]
+        words += ["--data", first.data, "--model", first.model, *_of_task(first)]
     search = "a cheaper one" if measured else "the cheapest defense that works"
     return [
         *measured,
         Advice(f"Search for {search}:", shlex.join(words)),
         Advice("Larger batches, and averaging several clients before the server looks, help too."),
     ]
+
+
+def _of_task(record: Record) -> list[str]:
+    """Return the options that a search needs for a task, where its data do not show it."""
+    task = record.extra.get("task")
+    return {
+        "binary": ["--task", "binary"],
+        "multilabel": ["--scheme", "natural"],
+        "dense": ["--scheme", "natural"],
+    }.get(str(task), [])
 
 
 def _best_defense(comparisons: Sequence[Comparison], *, known: bool) -> str:
@@ -258,6 +287,7 @@ def _reach(row: Row) -> float:
 
 __all__ = [
     "Advice",
+    "class_names",
     "next_steps",
     "say_advantage",
     "say_evidence",

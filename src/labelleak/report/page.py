@@ -20,6 +20,7 @@ from labelleak.records.record import THREAT_MODELS, Record, read_records
 from labelleak.records.repeats import count_once
 from labelleak.records.rounds import is_federated
 from labelleak.records.strongest import worst_cases
+from labelleak.records.values import CERTAIN
 from labelleak.report import federation, headlines, opening, scope, wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
@@ -171,6 +172,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         **opening_of(records, verdict),
         "source": source,
         "cases": cases if len(cases) > 1 or verdict.courses else [],
+        "labels": _by_label(records, verdict),
         "servers": [name for name in THREAT_MODELS if any(name in case for case in cases)],
         "settings": settings,
         "several_settings": len(settings) > 1,
@@ -185,6 +187,20 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         "federation": federation.section(verdict.courses, records),
         "expectations": any(cell.expected_asr is not None for cell in cells),
     }
+
+
+def _by_label(records: Sequence[Record], verdict: Verdict) -> list[tuple[str, float, float, str]]:
+    """Return name, share named, guess and advantage of each label, where an input has several."""
+    judged = verdict.judged
+    if judged is None or not judged.by_class:
+        return []
+    names = opening.class_names(records) or [f"class {n}" for n in range(judged.num_classes)]
+    if len(names) != judged.num_classes:
+        return []
+    return [
+        (name, asr, free, wording.number((asr - free) / (1 - free)) if free < CERTAIN else "none")
+        for name, (asr, free) in zip(names, judged.by_class, strict=True)
+    ]
 
 
 def _by_case(cells: Sequence[Cell]) -> list[dict[str, Cell]]:

@@ -37,6 +37,7 @@ _NAMES = {
     "shadow_batches": "Batches that the shadow attack learns from",
     "normalisation": "Scaling of the data",
     "weights": "File of weights",
+    "task": "What labels are",
     "head": "Last layer",
     "head_found": "How the last layer was found",
 }
@@ -136,7 +137,7 @@ def assumptions(records: Sequence[Record]) -> list[str]:
         "It sees the update of this one client by itself.",
         "The attacker knows how many labels the update was computed from, and how many "
         "classes there are.",
-        f"The client trains with softmax cross-entropy on hard labels and shares {update}.",
+        f"The client trains with {_loss(records)} on hard labels and shares {update}.",
         "The best guess without the update knows how batches are drawn (the prior of the "
         "scheme), and nothing of the batch itself.",
         _sampling(records),
@@ -145,6 +146,18 @@ def assumptions(records: Sequence[Record]) -> list[str]:
         "chosen on other models than it is measured on, so the choice flatters no "
         "one. The headline's stage and scheme are the worst that were tested.",
     ]
+
+
+_LOSSES = {
+    "binary": "binary cross-entropy of one output",
+    "multilabel": "binary cross-entropy of an output for each label, averaged over the labels,",
+    "dense": "softmax cross-entropy of every pixel",
+}
+
+
+def _loss(records: Sequence[Record]) -> str:
+    tasks = {str(record.extra.get("task", "classes")) for record in records}
+    return " or ".join(sorted(_LOSSES.get(task, "softmax cross-entropy") for task in tasks))
 
 
 def _sampling(records: Sequence[Record]) -> str:

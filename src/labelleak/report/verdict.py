@@ -153,7 +153,7 @@ def _of_cell(cell: Cell) -> Exposure:
         cell.advantage,
         cell.asr,
         cell.free,
-        cell.num_samples,
+        cell.num_labels,
         labels_of(cell),
         cell.trials,
         cell.initialisations,

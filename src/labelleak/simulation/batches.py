@@ -10,6 +10,7 @@ import numpy as np
 
 from labelleak.core.priors import (
     DirichletPrior,
+    EachPrior,
     MapPrior,
     PoolPrior,
     Prior,
@@ -173,6 +174,26 @@ def parse_scheme(text: str) -> Scheme:
     if text not in _PLAIN:
         raise unknown_name("scheme", text, SCHEMES)
     return _PLAIN[text]()
+
+
+def prior_of(scheme: Scheme, pool: IntArray, num_classes: int, problems: int = 1) -> Prior:
+    """Return how counts are distributed before an update is seen; of several labels, by class.
+
+    Args:
+        scheme: how batches are drawn.
+        pool: labels that can be drawn, rows of 0 and 1 of several; empty where none are known.
+        num_classes: K.
+        problems: how many labels an input has that are told one by one.
+
+    Raises:
+        BadInput: if labels are no rows where rows are needed.
+    """
+    if problems == 1:
+        return scheme.prior(pool, num_classes)
+    if pool.size and pool.ndim != 2:
+        raise BadInput("auxiliary data of a multilabel task need rows of 0 and 1 for labels")
+    columns = [pool[:, number] if pool.size else pool for number in range(problems)]
+    return EachPrior(tuple(scheme.prior(one, 2) for one in columns))
 
 
 def draw_batches(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import torch_seeded
+from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
 
@@ -74,6 +75,19 @@ def train_in_stages(
         if taken and not torch.isfinite(loss):
             raise BadInput(f"training diverged (loss {loss.item()}); lower `train_lr`")
         yield stage
+
+
+def constant_accuracy(labels: Tensor, task: Task) -> float:
+    """Return the share of labels that the best constant answer tells rightly.
+
+    >>> constant_accuracy(torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0]]), Task.multilabel)
+    0.75
+    """
+    if task is Task.multilabel:
+        shares = labels.double().mean(dim=0)
+        return float(torch.maximum(shares, 1 - shares).mean())
+    known = labels[labels >= 0]
+    return float(torch.bincount(known).max()) / len(known)
 
 
 def accuracy(model: nn.Module, data: LabelledData) -> float:

@@ -11,12 +11,10 @@ import numpy as np
 
 from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
-from labelleak.audits.plan import build, plan_audit
+from labelleak.audits.plan import build, plan_audit, view_model
 from labelleak.audits.run import Progress, load_once
-from labelleak.core.head import find_head
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.seeding import stream, whole_number
-from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain, parse_defense
 from labelleak.records.journal import Journal
 from labelleak.records.provenance import VERSION
@@ -242,12 +240,12 @@ def _cost_key(label: str, phase: str, repeat: int) -> str:
 def _try_defenses(options: TuneOptions, data: Dataset) -> None:
     """Let every family that changes training compute one gradient, before any work is begun."""
     module = build(options.audit, data, 0).train()
-    head = find_head(module, name=None, example=data.x_train[:2], num_classes=data.num_classes)
+    model = view_model(options.audit, data, module)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
     for family in options.ladders:
         chain: Chain = parse_defense(family.labels[-1])
         if chain.changes_training:
-            chain.gradients(WhiteBox(module, head), [few], stream(options.seed, "try"))
+            chain.gradients(model, [few], stream(options.seed, "try"))
 
 
 def _mean(values: list[float]) -> float:

@@ -13,6 +13,7 @@ from labelleak.audits.options import (
     ModelName,
     Scheme,
     Seed,
+    TaskName,
     check_options,
 )
 from labelleak.errors import BadInput, unknown_name
@@ -48,6 +49,7 @@ class TuneOptions(Options):
     model: ModelName = "mlp"
     activation: Activation = None
     init: Init = None
+    task: TaskName = None
     attacker: Annotated[
         str, Option("What the attacker holds: update, model or auxiliary (data).")
     ] = "auxiliary"
@@ -112,6 +114,7 @@ class TuneOptions(Options):
             model=self.model,
             activation=self.activation,
             init=self.init,
+            task=self.task,
             batch_sizes=(self.batch_size,),
             schemes=(self.scheme,),
             training_steps=self.training_steps,
@@ -131,6 +134,7 @@ class TuneOptions(Options):
             model=self.model,
             init=init,
             activation=self.activation,
+            task=self.task,
             users=self.users,
             rounds=self.rounds,
             lr=self.lr or (0.5 if init == "uniform" else 0.1),

@@ -12,6 +12,7 @@ import numpy as np
 
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.task import Task
 from labelleak.errors import BadInput, unknown_name
 from labelleak.simulation.data.bundled import read_breast_cancer, read_digit_maps
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
@@ -50,7 +51,8 @@ class Dataset:
     Attributes:
         name: what it was loaded by; for a path, the last part of it.
         x_train: images float32 ``N x C x H x W`` or tables float32 ``N x D``.
-        y_train: labels int64, 0 to K-1; ``N x H x W`` where each pixel has one.
+        y_train: labels int64, 0 to K-1; ``N x K`` of 0 and 1 where an input may have several,
+            ``N x H x W`` where each pixel has one.
         x_test: like x_train.
         y_test: like y_train.
         class_names: the name of class k at place k.
@@ -93,6 +95,15 @@ class Dataset:
     def num_classes(self) -> int:
         """How many classes there are, those without a row included."""
         return len(self.class_names)
+
+    @property
+    def task(self) -> Task | None:
+        """What labels are: several an input, maps, or (None) one an input, of two classes or more.
+
+        >>> load_dataset("digit_maps").task
+        <Task.dense: 'dense'>
+        """
+        return {1: None, 2: Task.multilabel}.get(self.y_train.dim(), Task.dense)
 
     @property
     def told_names(self) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ def parts_from_arrays(
     and tables (N x D) are standardised by the training part.
 
     Args:
-        train: inputs and labels to train on.
+        train: inputs to train on, with a label each, or 0 and 1 for each class, or a map, in which
+            a negative pixel has no label.
         test: inputs and labels to test on.
         class_names: name of class k at place k; None numbers the classes up to the largest label.
         source: how error messages call the data.
@@ -112,12 +113,17 @@ def parts_from_arrays(
             f"x_train and x_test of {source} must hold rows of one shape and one element type, "
             f"not {train[0].shape[1:]} {train[0].dtype} and {test[0].shape[1:]} {test[0].dtype}"
         )
-    names = _name_classes(max(int(train[1].max()), int(test[1].max())), class_names, source)
+    if train[1].ndim != test[1].ndim or train[1].shape[2:] != test[1].shape[2:]:
+        raise BadInput(f"y_train and y_test of {source} must hold labels of one kind")
+    names = _names_of(train[1], test[1], class_names, source)
     x_train, x_test, normalisation = _scale(train[0], test[0])
     for inputs, part in ((x_train, "train"), (x_test, "test")):
         if not np.isfinite(inputs).all():
             raise BadInput(f"x_{part} of {source} holds NaN, infinite or overflowing values")
     y_train, y_test = train[1].astype(np.int64), test[1].astype(np.int64)
+    for labels, part in ((y_train, "train"), (y_test, "test")):
+        if labels.ndim == 3 and not (labels >= 0).any():
+            raise BadInput(f"y_{part} of {source} has no pixel with a label")
     return Parts(x_train, y_train, x_test, y_test, names, normalisation)
 
 
@@ -139,12 +145,29 @@ def _check_inputs(inputs: np.ndarray, what: str) -> None:
 
 
 def _check_labels(labels: np.ndarray, what: str) -> None:
-    if labels.ndim != 1:
-        raise BadInput(f"{what} must be one label a row (shape N), not of shape {labels.shape}")
-    if labels.dtype.kind not in "iu":
+    if labels.ndim not in (1, 2, 3):
+        raise BadInput(
+            f"{what} has shape {labels.shape}; labels are one a row (N), 0 or 1 for each class "
+            "(N x K) or maps (N x H x W)"
+        )
+    if labels.dtype.kind not in "iub":
         raise BadInput(f"{what} must be whole numbers (int64), not {labels.dtype}")
-    if labels.size and int(labels.min()) < 0:
+    if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
+        raise BadInput(f"{what} has a row for each input, so it must hold 0 or 1 for each class")
+    if labels.ndim == 1 and labels.size and int(labels.min()) < 0:
         raise BadInput(f"{what} holds the negative label {int(labels.min())}; classes count from 0")
+
+
+def _names_of(
+    train: np.ndarray, test: np.ndarray, class_names: Sequence[str] | None, source: str
+) -> tuple[str, ...]:
+    """Name the classes: up to the largest label, or one for each column of several labels."""
+    if train.ndim != 2:
+        return _name_classes(max(int(train.max()), int(test.max())), class_names, source)
+    columns = train.shape[1]
+    if test.shape[1] != columns or (class_names is not None and len(class_names) != columns):
+        raise BadInput(f"{source} has {columns} labels a row in y_train; all parts need as many")
+    return _name_classes(columns - 1, class_names, source)
 
 
 def _name_classes(largest: int, class_names: Sequence[str] | None, source: str) -> tuple[str, ...]:
