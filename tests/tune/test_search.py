@@ -47,7 +47,7 @@ class Imagined:
     asked: list = field(default_factory=list)
     together: list = field(default_factory=list)
     data: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(y_test=torch.arange(100) % 10)
+        default_factory=lambda: SimpleNamespace(task=None, y_test=torch.arange(100) % 10)
     )
 
     def leak(self, label, fresh=0):

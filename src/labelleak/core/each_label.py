@@ -12,6 +12,7 @@ from labelleak.core.interfaces import (
     Attack,
     Estimate,
     Knowledge,
+    Need,
     Prepared,
     prepare,
     samples,
@@ -58,6 +59,8 @@ class EachLabel:
 
     def _of_label(self, known: Knowledge, rng: np.random.Generator) -> Prepared:
         """Get ready for one label; where own data cannot serve it, it is taken to be as in them."""
+        if {Need.FULL_GRADIENT, Need.DEFENSE} & set(self.attack.needs):
+            known.refuse_maps(self.attack.name)
         try:
             return prepare(self.attack, known, 2, rng)
         except NotApplicable:
