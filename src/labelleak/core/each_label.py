@@ -12,11 +12,11 @@ from labelleak.core.interfaces import (
     Attack,
     Estimate,
     Knowledge,
-    Need,
     Prepared,
     prepare,
     samples,
 )
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.errors import NotApplicable
 
