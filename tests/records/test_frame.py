@@ -3,7 +3,7 @@
 import numpy as np
 
 from labelleak.records.cells import tabulate
-from labelleak.records.frame import RecordFrame, block_of
+from labelleak.records.frame import RecordFrame, block_of, name_titles
 from labelleak.records.strongest import strongest_records
 from report.samples import make_record
 
@@ -37,3 +37,36 @@ def test_a_frame_gives_the_tables_of_its_records(grid):
     assert tabulate(frame) == tabulate(grid) == tabulate(reversed(grid))
     assert strongest_records(frame) == strongest_records(grid)
     assert RecordFrame.of(frame) is frame
+
+
+def test_values_stand_in_the_order_of_the_records_whatever_keys_they_have():
+    extras = [{"a": 1, "b": "x"}, {}, {"b": "y", "a": None}, {"a": 1, "b": "x"}]
+    rows = [make_record(trial=number, extra=extra) for number, extra in enumerate(extras)]
+    frame = RecordFrame(rows)
+    for name in ("a", "b", "c"):
+        assert frame.values(name) == [row.extra.get(name) for row in rows]
+    assert frame.values("trial") == [0, 1, 2, 3]
+    assert RecordFrame([]).values("trial") == []
+
+
+def test_distinct_values_are_told_apart_by_type_and_come_once():
+    rows = [make_record(extra={"a": value}) for value in (1, True, 1, "1", None, 1.0)]
+    assert [(type(v), v) for v in RecordFrame(rows).distinct("a")] == [
+        *((int, 1), (bool, True), (str, "1"), (float, 1.0)),
+    ]
+    lists = [make_record(extra={"a": value}) for value in ([1], [1])]
+    assert RecordFrame(lists).distinct("a") == [[1], [1]], "a list cannot be hashed"
+
+
+def test_combinations_are_counted():
+    rows = [make_record(seed=seed, initialisation=i) for seed in (0, 1) for i in (0, 1, 1)]
+    assert RecordFrame(rows).count("seed", "initialisation") == 4
+    assert RecordFrame(rows).count("seed") == 2
+
+
+def test_the_last_title_counts_and_names_what_was_chosen():
+    assert name_titles(["a", "a", "b"], [None, None, "c"], ["one", "two", "three"]) == {
+        "a": "two",
+        "c": "three",
+    }
+    assert name_titles(["a"], [None], [None]) == {}

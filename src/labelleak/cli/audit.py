@@ -12,7 +12,14 @@ import typer
 from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, FullPaths, Overwrite, command
 from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
-from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, say_remarks
+from labelleak.cli.terminal import (
+    command_line,
+    interruptible,
+    progress_bar,
+    say,
+    say_remarks,
+    uncollected,
+)
 from labelleak.errors import BadInput
 from labelleak.records.files import write_whole
 from labelleak.records.options import Option, Options
@@ -72,6 +79,7 @@ class ReportRun(Options):
 
 
 @command
+@uncollected()
 def report(
     records: Annotated[
         list[Path], typer.Argument(help="A records.jsonl file, or two to be compared.")

@@ -12,6 +12,7 @@ import typer
 
 from labelleak.cli.options import RecordsFile, command
 from labelleak.cli.results import Shown, print_json
+from labelleak.cli.terminal import uncollected
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 from labelleak.report.about import About
@@ -41,6 +42,7 @@ class GateRun(Options):
 
 
 @command
+@uncollected()
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labelleak.records.frame import Attacker, Condition, RecordFrame
+from labelleak.records.frame import TITLED, Attacker, Condition, RecordFrame, name_titles
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
-from labelleak.records.states import is_settled
 
 
 class Setting(NamedTuple):
@@ -149,7 +148,11 @@ def _cell(
     assert asr is not None  # every cell has a record, and every record an ASR
     place, (rank, attack, adaptive) = key
     fields, init, condition = frame.conditions[1][place]
-    rows = [frame.rows[index] for index in members.tolist()]
+    rows = members.tolist()
+
+    def held(name: str) -> list[Any]:
+        values = frame.values(name)
+        return [values[index] for index in rows]
 
     def mean(name: str) -> float | None:
         values = frame.numbers(name)[members]
@@ -171,29 +174,37 @@ def _cell(
         advantage=advantage,
         model_accuracy=mean("model_accuracy"),
         trials=len(rows),
-        initialisations=len({(row.seed, row.initialisation) for row in rows}),
+        initialisations=len(set(zip(held("seed"), held("initialisation"), strict=True))),
         presence_precision=sure("presence_precision"),
         presence_recall=sure("presence_recall"),
-        flags=tuple(sorted(Counter(flag for row in rows for flag in row.flags).items())),
+        flags=_flags(held("flags")),
         presence_accuracy=mean("presence_accuracy"),
         count_accuracy=mean("count_accuracy"),
-        chosen=_chosen(rows),
+        chosen=_chosen([frame.rows[index] for index in rows]) if frame.distinct("chosen") else (),
         expected_asr=mean("expected_asr"),
-        titles=tuple(sorted(titles_of(rows).items())),
-        concerned_by=_concerned_by(rows),
-        task=str(rows[0].extra.get("task", "classes")),
-        by_class=_by_class(rows),
-        unsettled=sum(not is_settled(row.extra) for row in rows),
+        titles=tuple(sorted(name_titles(*map(held, TITLED)).items())),
+        concerned_by=_concerned_by(held("concerned_by")),
+        task=str(frame.rows[rows[0]].extra.get("task", "classes")),
+        by_class=_by_class(held("class_asr"), held("class_asr_free")),
+        unsettled=sum(frame.unsettled[index] for index in rows) if frame.unsettled else 0,
     )
 
 
-def _by_class(rows: Sequence[Record]) -> tuple[tuple[float, float], ...]:
+def _flags(raised: Iterable[tuple[str, ...]]) -> tuple[tuple[str, int], ...]:
+    """Count the trials of each flag."""
+    found: Counter[str] = Counter()
+    for flags, trials in Counter(raised).items():
+        for flag in flags:
+            found[flag] += trials
+    return tuple(sorted(found.items()))
+
+
+def _by_class(named: Sequence[Any], guessed: Sequence[Any]) -> tuple[tuple[float, float], ...]:
     """Average what records say of each label, where all of them do."""
-    keys = ("class_asr", "class_asr_free")
-    if any(key not in row.extra for row in rows for key in keys):
+    if None in named or None in guessed:
         return ()
-    named, guessed = (np.mean([row.extra[key] for row in rows], axis=0) for key in keys)
-    return tuple(zip(named.tolist(), guessed.tolist(), strict=True))
+    means = (np.mean(shares, axis=0).tolist() for shares in (named, guessed))
+    return tuple(zip(*means, strict=True))
 
 
 def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
@@ -206,14 +217,8 @@ def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
     return tuple(name for name, _ in sorted(named.items(), key=lambda item: (-item[1], item[0])))
 
 
-def titles_of(rows: Iterable[Record]) -> dict[str, str]:
-    """Return the titles of attacks that records give, by name."""
-    named = ((row.extra.get("chosen", row.attack), row.extra.get("attack_title")) for row in rows)
-    return {name: title for name, title in named if isinstance(title, str)}
-
-
-def _concerned_by(rows: Iterable[Record]) -> frozenset[str] | None:
+def _concerned_by(said: Iterable[Any]) -> frozenset[str] | None:
     """Return the flags that concern an attack beside those that concern all, if records say so."""
-    said = [row.extra["concerned_by"] for row in rows if "concerned_by" in row.extra]
     lists = [one for one in said if isinstance(one, list)]
-    return frozenset(str(flag) for one in lists for flag in one) if lists else None
+    each = {tuple(map(str, flags)) for flags in lists}
+    return frozenset(flag for flags in each for flag in flags) if lists else None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import repeat
-from operator import attrgetter
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
+from labelleak.records.states import is_settled
 
 # Extra keys that change what is measured: where a file holds several values of one, records
 # of different values must not be averaged.
@@ -45,7 +45,6 @@ _CONDITIONS = (
     "phase",
 )
 _KEYS = ("init", *_CONDITIONS)
-_PICK = attrgetter(*SETTING)
 _ABSENT = object()
 
 Condition = tuple[tuple[str, str], ...]
@@ -53,6 +52,8 @@ Condition = tuple[tuple[str, str], ...]
 Place = tuple[tuple[Any, ...], str, Condition]
 # What the attacker holds, the attack's name, and whether it knows the defense.
 Attacker = tuple[int, str, bool]
+# What names an attack: arguments of `name_titles`.
+TITLED = ("attack", "chosen", "attack_title")
 
 
 class RecordFrame(Sequence[Record]):
@@ -71,6 +72,8 @@ class RecordFrame(Sequence[Record]):
         if varying is not None:
             self.varying = list(varying)
         self._numbers: dict[str, np.ndarray] = {}
+        self._values: dict[str, list[Any]] = {}
+        self._distinct: dict[str, list[Any]] = {}
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> RecordFrame:
@@ -87,12 +90,21 @@ class RecordFrame(Sequence[Record]):
         return iter(self.rows)
 
     @cached_property
+    def _own(self) -> dict[str, list[Any]]:
+        return _by_key([vars(row) for row in self.rows])
+
+    @cached_property
+    def _extra(self) -> dict[str, list[Any]]:
+        return _by_key([row.extra for row in self.rows])
+
+    @cached_property
     def _signatures(self) -> tuple[list[int], list[tuple[Any, ...]]]:
         """Return the number of each record's values under the condition keys, and the values."""
+        absent = [_ABSENT] * len(self.rows)
+        columns = [self._extra.get(key, absent) for key in _KEYS]
         numbers: dict[Any, int] = {}
         codes = []
-        for row in self.rows:
-            values = tuple(map(row.extra.get, _KEYS, repeat(_ABSENT)))
+        for values in zip(*columns, strict=True):
             # Equal values of other types, as 1 and True, are not written alike.
             key = values, tuple(map(type, values))
             try:
@@ -127,16 +139,21 @@ class RecordFrame(Sequence[Record]):
             for found in distinct
         ]
         numbers: dict[Any, int] = {}
+        picked = zip(*map(self.values, SETTING), strict=True)
         places = [
-            numbers.setdefault((_PICK(row), said[code]), len(numbers))
-            for row, code in zip(self.rows, codes, strict=True)
+            numbers.setdefault((values, said[code]), len(numbers))
+            for values, code in zip(picked, codes, strict=True)
         ]
-        return places, [(picked, init, extra) for picked, (init, extra) in numbers]
+        return places, [(values, init, extra) for values, (init, extra) in numbers]
 
     @cached_property
     def blocks(self) -> np.ndarray:
         """The number of what each trial shares chance with, in the order of `block_of`."""
-        names = [block_of(row) for row in self.rows]
+        if self.distinct("client"):
+            names = [block_of(row) for row in self.rows]
+        else:
+            models = zip(self.values("seed"), self.values("initialisation"), strict=True)
+            names = [f"{seed}/{initialisation}" for seed, initialisation in models]
         rank = {name: number for number, name in enumerate(sorted(set(names)))}
         return np.array([rank[name] for name in names], dtype=np.int64)
 
@@ -144,18 +161,57 @@ class RecordFrame(Sequence[Record]):
     def attackers(self) -> list[Attacker]:
         """Who answered in each record; of equals, the first needs least."""
         rank = {name: number for number, name in enumerate(THREAT_MODELS)}
-        return [(rank[row.threat_model], row.attack, row.adaptive) for row in self.rows]
+        held = [rank[name] for name in self.values("threat_model")]
+        return list(zip(held, self.values("attack"), self.values("adaptive"), strict=True))
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a number of each record, its own or an extra one; NaN where there is none."""
         if name not in self._numbers:
-            if name in Record.__dataclass_fields__:
-                values = [getattr(row, name) for row in self.rows]
-            else:
-                values = [row.extra.get(name) for row in self.rows]
+            values = self.values(name)
+            if name not in Record.__dataclass_fields__:
                 values = [v if isinstance(v, int | float) else None for v in values]
             self._numbers[name] = np.array(values, dtype=np.float64)
         return self._numbers[name]
+
+    def values(self, name: str) -> list[Any]:
+        """Return what each record holds under a key, its own or an extra one; None for nothing."""
+        if name in Record.__dataclass_fields__:
+            return self._own[name] if self.rows else []
+        if name not in self._values:
+            held = self._extra.get(name, [None] * len(self.rows))
+            self._values[name] = [None if value is _ABSENT else value for value in held]
+        return self._values[name]
+
+    def distinct(self, name: str) -> list[Any]:
+        """Return the values that the records hold under a key, each once, in order of first use.
+
+        Values of different types are told apart, as 1 and True are not written alike; those that
+        cannot be hashed are all there.
+        """
+        if name not in self._distinct:
+            values = [value for value in self.values(name) if value is not None]
+            try:
+                once = dict.fromkeys(zip(map(type, values), values, strict=True))
+                self._distinct[name] = [value for _, value in once]
+            except TypeError:  # a list or dict cannot be hashed
+                self._distinct[name] = values
+        return self._distinct[name]
+
+    def count(self, *names: str) -> int:
+        """Return how many combinations of values the records hold under keys of the contract."""
+        return len(set(zip(*map(self.values, names), strict=True)))
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """The titles of attacks that the records give, by name."""
+        return name_titles(*map(self.values, TITLED))
+
+    @cached_property
+    def unsettled(self) -> list[bool]:
+        """Whether the scale or sign of each record is not known to hold; empty if no one says."""
+        if not self.distinct("scale") and not self.distinct("sign"):
+            return []
+        return [not is_settled(row.extra) for row in self.rows]
 
     @cached_property
     def cells(self) -> dict[tuple[int, Attacker], np.ndarray]:
@@ -171,6 +227,39 @@ class RecordFrame(Sequence[Record]):
         return {key: np.array(indices) for key, indices in found.items()}
 
 
+def _by_key(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of each key, row by row, read in the order in which they lie in memory."""
+    forms: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        forms[tuple(row)].append(index)
+    found: dict[str, list[Any]] = {}
+    for names, members in forms.items():
+        values = list(chain.from_iterable(rows[index].values() for index in members))
+        for place, name in enumerate(names):
+            column = values[place :: len(names)]
+            if len(forms) == 1:
+                found[name] = column
+                continue
+            whole = found.setdefault(name, [_ABSENT] * len(rows))
+            for index, value in zip(members, column, strict=True):
+                whole[index] = value
+    return found
+
+
+def name_titles(
+    attacks: Sequence[str], chosen: Sequence[Any], titles: Sequence[Any]
+) -> dict[str, str]:
+    """Return the titles that records give, by the attack that was chosen, or else that was run."""
+    found: dict[str, str] = {}
+    # The last record's word counts.
+    for attack, one, title in dict.fromkeys(
+        zip(*map(reversed, (attacks, chosen, titles)), strict=True)
+    ):
+        if isinstance(title, str):
+            found.setdefault(attack if one is None else one, title)
+    return found
+
+
 def say(value: Any) -> str:
     """Write the value of a condition."""
     return value if isinstance(value, str) else str(value)
@@ -183,4 +272,13 @@ def block_of(row: Record) -> str:
     return model if client is None else f"{model}/{client}"
 
 
-__all__ = ["Attacker", "Condition", "Place", "RecordFrame", "block_of", "say"]
+__all__ = [
+    "TITLED",
+    "Attacker",
+    "Condition",
+    "Place",
+    "RecordFrame",
+    "block_of",
+    "name_titles",
+    "say",
+]

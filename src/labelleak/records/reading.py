@@ -10,6 +10,7 @@ import re
 import stat
 import tomllib
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -141,7 +142,8 @@ def _lines_of(file: BinaryIO | gzip.GzipFile, left: int, path: Path) -> Iterator
             return
         if line.strip():
             try:
-                text = line.decode("utf-8-sig")
+                # As "utf-8-sig" does, which takes longer than a whole line of records.
+                text = line.removeprefix(BOM_UTF8).decode()
             except UnicodeDecodeError as error:
                 where = f"{shown_path(path)}, line {number}"
                 raise BadInput(f"{where} is not UTF-8 text") from error

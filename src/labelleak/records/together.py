@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -37,7 +36,8 @@ def read_columns(
     """
     from pydantic_core import from_json
 
-    if any('\\"' in line or "\\ud" in line.lower() for line in lines):
+    escaped = [line for line in lines if "\\" in line]
+    if any('\\"' in line or "\\ud" in line.lower() for line in escaped):
         return None
     try:
         rows = [from_json(line, allow_inf_nan=False, cache_strings="all") for line in lines]
@@ -62,15 +62,20 @@ def _texts_in(values: Sequence[Any], depth: int = 0) -> int:
     """
     if depth >= MOST_DEPTH:
         raise ValueError("nested too deeply")
-    kinds = Counter(map(type, values))
-    if depth and (kinds[int] or kinds[float]):
+    kinds = set(map(type, values))
+    if depth and not kinds.isdisjoint({int, float}):
         numbers = [abs(value) for value in values if isinstance(value, int | float)]
         if not all(n <= _LARGEST if isinstance(n, int) else math.isfinite(n) for n in numbers):
             raise ValueError("a number is too large")
-    lists = [value for value in values if type(value) is list] if kinds[list] else []
-    dicts = [value for value in values if type(value) is dict] if kinds[dict] else []
+    texts = 0
+    if str in kinds:
+        texts = len(values) if len(kinds) == 1 else sum(type(value) is str for value in values)
+    if kinds.isdisjoint({list, dict}):
+        return texts
+    lists = [value for value in values if type(value) is list]
+    dicts = [value for value in values if type(value) is dict]
     inner = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]
-    texts = kinds[str] + sum(map(len, dicts))
+    texts += sum(map(len, dicts))
     return texts + _texts_in(inner, depth + 1) if inner else texts
 
 

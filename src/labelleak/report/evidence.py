@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from labelleak.errors import BadInput, shown_path, shown_value
 from labelleak.records.cells import Cell
+from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import LEVEL
 from labelleak.records.reading import open_regular, read_json
 from labelleak.records.record import Record
@@ -142,18 +143,19 @@ def make_evidence(
     Raises:
         BadInput: if the file cannot be read.
     """
-    judged = verdict or reach_verdict(rows)
-    held = sorted({row.threat_model for row in rows} & NIST.keys())
+    frame = RecordFrame.of(rows)
+    judged = verdict or reach_verdict(frame)
+    held = sorted(set(frame.distinct("threat_model")) & NIST.keys())
     return Evidence(
         format=FORMAT,
         who=Who(title=about.title, system=about.system, contact=about.contact),
         when=when,
-        software={key: _values(rows, key) for key in ("labelleak", "torch")},
-        commands=scope.commands(rows),
-        scope=_scope(rows),
+        software={key: sorted(frame.distinct(key)) for key in ("labelleak", "torch")},
+        commands=scope.commands(frame),
+        scope=_scope(frame),
         attacks=Attacks(
-            run=[run._asdict() for run in scope.attacks(rows)],
-            left_out=scope.not_applicable(rows),
+            run=[run._asdict() for run in scope.attacks(frame)],
+            left_out=scope.not_applicable(frame),
         ),
         verdict=judged.to_json(),
         scale=[
@@ -213,15 +215,11 @@ def digest_file(path: Path) -> str:
     return f"sha256:{found.hexdigest()}"
 
 
-def _values(rows: Sequence[Record], key: str) -> list[Any]:
-    return sorted({getattr(row, key) for row in rows})
-
-
-def _scope(rows: Sequence[Record]) -> dict[str, list[Any]]:
+def _scope(rows: RecordFrame) -> dict[str, list[Any]]:
     keys = ("data", "model", "num_classes", "batch_size", "scheme", "training_steps")
-    found = {key: _values(rows, key) for key in (*keys, "local_steps", "defense", "seed")}
+    found = {key: sorted(rows.distinct(key)) for key in (*keys, "local_steps", "defense", "seed")}
     for key in ("data_fingerprint", "model_fingerprint"):
-        found[key] = sorted({str(row.extra[key]) for row in rows if row.extra.get(key)})
+        found[key] = sorted({str(value) for value in rows.distinct(key) if value})
     return found
 
 

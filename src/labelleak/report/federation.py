@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelleak.records.cells import titles_of
+from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import bootstrap_means
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import (
@@ -70,7 +70,7 @@ def over_rounds(records: Sequence[Record]) -> list[AttackOverRounds]:
     >>> over_rounds([])
     []
     """
-    titles = titles_of(records)
+    titles = RecordFrame.of(records).titles
     groups: dict[Any, list[Record]] = defaultdict(list)
     for row in records:
         if is_federated(row) and row.advantage is not None and row.threat_model != "none":

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from labelleak.attacks import ATTACKS
-from labelleak.records.cells import titles_of
 from labelleak.records.flags import FLAGS
+from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
@@ -82,41 +82,40 @@ def list_values(values: Iterable[object], shown: int = _SHOWN_VALUES) -> str:
     return f"{said} and {more:,} more" if more > 0 else said
 
 
-def _extra(records: Sequence[Record], key: str) -> set[str]:
-    """Return what the records hold under an extra key, as text."""
-    found = [record.extra.get(key) for record in records]
-    try:
-        distinct = [value for _, value in {(type(value), value) for value in found}]
-    except TypeError:  # a list or dict cannot be hashed
-        distinct = found
-    return {str(value) for value in distinct if value is not None}
+def _said(records: RecordFrame, key: str) -> set[str]:
+    """Return what the records hold under a key, as text."""
+    return set(map(str, records.distinct(key)))
 
 
-def setup(records: Sequence[Record]) -> list[Fact]:
+def setup(records: Iterable[Record]) -> list[Fact]:
     """List what was run: data, model, sizes and whatever more the records say of themselves."""
-    accuracies = {r.model_accuracy for r in records if r.model_accuracy is not None}
+    frame = RecordFrame.of(records)
+    accuracies = frame.distinct("model_accuracy")
     facts = [
-        Fact("Data", list_values(r.data for r in records)),
-        Fact("Classes", list_values(r.num_classes for r in records)),
-        Fact("Model", list_values(r.model for r in records)),
-        *_stages(records),
-        Fact("How batches are drawn", list_values(r.scheme for r in records)),
-        Fact("Batch sizes", list_values((r.batch_size for r in records), shown=20)),
-        Fact("Local steps", list_values(r.local_steps for r in records)),
-        Fact("Defenses", list_values(r.defense for r in records)),
+        Fact("Data", list_values(frame.distinct("data"))),
+        Fact("Classes", list_values(frame.distinct("num_classes"))),
+        Fact("Model", list_values(frame.distinct("model"))),
+        *_stages(frame),
+        Fact("How batches are drawn", list_values(frame.distinct("scheme"))),
+        Fact("Batch sizes", list_values(frame.distinct("batch_size"), shown=20)),
+        Fact("Local steps", list_values(frame.distinct("local_steps"))),
+        Fact("Defenses", list_values(frame.distinct("defense"))),
     ]
     if accuracies:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
     for key, name in _NAMES.items():
-        values = _extra(records, key)
+        values = _said(frame, key)
         if values:
             facts.append(Fact(name, list_values(values)))
     return facts
 
 
-def _stages(records: Sequence[Record]) -> list[Fact]:
+def _stages(records: RecordFrame) -> list[Fact]:
     """Say how far models were trained: by rounds in a federation, by steps elsewhere."""
+    steps = records.distinct("training_steps")
+    if not records.distinct("round"):
+        return [Fact("Training steps before the update", list_values(steps))] if steps else []
     rounds = [r.extra["round"] for r in records if is_federated(r)]
     alone = [r.training_steps for r in records if not is_federated(r)]
     facts = [Fact("Training steps before the update", list_values(alone))] if alone else []
@@ -127,9 +126,10 @@ def _stages(records: Sequence[Record]) -> list[Fact]:
     return facts
 
 
-def assumptions(records: Sequence[Record]) -> list[str]:
+def assumptions(records: Iterable[Record]) -> list[str]:
     """List what must hold for the numbers to mean what the page says."""
-    steps = sorted({record.local_steps for record in records})
+    frame = RecordFrame.of(records)
+    steps = sorted(frame.distinct("local_steps"))
     one = steps == [1]
     update = "one gradient step" if one else f"{list_values(steps)} local steps"
     return [
@@ -137,11 +137,11 @@ def assumptions(records: Sequence[Record]) -> list[str]:
         "It sees the update of this one client by itself.",
         "The attacker knows how many labels the update was computed from, and how many "
         "classes there are.",
-        f"The client trains with {_loss(records)} on hard labels and shares {update}.",
+        f"The client trains with {_loss(frame)} on hard labels and shares {update}.",
         "The best guess without the update knows how batches are drawn (the prior of the "
         "scheme), and nothing of the batch itself.",
-        _sampling(records),
-        _intervals(records),
+        _sampling(frame),
+        _intervals(frame),
         "Headline and verdict speak of the strongest attack that each server could run. It is "
         "chosen on other models than it is measured on, so the choice flatters no "
         "one. The headline's stage and scheme are the worst that were tested.",
@@ -155,14 +155,14 @@ _LOSSES = {
 }
 
 
-def _loss(records: Sequence[Record]) -> str:
-    tasks = {str(record.extra.get("task", "classes")) for record in records}
+def _loss(records: RecordFrame) -> str:
+    tasks = {"classes" if task is None else str(task) for task in records.values("task")}
     return " or ".join(sorted(_LOSSES.get(task, "softmax cross-entropy") for task in tasks))
 
 
-def _sampling(records: Sequence[Record]) -> str:
-    models = len({(r.data, r.model, r.seed, r.initialisation) for r in records})
-    trials = len({(r.trial, r.seed, r.initialisation) for r in records})
+def _sampling(records: RecordFrame) -> str:
+    models = records.count("data", "model", "seed", "initialisation")
+    trials = records.count("trial", "seed", "initialisation")
     return (
         f"{wording.count(len(records), 'record')} from "
         f"{wording.count(models, 'initialisation')} of a model; every combination of batch size, "
@@ -171,107 +171,108 @@ def _sampling(records: Sequence[Record]) -> str:
     )
 
 
-def _intervals(records: Sequence[Record]) -> str:
+def _intervals(records: RecordFrame) -> str:
     made = (
         f"Intervals cover {LEVEL:.0%} by a bootstrap of {RESAMPLES:,} draws: initialisations "
         "are drawn first, then trials within them, since trials on one initialisation "
         "resemble each other. Where all trials agree the interval has no width; that is not "
         "certainty."
     )
-    if len({(record.seed, record.initialisation) for record in records}) == 1:
+    if records.count("seed", "initialisation") == 1:
         made += " There is a single initialisation here, so the intervals speak of that model only."
-    if len({record.trial for record in records}) == 1:
+    if records.count("trial") == 1:
         made += " There is a single trial per condition, which no interval can make up for."
     return made.replace("%", "\xa0%")
 
 
-def attacks(records: Sequence[Record]) -> list[Run]:
+def attacks(records: Iterable[Record]) -> list[Run]:
     """List the attacks that read updates, weaker servers first, each with a plain sentence."""
-    titles = titles_of(records)
-    found = {(r.threat_model, r.attack, r.adaptive) for r in records if r.threat_model != "none"}
-    ordered = sorted(found, key=lambda run: (THREAT_MODELS.index(run[0]), *run[1:]))
+    frame = RecordFrame.of(records)
+    titles = frame.titles
+    found = {run for run in frame.attackers if run[0]}
     return [
         Run(
             wording.name_attack(name, adaptive, titles),
-            server,
+            THREAT_MODELS[held],
             ATTACKS[name].card.plain if name in ATTACKS else "",
         )
-        for server, name, adaptive in ordered
+        for held, name, adaptive in sorted(found)
     ]
 
 
-def untested(records: Sequence[Record]) -> list[str]:
+def untested(records: Iterable[Record]) -> list[str]:
     """List what the records do not cover, from what is absent in them."""
+    frame = RecordFrame.of(records)
+    data, models, schemes = (list_values(frame.distinct(k)) for k in ("data", "model", "scheme"))
     return [
-        *_untested_attackers(records),
-        *_untested_clients(records),
-        *(f"{capital(reason)}." for reason in group_reasons(not_applicable(records))),
-        f"Other data and models than {list_values(r.data for r in records)} on "
-        f"{list_values(r.model for r in records)}, and other ways to draw batches than "
-        f"{list_values(r.scheme for r in records)}.",
+        *_untested_attackers(frame),
+        *_untested_clients(frame),
+        *(f"{capital(reason)}." for reason in group_reasons(not_applicable(frame))),
+        f"Other data and models than {data} on {models}, and other ways to draw batches than "
+        f"{schemes}.",
         "Anything but label counts: which sample has which label, the samples themselves, "
         "or who took part.",
     ]
 
 
-def _untested_attackers(records: Sequence[Record]) -> list[str]:
-    run = {record.attack for record in records}
+def _untested_attackers(records: RecordFrame) -> list[str]:
+    run = set(records.distinct("attack"))
     absent = [wording.name_attack(a) for a in ATTACKS if a not in run | {"free", "random"}]
-    held = {record.threat_model for record in records}
+    held = records.distinct("threat_model")
     found = [f"{wording.SERVERS[t].capitalize()}." for t in THREAT_MODELS[1:] if t not in held]
     if absent:
         found.append(f"Other attacks of the field: {', '.join(absent)}.")
-    if not any(record.adaptive for record in records):
+    if not any(records.distinct("adaptive")):
         found.append("Adaptive attackers, which know the client's defense and model it.")
     found.append("A server that alters the model before it sends it, and one that combines rounds.")
     return found
 
 
-def _untested_clients(records: Sequence[Record]) -> list[str]:
+def _untested_clients(records: RecordFrame) -> list[str]:
     found = []
-    if {record.local_steps for record in records} == {1}:
+    if records.distinct("local_steps") == [1]:
         found.append("Several local steps before the update is shared (federated averaging).")
-    if {record.defense for record in records} == {"none"}:
+    if records.distinct("defense") == ["none"]:
         found.append("Defenses such as noise, clipping, compression or secure aggregation.")
-    stages = {record.training_steps for record in records}
-    if stages == {0}:
+    stages = records.distinct("training_steps")
+    if stages == [0]:
         found.append("Trained models: every model here is untrained.")
     elif 0 not in stages:
         found.append("Untrained models, on which such attacks are usually strongest.")
-    if "seen" not in _extra(records, "victims"):
+    if "seen" not in _said(records, "victims"):
         found.append("Batches that the model has already been trained on.")
-    modes = _extra(records, "mode")
+    modes = _said(records, "mode")
     if modes and "train" not in modes:
         found.append("Updates computed in training mode (batch statistics, dropout).")
-    if not any(record.extra.get("clients", 1) > 1 for record in records):
+    if not any(clients > 1 for clients in records.distinct("clients")):
         found.append("Updates of several clients added up before the server sees them.")
     return found
 
 
-def repetition(records: Sequence[Record]) -> list[Fact]:
+def repetition(records: Iterable[Record]) -> list[Fact]:
     """List seeds, releases and fingerprints that identify the run."""
+    frame = RecordFrame.of(records)
     facts = [
-        Fact("Seeds", list_values(record.seed for record in records)),
-        Fact("labelleak", list_values(record.labelleak for record in records)),
-        Fact("torch", list_values(record.torch for record in records)),
+        Fact("Seeds", list_values(frame.distinct("seed"))),
+        Fact("labelleak", list_values(frame.distinct("labelleak"))),
+        Fact("torch", list_values(frame.distinct("torch"))),
     ]
     for key, name in (("data_fingerprint", "Data"), ("model_fingerprint", "Models")):
-        values = _extra(records, key)
+        values = _said(frame, key)
         if values:
             facts.append(Fact(f"{name} (fingerprint)", list_values(values)))
     return facts
 
 
-def commands(records: Sequence[Record]) -> list[str]:
+def commands(records: Iterable[Record]) -> list[str]:
     """List the distinct commands that made the records, in the order of first use."""
-    return list(dict.fromkeys(record.command for record in records if record.command))
+    return [command for command in RecordFrame.of(records).distinct("command") if command]
 
 
-def not_applicable(records: Sequence[Record]) -> dict[str, str]:
+def not_applicable(records: Iterable[Record]) -> dict[str, str]:
     """Return why each attack that was asked for could not answer."""
     reasons: dict[str, str] = {}
-    for record in records:
-        missing = record.extra.get("not_applicable")
+    for missing in RecordFrame.of(records).distinct("not_applicable"):
         if isinstance(missing, dict):
             reasons.update({str(name): str(reason) for name, reason in missing.items()})
     return reasons
@@ -290,7 +291,7 @@ def flags(records: Sequence[Record]) -> list[Flag]:
 
 def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) -> Flag:
     attacks = sorted({(row.attack, row.adaptive) for row in rows})
-    titles = titles_of(rows)
+    titles = RecordFrame(rows).titles
     meaning = FLAGS.get(name)
     figures = [row.extra["flag_figures"].get(name) for row in rows if "flag_figures" in row.extra]
     numbers = sorted(f for f in figures if isinstance(f, (int, float)))
