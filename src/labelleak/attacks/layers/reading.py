@@ -75,7 +75,8 @@ class LayerReader:
         """
         held: dict[str, Tensor | None] = dict(observation.rest or {})
         if self._is_head_clean(observation):
-            held |= dict(zip(self.head, (observation.weight, observation.bias), strict=True))
+            own = self.model.form.raw(observation.weight, observation.bias)
+            held |= dict(zip(self.head, own, strict=True))
         trials = prod(observation.trials)
         found = {}
         for name, shape in self.shapes.items():
