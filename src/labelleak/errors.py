@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -50,9 +50,33 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     "unknown attack 'lgl'; did you mean 'llg'? Known: llg, free"
     """
     names = list(known)
-    close = get_close_matches(name[:100], names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    close = nearest(name, names)
+    hint = f"; did you mean {close!r}?" if close else "."
     return BadInput(f"unknown {kind} {shown(name)}{hint} Known: {', '.join(names)}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the name that was meant: of those alike, the one that the fewest slips lead to.
+
+    >>> nearest("lgg", ["zlg", "llg"]), nearest("lgl", ["zlg", "llg"]), nearest("x", ["llg"])
+    ('llg', 'llg', None)
+    """
+    typed = name[:100]
+    alike = get_close_matches(typed, known, n=max(1, len(known)))
+    return min(alike, key=lambda one: (_slips(typed, one), known.index(one)), default=None)
+
+
+def _slips(typed: str, meant: str) -> int:
+    """Count letters added, lost, changed or swapped with their neighbour (Damerau, 1964)."""
+    above, row = list[int](), list(range(len(meant) + 1))
+    for i, letter in enumerate(typed, 1):
+        before, above, row = above, row, [i]
+        for j, other in enumerate(meant, 1):
+            slips = min(above[j] + 1, row[-1] + 1, above[j - 1] + (letter != other))
+            if i > 1 < j and (letter, typed[i - 2]) == (meant[j - 2], other):
+                slips = min(slips, before[j - 2] + 1)
+            row.append(slips)
+    return row[-1]
 
 
 def shown(name: object) -> str:

@@ -1,9 +1,16 @@
 """Grids: every list multiplies, and what is wrong in a file is named with what was meant."""
 
+from pathlib import Path
+
 import pytest
+from typer.testing import CliRunner
 
 from labelleak.audits.grids import make_grid, read_grid
+from labelleak.cli.app import app
 from labelleak.errors import BadInput
+from labelleak.records.record import read_records
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "grid.toml"
 
 
 def test_every_list_multiplies():
@@ -88,3 +95,18 @@ def test_a_grid_that_is_not_there_is_named(tmp_path):
 def test_lists_that_multiply_without_end_are_refused(tree):
     with pytest.raises(BadInput, match="more than 2000"):
         make_grid("g", tree, override={})
+
+
+def test_the_example_runs_and_shows_every_kind_of_table(tmp_path):
+    audits = read_grid(EXAMPLE).audits
+    assert {(audit.activation, audit.local_steps) for audit in audits} == {
+        ("relu", (1,)),
+        ("sigmoid", (1,)),
+        ("relu", (1, 5)),
+    }
+    done = CliRunner().invoke(app, ["run", str(EXAMPLE), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    # Of each part: 2 batch sizes, 2 defenses, 8 trials, 3 attacks, times 2 that its own list holds.
+    assert len(read_records(tmp_path / "records.jsonl")) == 2 * (2 * 2 * 8 * 3 * 2)
+    assert (tmp_path / "curves.md").read_text().startswith("# Does noise help?")
+    assert "sigmoid" in (tmp_path / "report.html").read_text()

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperArgument
 
 from labelleak.cli.app import app, main
 from labelleak.cli.doctor import doctor
+from labelleak.cli.terminal import interruptible
+from labelleak.records.journal import Journal
 from labelleak.records.record import append_records
 from labelleak.report.remedies import group_reasons
 from report.federated import federated_records
@@ -50,6 +54,9 @@ def records(tmp_path):
         (["gate", "r.jsonl"], "--policy is missing; see `labelleak gate --help`"),
         (["audit", "--trails", "3"], "there is no option '--trails'; did you mean --trials?"),
         (["audit", "--trials", "x"], "invalid value for '--trials': 'x' is not a valid integer"),
+        (["audit", "--attacks", "lgg"], "unknown attack 'lgg'; did you mean 'llg'?"),
+        (["audit", "--attacks", "zgl"], "unknown attack 'zgl'; did you mean 'zlg'?"),
+        (["audit", "--model", "mlp:tanh"], "the activation of mlp is chosen by --activation"),
         (["audit", "more"], "got unexpected extra argument (more)"),
         (["report", "a", "b", "c"], "a report is of one file of records or of two, not of 3"),
         (["watch", "r.jsonl", "--json"], "--json needs --once: what is followed has no end"),
@@ -79,11 +86,37 @@ def test_lists_fit_eighty_columns_and_are_json(typed):
 
 
 def test_every_command_takes_json():
-    import typer
-
     commands = typer.main.get_command(app).commands
     for name, one in commands.items():
         assert "--json" in [flag for option in one.params for flag in option.opts], name
+
+
+def test_help_says_what_each_argument_is(typed):
+    for name, one in typer.main.get_command(app).commands.items():
+        for argument in (found for found in one.params if isinstance(found, TyperArgument)):
+            shown = " ".join(typed(name, "--help")[1].replace("│", " ").split())
+            assert argument.help.split("`")[0].strip() in shown, (name, argument.name)
+    shown = " ".join(typed("run", "--help")[1].replace("│", " ").split())
+    assert "such as batch_sizes = [1, 8]. A list multiplies." in shown
+
+
+@pytest.mark.parametrize(
+    ("measured", "done", "said"),
+    [
+        (False, False, "Interrupted. Nothing was finished; run the same command again"),
+        (True, False, "Interrupted. What was measured is kept in {}/run.json; run the same"),
+        (True, True, "Interrupted. What was finished is kept in {}/records.jsonl; run the same"),
+    ],
+)
+def test_an_interrupt_names_only_what_is_there(tmp_path, capsys, measured, done, said):
+    with Journal.open(tmp_path, {"asked": 1}) as journal:
+        if measured:
+            journal.keep("cost", 1.0)
+        if done:
+            journal.write((0, 0, 0), make_records(**FEW)[:1])
+    with pytest.raises(typer.Exit), interruptible(journal.records):
+        raise KeyboardInterrupt
+    assert said.format(tmp_path) in capsys.readouterr().err
 
 
 def test_a_report_ends_with_its_verdict_and_is_json(typed, records):

@@ -14,7 +14,7 @@ from labelleak.cli.audit import audit, report
 from labelleak.cli.capture import capture
 from labelleak.cli.doctor import doctor
 from labelleak.cli.gate import gate
-from labelleak.cli.options import command
+from labelleak.cli.options import ShellCommand, command
 from labelleak.cli.paper import paper
 from labelleak.cli.parsing import say_refusal
 from labelleak.cli.results import Shown, print_json, print_wrapped
@@ -85,20 +85,11 @@ def _root(
         print(context.get_help())
 
 
-app.command()(audit)
-app.command()(report)
-app.command()(attack)
-app.command()(capture)
-app.command()(run)
-app.command()(paper)
-app.command()(tune)
-app.command()(gate)
-app.command()(watch)
-app.command()(verify)
-app.command()(doctor)
+for _run in (audit, report, attack, capture, run, paper, tune, gate, watch, verify, doctor):
+    app.command(cls=ShellCommand)(_run)
 
 
-@app.command(name="list")
+@app.command(name="list", cls=ShellCommand)
 @command
 def list_names(
     what: Annotated[str, typer.Argument(help=f"One of: {', '.join(Listing)}.")], *, shown: Shown
@@ -116,7 +107,7 @@ def list_names(
         print_wrapped(name, line)
 
 
-@app.command()
+@app.command(cls=ShellCommand)
 @command
 def bench(shown: Shown) -> None:
     """Measure speed on this machine: ratios and times, each taken in this one run."""
@@ -129,7 +120,7 @@ def bench(shown: Shown) -> None:
         print(line)
 
 
-@app.command()
+@app.command(cls=ShellCommand)
 @command
 def selftest(shown: Shown) -> None:
     """Audit the auditor: updates known to leak and known not to must be told apart."""

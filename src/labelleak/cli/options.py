@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, signature, unwrap
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import click
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from labelleak.errors import LabelleakError
 from labelleak.records.options import Option, convert, declared, list_item
@@ -38,6 +39,19 @@ class _FloatRange(click.FloatRange):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         return click.FLOAT.convert(value, param, ctx)
+
+
+class ShellCommand(TyperCommand):
+    """A command whose positional arguments keep their help, which click 8.5 drops from typer's."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        assert self.callback is not None
+        hints = get_type_hints(unwrap(self.callback), include_extras=True)
+        for one in self.params:
+            if isinstance(one, TyperArgument):
+                [told] = get_args(hints[one.name])[1:]
+                one.help = told.help
 
 
 @dataclass(frozen=True)
@@ -150,4 +164,12 @@ def _spell(text: str, flags: Mapping[str, str]) -> str:
     return re.sub(r"`(\w+)`", spelled, text)
 
 
-__all__ = ["OUT", "FullPaths", "Overwrite", "RecordsFile", "command", "spelled_for_shell"]
+__all__ = [
+    "OUT",
+    "FullPaths",
+    "Overwrite",
+    "RecordsFile",
+    "ShellCommand",
+    "command",
+    "spelled_for_shell",
+]

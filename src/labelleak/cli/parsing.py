@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
-from labelleak.errors import shown, unknown_name
+from labelleak.errors import nearest, shown, unknown_name
 
 
 def say_refusal(error: click.ClickException) -> str:
@@ -38,8 +37,8 @@ def _command_name(said: str) -> str | None:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name[:100], known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = nearest(name, known)
+    return f"; did you mean {close}?" if close else ""
 
 
 def _called(error: click.MissingParameter) -> str:

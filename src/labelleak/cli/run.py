@@ -18,6 +18,11 @@ from labelleak.studies.options import Asked
 if TYPE_CHECKING:
     from labelleak.studies.study import Done, Study
 
+_GRID = (
+    "A TOML file; its lines are options of `labelleak audit`, underscores for dashes, such as "
+    "batch_sizes = \\[1, 8]. A list multiplies. Tables named part are run one after the other; one "
+    "named figure says what is drawn. examples/grid.toml in the source shows all of it."
+)
 _KINDS = {".svg": "figure", ".png": "figure", ".html": "page", ".md": "table"}
 
 
@@ -32,7 +37,7 @@ class StudyRun(Options):
 
 @command
 def run(
-    grid: Annotated[Path, typer.Argument(help="A TOML file of options; every list multiplies.")],
+    grid: Annotated[Path, typer.Argument(help=_GRID)],
     place: StudyRun,
     where: Executor,
     shown: Shown,

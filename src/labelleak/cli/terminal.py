@@ -16,6 +16,7 @@ import typer
 
 from labelleak.cli.options import spelled_for_shell
 from labelleak.errors import printable
+from labelleak.records.journal import say_kept
 from labelleak.records.provenance import command_of
 
 INTERRUPTED = 130
@@ -66,11 +67,8 @@ def interruptible(records: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. What was finished is kept in {records}; "
-            "run the same command again to go on.",
-            file=sys.stderr,
-        )
+        more = "run the same command again to go on"
+        print(f"\nInterrupted. {say_kept(records)}; {more}.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -205,6 +205,15 @@ def say_unfinished(records: Path) -> str:
     )
 
 
+def say_kept(records: Path) -> str:
+    """Say in a sentence what is there of the run that writes a file of records."""
+    mark = records.with_name(MARK)
+    _, done, found, _ = _state_of(read_json(mark)) if mark.is_file() else ({}, (), {}, {})
+    if done:
+        return f"What was finished is kept in {shown_path(records)}"
+    return f"What was measured is kept in {shown_path(mark)}" if found else "Nothing was finished"
+
+
 def _lines(lines: Sequence[str]) -> Lines:
     return len(lines), _digest(lines)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from labelleak.errors import BadInput
+from labelleak.simulation.designs import DESIGNS
 
 
 def call_factory(path: str, *, seed: int, **offered: Any) -> nn.Module:
@@ -76,7 +77,11 @@ def _find(path: str) -> Callable[..., object]:
     try:
         found = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise BadInput(f"importing {module_name!r} failed: {describe_error(error)}") from error
+        hint = f"; the activation of {module_name} is chosen by `activation`"
+        raise BadInput(
+            f"importing {module_name!r} failed: {describe_error(error)}"
+            f"{hint if module_name in DESIGNS else ''}"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise BadInput(f"the module {module_name} has no {attribute!r}")
