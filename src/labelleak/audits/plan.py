@@ -196,7 +196,9 @@ def _try_defenses(
     tried = copy.deepcopy(module).train(options.mode == "train")
     model = view_model(options, data, tried)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
+    trained = [name for name, value in model.module.named_parameters() if value.requires_grad]
     for defense in defenses:
+        defense.check_names(trained, model.head)
         if defense.changes_training:
             defense.gradients(model, [few], stream(options.seed, "try"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
@@ -60,6 +60,22 @@ class Part:
     def parts(self) -> tuple[Part, ...]:
         """The simple defenses that this one is made of, in order."""
         return (self,)
+
+    @property
+    def hides_head(self) -> bool:
+        """Whether nothing of the head is ever shared."""
+        return False
+
+    def check_names(self, names: Collection[str], head: str) -> None:
+        """Check that it can act on a model.
+
+        Args:
+            names: of the model's parameters.
+            head: module name of its head.
+
+        Raises:
+            BadInput: if not.
+        """
 
     def value_bits(self, before: int) -> int:
         """Return the bits that one shared value takes, given what it took before this defense."""
@@ -152,6 +168,16 @@ class Chain(Part):
         return max((part.scope for part in self.links), default=Scope.ENTRY)
 
     @property
+    def hides_head(self) -> bool:
+        """Whether a part hides the head."""
+        return any(part.hides_head for part in self.links)
+
+    def check_names(self, names: Collection[str], head: str) -> None:
+        """Let every part check."""
+        for part in self.links:
+            part.check_names(names, head)
+
+    @property
     def changes_training(self) -> bool:  # type: ignore[override]
         """Whether a part changes how the client computes its gradient."""
         return any(part.changes_training for part in self.links)
@@ -198,7 +224,7 @@ def _check_order(parts: Sequence[Part]) -> None:
             )
         if part.uses_head and withheld:
             raise BadInput(f"{part.label} acts on the head, which {withheld.label} withholds")
-        if part.label == "withhold:head":
+        if part.hides_head:
             withheld = part
         if not part.changes_training:
             transforms.append(part)

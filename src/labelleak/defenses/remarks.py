@@ -41,12 +41,9 @@ def _orders(parts: tuple[Part, ...]) -> Iterator[str]:
                 f"{clip.label} after {first.label} bounds noise and update together; clip "
                 "first if the noise is to be private"
             )
-        if (
-            first.kind is Kind.NOISE
-            and first.uses_head
-            and any(part.label == "withhold:head" for part in later)
-        ):
-            yield f"{first.label} is lost: withhold:head leaves out all that it changes"
+        hider = next((part for part in later if part.hides_head), None)
+        if first.kind is Kind.NOISE and first.uses_head and hider:
+            yield f"{first.label} is lost: {hider.label} leaves out all that it changes"
 
 
 def _filled(first: Part, later: Sequence[Part]) -> Iterator[str]:

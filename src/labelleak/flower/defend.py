@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelleak.core.update import Memory, SharedTensors
 from labelleak.core.weights import buffer_names
-from labelleak.defenses import parse_defense
+from labelleak.defenses import Part, parse_defense
 from labelleak.errors import BadInput, shown
 from labelleak.flower.forms import Returns, form_of
 from labelleak.flower.messages import Arrays, only_record
@@ -112,6 +112,8 @@ def _apply(
         _check(update, changed)
         return changed
     held = load_memory(context)
+    if isinstance(defense, Part):
+        defense.check_names(list(update), head)
     answer, kept = defense.apply(SharedTensors(update, head), rng, held)
     if kept is not None:
         save_memory(context, kept)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labelleak.defenses import parse_defense
-from labelleak.defenses.facts import HEAD_ALONE
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost
 
@@ -112,34 +110,10 @@ def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def is_attacked(label: str, attacker: str) -> bool:
-    """Return whether an attacker reads every layer that a defense shares in the clear.
-
-    Attackers of the layers below the head hold auxiliary data. One who holds less reads the head
-    alone, so a defense of the head alone leaves the others to nobody who was asked.
-
-    >>> is_attacked("withhold:head", "auxiliary"), is_attacked("head_noise:1", "model")
-    (True, False)
-    """
-    return attacker == "auxiliary" or not acts_on_head_alone(label)
-
-
-def acts_on_head_alone(label: str) -> bool:
-    """Return whether all parts of a defense leave the layers below the head as they are.
-
-    >>> acts_on_head_alone("withhold:head"), acts_on_head_alone("withhold:head|gaussian:1")
-    (True, False)
-    """
-    parts = parse_defense(label).parts
-    return bool(parts) and all(HEAD_ALONE in part.leaves_open for part in parts)
-
-
 __all__ = [
     "Answer",
     "Confirmed",
     "Missed",
     "Point",
-    "acts_on_head_alone",
-    "is_attacked",
     "pareto_front",
 ]

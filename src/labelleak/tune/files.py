@@ -78,7 +78,7 @@ def _point(point: Point, options: TuneOptions) -> dict[str, Any]:
         "family": point.family,
         "leak": point.leak.to_json(),
         "cost": point.cost.to_json() if point.cost else None,
-        "head_is_shared": "withhold:head" not in point.label.split("|"),
+        "head_is_shared": not parse_defense(point.label).hides_head,
         "every_layer_attacked": point.attacked,
         **_privacy(point.label, options),
     }

@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.attacks import make_attack
 from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
 from labelleak.audits.plan import build, plan_audit, view_model
 from labelleak.audits.run import Progress, load_once
 from labelleak.core.interfaces import LabelledData
+from labelleak.core.needs import Need
 from labelleak.core.seeding import stream, whole_number
 from labelleak.defenses import Chain, parse_defense
+from labelleak.errors import BadInput
 from labelleak.records.journal import Journal
 from labelleak.records.provenance import VERSION
 from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.tune.clear_layers import leaves_layers_clear
+from labelleak.tune.ladders import Family
 from labelleak.tune.leaks import Leak, LeakMeter, strongest_leak
 from labelleak.tune.options import TuneOptions
 
 NONE = "none"
+_READS_LAYERS = {Need.AUXILIARY, Need.FULL_GRADIENT}
 SEARCH, FRESH = "search", "fresh"
 # Parts of the journal that one round of fresh seeds may take up.
 _PARTS = 10_000
@@ -83,6 +89,7 @@ class Measurements:
     Attributes:
         options: what is asked.
         data: the data set.
+        families: what is searched, as far as the model can have it.
         journal: where all of it is kept.
         meter: measures leaks.
         executor: where leaks and costs are measured.
@@ -91,6 +98,7 @@ class Measurements:
 
     options: TuneOptions
     data: Dataset
+    families: tuple[Family, ...]
     journal: Journal
     meter: LeakMeter
     executor: Executor
@@ -116,7 +124,7 @@ class Measurements:
         """
         data = load_dataset(options.data)
         audit = options.audit
-        _try_defenses(options, data)
+        families = _possible(options, data)
         plan_audit(audit, data=data)
         asked = {
             **asdict(options),
@@ -127,7 +135,7 @@ class Measurements:
         journal = Journal.open(out, asked, overwrite=overwrite)
         where = executor or Executor()
         meter = LeakMeter(audit, options.attacker, journal, command, where)
-        found = cls(options, data, journal, meter, where, progress)
+        found = cls(options, data, families, journal, meter, where, progress)
         found.meter.tick = found.tell
         found.tell()
         return found
@@ -187,6 +195,14 @@ class Measurements:
             self._leaks[label, fresh] = strongest_leak(rows, self.options.attacker)
         return self._leaks[label, fresh]
 
+    def attacked(self, label: str) -> bool:
+        """Return whether every layer that a defense leaves in the clear was really attacked."""
+        if not leaves_layers_clear(label):
+            return True
+        self.leak(label)
+        names = {row.attack for row in self.meter.records(self._part(label, 0))}
+        return any(make_attack(name).needs >= _READS_LAYERS for name in names)
+
     def cost(self, label: str, *, fresh: bool = False, repeats: int | None = None) -> MeanCost:
         """Return what a defense costs; arguments as those of `measure_costs`."""
         self.measure_costs([label], fresh=fresh, repeats=repeats)
@@ -229,7 +245,7 @@ class Measurements:
 
     def _part(self, label: str, fresh: int) -> int:
         """Number a measurement, the same in every run that searches the same families."""
-        labels = [NONE, *(one for family in self.options.ladders for one in family.labels)]
+        labels = [NONE, *(one for family in self.families for one in family.labels)]
         return fresh * _PARTS + labels.index(label)
 
 
@@ -237,15 +253,36 @@ def _cost_key(label: str, phase: str, repeat: int) -> str:
     return f"{phase}/{repeat}/{label}"
 
 
-def _try_defenses(options: TuneOptions, data: Dataset) -> None:
-    """Let every family that changes training compute one gradient, before any work is begun."""
+def _possible(options: TuneOptions, data: Dataset) -> tuple[Family, ...]:
+    """Return the families as far as the model can have them, before any work is begun.
+
+    Every family that changes training computes one gradient; rungs that would withhold all of the
+    model are left out.
+
+    Raises:
+        BadInput: for a defense that was written out and cannot be.
+    """
     module = build(options.audit, data, 0).train()
     model = view_model(options.audit, data, module)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
+    names, found = [name for name, _ in model.module.named_parameters()], []
     for family in options.ladders:
+        labels = [label for label in family.labels if _suits(label, names, model.head)]
+        if family.labels == (family.name,):
+            parse_defense(family.name).check_names(names, model.head)
         chain: Chain = parse_defense(family.labels[-1])
         if chain.changes_training:
             chain.gradients(model, [few], stream(options.seed, "try"))
+        found += [Family(family.name, tuple(labels))] if labels else []
+    return tuple(found)
+
+
+def _suits(label: str, names: Sequence[str], head: str) -> bool:
+    try:
+        parse_defense(label).check_names(names, head)
+    except BadInput:
+        return False
+    return True
 
 
 def _mean(values: list[float]) -> float:

@@ -26,9 +26,9 @@ from labelleak.tune.answers import (
     Confirmed,
     Missed,
     Point,
-    is_attacked,
 )
 from labelleak.tune.bisection import Rung, first_holding, last_holding
+from labelleak.tune.clear_layers import is_attacked
 from labelleak.tune.ladders import Family, spread
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import NONE, MeanCost, Measurements
@@ -54,7 +54,7 @@ class Search:
             BadInput: if the model learns nothing without a defense, or nothing is left to leak.
         """
         measured, options = self.measured, self.measured.options
-        families = [_attacked(family, options.attacker) for family in options.ladders]
+        families = [_attacked(family, options.attacker) for family in measured.families]
         families = [family for family in families if family.labels]
         self._expect(families)
         refuse_unlearnt(measured.cost(NONE).accuracy, measured.data, options.rounds)
@@ -62,7 +62,7 @@ class Search:
             # Every family's first question beside it: all share what attackers learn of a model.
             measured.measure_leaks([NONE, *(family.labels[-1] for family in families)])
         baseline = self._trained(self._point(NONE, NONE))
-        if self._enough(baseline.leak):
+        if baseline.attacked and self._enough(baseline.leak):
             unneeded = self._confirm(baseline, 1)
             if isinstance(unneeded, Confirmed):
                 return Answer(baseline, (), unneeded)
@@ -70,7 +70,7 @@ class Search:
         self._train(
             [
                 (one, family.name)
-                for family in options.ladders
+                for family in measured.families
                 for one in family.labels
                 if not is_attacked(one, options.attacker)
             ]
@@ -106,7 +106,7 @@ class Search:
 
         def enough(asked: Sequence[Rung]) -> list[bool]:
             settings = [(families[f].labels[rung], families[f].name) for f, rung in asked]
-            return [self._enough(point.leak) for point in self._points(settings)]
+            return [p.attacked and self._enough(p.leak) for p in self._points(settings)]
 
         def affordable(asked: Sequence[Rung]) -> list[bool]:
             labels = [families[f].labels[rung] for f, rung in asked]
@@ -146,7 +146,7 @@ class Search:
 
     def _settle(self, found: Sequence[Point], families: Sequence[Family]) -> Confirmed | None:
         """Return the best point confirmed on fresh seeds; a miss is replaced by the next rung."""
-        candidates = list(found)
+        candidates = [point for point in found if point.attacked]
         ladders = {family.name: family.labels for family in families}
         step = 1 if self._has_target else -1
         fresh = 0
@@ -197,7 +197,11 @@ class Search:
         laid = spread(families, self.measured.options.grid)
         self.measured.expect(len(laid), len(laid))
         points = self._train([(family.labels[rung], family.name) for family, rung in laid])
-        usable = [p for p in points if self._enough(p.leak) or self._affordable(_cost(p))]
+        usable = [
+            point
+            for point in points
+            if point.attacked and (self._enough(point.leak) or self._affordable(_cost(point)))
+        ]
         for fresh, point in enumerate(sorted(usable, key=self._order), start=1):
             confirmed = self._confirm(point, fresh)
             if isinstance(confirmed, Confirmed):
@@ -211,7 +215,7 @@ class Search:
     def _point(self, label: str, family: str) -> Point:
         if label not in self.points:
             leak = self.measured.leak(label)
-            attacked = is_attacked(label, self.measured.options.attacker)
+            attacked = self.measured.attacked(label)
             self.points[label] = Point(label, family, leak, attacked=attacked)
         return self.points[label]
 

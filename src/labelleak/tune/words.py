@@ -11,7 +11,8 @@ from labelleak.defenses import parse_defense, remarks
 from labelleak.defenses.accounting import account
 from labelleak.defenses.catalogue import uncovered
 from labelleak.report import wording
-from labelleak.tune.answers import Answer, Confirmed, is_attacked
+from labelleak.tune.answers import Answer, Confirmed
+from labelleak.tune.clear_layers import is_attacked
 from labelleak.tune.leaks import Leak
 from labelleak.tune.options import TuneOptions
 
