@@ -104,6 +104,17 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() and 0 < len(text) <= 300 else shown(text)
 
 
+def few(names: Iterable[object], most: int = 12) -> str:
+    """List names from outside, at most so many, each in one short printable line.
+
+    >>> few(["x", "y", "z"], most=2)
+    'x, y and 1 more'
+    """
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(shown(name)[1:-1] for name in every[:most]) + more
+
+
 def reason(error: BaseException) -> str:
     """Shorten a library's error to one printable line that names its class.
 

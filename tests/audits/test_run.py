@@ -67,6 +67,33 @@ def test_ray_gives_the_same_records_in_the_same_order(tmp_path, undisturbed):
         ray.shutdown()
 
 
+def die(place):
+    """Measure nothing, and take the worker down at the second place."""
+    if place == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return place
+
+
+def kill_a_worker(kind):
+    with pytest.raises(BadInput, match="a worker process has died"):
+        list(Executor(kind=kind, workers=2).map(die, range(4)))
+
+
+def test_a_worker_that_is_killed_is_one_sentence_and_the_next_run_goes_on(tmp_path, undisturbed):
+    kill_a_worker("joblib")
+    assert run(tmp_path, executor=Executor(kind="joblib", workers=2)) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_worker_of_ray_that_is_killed_is_one_sentence(tmp_path, undisturbed):
+    ray = pytest.importorskip("ray")
+    try:
+        kill_a_worker("ray")
+        assert run(tmp_path, executor=Executor(kind="ray", workers=2)) == undisturbed
+    finally:
+        ray.shutdown()
+
+
 class Stop(Exception):
     """Stands for Ctrl-C at some moment."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -674,3 +675,30 @@ def test_what_a_defense_remembers_survives_in_the_client_state():
     assert (found.rounds, found.parts[0], found.parts[1].rounds) == (2, None, 2)
     assert torch.equal(found.parts[1].residual["a.b"], torch.ones(1, 2))
     assert list(found.parts[1].momentum) == ["c"]
+
+
+def audit_at_once(folder, clients, threads):
+    """Let many clients of one machine train, each under a mod that writes to the same folder."""
+    app = federation.make_app(make_mod(folder, "record"))
+    for server_round in (1, 2):
+        grid = flower.InProcessGrid(app, clients)  # the server has begun anew
+        messages = [federation.train_message(server_round=server_round) for _ in range(clients)]
+        for place, message in enumerate(messages):
+            message.metadata.__dict__["_dst_node_id"] = place + 1
+
+        def ask(message, grid=grid):
+            (reply,) = grid.send_and_receive([message])
+            return reply.has_error()
+
+        with ThreadPoolExecutor(threads) as pool:
+            assert not any(pool.map(ask, messages))
+    varies = ("seconds", "seconds_ratio", "trial")
+    found = [{k: v for k, v in r.items() if k not in varies} for r in rows(folder, "records")]
+    return sorted(json.dumps(row, sort_keys=True) for row in found)
+
+
+def test_fifty_clients_at_once_write_what_they_write_one_by_one(tmp_path):
+    at_once = audit_at_once(tmp_path / "at once", 50, 50)
+    assert at_once == audit_at_once(tmp_path / "one by one", 50, 1)
+    assert len(set(at_once)) == len(at_once) == 2 * 50 * 3
+    assert not rows(tmp_path / "at once", "events")

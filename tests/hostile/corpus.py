@@ -198,6 +198,26 @@ def _mark_cases() -> Iterator[Case]:
             yield Case("mark", f"{key}: {name}", lambda p, t=text: p.write_text(t))
 
 
+def evidence() -> dict[str, object]:
+    """Return evidence of good records, but for their digest."""
+    from labelleak.records.record import Record
+    from labelleak.report.evidence import make_evidence, to_text
+
+    rows = [Record.from_json(json.dumps(row)) for row in records()]
+    made = make_evidence(rows, Path(__file__), when="2026-11-28")
+    return dict(json.loads(to_text(made)))
+
+
+def _evidence_cases() -> Iterator[Case]:
+    good = evidence()
+    for key in (*good, "odd"):
+        rest = json.dumps({k: v for k, v in good.items() if k != key})[:-1]
+        for name, value in VALUES.items():
+            for kind, form in (("", "{}"), (" in a list", "[{}]"), (" in words", '{{"word": {}}}')):
+                text = f'{rest}, "{key}": {form.format(value)}}}'
+                yield Case("evidence", f"{key}: {name}{kind}", lambda p, t=text: p.write_text(t))
+
+
 def _truth_cases() -> Iterator[Case]:
     for form in ("{}", '{{"labels": {}}}', '{{"counts": {}}}', "[{}, 1, 2]", '{{"labels": [{}]}}'):
         for name, value in VALUES.items():
@@ -245,8 +265,9 @@ def cases() -> list[Case]:
     lines = "".join(json.dumps(row) + "\n" for row in records()).encode()
     policy = b"min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
     found = [*_record_cases(), *_toml_cases(), *_note_cases(), *_mark_cases(), *_truth_cases()]
-    found += [*_tensor_cases(), *_data_cases()]
+    found += [*_tensor_cases(), *_data_cases(), *_evidence_cases()]
     whole = {"records": lines, "watch": lines, "policy": policy, "truth": b"[0, 1, 2]"}
+    whole["evidence"] = json.dumps(evidence()).encode()
     for seed, (reader, content) in enumerate(whole.items()):
         found += _mangled(reader, content, 60, seed)
     for reader in dict.fromkeys(case.reader for case in found if case.reader != "tensors"):

@@ -29,9 +29,10 @@ from labelleak.files.truth import read_truth
 from labelleak.records.journal import Journal
 from labelleak.simulation.data.datasets import load_dataset
 
-SECONDS = 60
+# Of the processor; and of waiting, for what only sleeps.
+SECONDS, WAIT_SECONDS = 60, 600
 # What no handler of a signal can end ends with its process, and the run with it.
-HARD_SECONDS = 120
+HARD_SECONDS = 900
 LONGEST = 1700
 POLICY = "min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
 ATTACK = ("--batch-size", "4", "--lr", "0.1", "--attacks", "llg,row_min")
@@ -109,6 +110,8 @@ def ask(case: Case, path: Path, good: Path, policy: Path) -> Iterator[tuple[int,
         yield command("report", path, "--out", page)
     elif case.reader == "watch":
         yield command("watch", path, "--once", "--page", page)
+    elif case.reader == "evidence":
+        yield command("verify", path, "--records", good)
     elif case.reader == "policy":
         yield command("gate", good, "--policy", path)
     elif case.reader == "grid":
@@ -142,7 +145,7 @@ def fault_of(case: Case, status: int, out: str, err: str) -> str:
         return f"status {status}"
     if status == 2 and (len(lines) != 1 or not lines[0].startswith("Error: ")):
         return f"not one sentence: {err[:200]!r}"
-    if status == 1 and case.reader not in ("records", "policy"):
+    if status == 1 and case.reader not in ("records", "policy", "evidence"):
         return "status 1"
     odd = [c for c in out + err if not c.isprintable() and c not in "\n\xa0"]
     if odd or len(err) > LONGEST:
@@ -166,7 +169,7 @@ def judge(cases: Iterable[Case], folder: Path, told: Callable[[str], None] = pri
     good.write_text(text_of(records(), "trial", "0", set()))
     policy.write_text(POLICY)
     command("gate", good, "--policy", policy)  # loads what the first one would pay for
-    before = signal.signal(signal.SIGALRM, _hang)
+    before = {number: signal.signal(number, _hang) for number in (signal.SIGALRM, signal.SIGPROF)}
     try:
         for number, case in enumerate(cases):
             place = folder / str(number)
@@ -175,7 +178,8 @@ def judge(cases: Iterable[Case], folder: Path, told: Callable[[str], None] = pri
             case.write(path)
             _judge_one(case, path, good, policy, tally, told)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return tally
 
 
@@ -190,7 +194,8 @@ def _judge_one(
     name, held, start = f"{case.reader}, {case.name}", resident("VmRSS"), time.process_time()
     statuses, faults = [], []
     faulthandler.dump_traceback_later(HARD_SECONDS, exit=True, file=sys.__stderr__)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS)
     try:
         for status, out, err in ask(case, path, good, policy):
             statuses.append(status)
@@ -200,6 +205,7 @@ def _judge_one(
     except Exception:  # noqa: BLE001  whatever it is, it is a fault
         faults.append("traceback: " + " ".join(traceback.format_exc().splitlines()[-4:])[-400:])
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
     tally.tried[case.reader] += 1

@@ -1,6 +1,7 @@
 """Unlucky conditions: folders that vanish, clocks that go back, notes that were altered."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -154,6 +155,20 @@ def test_fifty_writers_at_once_leave_whole_records(tmp_path):
     assert sorted(r.trial for r in read_records(path)) == sorted(
         100 * client + trial for client in range(50) for trial in range(4)
     )
+
+
+def write_an_audit(out):
+    labelleak.audit(**SMALL, out=out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_the_users_own_change_no_record(tmp_path, undisturbed, method):
+    process = multiprocessing.get_context(method).Process(target=write_an_audit, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert plain(read_records(tmp_path / "records.jsonl")) == undisturbed
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Every reader takes time and memory in proportion to what it reads."""
 
+import gzip
 import json
 import time
 import tracemalloc
@@ -8,15 +9,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file as save_noted
 
 from files.hostile import save
-from hostile.corpus import records
+from hostile.corpus import evidence, records
+from hostile.readers import command
 from labelleak.audits.grids import read_grid
 from labelleak.files.tensors import read_tensors
 from labelleak.files.truth import read_truth
 from labelleak.records.follow import Follower
 from labelleak.records.journal import Journal
 from labelleak.records.record import read_records
+from labelleak.report.evidence import read_evidence
 from labelleak.report.policy import read_policy
 from labelleak.simulation.data.datasets import load_dataset
 
@@ -56,6 +60,41 @@ def write_mark(path, size):
     write_records(path / "records.jsonl", 1)
 
 
+def write_h5(path, size):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for layer in range(size):
+            file[f"layers/d{layer}/vars/0"] = np.ones((2, 2), np.float32)
+
+
+def write_note(path, size):
+    arrays = {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}
+    note = json.dumps({"part": "gradient", "class_weights": [1.0] * size})
+    save_noted(arrays, path, metadata={"labelleak": note})
+
+
+def read_noted(path):
+    status, _, said = command("attack", "--gradient", path, "--batch-size", "4")
+    assert (status, "the head has 3" in said) == (2, True), said  # more weights than classes
+
+
+def write_evidence(path, size):
+    held = {**evidence(), "commands": ["labelleak audit"] * size}
+    path.write_text(json.dumps(held))
+
+
+def pack_records(path, size):
+    write_records(path, size)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def gate(path):
+    policy = path.with_suffix(".toml")
+    policy.write_text("min_trials = 2\n[max_advantage]\nupdate = 0.1\n")
+    status, _, said = command("gate", path, "--policy", policy)
+    assert status == 1, said
+
+
 def open_mark(path):
     (path / "records.jsonl").touch()
     with Journal.open(path, {}):
@@ -68,6 +107,11 @@ def follow(path):
 
 READERS = {
     "records": (write_records, read_records, 150),
+    "packed records": (pack_records, read_records, 150),
+    "gate": (write_records, gate, 300),
+    "evidence": (write_evidence, read_evidence, 2000),
+    "note": (write_note, read_noted, 2000),
+    "h5": (write_h5, read_tensors, 100),
     "watch": (write_records, follow, 150),
     "mark": (write_mark, open_mark, 2000),
     "truth": (lambda p, n: p.write_text(json.dumps([0, 1] * n)), None, 20_000),

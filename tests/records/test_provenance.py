@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import labelleak
 from labelleak.cli.app import app
+from labelleak.errors import BadInput
 from labelleak.records.provenance import command_of
 from labelleak.records.record import read_records
 
@@ -33,6 +34,8 @@ def run(monkeypatch, *words):
     typed = [str(word) for word in words]
     monkeypatch.setattr("sys.argv", ["labelleak", *typed])
     done = CliRunner().invoke(app, typed)
+    if isinstance(done.exception, BadInput):
+        raise done.exception
     assert done.exit_code == 0, done.output
 
 
@@ -68,6 +71,16 @@ def test_no_folder_reaches_records_or_pages_unless_it_is_asked_for(
     assert hashlib.sha256(data.read_bytes()).hexdigest() in command
     for name in ("records.jsonl", "report.html"):
         assert ("people of ward" in (out / name).read_text()) == full
+    assert "people of ward" not in (out / "run.json").read_text()
+    # The run goes on wherever its data lie, and is another one if they changed.
+    moved = tmp_path / data.name
+    data.rename(moved)
+    run(monkeypatch, "audit", "--data", moved, *AUDIT, "--out", out, *more)
+    with np.load(moved) as held:
+        other = {**held, "x_test": held["x_test"] + 1}
+    np.savez(moved, **other)
+    with pytest.raises(BadInput, match=r"another run \(it differs in: .*data"):
+        run(monkeypatch, "audit", "--data", moved, *AUDIT, "--out", out, *more)
 
 
 def test_python_and_a_search_name_no_folder_either(tmp_path, data, monkeypatch):
@@ -82,8 +95,8 @@ def test_python_and_a_search_name_no_folder_either(tmp_path, data, monkeypatch):
     words += ["--initialisations", "1", "--rounds", "25", "--repeats", "1", "--attacker", "update"]
     words += ["--executor", "serial", "--target-advantage", "0.9", "--out", tmp_path / "found"]
     run(monkeypatch, *words)
-    written = [path for path in (tmp_path / "found").iterdir() if path.name != "run.json"]
-    assert len(written) >= 4
+    written = list((tmp_path / "found").iterdir())
+    assert len(written) >= 5
     for path in written:
         assert "people of ward" not in path.read_text(), path
         assert str(tmp_path) not in path.read_text(), path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -13,6 +14,10 @@ from labelleak.records.options import Option, Options
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 KINDS = ("serial", "joblib", "ray")
+_DIED = (
+    "a worker process has died, as happens where memory runs out; what was finished is kept: "
+    "give the command again, perhaps with fewer `workers`"
+)
 ExecutorKind = Annotated[str, Option("serial, joblib (processes) or ray.", flag="executor")]
 
 
@@ -45,7 +50,7 @@ class Executor(Options):
         """Apply a function to every task.
 
         Raises:
-            BadInput: if Ray is not installed or its cluster not there.
+            BadInput: if Ray is not installed or its cluster not there, or if a worker dies.
 
         >>> list(Executor().map(abs, [-1, 2]))
         [1, 2]
@@ -61,18 +66,28 @@ class Executor(Options):
         from joblib import Parallel, delayed, parallel_config
 
         # Each worker runs its models on one thread: more of them would fight for the cores.
-        with parallel_config("loky", n_jobs=self.workers or -1, inner_max_num_threads=1):
-            yield from Parallel(return_as="generator")(delayed(function)(task) for task in tasks)
+        try:
+            with parallel_config("loky", n_jobs=self.workers or -1, inner_max_num_threads=1):
+                yield from Parallel(return_as="generator")(delayed(function)(one) for one in tasks)
+        except BrokenProcessPool as error:
+            raise BadInput(_DIED) from error
 
     def _ray(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> Iterator[Answer]:
         from joblib import Parallel, delayed, parallel_config
 
         workers = _join_ray(self.address, self.workers)
-        with parallel_config("ray", n_jobs=workers):
-            # Ray's backend gives answers by the batch only, so batches are kept small.
-            for first in range(0, len(tasks), workers):
-                some = tasks[first : first + workers]
-                yield from Parallel()(delayed(function)(task) for task in some)
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            with parallel_config("ray", n_jobs=workers):
+                # Ray's backend gives answers by the batch only, so batches are kept small.
+                for first in range(0, len(tasks), workers):
+                    some = tasks[first : first + workers]
+                    yield from Parallel()(delayed(function)(task) for task in some)
+        except RayTaskError:  # what a task raised itself
+            raise
+        except RayError as error:
+            raise BadInput(_DIED) from error
 
 
 def _on_one_thread(function: Callable[[Task], Answer], task: Task) -> Answer:

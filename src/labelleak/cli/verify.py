@@ -11,7 +11,7 @@ import typer
 from labelleak.cli.options import command
 from labelleak.cli.results import Shown, print_json
 from labelleak.cli.terminal import say
-from labelleak.errors import BadInput, shown_path
+from labelleak.errors import BadInput, few, shown_path
 from labelleak.records.options import Option, Options
 
 
@@ -38,7 +38,7 @@ def verify(
 
     It shows integrity, not authorship: sign evidence with tools of your own.
     """
-    from labelleak.report.evidence import digest_file, read_evidence
+    from labelleak.report.evidence import LIMITS, digest_file, read_evidence
 
     filed = read_evidence(evidence)
     found: dict[str, bool] = {}
@@ -59,7 +59,7 @@ def verify(
     else:
         for name, same in found.items():
             say(f"{'the same' if same else 'ANOTHER'}: {name}")
-        say(f"gate: {_say_gate(filed.passed)}; {filed.verdict['word']}; {filed.limits}")
+        say(f"gate: {_say_gate(filed.passed)}; {few([filed.verdict['word']])}; {LIMITS}")
     if not all(found.values()):
         raise typer.Exit(1)
 

@@ -23,7 +23,7 @@ from labelleak.core.reparametrised import Folded, fold
 from labelleak.core.task import Task
 from labelleak.core.token_heads import TIED
 from labelleak.core.white_box import convolutions, unlifted
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, few, shown
 
 
 def locate_head(
@@ -155,7 +155,7 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Module], num_classes: int | Non
     """Choose among the layers that a pass ended in."""
     heads = list(seen.heads)
     if not heads:
-        made = f" (it comes from {', '.join(seen.others)})" if seen.others else ""
+        made = f" (it comes from {few(seen.others)})" if seen.others else ""
         raise BadInput(
             f"no linear layer gives the model's {seen.shape} output{made}; name the head if it "
             f"is one of {listed(seen.run)}"
@@ -173,7 +173,7 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Module], num_classes: int | Non
             )
         rivals += [path for path in heads if path not in good]
         heads = good
-    after = f" through {', '.join(dict.fromkeys(seen.through))}" if seen.through else ""
+    after = f" through {few(dict.fromkeys(seen.through))}" if seen.through else ""
     said = f"its output becomes the model's{after}"
     return HeadFinding(heads[0], "traced", (said,), tuple([*rivals, *seen.aside][:8]))
 

@@ -12,6 +12,7 @@ import numpy as np
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
 from labelleak.core.training import OPTIMISERS, LocalTraining
+from labelleak.errors import few
 from labelleak.files.gathered_rows import Step
 from labelleak.files.head_watch import HeadWatch
 from labelleak.files.optimiser_steps import SGD_OPTIONS, StepOptions
@@ -164,7 +165,7 @@ def _optimiser(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> di
         return _by_hand(rates, notes)
     if names != {"sgd"}:
         named = sorted("by hand" if name is None else name for name in names)
-        name = named[0] if len(named) == 1 else f"unknown ({', '.join(named)})"
+        name = named[0] if len(named) == 1 else f"unknown ({few(named)})"
         notes.append(f"the optimiser is {name}: its update is no multiple of the gradient")
         if any(step.gathered.evaluations > 1 for step in steps):
             notes.append("the optimiser evaluates the loss several times a step")

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.head_tracing import output_tensors
 from labelleak.core.white_box import convolutions, has_patches
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, few, shown
 from labelleak.files.head_watch import HeadWatch
 
 # Nodes of the graph of one forward pass that are looked at.
@@ -51,7 +51,7 @@ class ModelWatch:
         if not linear or isinstance(layers.get(head or ""), convolutions()):
             self._kinds = (nn.Linear, *convolutions())
         if head is not None and not isinstance(layers.get(head), self._kinds):
-            listed = ", ".join(linear)
+            listed = few(linear)
             raise BadInput(f"the head {shown(head)} is no linear layer of the model: {listed}")
         self._find_layers()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from labelleak.errors import LabelleakError, shown
+from labelleak.errors import LabelleakError, few, shown
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.events import AGGREGATES, ESTIMATES, LOG, RECORDS, ROUNDS
 from labelleak.flower.trainings import training_told
@@ -86,7 +86,7 @@ def say_round(auditor: Auditor, arrivals: Sequence[Arrival], written: Sequence[F
     heads = sorted({found.head.name for found in written})
     files = {RECORDS if found.truth is not None else ESTIMATES for found in written}
     home = "nowhere" if auditor.home is None else shown(auditor.home)
-    at = f" at {', '.join(map(shown, heads))}" if heads else ""
+    at = f" at {few(heads)}" if heads else ""
     into = f" ({', '.join(sorted(files))})" if files and auditor.home else ""
     ROUNDS.info(
         "labelleak: round %d, %d of %d updates attacked%s; written to %s%s",

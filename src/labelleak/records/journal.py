@@ -12,8 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelleak.errors import BadInput, shown, shown_path
+from labelleak.errors import BadInput, few, shown_path
 from labelleak.records.files import lock_of, write_whole
+from labelleak.records.provenance import without_folders
 from labelleak.records.reading import read_json
 from labelleak.records.record import (
     TRUTH,
@@ -34,7 +35,6 @@ PART = "part"
 
 Unit = tuple[int, int, int]
 Lines = tuple[int, str]
-_MOST_NAMED = 12
 LOG = logging.getLogger("labelleak")
 
 
@@ -86,7 +86,7 @@ class Journal:
         Raises:
             BadInput: if the folder cannot be written, or holds another run.
         """
-        plain = json.loads(json.dumps(asked))
+        plain = without_folders(json.loads(json.dumps(asked)))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
@@ -262,7 +262,7 @@ def _finished(
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:
         raise BadInput(
-            f"{shown_path(folder)} holds another run (it differs in: {_few(changed)}); "
+            f"{shown_path(folder)} holds another run (it differs in: {few(changed)}); "
             "choose another `out`, or add `overwrite`"
         )
     return done, found, held
@@ -278,12 +278,6 @@ def _state_of(
     done = {(int(p), int(i), int(s)) for p, i, s in state["done"]}
     held = {(int(p), int(i), int(s)): (int(n), str(d)) for p, i, s, n, d in state.get("held", [])}
     return dict(state["asked"]), done, found, {u: lines for u, lines in held.items() if u in done}
-
-
-def _few(names: Sequence[str]) -> str:
-    said = [shown(name)[1:-1] for name in names[:_MOST_NAMED]]
-    more = len(names) - len(said)
-    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
 
 def _unit(record: Record) -> Unit:

@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, few, shown
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Option:
             if why := self.refuse(one):
                 raise BadInput(f"`{name}` {one!r}: {why}")
         if listed and not self.repeats and (repeated := _repeated(value)):  # type: ignore[arg-type]
-            raise BadInput(f"`{name}` lists {', '.join(repeated)} more than once")
+            raise BadInput(f"`{name}` lists {few(repeated)} more than once")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,23 @@ def bare(path: str | os.PathLike[str]) -> str:
     return Path(text).name or text if alone else text
 
 
+def without_folders(value: Any) -> Any:
+    """Return options in JSON's terms in which files stand by name and SHA-256, folders by name.
+
+    So an option that names a file means what the file holds, wherever it lies.
+
+    >>> without_folders({"data": "/nowhere/to/be/found.npz", "sizes": [1, 8]})
+    {'data': 'found.npz', 'sizes': [1, 8]}
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_folders(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    return " ".join([bare(value), *(f"sha256:{held}" for _, held in _digests([value]))])
+
+
 def digests_of(words: Iterable[str]) -> str:
     """Return a comment with the SHA-256 of each file that a command reads; empty without one."""
     found = dict(_digests(words))
@@ -124,4 +141,4 @@ def software() -> dict[str, str]:
     return {"labelleak": VERSION, "torch": torch}
 
 
-__all__ = ["VERSION", "bare", "command_of", "digests_of", "origin", "software"]
+__all__ = ["VERSION", "bare", "command_of", "digests_of", "origin", "software", "without_folders"]

@@ -77,9 +77,16 @@ def read_text(path: Path, what: str = "", *, largest: int = LARGEST_TEXT) -> str
         BadInput: if it is no regular file, larger than allowed, or not UTF-8.
     """
     with open_regular(path, what) as file:
-        # No more than its size: some files of the system give without end, or wait.
-        content = file.read(_size(file, path, largest))
+        try:
+            # No more than its size: some files of the system give without end, or wait.
+            content = file.read(_size(file, path, largest))
+        except OSError as error:
+            raise _unread(path, error) from error
     return decode(content, shown_path(path))
+
+
+def _unread(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"cannot read {shown_path(path)}: {error.strerror or error}")
 
 
 def decode(content: bytes, where: str) -> str:
@@ -113,12 +120,15 @@ def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
         BadInput: as `read_text`, for a line that is too long, and for a damaged packed file.
     """
     with open_regular(path, what) as file:
-        size = _size(file, path, LARGEST_RECORDS)
-        packed = file.read(2) == _GZIP
-        file.seek(0)
-        if not packed:
-            yield from _lines_of(file, size, path)
-            return
+        try:
+            size = _size(file, path, LARGEST_RECORDS)
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+            if not packed:
+                yield from _lines_of(file, size, path)
+                return
+        except OSError as error:
+            raise _unread(path, error) from error
         try:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield from _lines_of(unpacked, LARGEST_RECORDS, path)

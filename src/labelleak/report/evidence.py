@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from labelleak.errors import BadInput, shown_path, shown_value
 from labelleak.records.cells import Cell
@@ -115,6 +115,13 @@ class Evidence(_Strict):
     nist_ai_100_2: dict[str, str]
     satre: dict[str, str]
     limits: str
+
+    @field_validator("verdict")
+    @classmethod
+    def _check_word(cls, verdict: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(verdict.get("word"), str):
+            raise ValueError("it must have a word")
+        return verdict
 
 
 def make_evidence(

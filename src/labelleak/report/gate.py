@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.attacks import ATTACKS
+from labelleak.errors import few
 from labelleak.records.cells import Cell, tabulate
 from labelleak.records.flags import FLAGS
 from labelleak.records.frame import RecordFrame
@@ -158,7 +159,7 @@ def _judge_run(cells: Sequence[Cell], attack: str, trials: int, name: str) -> Fi
     rule = f"must_run.{attack}"
     found = max((cell.trials for cell in cells if cell.attack == attack), default=0)
     if not found:
-        known = ", ".join(sorted({cell.attack for cell in cells}))
+        known = few(sorted({cell.attack for cell in cells}), 100)
         return Finding(rule, name, False, f"{attack} was not run here; run were: {known}")
     said = f"{attack} was run: {wording.count(found, 'trial')}"
     return Finding(

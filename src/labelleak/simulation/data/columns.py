@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.errors import BadInput, from_extra
+from labelleak.errors import BadInput, few, from_extra
 from labelleak.simulation.data.parts import (
     Parts,
     check_size,
@@ -115,7 +115,7 @@ def _order_classes(names: Iterable[str]) -> list[str]:
 def _need_columns(rows: Any, wanted: Iterable[str], source: str) -> None:
     missing = [column for column in wanted if column not in rows.column_names]
     if missing:
-        held = ", ".join(rows.column_names) or "nothing"
+        held = few(rows.column_names) or "nothing"
         raise BadInput(f"{source} lacks the column {', '.join(missing)}; it holds {held}")
 
 
@@ -159,7 +159,7 @@ def _find_label(rows: Any, source: str) -> str:
     by_name = [name for name in LABEL_COLUMNS if name in rows.column_names]
     found = declared if len(declared) == 1 else by_name
     if not found:
-        held = ", ".join(rows.column_names) or "nothing"
+        held = few(rows.column_names) or "nothing"
         raise BadInput(f"{source} has no label column; call it 'label' (it holds {held})")
     return found[0]
 

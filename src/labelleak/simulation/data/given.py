@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.lazy import torch
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, few
 from labelleak.simulation.data.columns import Columns, parts_from_rows
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.data.parts import parts_from_arrays, stratified_split
@@ -112,7 +112,7 @@ def _of_rows(data: Any) -> Dataset:
     train, test = data, None
     if isinstance(data, dict):
         if "train" not in data:
-            raise BadInput(f"{NAME} has no part called train; it has {', '.join(map(str, data))}")
+            raise BadInput(f"{NAME} has no part called train; it has {few(data)}")
         train = data["train"]
         test = next((data[part] for part in ("test", "validation") if part in data), None)
     return Dataset.of(NAME, parts_from_rows(train, test, Columns(), NAME))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, few
 from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays, present_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -61,8 +61,7 @@ def _check_headers(file: Path) -> None:
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         missing = [key for key in REQUIRED if key not in held]
         if missing:
-            names = ", ".join(filter(str.isprintable, held))
-            raise BadInput(f"{file} lacks {', '.join(missing)}; it holds {names or 'nothing'}")
+            raise BadInput(f"{file} lacks {', '.join(missing)}; it holds {few(held) or 'nothing'}")
         wanted = [key for key in (*REQUIRED, NAMES) if key in held]
         elements = sum(_declared_elements(archive, key, file) for key in wanted)
         check_size(elements, str(file))
