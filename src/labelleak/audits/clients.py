@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
-from labelleak.core.counts import Ints
+from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.interfaces import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, summed
+from labelleak.core.priors import summed
 from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, labels_each
@@ -27,7 +28,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.states import State
-from labelleak.simulation.aggregates import average_clients, score_clients
+from labelleak.simulation.aggregates import average_clients
 from labelleak.simulation.batches import draw_batches, prior_of
 from labelleak.simulation.client import train_defended, train_locally
 from labelleak.simulation.defended import (
@@ -40,55 +41,6 @@ from labelleak.simulation.gradients import HeadTable, autograd_gradients, later_
 TABLE, AUTOGRAD = "head_table", "autograd"
 # Numbers that the whole gradients of a cell's updates may take together.
 _MOST_HELD = 2**28
-
-
-@dataclass(frozen=True, eq=False)
-class CellUpdates:
-    """Updates of one cell, what really lay behind them, and what may be known of them.
-
-    Attributes:
-        observation: what the attacker sees, one trial a row.
-        truth: the label counts of every trial, all clients together.
-        each: the label counts of every single client, ``T x n x K``.
-        alone: how one client's counts are distributed before the update is seen.
-        prior: how these counts are distributed before the update is seen.
-        training: how each client trained.
-        common: the keys of the record that say how the updates came about.
-        extra: the same beyond the contract.
-    """
-
-    observation: Observation
-    truth: Truth
-    each: Truth
-    alone: Prior
-    prior: Prior
-    training: FullTraining
-    common: dict[str, Any]
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def score_clients(self, counts: Ints) -> list[dict[str, float]]:
-        """Score guesses of pooled counts against the single clients of each trial.
-
-        Args:
-            counts: guessed counts, ``T x K``.
-
-        Returns:
-            For each trial the mean over its clients of ASR and of the free guess' ASR; nothing
-            where there is one client, of whom the pooled score speaks.
-        """
-        if self.each.counts.shape[1] == 1:
-            return []
-        found = [
-            score_clients(guess, Truth(truth), self.alone)
-            for guess, truth in zip(counts, self.each.counts, strict=True)
-        ]
-        return [
-            {
-                "asr_client": round(float(one.asr.mean()), 6),
-                "asr_client_free": round(float(one.asr_free.mean()), 6),
-            }
-            for one in found
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +94,11 @@ class Clients:
             "num_samples": labels[0].size // (classes if several else 1),
             "defense": cell.defense.label,
         }
-        each, prior = count_labels(labels, task, classes), summed(alone, cell.clients)
+        each, real = count_labels(labels, task, classes), summed(alone, cell.clients)
+        told = self.plan.frequencies
+        prior = prior_of_frequencies(told, classes, classes if several else 1) if told else real
         truth = Truth(each.counts.sum(axis=1))
-        return CellUpdates(observation, truth, each, alone, prior, training, common, extra)
+        return CellUpdates(observation, truth, each, alone, prior, real, training, common, extra)
 
     def training(self, cell: CellOptions) -> FullTraining:
         """Return the local training of a cell's clients, as an attacker may know it."""

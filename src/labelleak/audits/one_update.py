@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from labelleak.audits.update_notes import as_told, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
+from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
@@ -33,11 +35,14 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable, shown
 from labelleak.files.capture import CapturedUpdate
+from labelleak.files.frequencies import read_frequencies
 from labelleak.files.truth import labels_in, read_many, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.batches import parse_scheme, prior_of
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.data.given import dataset_of
+
+DRAWN_BY = "by the prior given"
 
 
 @shared_sums()
@@ -59,6 +64,7 @@ def attack_update(
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
     attacks: Sequence[str] = ("standard",),
     scheme: str = "iid",
+    prior: str | os.PathLike[str] | Sequence[float] | None = None,
     seed: int = 0,
     scale: ScaleMode = "check",
     max_bytes: int | None = None,
@@ -94,6 +100,8 @@ def attack_update(
         attacks: names, or ``standard``.
         scheme: how batches are drawn, for the guess without the update: a name of
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
+        prior: class frequencies that the attacker knows, in place of the scheme's: a list, or a
+            JSON file of one; of several labels the share of inputs with each.
         seed: seed of the attacks' randomness.
         scale: ``check`` says what own data tell of the update's scale and sign; ``repair`` divides
             by the factor of the one usual cause that explains it (a summed loss, a sign, ...).
@@ -131,9 +139,10 @@ def attack_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
     held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
-    case, missing, more = _make_case(found, place, held, asked, scheme, scale, seed)
+    drawn, believed = _beliefs(scheme, prior, held.auxiliary)
+    case, missing, more = _make_case(found, place, held, asked, believed, scale, seed)
     real = None if truth is None else _truth(truth, case.settled.observation, case.size)
-    about: dict[str, Any] = {"model": _name_of(options), "scheme": scheme, "seed": seed}
+    about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn, "seed": seed}
     return case.report(real, not_applicable=missing, notes=(*notes, *more), **about)
 
 
@@ -158,7 +167,7 @@ def _make_case(
     head: HeadFinding,
     held: Knowledge,
     asked: Choice,
-    scheme: str,
+    believed: Callable[[Observation], Prior],
     scale: ScaleMode,
     seed: int,
 ) -> tuple[UpdateCase, dict[str, str], tuple[str, ...]]:
@@ -170,8 +179,8 @@ def _make_case(
     seen = update.observe(head.name, rest=_trained(held.model, update.gradient))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
-    prior = _prior(scheme, held.auxiliary, seen)
-    held = replace(held, training=_known_training(update.training, seen), prior=prior)
+    training = _known_training(update.training, seen)
+    held = replace(held, training=training, prior=believed(seen))
     _one_at_a_time(seen)
     mode = "check" if size is not None else scale
     settled = settle(seen, held, mode, measured=update.measured.holds_scale)
@@ -262,7 +271,24 @@ def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | Non
     )
 
 
-def _prior(scheme: str, own: LabelledData | None, seen: Observation) -> Prior:
+def _beliefs(
+    scheme: str,
+    prior: str | os.PathLike[str] | Sequence[float] | None,
+    own: LabelledData | None,
+) -> tuple[str, Callable[[Observation], Prior]]:
+    """Say how labels are taken to come, and give the prior that follows for an update."""
+    if prior is None:
+        return scheme, partial(_prior, scheme, own, None)
+    if scheme != "iid":
+        raise BadInput("give either `scheme` or `prior`; each says how labels come")
+    return DRAWN_BY, partial(_prior, scheme, own, read_frequencies(prior))
+
+
+def _prior(
+    scheme: str, own: LabelledData | None, told: Sequence[float] | None, seen: Observation
+) -> Prior:
+    if told is not None:
+        return prior_of_frequencies(told, seen.num_classes, seen.problems)
     drawn = parse_scheme(scheme)
     if drawn.label == "natural" and own is None:
         raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")

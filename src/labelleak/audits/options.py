@@ -31,6 +31,10 @@ Learnt = Annotated[
     Path | None,
     Option("Folder where the shadow attack keeps what it learns, to use it again."),
 ]
+PriorFile = Annotated[
+    str | None,
+    Option("JSON list of class frequencies that the attacker knows; else the scheme's."),
+]
 _SCHEME = Option("How batches are drawn; see `labelleak list schemes`.")
 Scheme = Annotated[str, _SCHEME]
 Seed = Annotated[int, Option("Seed of everything random.", min=0)]
@@ -123,6 +127,7 @@ class AuditOptions(Options):
         Literal["auto", "autograd", "head_table"],
         Option("auto, autograd or head_table (same numbers, faster)."),
     ] = "auto"
+    prior: PriorFile = None
     keep_counts: Annotated[bool, Option("Write true and guessed counts; private!")] = False
     seed: Seed = 0
 

@@ -23,6 +23,7 @@ from labelleak.attacks import (
 )
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.options import AuditOptions
+from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack, FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
@@ -31,6 +32,7 @@ from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput, shown_path
+from labelleak.files.frequencies import read_frequencies
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.designs import own_init
@@ -84,6 +86,7 @@ class Plan:
     model_fingerprint: str
     left_out: Mapping[str, str]
     fit_cache: FitCache | None = None
+    frequencies: tuple[float, ...] = ()
 
     @cached_property
     def num_rows(self) -> int:
@@ -163,7 +166,24 @@ def plan_audit(
         command,
         fingerprint(first),
         choice.left_out,
+        frequencies=_frequencies(options, dataset),
     )
+
+
+def _frequencies(options: AuditOptions, data: Dataset) -> tuple[float, ...]:
+    """Read the frequencies that attackers know; none where the scheme tells.
+
+    Raises:
+        BadInput: if they do not fit the data.
+    """
+    if options.prior is None:
+        return ()
+    if data.task is Task.dense:
+        raise BadInput("pixels come in lumps, which `prior` does not tell; leave it out for maps")
+    found = read_frequencies(options.prior)
+    several = data.task is Task.multilabel
+    prior_of_frequencies(found, data.num_classes, data.num_classes if several else 1)
+    return found
 
 
 def choose_schemes(

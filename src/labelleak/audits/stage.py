@@ -140,7 +140,7 @@ class Stage:
             more = {"not_applicable": missing} if missing else {}
             yield [
                 record
-                for outcome in able.run(shared.observation, shared.truth)
+                for outcome in able.run(shared.observation, shared.truth, shared.real)
                 for record in self.write(
                     outcome,
                     shared.truth,

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from labelleak.audits.options import Attacks, Data, Head, ModelName, Scheme, Seed, TaskName
+from labelleak.audits.options import (
+    Attacks,
+    Data,
+    Head,
+    ModelName,
+    PriorFile,
+    Scheme,
+    Seed,
+    TaskName,
+)
 from labelleak.core.training import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, FullTraining
 from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options
@@ -48,6 +57,7 @@ class UpdateOptions(Options):
     scheme: Annotated[str, Option("How batches are drawn, for the guess without the update.")] = (
         "iid"
     )
+    prior: PriorFile = None
     seed: Seed = 0
     scale: Annotated[
         Literal["check", "repair"],

@@ -12,6 +12,7 @@ from labelleak.core.answers import Answer, Result
 from labelleak.core.assumptions import Flag, check_model, check_training, check_update
 from labelleak.core.card import card_of
 from labelleak.core.each_label import for_each_label
+from labelleak.core.frequencies import guess_asr
 from labelleak.core.interfaces import (
     Attack,
     Defense,
@@ -134,14 +135,24 @@ class Battery:
             model = threat_model(attack)
             yield Answer(attack.name, card_of(attack), model, estimate, seconds, about, adaptive)
 
-    def run(self, observation: Observation, truth: Truth) -> list[Answer]:
+    def run(
+        self, observation: Observation, truth: Truth, real: Prior | None = None
+    ) -> list[Answer]:
         """Let every attack answer, then score it against the truth and the free guess.
 
         Attacks that the observation does not serve (no bias, N unknown) are left out.
+
+        Args:
+            observation: what is seen.
+            truth: what was there.
+            real: how labels come, where the attackers believe something else.
         """
         size = int(truth.counts.sum(axis=-1).flat[0])
-        _, asr_free = free_guess(self.known.prior, size, self.num_classes)
+        guess, asr_free = free_guess(self.known.prior, size, self.num_classes)
         each = tuple(class_guesses(self.known.prior, size))
+        if real is not None and real != self.known.prior:
+            each = tuple(guess_asr(real, guess, size))
+            asr_free, each = float(np.mean(each)), each if self.known.has_several else ()
         answers = self.answer(observation)
         scored = [
             replace(answer, result=Result(score, asr_free, advantage(score.asr, asr_free), each))

@@ -12,7 +12,7 @@ import numpy as np
 from labelleak.attacks import AdaptiveShadow, LLGPlus, Shadow
 from labelleak.attacks.shadow.attack import ShadowPosterior, expected_success
 from labelleak.attacks.shadow.features import GROUPS
-from labelleak.audits.clients import CellUpdates
+from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.run import plan_once
 from labelleak.audits.stage import Stage, train_stages

@@ -1,0 +1,67 @@
+"""Updates of one cell of an audit, with what lies behind them and what may be known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelleak.core.counts import Ints
+from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior
+from labelleak.core.score import Truth
+from labelleak.core.training import FullTraining
+from labelleak.simulation.aggregates import score_clients
+
+
+@dataclass(frozen=True, eq=False)
+class CellUpdates:
+    """Updates of one cell, what really lay behind them, and what may be known of them.
+
+    Attributes:
+        observation: what the attacker sees, one trial a row.
+        truth: the label counts of every trial, all clients together.
+        each: the label counts of every single client, ``T x n x K``.
+        alone: how one client's counts are distributed before the update is seen.
+        prior: how the attackers take these counts to be distributed before the update is seen.
+        real: how they are.
+        training: how each client trained.
+        common: the keys of the record that say how the updates came about.
+        extra: the same beyond the contract.
+    """
+
+    observation: Observation
+    truth: Truth
+    each: Truth
+    alone: Prior
+    prior: Prior
+    real: Prior
+    training: FullTraining
+    common: dict[str, Any]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def score_clients(self, counts: Ints) -> list[dict[str, float]]:
+        """Score guesses of pooled counts against the single clients of each trial.
+
+        Args:
+            counts: guessed counts, ``T x K``.
+
+        Returns:
+            For each trial the mean over its clients of ASR and of the free guess' ASR; nothing
+            where there is one client, of whom the pooled score speaks.
+        """
+        if self.each.counts.shape[1] == 1:
+            return []
+        found = [
+            score_clients(guess, Truth(truth), self.alone)
+            for guess, truth in zip(counts, self.each.counts, strict=True)
+        ]
+        return [
+            {
+                "asr_client": round(float(one.asr.mean()), 6),
+                "asr_client_free": round(float(one.asr_free.mean()), 6),
+            }
+            for one in found
+        ]
+
+
+__all__ = ["CellUpdates"]
