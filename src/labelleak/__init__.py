@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from labelleak.audits.one_update import UpdateReport, attack_update
     from labelleak.core import score
     from labelleak.core.head import find_head
-    from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
+    from labelleak.core.interfaces import Estimate, prepare
+    from labelleak.core.knowledge import Knowledge, LabelledData
     from labelleak.core.observation import Observation
     from labelleak.core.score import Truth
     from labelleak.core.training import LocalTraining
@@ -32,8 +33,8 @@ _HOMES = {
     "CapturedUpdate": "files.capture",
     "Dataset": "simulation.data.datasets",
     "Estimate": "core.interfaces",
-    "Knowledge": "core.interfaces",
-    "LabelledData": "core.interfaces",
+    "Knowledge": "core.knowledge",
+    "LabelledData": "core.knowledge",
     "LocalTraining": "core.training",
     "LabelleakError": "errors",
     "NotApplicable": "errors",

@@ -8,7 +8,8 @@ import pytest
 from contract.scenarios import FEATURES, blobs, network
 from labelleak.attacks import ADAPTIVE, ATTACKS
 from labelleak.attacks.llg import Dummies
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.white_box import WhiteBox

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from labelleak.attacks import FreeGuess, RandomGuess
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.priors import RepeatedPrior, UniformPrior, free_guess
 

@@ -14,7 +14,8 @@ from torch import nn
 from contract import scenarios
 from contract.scenarios import answer, blobs, several_steps
 from labelleak.attacks import RLU, SoftLabelShares
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox

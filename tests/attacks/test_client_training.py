@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from contract import scenarios
 from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
 from labelleak.attacks.regression import GradientRegression
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.training import FullTraining

@@ -10,7 +10,8 @@ from torch import nn
 
 from labelleak.attacks import dlg
 from labelleak.attacks.dlg import DIVERGED, DLG, NOT_SMOOTH, fit_dummies
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import NotApplicable
 from labelleak.simulation.gradients import autograd_gradients

@@ -13,7 +13,8 @@ from contract import scenarios
 from contract.scenarios import answer, blobs, network, one_step, several_steps
 from labelleak.attacks import RLU, RLUEpochs
 from labelleak.attacks.epochs import _Client, _measure, _search
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.seeding import stream

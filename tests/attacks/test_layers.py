@@ -10,7 +10,8 @@ from torch import nn
 from contract.scenarios import answer, blobs, network, noised, one_step, train
 from labelleak.attacks import GDBR, LayerRegression
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
 from labelleak.core.white_box import WhiteBox

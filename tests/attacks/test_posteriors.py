@@ -23,7 +23,8 @@ from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
 from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
 from labelleak.attacks.posteriors import FEATURES_CANCEL, ZLG, Interpolation
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess
 from labelleak.core.score import Truth, score

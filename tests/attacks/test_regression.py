@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from labelleak.attacks import regression
 from labelleak.attacks.regression import GradientRegression
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.gradients import HeadTable, autograd_gradients

@@ -9,7 +9,8 @@ from scipy.special import softmax
 
 from labelleak.attacks import rlg
 from labelleak.attacks.rlg import CUT_SHORT, RANK_EXCEEDED, RLG, separable_rows
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 
 seeds = st.integers(0, 2**32 - 1)

@@ -9,7 +9,8 @@ from labelleak.attacks import LLG
 from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
 from labelleak.core import head_sums
 from labelleak.core.counts import best_counts
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 
 CLASSES, WIDTH, TOTAL = 400, 48, 120

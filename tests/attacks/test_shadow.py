@@ -12,7 +12,8 @@ from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import best_counts
-from labelleak.core.interfaces import LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
 from labelleak.core.training import LocalTraining

@@ -12,7 +12,8 @@ from labelleak.attacks import AdaptiveShadow, Shadow
 from labelleak.attacks.many_clients import train_together
 from labelleak.attacks.shadow.batches import draw_counts
 from labelleak.attacks.shadow.clients import ShadowClient
-from labelleak.core.interfaces import LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import (

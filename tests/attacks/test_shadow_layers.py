@@ -11,7 +11,7 @@ from contract.scenarios import FEATURES, answer, blobs, network, one_step, sever
 from labelleak.attacks import AdaptiveLayerShadow, LayerShadow
 from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.shadow.bridges import Bridges, folds_of, groups_of, one_hot_errors
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
 from labelleak.core.white_box import WhiteBox

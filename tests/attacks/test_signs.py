@@ -7,7 +7,8 @@ from torch import nn
 
 from contract.scenarios import blobs, network, one_step, train, zeros
 from labelleak.attacks.signs import IDLG, RowMinimum
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
 

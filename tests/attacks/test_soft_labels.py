@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from labelleak.attacks.soft_labels import MORE_SAMPLES, SoftLabel, recover_soft_label
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput

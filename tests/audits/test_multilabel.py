@@ -11,10 +11,12 @@ from torch.nn import functional as F
 import labelleak
 from labelleak.attacks import RLU
 from labelleak.core.each_label import EachLabel
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
-from labelleak.core.priors import EachPrior, PoolPrior, free_guess
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.priors import PoolPrior, free_guess
 from labelleak.core.score import Truth, pair_counts, score
 from labelleak.core.task import Task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput

@@ -15,9 +15,10 @@ from labelleak.audits.plan import plan_audit
 from labelleak.audits.sample_update import write_client_step
 from labelleak.audits.stage import train_stages
 from labelleak.audits.update_options import ClientStep
-from labelleak.core.interfaces import LabelledData
-from labelleak.core.priors import EachPrior, SummedPrior
+from labelleak.core.knowledge import LabelledData
+from labelleak.core.priors import SummedPrior
 from labelleak.core.task import Task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput

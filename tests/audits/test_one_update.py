@@ -14,7 +14,7 @@ from labelleak.cli import main
 from labelleak.cli.attack import _show
 from labelleak.core.forms import torch_form
 from labelleak.core.head import locate_head
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth

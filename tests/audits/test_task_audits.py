@@ -9,7 +9,8 @@ from torch import nn
 from labelleak import audit
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.plan import plan_audit
-from labelleak.core.priors import MapPrior, free_guess
+from labelleak.core.priors import free_guess
+from labelleak.core.task_priors import MapPrior
 from labelleak.errors import BadInput
 from labelleak.simulation.data.datasets import load_dataset
 

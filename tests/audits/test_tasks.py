@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import labelleak
 from labelleak.cli.app import app
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 

@@ -6,7 +6,7 @@ import torch
 
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts
 from labelleak.audits.one_update import attack_update
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.task import Task, logits_of, next_tokens
 from labelleak.core.white_box import WhiteBox, lift, shared_names
 from labelleak.errors import BadInput

@@ -15,7 +15,8 @@ import torch
 import labelleak.attacks
 from contract import scenarios
 from labelleak.attacks import ADAPTIVE, ATTACKS
-from labelleak.core.interfaces import Estimate, Knowledge, prepare, threat_model
+from labelleak.core.interfaces import Estimate, prepare, threat_model
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from contract.test_attacks import CHEAP, handed_in
 from labelleak.attacks import ATTACKS
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Knowledge, LabelledData
-from labelleak.core.priors import EachPrior, UniformPrior
+from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.priors import UniformPrior
 from labelleak.core.score import Truth, count_labels
 from labelleak.core.task import Task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox, lift

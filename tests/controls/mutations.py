@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from controls.ordinary import WIDTH, blobs, model_of
 from labelleak.core.assumptions import check_model, check_update
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import fit_scale
 from labelleak.core.training import LocalTraining

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath

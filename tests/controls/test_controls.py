@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from labelleak.audits import controls
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Estimate, Knowledge
+from labelleak.core.interfaces import Estimate
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.score import Truth
 from labelleak.records.intervals import Interval

@@ -9,7 +9,8 @@ from torch import nn
 
 from contract.scenarios import FEATURES, blobs, network, train
 from labelleak.attacks import GDBR, LayerRegression, LayerShadow
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.score import Truth, score
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.gradients import autograd_gradients

@@ -13,7 +13,8 @@ from contract import scenarios
 from labelleak.attacks import ATTACKS
 from labelleak.core.assumptions import check_model, check_update
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import Estimate, prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess

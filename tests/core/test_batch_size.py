@@ -9,7 +9,7 @@ from torch import nn
 
 from contract import scenarios
 from labelleak.core.batch_size import MeanPosterior, estimate_batch_size, least_batch_size
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
@@ -165,11 +165,12 @@ def test_every_record_says_what_it_is_of_in_the_same_keys(tmp_path):
     )
     records = report.records()
     auditors = pytest.importorskip("labelleak.flower.auditor")
+    from labelleak.flower.rows import write_finding
     from labelleak.records.record import read_records
 
     auditor = auditors.Auditor(folder=tmp_path, lr=0.1, attacks=["row_min"])
     sender = auditors.Sender(round=1, client="0", labels=(0, 1))
-    auditor.write(auditor.audit(BEFORE, AFTER, sender))
+    write_finding(auditor, auditor.audit(BEFORE, AFTER, sender))
     records += read_records(tmp_path / "records.jsonl")
     assert len(records) == 2
     for record in records:

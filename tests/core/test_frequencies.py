@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import labelleak
 from labelleak.cli.app import app
 from labelleak.core.frequencies import FrequencyPrior, guess_asr, prior_of_frequencies
-from labelleak.core.priors import EachPrior, UniformPrior, free_guess
+from labelleak.core.priors import UniformPrior, free_guess
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.frequencies import read_frequencies

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.layer_table import LayerTable
 from labelleak.core.sketches import Sketch
 from labelleak.core.white_box import WhiteBox

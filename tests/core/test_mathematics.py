@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.core.counts import extract_counts
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.gradients import HeadTable, autograd_gradients

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from labelleak.attacks import LLBG
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, score
 from labelleak.core.training import LocalTraining

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract import scenarios
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import fit_scale, repair
 from labelleak.core.training import LocalTraining

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak.core.head import locate_head
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.limits import check_limits
 from labelleak.core.local_steps import as_seen, as_update
 from labelleak.core.observation import Observation

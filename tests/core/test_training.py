@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from labelleak.core.assumptions import check_training
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.training import OPTIMISERS, FullTraining, LocalTraining
 from labelleak.errors import BadInput

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import labelleak
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.errors import BadInput
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))

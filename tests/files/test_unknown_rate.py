@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from labelleak.core.assumptions import check_update
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.update import gather_update

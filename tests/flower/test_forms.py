@@ -16,6 +16,7 @@ from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.findings import Sender
 from labelleak.flower.forms import AsWeights, Returns, doubt_weights
+from labelleak.flower.rows import write_finding
 
 
 def make_update(seed, *, width=24, classes=7, lr=0.05, steps=1, optimiser="SGD"):
@@ -112,7 +113,7 @@ def test_an_undeclared_form_is_refused_or_flagged_and_read_as_the_likelier(tmp_p
         by_attack(auditor, before, reply, labels, strict=True)
     found, finding = by_attack(auditor, before, reply, labels)
     assert found == right
-    auditor.write(finding)
+    write_finding(auditor, finding)
     (event,) = rows(tmp_path / "events.jsonl")
     assert (event["event"], event["read_as"]) == ("reply_form_uncertain", kind)
     for row in rows(tmp_path / "records.jsonl"):

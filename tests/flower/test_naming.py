@@ -10,6 +10,7 @@ from labelleak import flower
 from labelleak.core.head import AmbiguousHead
 from labelleak.errors import BadInput
 from labelleak.flower.findings import Sender
+from labelleak.flower.rows import write_finding
 
 LABELS = (0, 0, 0, 1, 1, 2, 4, 4)
 
@@ -53,7 +54,7 @@ def test_a_head_in_doubt_is_flagged_noted_or_refused(tmp_path):
     auditor = flower.Auditor(folder=tmp_path, lr=0.1, attacks=["llbg"])
     finding = auditor.audit(before, after, sender())
     assert finding.head.how == "uncertain"
-    auditor.write(finding, action="sent")
+    write_finding(auditor, finding, action="sent")
     (event,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     assert event["event"] == "head_uncertain"
     assert {event["attacked"], *event["rivals"]} == {"a", "b"}

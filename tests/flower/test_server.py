@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAdam, FedAvg
 
 from labelleak.attacks import FreeGuess, Shadow
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.errors import BadInput
 from labelleak.flower.claims import num_examples

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak import flower
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.errors import BadInput
 from labelleak.flower.findings import Sender
+from labelleak.flower.rows import write_finding
 
 PEOPLE = torch.randn(200, 9, generator=torch.Generator().manual_seed(0))
 SICK = (PEOPLE[:, 0] > -1.5).long()
@@ -85,7 +86,7 @@ def test_updates_of_a_task_are_audited(name, tmp_path):
     finding = auditor.audit(before, after, Sender(1, "0", labels=labels))
     assert finding.worst >= 0.9
     assert finding.task == name
-    auditor.write(finding)
+    write_finding(auditor, finding)
     row = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])
     each = 3 if name == "multilabel" else 1
     assert (row["task"], row["num_samples"]) == (name, len(labels) // each)
@@ -107,7 +108,7 @@ def test_one_output_is_asked_for_where_no_labels_tell():
 def test_estimates_say_how_many_have_each_label(tmp_path):
     before, after = step(three_logits(), each_loss, *TASKS["multilabel"][2:])
     auditor = flower.Auditor(folder=tmp_path, lr=0.1, task="multilabel", attacks=["llbg"])
-    auditor.write(auditor.audit(before, after, Sender(1, "0", num_samples=32)))
+    write_finding(auditor, auditor.audit(before, after, Sender(1, "0", num_samples=32)))
     row = json.loads((tmp_path / "estimates.jsonl").read_text())
     assert len(row["counts"]) == 3
     for labels, sentence in (((0, 1), "no rows of 3"), ((0, 1, 2), "rows of 0 and 1")):

@@ -9,7 +9,7 @@ import pytest
 
 from labelleak.attacks import LLG
 from labelleak.core.counts import extract_counts
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.attacks.llg import Dummies, calibrate
 from labelleak.core.counts import extract_counts, round_counts
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.simulation.gradients import autograd_gradients

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from labelleak.attacks import LLBG, LLG
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.priors import DirichletPrior
 from labelleak.core.score import Truth, score
 from labelleak.core.training import LocalTraining

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from contract import scenarios
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.observation import Observation
 from labelleak.core.training import FullTraining

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput

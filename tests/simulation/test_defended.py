@@ -9,7 +9,8 @@ from torch import nn
 
 from contract.scenarios import blobs, network
 from labelleak.attacks import LLG
-from labelleak.core.interfaces import Knowledge, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Scope
 from labelleak.core.white_box import WhiteBox

@@ -6,7 +6,7 @@ import torch
 
 from labelleak.attacks import make_attack
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.priors import UnbalancedPrior, UniformPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox

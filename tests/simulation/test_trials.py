@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.attacks import LLG
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput

@@ -11,7 +11,8 @@ from torch import nn
 
 from contract import scenarios
 from labelleak.attacks.dlg import DLG
-from labelleak.core.interfaces import Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.scale import step_weights
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox

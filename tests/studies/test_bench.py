@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.studies.bench import bare_round, simulated_round
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, LabelledData, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import F, torch
 from labelleak.core.local_steps import as_seen
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need

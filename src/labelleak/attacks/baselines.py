@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.card import Card
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import expected_shares, free_guess

@@ -8,7 +8,8 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts, smallest
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, Rule, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput

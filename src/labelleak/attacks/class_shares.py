@@ -12,7 +12,8 @@ from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import nn, special, torch
 from labelleak.core.needs import OWN_DATA, READS_BIAS, Need
 from labelleak.core.observation import Observation

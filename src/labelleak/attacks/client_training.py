@@ -12,7 +12,8 @@ from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.by_class import pick, pools
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, LabelledData, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.local_steps import (
     bend_gradients,

@@ -14,7 +14,8 @@ import numpy as np
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, special, torch
 from labelleak.core.mixtures import shortest_mixture
 from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT, Need

@@ -10,7 +10,8 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.local_steps import name_gradients
 from labelleak.core.needs import READS_WEIGHT, Need

@@ -12,7 +12,8 @@ from labelleak.attacks.by_class import pick, pools
 from labelleak.attacks.confusions import AuxiliaryTable, Confusions
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import special
 from labelleak.core.needs import OWN_DATA, READS_BIAS, Need
 from labelleak.core.observation import Observation

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath

@@ -10,7 +10,8 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, extract_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, Rule, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox

@@ -16,7 +16,8 @@ from labelleak.attacks.head_path import HeadPath, slices
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import special
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation

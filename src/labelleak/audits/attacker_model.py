@@ -11,7 +11,7 @@ from torch import nn
 from labelleak.audits.update_options import ModelOptions
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.head_shapes import key_of
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate

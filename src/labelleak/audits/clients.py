@@ -14,13 +14,13 @@ from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
 from labelleak.core.frequencies import prior_of_frequencies
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
-from labelleak.core.priors import summed
 from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, labels_each
+from labelleak.core.task_priors import summed
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import buffer_names

@@ -11,12 +11,13 @@ import torch
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.core.answers import Answer
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.priors import EachPrior, UniformPrior
+from labelleak.core.priors import UniformPrior
 from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, torch_seeded
 from labelleak.core.task import Task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.intervals import Interval, bootstrap_mean
 from labelleak.simulation.gradients import HeadTable

@@ -9,7 +9,7 @@ from torch import nn
 
 from labelleak.audits.plan import task_of
 from labelleak.core.head import locate_head
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.training import FullTraining

@@ -24,7 +24,7 @@ from labelleak.core.battery import Battery
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
-from labelleak.core.interfaces import FitCache, Knowledge, LabelledData
+from labelleak.core.knowledge import FitCache, Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
 from labelleak.core.score import Truth

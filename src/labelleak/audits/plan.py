@@ -25,7 +25,8 @@ from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.options import AuditOptions
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding, locate_head
-from labelleak.core.interfaces import Attack, FitCache, LabelledData
+from labelleak.core.interfaces import Attack
+from labelleak.core.knowledge import FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows, read_task
 from labelleak.core.weights import load_weights

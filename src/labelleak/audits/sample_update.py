@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from labelleak.audits.plan import choose_schemes, task_of
 from labelleak.audits.update_options import ClientStep
 from labelleak.core.head import locate_head
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.seeding import stream, torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows, lift_outputs

@@ -27,7 +27,7 @@ from labelleak.audits.plan import (
 from labelleak.audits.training_stages import reach_stages
 from labelleak.core.answers import Answer, make_records
 from labelleak.core.battery import Battery
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
 from labelleak.core.training import FullTraining

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from labelleak.core.assumptions import Flag
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import ScaleFit, fit_scale, repair

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from labelleak.audits.options import AuditOptions
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
 from labelleak.simulation.cohort import Federation, run_rounds

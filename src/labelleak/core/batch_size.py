@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput, NotApplicable
 

@@ -15,19 +15,19 @@ from labelleak.core.each_label import for_each_label
 from labelleak.core.frequencies import guess_asr
 from labelleak.core.interfaces import (
     Attack,
-    Defense,
     Estimate,
-    Knowledge,
     Prepared,
     prepare,
     refuse_observation,
     threat_model,
 )
+from labelleak.core.knowledge import Defense, Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, class_guesses, free_guess
+from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
+from labelleak.core.task_priors import class_guesses
 from labelleak.core.training import LocalTraining
 from labelleak.errors import NotApplicable
 from labelleak.records.flags import FLAGS

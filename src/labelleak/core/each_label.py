@@ -8,14 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from labelleak.core.interfaces import (
-    Attack,
-    Estimate,
-    Knowledge,
-    Prepared,
-    prepare,
-    samples,
-)
+from labelleak.core.interfaces import Attack, Estimate, Prepared, prepare, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.errors import NotApplicable

@@ -9,7 +9,8 @@ import numpy as np
 
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import stats
-from labelleak.core.priors import EachPrior, Prior
+from labelleak.core.priors import Prior
+from labelleak.core.task_priors import EachPrior
 from labelleak.errors import BadInput
 
 

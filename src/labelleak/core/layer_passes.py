@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.white_box import CHUNK, HeadPass, WhiteBox

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.layer_passes import LayerPass, pass_layers
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.sketches import Sketch

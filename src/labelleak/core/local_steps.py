@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, cast
@@ -32,6 +31,14 @@ class EvenPrior(Prior, Protocol):
 
     def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
         """Give E min(c_i, most) and P(c_i > most), for 0 <= most <= N."""
+        ...
+
+
+class GuessingPrior(Prior, Protocol):
+    """A prior that knows a shorter way to its best guess."""
+
+    def best_guess(self, num_samples: int, num_classes: int) -> tuple[Ints, float]:
+        """Give what `free_guess` is to return."""
         ...
 
 
@@ -97,7 +104,7 @@ class DirichletPrior:
         counts = np.arange(num_samples + 1)
         others = (num_classes - 1) * self.alpha
         chances = np.asarray(stats.betabinom.pmf(counts, num_samples, self.alpha, others))
-        return _alike(_upper(chances), num_classes)
+        return _alike(upper_tails(chances), num_classes)
 
     def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
         """Give E min(c_i, most) and P(c_i > most); takes ``most`` terms, N/K for a guess."""
@@ -122,36 +129,7 @@ class PoolPrior:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
         counts = np.arange(num_samples + 1)
         sizes = np.asarray(self.sizes)[:, None]
-        return _upper(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
-
-
-@dataclass(frozen=True)
-class MapPrior:
-    """Maps of classes drawn from a pool, each alike likely: a class' pixels add up over them.
-
-    Attributes:
-        counts: pixels of each class in each map of the pool, n rows of K numbers, alike in sum.
-
-    >>> MapPrior(((2, 0), (0, 2))).tails(4, 2)[0].round(6).tolist()
-    [0.75, 0.75, 0.25, 0.25]
-    """
-
-    counts: tuple[tuple[int, ...], ...]
-
-    def tails(self, num_samples: int, num_classes: int) -> Floats:
-        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array.
-
-        Raises:
-            BadInput: if N pixels are no number of whole maps.
-        """
-        each = np.asarray(self.counts)
-        pixels = int(each[0].sum())
-        maps, rest = divmod(num_samples, pixels)
-        if rest:
-            raise BadInput(f"{num_samples} pixels are no number of maps of {pixels} each")
-        alone = np.stack([np.bincount(row, minlength=num_samples + 1) for row in each.T])
-        waves = np.fft.rfft(alone / len(each), axis=-1)
-        return _upper(np.fft.irfft(waves**maps, num_samples + 1, axis=-1).clip(0.0))
+        return upper_tails(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
 
 
 @dataclass(frozen=True)
@@ -195,20 +173,7 @@ class SummedPrior:
         pooled = alone
         for _ in range(self.clients - 1):
             pooled = np.stack([np.convolve(a, b) for a, b in zip(pooled, alone, strict=True)])
-        return _upper(pooled)
-
-
-def summed(prior: Prior, clients: int) -> Prior:
-    """Return the prior over the labels of several clients together; of several labels, by class.
-
-    >>> summed(EachPrior((UniformPrior(),)), 2).each[0].clients
-    2
-    """
-    if clients == 1:
-        return prior
-    if isinstance(prior, EachPrior):
-        return EachPrior(tuple(SummedPrior(one, clients) for one in prior.each))
-    return SummedPrior(prior, clients)
+        return upper_tails(pooled)
 
 
 @dataclass(frozen=True)
@@ -246,28 +211,6 @@ def expected_shares(prior: Prior, num_samples: int, num_classes: int) -> Floats:
     return np.asarray(_all_tails(prior, num_samples, num_classes).sum(axis=1) / num_samples)
 
 
-@dataclass(frozen=True)
-class EachPrior:
-    """Several labels of the same samples: each class is absent or present by a prior of its own.
-
-    Counts are those of absent and present, class after class; N samples have N labels a class.
-
-    Attributes:
-        each: one prior a class, over absent and present.
-
-    >>> counts, asr = free_guess(EachPrior((PoolPrior((8, 0)), PoolPrior((4, 4)))), 8, 4)
-    >>> counts.tolist(), round(asr, 3)
-    ([4, 0, 2, 2], 0.936)
-    """
-
-    each: tuple[Prior, ...]
-
-    def tails(self, num_samples: int, num_classes: int) -> Floats:
-        """Give P(c_i >= k) of each absence and presence, for k = 1 .. the samples."""
-        own = num_samples // len(self.each)
-        return np.concatenate([prior.tails(own, 2) for prior in self.each])
-
-
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     """Return the best guess that needs no update, and the ASR that it scores on average.
 
@@ -291,23 +234,11 @@ def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, 
     return counts.copy(), asr
 
 
-def class_guesses(prior: Prior, num_samples: int) -> Iterator[float]:
-    """Give what the free guess scores on each label, where an input has several; else nothing.
-
-    >>> [round(one, 3) for one in class_guesses(EachPrior((PoolPrior((8, 0)),)), 2)]
-    [1.0]
-    """
-    if isinstance(prior, EachPrior):
-        for one in prior.each:
-            yield free_guess(one, num_samples // len(prior.each), 2)[1]
-
-
 # Audits of single updates ask for the same few guesses again and again.
 @lru_cache(maxsize=64)
 def _free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
-    if isinstance(prior, EachPrior):
-        found = [free_guess(one, num_samples // len(prior.each), 2) for one in prior.each]
-        return np.concatenate([own for own, _ in found]), float(np.mean([asr for _, asr in found]))
+    if hasattr(prior, "best_guess"):
+        return cast(GuessingPrior, prior).best_guess(num_samples, num_classes)
     alike = _even(prior)
     if alike is not None:
         each, rest = divmod(num_samples, num_classes)
@@ -380,7 +311,7 @@ def _binomial_above(k: ArrayLike, draws: int, chance: float) -> Floats:
     return np.asarray(np.where(number < 0, 1.0, tails))
 
 
-def _upper(chances: Floats) -> Floats:
+def upper_tails(chances: Floats) -> Floats:
     """Turn P(c = 0 .. N) into P(c >= 1 .. N)."""
     summed = np.cumsum(chances[..., ::-1], axis=-1)[..., ::-1]
     return np.clip(summed[..., 1:], 0.0, 1.0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import noise_size
-from labelleak.core.interfaces import Knowledge
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation

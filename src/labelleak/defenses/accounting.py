@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from labelleak.core.interfaces import Defense
+from labelleak.core.knowledge import Defense
 from labelleak.defenses.clipping import Clipping
 from labelleak.defenses.composition import Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD

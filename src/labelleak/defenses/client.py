@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange, batch_gradients

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.update import SharedTensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from labelleak.core.interfaces import Defense
+from labelleak.core.knowledge import Defense
 from labelleak.defenses.composition import Part, as_part
 from labelleak.defenses.facts import Kind
 

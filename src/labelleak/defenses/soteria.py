@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelleak.core.interfaces import Defense
+from labelleak.core.knowledge import Defense
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import SharedTensors
 from labelleak.defenses.composition import as_part

@@ -18,18 +18,20 @@ from labelleak.core.battery import Battery
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData
+from labelleak.core.interfaces import Attack
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
-from labelleak.core.priors import EachPrior, Prior, RepeatedPrior, UniformPrior
+from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
 from labelleak.core.scale import StepPath
 from labelleak.core.task import Task, read_task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput
-from labelleak.flower.events import ESTIMATES, RECORDS, note, write_records, write_rows
+from labelleak.flower.events import note
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import plain_labels
@@ -41,7 +43,6 @@ from labelleak.flower.reading import (
     receive,
     truth_of,
 )
-from labelleak.flower.rows import scored_records, unscored_rows
 from labelleak.flower.trainings import (
     as_weights,
     check_told,
@@ -245,29 +246,6 @@ class Auditor(TrainingFacts):
             trained,
             task,
         )
-
-    def write(self, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
-        """Write a finding to the folder, with further keys (``policy``, ``action``, ...).
-
-        Args:
-            finding: what was found.
-            file: name of the records' file; answers without a score go to ``estimates.jsonl``.
-            extra: further keys of every line.
-
-        Raises:
-            BadInput: if the file cannot be written.
-        """
-        for event, what in finding.doubts():
-            for sender in finding.senders:
-                self.note(event, round=sender.round, client=sender.client, **what)
-        if self.home is None:
-            return
-        if finding.not_applicable:
-            extra["not_applicable"] = dict(finding.not_applicable)
-        if finding.truth is None:
-            write_rows(self.home, ESTIMATES, unscored_rows(finding, extra))
-        else:
-            write_records(self.home, scored_records(finding, finding.truth, self, extra), file)
 
     def note(self, event: str, **what: Any) -> None:
         """Note what went wrong among the events."""

@@ -33,6 +33,7 @@ from labelleak.flower.messages import (
     round_of,
 )
 from labelleak.flower.readings import audit_readings
+from labelleak.flower.rows import write_finding
 from labelleak.flower.sealing import keep_metadata, seal, withhold
 from labelleak.flower.server import CONTROL
 from labelleak.flower.time_limit import within
@@ -186,7 +187,9 @@ class AuditMod:
 
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
         policy = str(self.policy)
-        self.auditor.write(finding, observer="client", policy=policy, action=action, **extra)
+        write_finding(
+            self.auditor, finding, observer="client", policy=policy, action=action, **extra
+        )
 
     def _doubt(self, finding: Finding) -> None:
         limits, sender = finding.limits, finding.sender

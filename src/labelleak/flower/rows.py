@@ -9,12 +9,39 @@ from typing import TYPE_CHECKING, Any
 from labelleak.core.answers import make_records
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
+from labelleak.flower.events import ESTIMATES, RECORDS, write_records, write_rows
 from labelleak.flower.findings import Finding, Sender
 from labelleak.records.provenance import origin
 from labelleak.records.record import Record
 
 if TYPE_CHECKING:
     from labelleak.flower.auditor import Auditor
+
+
+def write_finding(auditor: Auditor, finding: Finding, *, file: str = RECORDS, **extra: Any) -> None:
+    """Write a finding to the auditor's folder, with further keys (``policy``, ``action``, ...).
+
+    Args:
+        auditor: who found it.
+        finding: what was found.
+        file: name of the records' file; answers without a score go to ``estimates.jsonl``.
+        extra: further keys of every line.
+
+    Raises:
+        BadInput: if the file cannot be written.
+    """
+    for event, what in finding.doubts():
+        for sender in finding.senders:
+            auditor.note(event, round=sender.round, client=sender.client, **what)
+    if auditor.home is None:
+        return
+    if finding.not_applicable:
+        extra["not_applicable"] = dict(finding.not_applicable)
+    if finding.truth is None:
+        write_rows(auditor.home, ESTIMATES, unscored_rows(finding, extra))
+    else:
+        records = scored_records(finding, finding.truth, auditor, extra)
+        write_records(auditor.home, records, file)
 
 
 def keys_of(sender: Sender) -> dict[str, Any]:
@@ -101,4 +128,4 @@ def scored_records(
     ]
 
 
-__all__ = ["head_keys", "keys_of", "scored_records", "unscored_rows"]
+__all__ = ["head_keys", "keys_of", "scored_records", "unscored_rows", "write_finding"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from labelleak.errors import LabelleakError, few, shown
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.events import AGGREGATES, ESTIMATES, LOG, RECORDS, ROUNDS
+from labelleak.flower.rows import write_finding
 from labelleak.flower.trainings import training_told
 
 Arrays = Mapping[str, Tensor]
@@ -73,7 +74,7 @@ def audit_at_server(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
         for part in [group] if finding else [[one] for one in group]:
             with log_failures(auditor, *(one.place for one in part)):
                 found = finding or _audit(auditor, part, senders)
-                auditor.write(found, observer="server", action="observed")
+                write_finding(auditor, found, observer="server", action="observed")
                 written.append(found)
     say_round(auditor, arrivals, written)
 
@@ -115,7 +116,7 @@ def audit_average(auditor: Auditor, arrivals: Sequence[Arrival]) -> None:
             parts[0].lr,
         )
         finding = auditor.audit(arrivals[0].before, arrivals[0].after(), sender)
-        auditor.write(finding, file=AGGREGATES, observer="server", action="observed")
+        write_finding(auditor, finding, file=AGGREGATES, observer="server", action="observed")
 
 
 def _sender(auditor: Auditor, arrival: Arrival) -> Sender:

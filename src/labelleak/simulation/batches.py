@@ -8,15 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from labelleak.core.priors import (
-    DirichletPrior,
-    EachPrior,
-    MapPrior,
-    PoolPrior,
-    Prior,
-    UnbalancedPrior,
-    UniformPrior,
-)
+from labelleak.core.priors import DirichletPrior, PoolPrior, Prior, UnbalancedPrior, UniformPrior
+from labelleak.core.task_priors import EachPrior, MapPrior
 from labelleak.errors import BadInput, unknown_name
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

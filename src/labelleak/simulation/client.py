@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.local_steps import (
     bend_gradients,
     make_loss,

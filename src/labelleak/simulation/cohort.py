@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import LocalTraining

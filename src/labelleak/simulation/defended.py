@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.local_steps import as_seen, as_update
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, SharedTensors

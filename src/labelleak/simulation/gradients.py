@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from labelleak.core.head_table import HeadTable
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import as_seen
 from labelleak.core.observation import Observation
 from labelleak.core.rest import LazyGradients

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 import torch
 
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.local_steps import as_update
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.core.white_box import WhiteBox

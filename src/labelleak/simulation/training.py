@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK

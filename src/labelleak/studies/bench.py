@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from labelleak.attacks import LLG
 from labelleak.audits.audit import audit
 from labelleak.core.counts import extract_counts
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream, torch_threads
 from labelleak.core.training import FullTraining

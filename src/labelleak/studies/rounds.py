@@ -13,7 +13,8 @@ import numpy as np
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Attack, LabelledData, threat_model
+from labelleak.core.interfaces import Attack, threat_model
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.pooling import pool_rounds, scale_to
 from labelleak.core.score import Truth, advantage, score
 from labelleak.core.seeding import stream, whole_number

@@ -17,7 +17,8 @@ from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.run import plan_once
 from labelleak.audits.stage import Stage, train_stages
 from labelleak.core.counts import Floats
-from labelleak.core.interfaces import Attack, Knowledge, LabelledData, prepare
+from labelleak.core.interfaces import Attack, prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.priors import free_guess
 from labelleak.core.score import advantage, score
 from labelleak.core.seeding import stream

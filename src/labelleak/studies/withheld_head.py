@@ -11,7 +11,7 @@ from labelleak.audits.options import AuditOptions, check_options
 from labelleak.audits.plan import build
 from labelleak.audits.run import Part, plan_once
 from labelleak.audits.training_stages import reach_stages
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import Record
 from labelleak.records.strongest import strongest_records

@@ -14,7 +14,7 @@ from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
 from labelleak.audits.plan import build, plan_audit, view_model
 from labelleak.audits.run import Progress, load_once
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.seeding import stream, whole_number
 from labelleak.defenses import Chain, parse_defense

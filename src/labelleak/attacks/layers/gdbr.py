@@ -10,7 +10,8 @@ import numpy as np
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation

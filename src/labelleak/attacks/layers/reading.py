@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from labelleak.core.entries import stands_out, sum_rests
-from labelleak.core.interfaces import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.layer_table import LayerTable
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation

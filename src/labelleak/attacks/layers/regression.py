@@ -12,7 +12,8 @@ from labelleak.attacks.layers.reading import LayerReader, joined, refuse_nothing
 from labelleak.attacks.regression import GradientRegression
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.interfaces import Attack, Estimate, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation

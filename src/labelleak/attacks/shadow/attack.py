@@ -16,7 +16,8 @@ from labelleak.attacks.single_labels import prove_label
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Attack, Estimate, FitCache, Knowledge, Prepared, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import FitCache, Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation

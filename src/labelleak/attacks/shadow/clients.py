@@ -13,7 +13,7 @@ from labelleak.attacks.many_clients import SampleGradients, train_together, trai
 from labelleak.attacks.shadow.batches import Bank
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
-from labelleak.core.interfaces import Defense, Knowledge, LabelledData
+from labelleak.core.knowledge import Defense, Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import (
     as_seen,

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.attacks.many_clients import SampleGradients, train_together, trains_together
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Defense, LabelledData
+from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import as_seen, take_defended_steps
 from labelleak.core.observation import Observation

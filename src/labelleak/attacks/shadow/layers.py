@@ -22,7 +22,8 @@ from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.core.counts import Ints
-from labelleak.core.interfaces import Estimate, Knowledge, LabelledData, Prepared, samples
+from labelleak.core.interfaces import Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation

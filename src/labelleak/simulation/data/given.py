@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.core.interfaces import LabelledData
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import torch
 from labelleak.errors import BadInput, few
 from labelleak.simulation.data.columns import Columns, parts_from_rows
