@@ -128,8 +128,7 @@ class Clients:
     def _shows_all(self, cell: CellOptions) -> bool:
         """Whether the layers below the head are kept: an attack reads them, and they fit."""
         read = any(Need.FULL_GRADIENT in attack.needs for attack in self.plan.attacks)
-        numbers = sum(p.numel() for p in self.model.module.parameters() if p.requires_grad)
-        fits = numbers * self.trials * cell.clients <= _MOST_HELD
+        fits = self.model.trained_entries * self.trials * cell.clients <= _MOST_HELD
         return read and fits and not (cell.defense.links and takes_long(cell.defense))
 
     def _wire_bytes(self, cell: CellOptions, steps: np.ndarray, training: FullTraining) -> float:

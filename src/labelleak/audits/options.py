@@ -92,6 +92,9 @@ class AuditOptions(Options):
             "Such as none,gaussian:0.1 or a chain, clip:1|prune:0.8; see `labelleak list defenses`."
         ),
     ] = ("none",)
+    layers: Annotated[bool, Option("Audit also each layer shared alone, and all but the head.")] = (
+        False
+    )
     attacks: Attacks = ("standard",)
     shadow_batches: Annotated[
         int, Option("Batches that the shadow attack learns from, for each model and N.", min=1)

@@ -22,6 +22,7 @@ from labelleak.attacks import (
     dummies_for,
 )
 from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.audits.layer_probes import with_layers_alone
 from labelleak.audits.options import AuditOptions
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding, locate_head
@@ -29,7 +30,7 @@ from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows, read_task
-from labelleak.core.weights import load_weights
+from labelleak.core.weights import load_weights, trained_names
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput, shown_path
@@ -154,6 +155,9 @@ def plan_audit(
             f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
             "samples); use smaller `batch_sizes` or a larger data set"
         )
+    if options.layers:
+        own = view_model(options, dataset, first)
+        defenses = with_layers_alone(defenses, trained_names(own.module), own.head)
     _try_defenses(options, dataset, first, defenses)
     choice = asked.within(2 if dataset.task is Task.multilabel else dataset.num_classes)
     return Plan(
@@ -217,7 +221,7 @@ def _try_defenses(
     tried = copy.deepcopy(module).train(options.mode == "train")
     model = view_model(options, data, tried)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
-    trained = [name for name, value in model.module.named_parameters() if value.requires_grad]
+    trained = trained_names(model.module)
     for defense in defenses:
         defense.check_names(trained, model.head)
         if defense.changes_training:

@@ -130,6 +130,7 @@ class Stage:
                 shared.prior, shared.training, None if plain else defenses[label]
             )
             able, left_out = _imitable(known, cell)
+            outcomes = able.run(shared.observation, shared.truth, shared.real)
             missing = {
                 **self.plan.left_out,
                 **left_out,
@@ -140,7 +141,7 @@ class Stage:
             more = {"not_applicable": missing} if missing else {}
             yield [
                 record
-                for outcome in able.run(shared.observation, shared.truth, shared.real)
+                for outcome in outcomes
                 for record in self.write(
                     outcome,
                     shared.truth,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,13 +31,17 @@ class UpdateCase:
     size: BatchSize | None
     battery: Battery
 
-    def report(self, truth: Truth | None, **about: Any) -> UpdateReport:
+    def report(
+        self, truth: Truth | None, *, not_applicable: Mapping[str, str], **about: Any
+    ) -> UpdateReport:
         """Let every attack answer, scored where the truth is known."""
         seen, battery = self.settled.observation, self.battery
         guess, asr_free = _free(battery, seen)
         one, real = _as_trial(seen), None if truth is None else Truth(truth.counts[None])
+        answers = tuple(battery.answer(one, real))
         return UpdateReport(
-            answers=tuple(battery.answer(one, real)),
+            answers=answers,
+            not_applicable={**not_applicable, **battery.unread},
             head=self.head.name,
             head_found=self.head.how,
             head_evidence=self.head.evidence,

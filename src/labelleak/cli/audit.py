@@ -160,6 +160,8 @@ def _show(found: Tables, verdict: Verdict) -> None:
         console.print(summary_table(found.cells, found.worst))
         for sentence in headline(found.worst):
             console.print(inert(sentence), highlight=False)
+    for case in found.layers.shown if found.layers else ():
+        console.print(inert(f"{case.say()}."), highlight=False)
     _print_flags(found.records)
     console.print()
     console.print(inert(say_verdict(verdict)), highlight=False)

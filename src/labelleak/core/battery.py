@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Battery:
         num_classes: K.
         seed: seed of the attacks' own randomness; each attack has a stream of its own.
         flags: what was found about the model and the client's training.
+        unread: attacks that found nothing to read in the update answered last, with the reason.
     """
 
     attacks: tuple[Attack, ...]
@@ -58,6 +59,7 @@ class Battery:
     num_classes: int
     seed: int
     flags: tuple[Flag, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def prepare(
@@ -107,8 +109,11 @@ class Battery:
         return replace(self, attacks=tuple(a for a in self.attacks if a.name not in names))
 
     def not_applicable(self, observation: Observation) -> dict[str, str]:
-        """Say of each attack that cannot answer this observation why."""
-        reasons = dict(self.refused)
+        """Say of each attack that cannot answer this observation why.
+
+        That an attack finds nothing to read is known once it was asked.
+        """
+        reasons = {**self.refused, **self.unread}
         for attack in self.attacks:
             try:
                 refuse_observation(attack, observation)
@@ -123,12 +128,17 @@ class Battery:
     def _answers(self, observation: Observation) -> Iterator[Answer]:
         checked = (*self.flags, *check_update(observation, self.known))
         flags = [flag for flag in checked if flag.raised.any()]
+        self.unread.clear()
         missing = self.not_applicable(observation)
         for attack in self.attacks:
             if attack.name in missing:
                 continue
             start = time.perf_counter()
-            estimate = self.ready[attack.name](observation)
+            try:
+                estimate = self.ready[attack.name](observation)
+            except NotApplicable as reason:
+                self.unread[attack.name] = str(reason)
+                continue
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
             about = (*_about(attack, flags), *_noted(estimate))
             adaptive = Need.DEFENSE in attack.needs

@@ -50,4 +50,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> 
         raise BadInput(f"{what} do not fit the model: {reason}") from error
 
 
-__all__ = ["buffer_names", "load_weights"]
+def trained_names(model: nn.Module) -> list[str]:
+    """Name the parameters that a client trains, in the model's order."""
+    return [name for name, value in model.named_parameters() if value.requires_grad]
+
+
+__all__ = ["buffer_names", "load_weights", "trained_names"]

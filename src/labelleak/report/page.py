@@ -25,6 +25,7 @@ from labelleak.report import federation, headlines, opening, scope, wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.layer_leaks import LayerLeaks, split_layers
 from labelleak.report.picture import draw
 from labelleak.report.verdict import GRADES, Verdict, reach_verdict
 
@@ -66,11 +67,14 @@ class Tables:
         records: sorted by seed, initialisation and trial.
         cells: one for each attack under each condition.
         worst: those of the strongest attackers.
+        layers: what each layer alone gives away, where that was audited; such records are of no
+            client's update, and stand nowhere else.
     """
 
     records: RecordFrame
     cells: list[Cell]
     worst: list[Cell]
+    layers: LayerLeaks | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record] | Tables) -> Tables:
@@ -81,9 +85,9 @@ class Tables:
         """
         if isinstance(records, Tables):
             return records
-        once = count_once(records)
+        once, layers = split_layers(count_once(records))
         frame = RecordFrame(sorted(once, key=attrgetter("seed", "initialisation", "trial")))
-        return cls(frame, tabulate(frame), worst_cases(frame))
+        return cls(frame, tabulate(frame), worst_cases(frame), layers)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -184,6 +188,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),
         "flags": scope.flags(records),
+        "layers": tables.layers,
         "federation": federation.section(verdict.courses, records),
         "expectations": any(cell.expected_asr is not None for cell in cells),
     }

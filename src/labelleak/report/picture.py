@@ -64,4 +64,31 @@ def draw(exposures: Sequence[Exposure]) -> Picture | None:
     return Picture(title, bars, _LEFT + _WIDTH * first.free, len(bars) * _ROW)
 
 
-__all__ = ["Bar", "Picture", "draw"]
+def lay_bars(title: str, rows: Sequence[tuple[str, str, Interval]]) -> Picture:
+    """Place a bar for each name, value and interval, from 0 to 1; less than 0 is drawn as 0.
+
+    >>> lay_bars("Advantage", [("all", "0.5", Interval(0.5, 0.4, 0.6))]).title
+    'Advantage. all: 0.5. The same numbers stand in the table below.'
+    """
+
+    def along(value: float) -> float:
+        return _WIDTH * min(max(value, 0.0), 1.0)
+
+    bars = tuple(
+        Bar(
+            wording.capital(name),
+            value,
+            place * _ROW,
+            along(rate.mean),
+            _LEFT + along(rate.low),
+            _LEFT + along(rate.high),
+            seen=True,
+        )
+        for place, (name, value, rate) in enumerate(rows)
+    )
+    said = "; ".join(f"{name}: {value}" for name, value, _ in rows)
+    said = f"{title}. {said}. The same numbers stand in the table below."
+    return Picture(said, bars, _LEFT, len(bars) * _ROW)
+
+
+__all__ = ["Bar", "Picture", "draw", "lay_bars"]

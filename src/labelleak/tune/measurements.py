@@ -17,6 +17,7 @@ from labelleak.audits.run import Progress, load_once
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.seeding import stream, whole_number
+from labelleak.core.weights import trained_names
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput
 from labelleak.records.journal import Journal
@@ -265,7 +266,7 @@ def _possible(options: TuneOptions, data: Dataset) -> tuple[Family, ...]:
     module = build(options.audit, data, 0).train()
     model = view_model(options.audit, data, module)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
-    names, found = [name for name, _ in model.module.named_parameters()], []
+    names, found = trained_names(model.module), []
     for family in options.ladders:
         labels = [label for label in family.labels if _suits(label, names, model.head)]
         if family.labels == (family.name,):
