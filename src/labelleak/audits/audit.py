@@ -68,6 +68,7 @@ def audit(
     model: str | nn.Module | Callable[..., nn.Module] = "cnn",
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    gzip: bool = False,
     progress: Progress | None = None,
     learnt: str | os.PathLike[str] | None = None,
     threads: int | None = 1,
@@ -88,6 +89,7 @@ def audit(
         out: folder for ``records.jsonl``; an interrupted audit there is gone on with. None keeps
             the records in memory.
         overwrite: drop another audit that lies in that folder.
+        gzip: write ``records.jsonl.gz`` there, which takes a hundredth of the room.
         progress: called with cells done and cells in all.
         learnt: folder where the shadow attack keeps what it learns, to use it again in another
             audit of the same models, data, seed and options; the records are the same.
@@ -127,7 +129,7 @@ def audit(
     with torch_threads(threads):
         if out is None:
             return Audit(tuple(run_parts(parts, None, numbered=False, progress=shown)))
-        with open_run(parts, Path(out), overwrite=overwrite) as journal:
+        with open_run(parts, Path(out), overwrite=overwrite, packed=gzip) as journal:
             run_parts(parts, journal, numbered=False, progress=shown)
     return Audit(tuple(read_records(journal.records)))
 

@@ -98,6 +98,7 @@ def open_run(
     *,
     overwrite: bool = False,
     more: Mapping[str, Any] | None = None,
+    packed: bool = False,
 ) -> Journal:
     """Open the folder of a run, to begin it or to go on with it.
 
@@ -108,6 +109,7 @@ def open_run(
         out: made if it is not there.
         overwrite: drop whatever run lies there.
         more: what identifies the run beside its parts.
+        packed: pack the records by gzip.
 
     Raises:
         BadInput: for a part that cannot be (the sentence says which), a folder that cannot be
@@ -129,7 +131,7 @@ def open_run(
         before = f"part {number} " if several else ""
         asked |= {f"{before}{key}": value for key, value in own.items()}
     planned = sum(part.options.models * len(part.options.training_steps) for part in parts)
-    return Journal.open(out, asked, overwrite=overwrite, planned=planned)
+    return Journal.open(out, asked, overwrite=overwrite, planned=planned, packed=packed)
 
 
 def run_parts(

@@ -17,6 +17,7 @@ from labelleak.cli.gate import gate
 from labelleak.cli.options import ShellCommand, command
 from labelleak.cli.paper import paper
 from labelleak.cli.parsing import say_refusal
+from labelleak.cli.records import records
 from labelleak.cli.results import Shown, print_json, print_wrapped
 from labelleak.cli.run import run
 from labelleak.cli.terminal import INTERRUPTED
@@ -85,7 +86,8 @@ def _root(
         print(context.get_help())
 
 
-for _run in (audit, report, attack, capture, run, paper, tune, gate, watch, verify, doctor):
+_COMMANDS = (audit, report, attack, capture, run, paper, tune, gate, watch, records, verify, doctor)
+for _run in _COMMANDS:
     app.command(cls=ShellCommand)(_run)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak.audits.options import AuditOptions, Learnt
-from labelleak.cli.options import OUT, FullPaths, Overwrite, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
 from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import (
     command_line,
@@ -40,6 +40,7 @@ class AuditRun(Options):
 
     out: Annotated[Path, Option("Folder for records.jsonl and report.html.")] = OUT
     overwrite: Overwrite = False
+    gzip: Packed = False
     threads: Annotated[int, Option("Threads for the model's arithmetic.", min=1)] = 1
     learnt: Learnt = None
     full_paths: FullPaths = False
@@ -60,7 +61,7 @@ def audit(options: AuditOptions, place: AuditRun, about: About, shown: Shown) ->
     parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (
-        open_run(parts, place.out, overwrite=place.overwrite) as journal,
+        open_run(parts, place.out, overwrite=place.overwrite, packed=place.gzip) as journal,
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,
     ):

@@ -20,6 +20,7 @@ from labelleak.records.options import Option, convert, declared, list_item
 
 OUT = Path("out")
 Overwrite = Annotated[bool, Option("Drop another run that lies in `out`.")]
+Packed = Annotated[bool, Option("Write records.jsonl.gz, which takes a hundredth of the room.")]
 _SPELLING: ContextVar[Mapping[str, str] | None] = ContextVar("spelling", default=None)
 FullPaths = Annotated[
     bool, Option("Write paths into records and reports, in place of the files' names.")
@@ -168,6 +169,7 @@ __all__ = [
     "OUT",
     "FullPaths",
     "Overwrite",
+    "Packed",
     "RecordsFile",
     "ShellCommand",
     "command",

@@ -40,7 +40,7 @@ def paper(
     kept = {"overwrite": place.overwrite, "kind": where.kind != "serial"}
     study.refuse_all_but_own({**vars(asked), **kept})
     say_remarks(asked.defenses or ())
-    done = run_into(study, asked, out, where, place.overwrite)
+    done = run_into(study, asked, place, where)
     for path in () if shown.json else done.files:
         if path.suffix == ".md" and path.name != "curves.md":
             print(path.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def _show_all(asked: Asked, place: StudyRun, where: Executor) -> Path:
     for study in filter(lambda one: one.claim, map(load_study, STUDIES)):
         study.refuse_all_but_own({**vars(asked), "quick": False})
         out = place.out / study.name
-        done = run_into(study, asked, out, where, place.overwrite)
+        done = run_into(study, asked, replace(place, out=out), where)
         typed = ["labelleak", "paper", study.name, "--data", asked.data, "--seed", str(asked.seed)]
         typed += ["--quick"] if asked.quick and "quick" in study.takes else []
         said = command_of(typed, full_paths=place.full_paths)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelleak.audits.executors import Executor
-from labelleak.cli.options import OUT, FullPaths, Overwrite, command
+from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
 from labelleak.cli.results import Shown, judge, print_json, say_verdict
 from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
+from labelleak.records.journal import records_in
 from labelleak.records.options import Option, Options
 from labelleak.studies.options import Asked
 
@@ -32,6 +33,7 @@ class StudyRun(Options):
 
     out: Annotated[Path, Option("Folder for records, figures, tables and pages.")] = OUT
     overwrite: Overwrite = False
+    gzip: Packed = False
     full_paths: FullPaths = False
 
 
@@ -48,26 +50,32 @@ def run(
 
     read = read_grid(grid)
     study = study_of(lambda asked: read)
-    done = run_into(
-        study, Asked(command=command_line(place.full_paths)), place.out, where, place.overwrite
-    )
+    done = run_into(study, Asked(command=command_line(place.full_paths)), place, where)
     show_done(place.out, done, shown)
 
 
-def run_into(study: Study, asked: Asked, out: Path, where: Executor, overwrite: bool) -> Done:
+def run_into(study: Study, asked: Asked, place: StudyRun, where: Executor) -> Done:
     """Run a study into a folder, with a bar for its progress."""
     import torch
 
     from labelleak.studies.study import run_study
 
     torch.set_num_threads(1)
-    with interruptible(out / "records.jsonl"):
-        return run_study(study, asked, out, bar=progress_bar, executor=where, overwrite=overwrite)
+    with interruptible(records_in(place.out, packed=place.gzip)):
+        return run_study(
+            study,
+            asked,
+            place.out,
+            bar=progress_bar,
+            executor=where,
+            overwrite=place.overwrite,
+            packed=place.gzip,
+        )
 
 
 def show_done(out: Path, done: Done, shown: Shown) -> None:
     """Say where records lie, what was written, and what was found."""
-    records = out / "records.jsonl"
+    records = records_in(out)
     verdict = judge(done.found.records)
     if shown.json:
         files = [str(path) for path in done.files]

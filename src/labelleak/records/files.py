@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from labelleak.errors import BadInput, shown_path
+from labelleak.records.packing import PACKED, pack
 from labelleak.records.reading import LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def append_lines(path: Path, lines: str, *, durable: bool = True, private: bool 
     """Append whole lines of JSON to a file, all of them or none.
 
     What a killed writer left of a line is cut off first, so that nothing is glued to it; a last
-    line that only lacks its newline gets it.
+    line that only lacks its newline gets it. A file whose name says that it is packed by gzip gets
+    a member.
 
     Args:
         path: the file, made if it is not there.
@@ -67,12 +69,13 @@ def append_lines(path: Path, lines: str, *, durable: bool = True, private: bool 
                 raise BadInput(f"cannot write {shown_path(path)}: it is not a regular file")
             if private:  # whatever was made here before
                 os.chmod(path, 0o600)
-            start = _end_of_lines(file)
+            packed = path.suffix == PACKED
+            start = file.seek(0, os.SEEK_END) if packed else _end_of_lines(file)
             try:
                 file.truncate(start)
-                before = b"\n" if _lacks_newline(file, start) else b""
+                before = b"\n" if not packed and _lacks_newline(file, start) else b""
                 file.seek(start)
-                left = memoryview(before + lines.encode())
+                left = memoryview(pack(lines.encode()) if packed else before + lines.encode())
                 while left:
                     left = left[file.write(left) or 0 :]
                 if durable:

@@ -182,6 +182,11 @@ class RecordFrame(Sequence[Record]):
             self._values[name] = [None if value is _ABSENT else value for value in held]
         return self._values[name]
 
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the values of every key that a record holds, those of the contract first."""
+        own = [name for name in self._own if name != "extra"]
+        return {name: self.values(name) for name in (*own, *self._extra)}
+
     def distinct(self, name: str) -> list[Any]:
         """Return the values that the records hold under a key, each once, in order of first use.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelleak.errors import BadInput, few, shown_path
 from labelleak.records.files import lock_of, write_whole
+from labelleak.records.packing import PACKED, cut_to_members, pack
 from labelleak.records.provenance import without_folders
 from labelleak.records.reading import read_json
 from labelleak.records.record import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 RECORDS = "records.jsonl"
+PACKED_RECORDS = RECORDS + PACKED
 MARK = "run.json"
 LOCK = "run.lock"
 PART = "part"
@@ -56,6 +58,7 @@ class Journal:
         held: number of lines and digest of each unit that is finished.
         lock: held open while this run may write, so that no other one does.
         planned: how many units the whole run has; 0 where that is not known beforehand.
+        packed: whether the records are packed by gzip, a member for each unit.
     """
 
     folder: Path
@@ -65,15 +68,22 @@ class Journal:
     held: dict[Unit, Lines] = field(default_factory=dict)
     lock: BaseFileLock | None = None
     planned: int = 0
+    packed: bool = False
 
     @property
     def records(self) -> Path:
         """The file of records."""
-        return self.folder / RECORDS
+        return self.folder / (PACKED_RECORDS if self.packed else RECORDS)
 
     @classmethod
     def open(
-        cls, folder: Path, asked: Mapping[str, Any], *, overwrite: bool = False, planned: int = 0
+        cls,
+        folder: Path,
+        asked: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        planned: int = 0,
+        packed: bool = False,
     ) -> Journal:
         """Open a folder for a run, new or interrupted.
 
@@ -82,6 +92,7 @@ class Journal:
             asked: what identifies the run; an interrupted one must have asked the same.
             overwrite: drop whatever run lies there.
             planned: how many units the whole run has, where that is known.
+            packed: pack the records by gzip; an interrupted run goes on as it began.
 
         Raises:
             BadInput: if the folder cannot be written, or holds another run.
@@ -98,7 +109,9 @@ class Journal:
             if overwrite:
                 (folder / MARK).unlink(missing_ok=True)
                 (folder / RECORDS).unlink(missing_ok=True)
-            journal = cls(folder, plain, *_finished(folder, plain), lock, planned)
+                (folder / PACKED_RECORDS).unlink(missing_ok=True)
+            packed = records_in(folder, packed=packed).name == PACKED_RECORDS
+            journal = cls(folder, plain, *_finished(folder, plain), lock, planned, packed)
             journal._drop_unsound()
             journal._mark()
         except BaseException as error:
@@ -135,8 +148,7 @@ class Journal:
     def amend(self, change: Callable[[Record], Record]) -> None:
         """Write every record anew, changed; the file is the old one or the new one, whole."""
         rows = [change(row) for row in read_records(self.records)]
-        private = any(TRUTH in row.extra for row in rows)
-        write_whole(self.records, to_lines(rows), private=private)
+        self._rewrite(to_lines(rows), private=any(TRUTH in row.extra for row in rows))
         units: dict[Unit, list[str]] = defaultdict(list)
         for row in rows:
             units[_unit(row)].append(row.to_json())
@@ -157,7 +169,10 @@ class Journal:
         if not self.records.exists():
             return
         units: dict[Unit, list[str]] = defaultdict(list)
-        private = False
+        private, size = False, self.records.stat().st_size
+        if self.packed:
+            cut_to_members(self.records)
+            size = sum(len(line.encode()) for line, _ in read_record_lines(self.records))
         for line, record in read_record_lines(self.records):
             units[_unit(record)].append(line.rstrip("\r\n"))
             private |= TRUTH in record.extra
@@ -175,13 +190,23 @@ class Journal:
                 self.held.pop(unit, None)
         kept = [line for unit, lines in units.items() if unit in self.done for line in lines]
         text = "".join(line + "\n" for line in kept)
-        if len(text.encode()) != self.records.stat().st_size:
-            write_whole(self.records, text, private=private)
+        if len(text.encode()) != size:
+            self._rewrite(text, private=private)
+
+    def _rewrite(self, lines: str, *, private: bool) -> None:
+        content = lines.encode()
+        write_whole(self.records, pack(content) if self.packed else content, private=private)
 
     def _say(self, unit: Unit, what: str) -> None:
         part, initialisation, steps = unit
         where = f"part {part}, initialisation {initialisation}, {steps} training steps"
         LOG.warning("%s (%s): %s", shown_path(self.records), where, what)
+
+
+def records_in(folder: Path, *, packed: bool = False) -> Path:
+    """Return the file of records that lies in a folder, or where one would be begun."""
+    there = [folder / name for name in (RECORDS, PACKED_RECORDS) if (folder / name).exists()]
+    return there[0] if there else folder / (PACKED_RECORDS if packed else RECORDS)
 
 
 def say_unfinished(records: Path) -> str:
@@ -190,7 +215,7 @@ def say_unfinished(records: Path) -> str:
     The mark of the run lies beside its records. Records elsewhere are taken as they are.
     """
     mark = records.with_name(MARK)
-    if records.name != RECORDS or not mark.is_file():
+    if records.name not in (RECORDS, PACKED_RECORDS) or not mark.is_file():
         return ""
     try:
         state = read_json(mark)
@@ -244,7 +269,7 @@ def _finished(
     """Read which units are done, what was kept and which lines; it must be the same run."""
     mark = folder / MARK
     if not mark.exists():
-        if (folder / RECORDS).exists():
+        if records_in(folder).exists():
             raise BadInput(
                 f"{folder} already holds records of something else; "
                 "choose another `out`, or add `overwrite`"
@@ -257,7 +282,7 @@ def _finished(
         raise BadInput(f"{where} is damaged; choose another `out`, or add `overwrite`") from error
     if not done and not found:
         return set(), {}, {}  # nothing was finished, so nothing is lost
-    if done and not (folder / RECORDS).exists():
+    if done and not records_in(folder).exists():
         raise BadInput(f"{folder} has lost its {RECORDS}; add `overwrite` to begin anew")
     changed = sorted(key for key in {*earlier, *asked} if earlier.get(key) != asked.get(key))
     if changed:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labelleak.errors import BadInput, reason, shown, shown_path
+from labelleak.records.packing import MAGIC, end_of_members
 
 # What is read whole at most: text of any kind, and TOML, whose reader takes quadratic time.
 LARGEST_TEXT = 64 * 2**20
@@ -24,7 +25,6 @@ LARGEST_TOML = 2**18
 LARGEST_RECORDS = 2 * 2**30
 LONGEST_LINE = 16 * 2**20
 MOST_DEPTH = 32
-_GZIP = b"\x1f\x8b"
 MOST_LISTS = 2**17
 MOST_DIGITS = 40
 _MOST_DOTS = 400
@@ -113,8 +113,8 @@ def _size(file: BinaryIO, path: Path, largest: int) -> int:
 def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
     """Read the whole lines of a text file, packed by gzip or not, numbered from 1.
 
-    Blank lines are passed over. So is a last line without its newline, which a killed writer
-    leaves. A packed file may unpack to as much as any other may hold.
+    Blank lines are passed over. So is what a killed writer leaves: a last line without its newline,
+    or part of a last member. A packed file may unpack to as much as any other may hold.
 
     Raises:
         BadInput: as `read_text`, for a line that is too long, and for a damaged packed file.
@@ -122,7 +122,7 @@ def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
     with open_regular(path, what) as file:
         try:
             size = _size(file, path, LARGEST_RECORDS)
-            packed = file.read(2) == _GZIP
+            packed = file.read(2) == MAGIC
             file.seek(0)
             if not packed:
                 yield from _lines_of(file, size, path)
@@ -136,6 +136,8 @@ def read_lines(path: Path, what: str = "") -> Iterator[tuple[int, str]]:
                     most = f"more than the {LARGEST_RECORDS} bytes that are read"
                     raise BadInput(f"{shown_path(path)} unpacks to {most}")
         except (OSError, EOFError, zlib.error) as error:
+            if end_of_members(file):
+                return
             raise BadInput(f"{shown_path(path)} is cut short or no gzip file") from error
 
 

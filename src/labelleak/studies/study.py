@@ -130,6 +130,7 @@ def run_study(
     bar: Bar,
     executor: Executor | None = None,
     overwrite: bool = False,
+    packed: bool = False,
 ) -> Done:
     """Run a study into a folder; an interrupted one goes on where it stopped.
 
@@ -140,6 +141,7 @@ def run_study(
         bar: shows progress.
         executor: where audits run; serial if None.
         overwrite: drop another run that lies there.
+        packed: pack the records by gzip.
 
     Raises:
         BadInput: for what the study refuses, or a folder that cannot be written or holds another
@@ -150,7 +152,7 @@ def run_study(
     if not parts and not work:
         return _write(study, Found(asked), out)
     about = {"experiment": study.name, **asdict(replace(asked, command=""))}
-    with open_run(parts, out, overwrite=overwrite, more=about) as journal:
+    with open_run(parts, out, overwrite=overwrite, more=about, packed=packed) as journal:
         if parts:
             with bar(study.name, "cells") as advance:
                 run_parts(parts, journal, executor=executor, progress=advance)

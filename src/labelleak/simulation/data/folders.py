@@ -43,7 +43,7 @@ def read_parquet(path: str | Path) -> Parts:
     """
     file = present_file(path)
     library = import_datasets()
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(file) as opened:

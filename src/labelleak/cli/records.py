@@ -1,0 +1,44 @@
+"""`labelleak records`: write records for data frames, or as plain lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from labelleak.cli.options import RecordsFile, command
+from labelleak.cli.results import Shown, print_json
+from labelleak.errors import unknown_name
+from labelleak.records.options import Option, Options
+from labelleak.records.packing import PACKED
+
+FORMS = ("parquet", "csv", "jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsRun(Options):
+    """What is written, and where."""
+
+    to: Annotated[str, Option(f"One of: {', '.join(FORMS)}; parquet needs labelleak[frames].")]
+    out: Annotated[
+        Path | None, Option("File to write; of the same name beside the records if left out.")
+    ] = None
+
+
+@command
+def records(records: RecordsFile, asked: RecordsRun, shown: Shown) -> None:
+    """Write records for pandas, polars, R or a spreadsheet: a column for each key."""
+    from labelleak.records.export import export
+
+    if asked.to not in FORMS:
+        raise unknown_name("form", asked.to, FORMS)
+    plain = records.with_suffix("") if records.suffix == PACKED else records
+    place = asked.out or plain.with_suffix(f".{asked.to}")
+    number = export(records, asked.to, place)
+    if shown.json:
+        print_json({"file": str(place), "records": number})
+    else:
+        print(f"{asked.to:8} {place} ({number:,} records)")
+
+
+__all__ = ["records"]
