@@ -19,7 +19,7 @@ FORMS = ("parquet", "csv", "jsonl")
 class RecordsRun(Options):
     """What is written, and where."""
 
-    to: Annotated[str, Option(f"One of: {', '.join(FORMS)}; parquet needs labelleak[frames].")]
+    to: Annotated[str, Option(f"One of: {', '.join(FORMS)}; parquet needs the extra frames.")]
     out: Annotated[
         Path | None, Option("File to write; of the same name beside the records if left out.")
     ] = None
