@@ -13,7 +13,7 @@ from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import POOLED, Kind
-from labelleak.defenses.noise import add_noise, gaussian, noise_room
+from labelleak.defenses.noise import Noisy, add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero, share
 from labelleak.errors import BadInput
 
@@ -24,7 +24,7 @@ _RUNAWAY = (
 
 
 @dataclass(frozen=True)
-class LocalDP(Part):
+class LocalDP(Noisy):
     """Clip the whole update, then add noise of ``S sqrt(2 ln(1.25 / delta)) / epsilon``.
 
     Flower's LocalDpMod. Its epsilon only sets the noise: the formula is proved up to 1, for one
@@ -46,10 +46,10 @@ class LocalDP(Part):
     epsilon: float
     delta: float = 1e-5
 
-    name: ClassVar[str] = "local_dp"
-    example: ClassVar[str] = "local_dp:0.5:0.5:5"
+    name = "local_dp"
+    example = "local_dp:0.5:0.5:5"
     scope = Scope.UPDATE
-    leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
+    leaves_open = (POOLED,)
 
     def __post_init__(self) -> None:
         for value, what in ((self.norm, "the clipping norm"), (self.epsilon, "epsilon")):
@@ -64,15 +64,10 @@ class LocalDP(Part):
         """Standard deviation of the noise."""
         return self.sensitivity * sqrt(2 * log(1.25 / self.delta)) / self.epsilon
 
-    def value_bits(self, before: int) -> int:
-        """Noise makes floats of whatever there was."""
-        return max(before, 32)
-
-    def largest_after(
-        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
-    ) -> float:
-        """Leave room for the noise."""
-        return largest + noise_room(unit * self.sigma, classes)
+    @property
+    def root_mean_square(self) -> float:
+        """Sigma."""
+        return self.sigma
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
@@ -102,10 +97,10 @@ class AdaptiveClipping(Part):
     quantile: float = 0.5
     rate: float = 0.2
 
-    name: ClassVar[str] = "adaptive_clip"
-    example: ClassVar[str] = "adaptive_clip:0.5"
+    name = "adaptive_clip"
+    example = "adaptive_clip:0.5"
     scope = Scope.UPDATE
-    kind: ClassVar[Kind | None] = Kind.CLIP
+    kind = Kind.CLIP
     leaves_open: ClassVar[tuple[str, ...]] = (_RUNAWAY,)
 
     def __post_init__(self) -> None:
@@ -149,11 +144,11 @@ class ServerClipping(AdaptiveClipping):
     bound changes as that of `AdaptiveClipping`. To the server the update is as it was.
     """
 
-    name: ClassVar[str] = "server_clip"
-    example: ClassVar[str] = "server_clip:0.5"
+    name = "server_clip"
+    example = "server_clip:0.5"
     scope = Scope.ENTRY
-    kind: ClassVar[Kind | None] = Kind.SERVER
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    kind = Kind.SERVER
+    leaves_open = (
         "The server clips after it has received the update, so nothing is hidden from that server.",
         _RUNAWAY,
     )

@@ -11,7 +11,7 @@ from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.clipping import scale_to
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import POOLED
-from labelleak.defenses.noise import add_noise, gaussian, noise_room
+from labelleak.defenses.noise import Noisy, add_noise, gaussian
 from labelleak.defenses.text import above_zero, at_least_zero, share
 
 
@@ -71,7 +71,7 @@ class HistoricalCompression(Part):
 
 
 @dataclass(frozen=True)
-class HistoricalDP(Part):
+class HistoricalDP(Noisy):
     """Clip each tensor of the mean gradient and add noise that does not know the bound (not DP).
 
     The bound holds for the mean over the batch, not for a sample, and tensor by tensor; the noise
@@ -105,15 +105,10 @@ class HistoricalDP(Part):
         """Whether nothing is bounded and no noise added."""
         return self.bound == float("inf") and self.sigma == 0
 
-    def value_bits(self, before: int) -> int:
-        """Noise makes floats of whatever there was."""
-        return max(before, 32) if self.sigma else before
-
-    def largest_after(
-        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
-    ) -> float:
-        """Leave room for the noise."""
-        return largest + noise_room(unit * self.sigma, classes)
+    @property
+    def root_mean_square(self) -> float:
+        """Sigma."""
+        return self.sigma
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None

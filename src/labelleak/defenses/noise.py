@@ -56,15 +56,17 @@ def noise_room(root_mean_square: float, classes: int) -> float:
     return root_mean_square * (classes + 6 * sqrt(classes))
 
 
-class _Noise(Part):
-    scope = Scope.ENTRY
-    kind = Kind.NOISE
-    leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
+class Noisy(Part):
+    """Base of defenses that add noise to what they share."""
 
     @property
     def root_mean_square(self) -> float:
         """Of the noise on one entry."""
         raise NotImplementedError
+
+    def value_bits(self, before: int) -> int:
+        """Noise makes floats of whatever there was."""
+        return max(before, 32) if self.root_mean_square else before
 
     def largest_after(
         self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
@@ -72,9 +74,11 @@ class _Noise(Part):
         """Leave room for the noise."""
         return largest + noise_room(unit * self.root_mean_square, classes)
 
-    def value_bits(self, before: int) -> int:
-        """Noise makes floats of whatever there was."""
-        return max(before, 32)
+
+class _Noise(Noisy):
+    scope = Scope.ENTRY
+    kind = Kind.NOISE
+    leaves_open: ClassVar[tuple[str, ...]] = (POOLED,)
 
     def _draw(self) -> Draw:
         raise NotImplementedError

@@ -13,7 +13,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import COMPRESSED, KEPT, POOLED, Kind
-from labelleak.defenses.noise import noise_room
+from labelleak.defenses.noise import Noisy
 from labelleak.defenses.text import above_zero, at_least_zero, share
 from labelleak.errors import BadInput
 
@@ -50,12 +50,12 @@ class PercentilePrivacy(Part):
     percentile: float = 10.0
     gamma: float = 0.01
 
-    name: ClassVar[str] = "percentile"
-    example: ClassVar[str] = "percentile:50:0.1"
+    name = "percentile"
+    example = "percentile:50:0.1"
     scope = Scope.UPDATE
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    drops_zeros: ClassVar[bool] = True
-    leaves_open: ClassVar[tuple[str, ...]] = (COMPRESSED,)
+    kind = Kind.SPARSE
+    drops_zeros = True
+    leaves_open = (COMPRESSED,)
     ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "percentile": tuple(f"percentile:{100 * (1 - float(s)):.6g}" for s in KEPT)
     }
@@ -83,7 +83,7 @@ class PercentilePrivacy(Part):
 
 
 @dataclass(frozen=True)
-class SparseVector(Part):
+class SparseVector(Noisy):
     """Send noisy values of entries that pass a noisy threshold (NVFlare's SVTPrivacy).
 
     Sizes of entries, cut off at gamma, with noise Lap(2 c gamma / e_q) are compared with ``tau +
@@ -108,12 +108,12 @@ class SparseVector(Part):
     gamma: float = 1e-5
     tau: float = 1e-6
 
-    name: ClassVar[str] = "svt"
-    example: ClassVar[str] = "svt:0.3:1:2:0.5"
+    name = "svt"
+    example = "svt:0.3:1:2:0.5"
     scope = Scope.UPDATE
-    kind: ClassVar[Kind | None] = Kind.SPARSE
-    drops_zeros: ClassVar[bool] = True
-    leaves_open: ClassVar[tuple[str, ...]] = (
+    kind = Kind.SPARSE
+    drops_zeros = True
+    leaves_open = (
         "NVFlare's figure for its epsilon leaves out that more entries may pass the threshold than "
         "its noise is measured for; the one here counts them.",
         POOLED,
@@ -158,15 +158,10 @@ class SparseVector(Part):
         """Return what NVFlare says that one update costs, ``EPSILON + c NOISE``."""
         return self.epsilon + self.drawn(entries) * self.noise
 
-    def value_bits(self, before: int) -> int:
-        """Noise makes floats of whatever there was."""
-        return max(before, 32)
-
-    def largest_after(
-        self, largest: float, classes: int, *, batch_size: int = 1, unit: float = 1.0
-    ) -> float:
-        """Leave room for the noise of the values."""
-        return largest + noise_room(unit * sqrt(2) * 2 * self.gamma / self.noise, classes)
+    @property
+    def root_mean_square(self) -> float:
+        """Of the Laplace noise on a value that is sent."""
+        return sqrt(2) * 2 * self.gamma / self.noise
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None

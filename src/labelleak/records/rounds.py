@@ -17,8 +17,6 @@ from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.strongest import strongest_of_each
 
-Line = tuple[str, bool]
-
 
 @dataclass(frozen=True)
 class Round:

@@ -236,7 +236,7 @@ class LayerPosterior:
         number = budget_of(batches, total, len(self.order))
         counts = draw_counts(number, total, len(self.order), rng)
         make = self._from_bank if self.client is None else self._from_client
-        parts = make(counts, shown, views, kit, rng)
+        parts = make(counts, shown, kit, rng)
         posterior = CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )
@@ -264,14 +264,10 @@ class LayerPosterior:
         return replace(kit, heads=halves)
 
     def _from_bank(
-        self,
-        counts: Ints,
-        shown: _Shown,
-        views: Mapping[str, HeadPass],
-        kit: _Kit,
-        rng: np.random.Generator,
+        self, counts: Ints, shown: _Shown, kit: _Kit, rng: np.random.Generator
     ) -> list[Tensor]:
         """Measure shadows whose every layer is a sum of rows."""
+        views = self._views(kit.bridges, shown)
         rows = self._honest(shown, kit.bridges, rng)
         bank = LayerBank.of(self.reader, rows, views, self._errors, self.labels, self.order, rng)
         biased = {name for name in views if f"{name}.bias" in shown.names}
@@ -300,15 +296,11 @@ class LayerPosterior:
         return SampleRows(errors, scores)
 
     def _from_client(
-        self,
-        counts: Ints,
-        shown: _Shown,
-        views: Mapping[str, HeadPass],
-        kit: _Kit,
-        rng: np.random.Generator,
+        self, counts: Ints, shown: _Shown, kit: _Kit, rng: np.random.Generator
     ) -> list[Tensor]:
         """Measure shadows that clients made of one part of the samples by maps of the others."""
         assert self.client is not None
+        views = self._views(kit.bridges, shown)
         folds = torch.from_numpy(folds_of(self.labels.numpy(), _FOLDS, rng))
         total, parts = int(counts[0].sum()), []
         for fold, own in enumerate(np.array_split(counts, _FOLDS)):
