@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench check lint types tests wheel loops wolf block mutations hostile kills slow test-slow \
+.PHONY: demo test bench check lint types tests wheel docs loops wolf block mutations hostile kills slow test-slow \
 	test-runtimes test-core test-flower-versions release-check clean
 
 demo: .venv/core
@@ -15,7 +15,7 @@ demo: .venv/core
 test: .venv/dev
 	$(MAKE) --no-print-directory check
 
-check: lint types tests wheel
+check: lint types tests wheel docs
 
 lint:
 	$(BIN)/ruff check .
@@ -31,6 +31,10 @@ tests:
 wheel:
 	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .
 	$(BIN)/python tests/house/check_wheel.py build/wheel
+
+# The documentation site, without the network; ends with 1 at a warning or a link that leads nowhere.
+docs: .venv/dev
+	$(BIN)/python docs/make_site.py build/site
 
 # Random training loops under labelleak.capture; ends with 1 if one is silently wrong.
 LOOPS ?= 500

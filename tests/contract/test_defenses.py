@@ -35,33 +35,7 @@ from labelleak.defenses import (
 from labelleak.errors import BadInput
 
 # One text form of each, at a strength that bites.
-FORMS = {
-    "gaussian": "gaussian:0.1",
-    "laplace": "laplace:0.1",
-    "exponential": "exponential:0.1:centred",
-    "head_noise": "head_noise:0.1",
-    "clip": "clip:0.5",
-    "clip_layers": "clip_layers:0.5",
-    "topk": "topk:0.2",
-    "randomk": "randomk:0.2:rescale",
-    "prune": "prune:0.8",
-    "threshold": "threshold:0.5",
-    "dgc": "dgc:0.1:0.9:4",
-    "sign": "sign:scaled",
-    "qsgd": "qsgd:4",
-    "bits": "bits:4",
-    "float16": "float16",
-    "withhold": "withhold:bias",
-    "dpsgd": "dpsgd:0.1:1",
-    "soteria": "soteria:0.5",
-    "label_smoothing": "label_smoothing:0.3",
-    "mixup": "mixup:1",
-    "head_dropout": "head_dropout:0.5",
-    "randomised_response": "randomised_response:1",
-    "server_noise": "server_noise:0.1",
-    "historical_compression": "historical_compression:0.8",
-    "historical_dp": "historical_dp:0.5:0.2",
-}
+FORMS = {name: one.example or name for name, one in DEFENSES.items()}
 OFF = [
     "none",
     "gaussian:0",
@@ -102,8 +76,6 @@ FEEDBACK = [
     "float16:feedback",
     "dgc:0.1:0:2",
 ]
-# A defense that is not named above brings its own.
-FORMS |= {name: one.example or name for name, one in DEFENSES.items() if name not in FORMS}
 
 
 @pytest.fixture(params=DEFENSES)

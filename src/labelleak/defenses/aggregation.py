@@ -27,6 +27,7 @@ class ServerNoise(Part):
     sigma: float
 
     name = "server_noise"
+    example = "server_noise:0.1"
     kind = Kind.SERVER
     leaves_open = (
         (

@@ -62,6 +62,7 @@ class Clipping(_NormBound):
     """
 
     name = "clip"
+    example = "clip:0.5"
     scope = Scope.UPDATE
 
     def apply(
@@ -80,6 +81,7 @@ class LayerClipping(_NormBound):
     """
 
     name = "clip_layers"
+    example = "clip_layers:0.5"
     scope = Scope.LAYER
 
     def apply(

@@ -44,6 +44,7 @@ class DPSGD(TrainingDefense):
     noise_multiplier: float = 1.0
 
     name = "dpsgd"
+    example = "dpsgd:0.1:1"
     leaves_open = (
         (
             "It bounds what one sample tells, not what the samples of a batch have in common: "

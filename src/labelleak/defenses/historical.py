@@ -35,6 +35,7 @@ class HistoricalCompression(Part):
     quantile: float
 
     name = "historical_compression"
+    example = "historical_compression:0.8"
     leaves_open = (
         (
             "It wipes whole tensors by their place, the head in most updates; where the head "
@@ -87,6 +88,7 @@ class HistoricalDP(Noisy):
     sigma: float = 0.1
 
     name = "historical_dp"
+    example = "historical_dp:0.5:0.2"
     leaves_open = (
         (
             "It is not differentially private: its noise is not measured against what one sample "

@@ -135,6 +135,7 @@ class GaussianNoise(_NormalNoise):
     """
 
     name = "gaussian"
+    example = "gaussian:0.1"
     ladders: ClassVar[Ladders] = {
         "gaussian": tuple(f"gaussian:{s}" for s in SIGMAS),
         "clip|gaussian": tuple(f"clip:1|gaussian:{s}" for s in SIGMAS),
@@ -166,6 +167,7 @@ class LaplaceNoise(_ScaledNoise):
     """
 
     name = "laplace"
+    example = "laplace:0.1"
     ladders: ClassVar[Ladders] = {"laplace": tuple(f"laplace:{s}" for s in SIGMAS)}
 
     @property
@@ -192,6 +194,7 @@ class ExponentialNoise(_ScaledNoise):
     centred: bool = False
 
     name = "exponential"
+    example = "exponential:0.1:centred"
 
     @property
     def root_mean_square(self) -> float:
@@ -214,6 +217,7 @@ class HeadNoise(_NormalNoise):
     """
 
     name = "head_noise"
+    example = "head_noise:0.1"
     leaves_open = (
         HEAD_ALONE,
         POOLED,

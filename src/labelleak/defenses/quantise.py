@@ -42,6 +42,7 @@ class SignSGD(Compression):
     feedback: bool = False
 
     name = "sign"
+    example = "sign:scaled"
     kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"sign": ("sign:scaled",)}
 
@@ -88,6 +89,7 @@ class QSGD(Compression):
     feedback: bool = False
 
     name = "qsgd"
+    example = "qsgd:4"
     kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1))}
     scope = Scope.LAYER
@@ -140,6 +142,7 @@ class Quantisation(Compression):
     feedback: bool = False
 
     name = "bits"
+    example = "bits:4"
     kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2))}
     scope = Scope.LAYER

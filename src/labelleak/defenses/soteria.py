@@ -41,6 +41,7 @@ class Soteria(TrainingDefense):
     share: float
 
     name = "soteria"
+    example = "soteria:0.5"
     leaves_open = (HEAD_ALONE,)
     uses_head = True
     is_costly: ClassVar[bool] = True

@@ -59,6 +59,7 @@ class TopK(_Sparse):
     feedback: bool = False
 
     name = "topk"
+    example = "topk:0.2"
     ladders: ClassVar[Ladders] = {
         "topk": tuple(f"topk:{s}" for s in KEPT),
         "topk_feedback": tuple(f"topk:{s}:feedback" for s in KEPT),
@@ -93,6 +94,7 @@ class Pruning(_Sparse):
     feedback: bool = False
 
     name = "prune"
+    example = "prune:0.8"
     ladders: ClassVar[Ladders] = {"prune": tuple(f"prune:{1 - float(s):.6g}" for s in KEPT)}
 
     def __post_init__(self) -> None:
@@ -124,6 +126,7 @@ class ThresholdPruning(_Sparse):
     feedback: bool = False
 
     name = "threshold"
+    example = "threshold:0.5"
     scope = Scope.ENTRY
 
     def __post_init__(self) -> None:
@@ -154,6 +157,7 @@ class RandomK(_Sparse):
     feedback: bool = False
 
     name = "randomk"
+    example = "randomk:0.2:rescale"
     ladders: ClassVar[Ladders] = {"randomk": tuple(f"randomk:{s}" for s in KEPT)}
 
     def __post_init__(self) -> None:
@@ -207,6 +211,7 @@ class DeepGradientCompression(Part):
     warm_up: int = 0
 
     name = "dgc"
+    example = "dgc:0.1:0.9:4"
     kind = Kind.SPARSE
     leaves_open = (
         COMPRESSED,

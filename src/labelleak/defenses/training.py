@@ -52,6 +52,7 @@ class LabelSmoothing(TrainingDefense):
     amount: float
 
     name = "label_smoothing"
+    example = "label_smoothing:0.3"
     leaves_open = (
         (
             "It shifts what attackers assume by an amount that is the same for every batch; one "
@@ -100,6 +101,7 @@ class Mixup(TrainingDefense):
     alpha: float
 
     name = "mixup"
+    example = "mixup:1"
     leaves_open = (
         "Labels are mixed within a batch, so how many there are of each class stays as it was.",
     )
@@ -145,6 +147,7 @@ class RandomisedResponse(TrainingDefense):
     epsilon: float
 
     name = "randomised_response"
+    example = "randomised_response:1"
     leaves_open = (
         (
             "The labels that are trained on are exchanged at random; inputs are not, and they "
@@ -196,6 +199,7 @@ class HeadDropout(TrainingDefense):
     rate: float
 
     name = "head_dropout"
+    example = "head_dropout:0.5"
     leaves_open = (
         (
             "It drops other inputs of the head for every sample; over a batch each class still "

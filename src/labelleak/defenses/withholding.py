@@ -44,6 +44,7 @@ class Withholding(Part):
     others: bool = False
 
     name = "withhold"
+    example = "withhold:bias"
     leaves_open = (WITHHELD,)
     ladders: ClassVar[Ladders] = {
         "withhold": (
