@@ -1,11 +1,14 @@
 """One update of a language model under attack: whatever it returns, however its head is tied."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts
 from labelleak.audits.one_update import attack_update
+from labelleak.audits.update_prior import BY_TEXT, DRAWN_BY
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.task import Task, logits_of, next_tokens
 from labelleak.core.white_box import WhiteBox, lift, shared_names
@@ -71,7 +74,7 @@ def test_dummies_of_a_token_model_are_tokens():
 
 
 def test_own_texts_are_thinned_before_their_logits_fill_memory(monkeypatch):
-    monkeypatch.setattr("labelleak.core.interfaces.MOST_ENTRIES", 5 * 17 * TOKENS)
+    monkeypatch.setattr("labelleak.core.knowledge.MOST_ENTRIES", 5 * 17 * TOKENS)
     box = WhiteBox(lift(GPT(), Task.tokens), "lm_head")
     seen, labels = Knowledge(box, auxiliary=LabelledData(OWN, next_tokens(OWN, OWN))).pass_own()
     assert len(seen.inputs) == len(labels) == 5 * 16
@@ -97,3 +100,33 @@ def test_only_labels_that_are_the_inputs_are_moved():
     padded = ids.clone()
     padded[:, 12:] = -100
     assert (next_tokens(ids, padded)[:, 11:] == -100).all()
+
+
+def test_a_prior_makes_the_guess_without_the_update_honest(tmp_path):
+    model, ids = GPT(), texts(7)
+    alone = found(model, ids, ["free"])
+    assert any("overstated" in note for note in alone.notes)
+    assert (alone.scheme, alone.asr_free) == ("iid", pytest.approx(alone.asr_free))
+    often = np.bincount(OWN.flatten().numpy(), minlength=TOKENS).tolist()
+    file = tmp_path / "often.json"
+    file.write_text(json.dumps(often))
+    told = found(model, ids, ["free"], prior=str(file))
+    text = found(model, ids, ["free"], model=model, auxiliary=LabelledData(OWN, OWN))
+    assert (told.scheme, text.scheme) == (DRAWN_BY, BY_TEXT)
+    assert min(told.asr_free, text.asr_free) > alone.asr_free + 0.2
+    assert told.results[0].asr > alone.results[0].asr
+    assert not any("overstated" in note for note in (*told.notes, *text.notes))
+    with pytest.raises(BadInput, match="3 frequencies"):
+        found(model, ids, ["free"], prior=[1, 2, 3])
+
+
+def test_attacks_on_text_go_with_the_standard_battery():
+    model, ids = GPT(), texts(8)
+    own = LabelledData(texts(60, rows=200), texts(60, rows=200))
+    report = found(model, ids, ["rules"], model=model, auxiliary=own)
+    assert "token_posterior" not in {one.attack for one in report.results}
+    report = found(model, ids, ["standard"], model=model, auxiliary=own)
+    best = {one.attack: one for one in report.results}["token_posterior"]
+    assert "row_energy" in {one.attack for one in report.results}
+    assert best.asr > 0.9
+    assert best.expected_asr == pytest.approx(best.asr, abs=0.1)

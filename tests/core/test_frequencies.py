@@ -10,8 +10,14 @@ from typer.testing import CliRunner
 
 import labelleak
 from labelleak.cli.app import app
-from labelleak.core.frequencies import FrequencyPrior, guess_asr, prior_of_frequencies
-from labelleak.core.priors import UniformPrior, free_guess
+from labelleak.core.counts import best_counts
+from labelleak.core.frequencies import (
+    FrequencyPrior,
+    guess_asr,
+    prior_of_frequencies,
+    smooth_frequencies,
+)
+from labelleak.core.priors import UniformPrior, expected_shares, free_guess
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
@@ -85,3 +91,41 @@ def test_an_audit_holds_attackers_to_what_they_believe(tmp_path):
         labelleak.audit(
             data="digit_maps", model="fcn", trials=1, initialisations=1, prior=str(path)
         )
+
+
+def prior(often):
+    return prior_of_frequencies(np.asarray(often).tolist(), len(often))
+
+
+@pytest.mark.parametrize(("classes", "total"), [(2, 1), (5, 9), (50, 30), (200, 120)])
+def test_the_best_guess_is_that_of_all_tails(classes, total):
+    rng = np.random.default_rng(classes)
+    known = prior(rng.integers(0, 4, classes) + np.arange(classes) % 2 + 1)
+    tails = known.tails(total, classes)
+    counts, asr = free_guess(known, total, classes)
+    assert (counts == best_counts(tails, total)).all()
+    taken = np.where(np.arange(total) < counts[:, None], tails, 0).sum()
+    assert asr == pytest.approx(taken / total)
+
+
+def test_classes_that_are_alike_are_those_of_the_uniform_prior():
+    alike = prior(np.ones(7))
+    assert np.allclose(alike.tails(5, 7), UniformPrior().tails(5, 7))
+    assert free_guess(alike, 30, 7)[1] == pytest.approx(free_guess(UniformPrior(), 30, 7)[1])
+    assert expected_shares(alike, 10, 7).tolist() == pytest.approx([1 / 7] * 7)
+
+
+def test_a_hundred_thousand_words_are_weighed():
+    often = np.random.default_rng(0).zipf(1.3, 100_000)
+    counts, asr = free_guess(prior(often), 20_000, 100_000)
+    assert counts.sum() == 20_000
+    assert 0.2 < asr < 1
+
+
+def test_own_text_leaves_room_for_what_it_lacks():
+    shares = smooth_frequencies([50, 10, 2, 1, 1, 0, 0])
+    assert shares.sum() == pytest.approx(1)
+    assert (np.diff(shares) <= 1e-12)[:4].all()
+    assert shares[5] == shares[6] == pytest.approx(1 / 64)
+    assert smooth_frequencies([0, 0]).tolist() == [0.5, 0.5]
+    assert smooth_frequencies([3, 1]).sum() == pytest.approx(1)

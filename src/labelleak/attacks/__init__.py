@@ -33,6 +33,7 @@ from labelleak.attacks.shadow.attack import AdaptiveShadow, Shadow
 from labelleak.attacks.shadow.layers import AdaptiveLayerShadow, LayerShadow
 from labelleak.attacks.signs import IDLG, RowMinimum
 from labelleak.attacks.soft_labels import SoftLabel
+from labelleak.attacks.text.token_posterior import TokenPosterior
 
 __all__ = [
     "ADAPTIVE",
@@ -74,6 +75,7 @@ __all__ = [
     "Shadow",
     "SoftLabel",
     "SoftLabelShares",
+    "TokenPosterior",
     "dummies_for",
     "make_attack",
     "slow_attacks",

@@ -42,6 +42,7 @@ _LINES = (
     "shadow.attack:AdaptiveShadow",
     "shadow.layers:LayerShadow",
     "shadow.layers:AdaptiveLayerShadow",
+    "text.token_posterior:TokenPosterior",
     "adaptive:AdaptiveLLGStar",
     "adaptive:AdaptiveLLGPlus",
     "adaptive:AdaptiveRegression",
@@ -61,6 +62,10 @@ ADAPTIVE = tuple(
     for name, a in ATTACKS.items()
     if Need.DEFENSE in a.needs and Assumption.ONE_STEP in a.card.assumes
 )
+
+
+# What goes with the battery where the labels are tokens.
+FOR_TOKENS = ("row_energy", "token_posterior")
 
 
 def make_attack(name: str) -> Attack:
@@ -92,4 +97,4 @@ def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
     }
 
 
-__all__ = ["ADAPTIVE", "ATTACKS", "RULES", "STANDARD", "make_attack", "slow_attacks"]
+__all__ = ["ADAPTIVE", "ATTACKS", "FOR_TOKENS", "RULES", "STANDARD", "make_attack", "slow_attacks"]

@@ -6,12 +6,12 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
@@ -19,9 +19,9 @@ from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_notes import as_told, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
+from labelleak.audits.update_prior import beliefs
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
-from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.knowledge import FitCache, Knowledge, LabelledData
@@ -35,14 +35,10 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable, shown
 from labelleak.files.capture import CapturedUpdate
-from labelleak.files.frequencies import read_frequencies
 from labelleak.files.truth import labels_in, read_many, read_truth
 from labelleak.files.update import Source, gather_update
-from labelleak.simulation.batches import parse_scheme, prior_of
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.data.given import dataset_of
-
-DRAWN_BY = "by the prior given"
 
 
 @shared_sums()
@@ -119,7 +115,8 @@ def attack_update(
     >>> report.results[0].counts, report.results[0].asr
     ((1, 0, 0), 1.0)
     """
-    asked = choose_attacks(attacks)
+    beside = FOR_TOKENS if task == Task.tokens else ()
+    asked = choose_attacks(attacks, beside=beside)
     found = gather_update(
         captured,
         before=before,
@@ -139,11 +136,12 @@ def attack_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
     held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
-    drawn, believed = _beliefs(scheme, prior, held.auxiliary)
-    case, missing, more = _make_case(found, place, held, asked, believed, scale, seed)
+    drawn = beliefs(scheme, prior, held.auxiliary, found.task)
+    case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     real = None if truth is None else _truth(truth, case.settled.observation, case.size)
-    about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn, "seed": seed}
-    return case.report(real, not_applicable=missing, notes=(*notes, *more), **about)
+    about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
+    about["notes"] = (*notes, *drawn.notes, *more)
+    return case.report(real, not_applicable=missing, **about)
 
 
 def _by_name(
@@ -269,31 +267,6 @@ def _estimate_size(seen: Observation, known: Knowledge) -> tuple[BatchSize | Non
         f"{size.num_samples} labels were read off the bias gradient, with confidence "
         f"{size.confidence:.2f}{also} (assumed: {size.assumes}); give `batch_size` if it is known",
     )
-
-
-def _beliefs(
-    scheme: str,
-    prior: str | os.PathLike[str] | Sequence[float] | None,
-    own: LabelledData | None,
-) -> tuple[str, Callable[[Observation], Prior]]:
-    """Say how labels are taken to come, and give the prior that follows for an update."""
-    if prior is None:
-        return scheme, partial(_prior, scheme, own, None)
-    if scheme != "iid":
-        raise BadInput("give either `scheme` or `prior`; each says how labels come")
-    return DRAWN_BY, partial(_prior, scheme, own, read_frequencies(prior))
-
-
-def _prior(
-    scheme: str, own: LabelledData | None, told: Sequence[float] | None, seen: Observation
-) -> Prior:
-    if told is not None:
-        return prior_of_frequencies(told, seen.num_classes, seen.problems)
-    drawn = parse_scheme(scheme)
-    if drawn.label == "natural" and own is None:
-        raise BadInput("the scheme natural needs a pool of labels; give `auxiliary`")
-    pool = np.zeros(0, dtype=np.int64) if own is None else own.labels.numpy()
-    return prior_of(drawn, pool, seen.num_classes, seen.problems)
 
 
 def _name_of(model: nn.Module | ModelOptions | None) -> str:

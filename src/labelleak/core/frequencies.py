@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.lazy import stats
+from labelleak.core.lazy import special
 from labelleak.core.priors import Prior
 from labelleak.core.task_priors import EachPrior
 from labelleak.errors import BadInput
+
+# A class has no more labels than its mean and this many standard deviations.
+_SPREADS = 12.0
+# Taken off the count of what was seen, at most.
+_MOST_LESS = 0.75
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,36 @@ class FrequencyPrior:
 
     def tails(self, num_samples: int, num_classes: int) -> Floats:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
-        shares = np.asarray(self.shares)[:, None]
-        return np.asarray(stats.binom.sf(np.arange(num_samples), num_samples, shares))
+        return _above(np.asarray(self.shares)[:, None], num_samples, 1 + np.arange(num_samples))
+
+    def best_guess(self, num_samples: int, num_classes: int) -> tuple[Ints, float]:
+        """Return the counts that score most on average, and what they score.
+
+        Classes of one share are weighed once, and no count far above a class's mean is.
+
+        Raises:
+            BadInput: for another number of classes.
+
+        >>> FrequencyPrior((0.75, 0.25)).best_guess(2, 2)
+        (array([2, 0]), 0.75)
+        """
+        if len(self.shares) != num_classes:
+            raise BadInput(f"the prior has {len(self.shares)} frequencies, not {num_classes}")
+        values, kinds = np.unique(np.asarray(self.shares), return_inverse=True)
+        held, mean = np.bincount(kinds, minlength=len(values)), num_samples * values
+        most = np.minimum(num_samples, mean + _SPREADS * np.sqrt(mean) + _SPREADS).astype(np.int64)
+        owner = np.repeat(np.arange(len(values)), most)
+        number = np.arange(len(owner)) - np.repeat(np.cumsum(most) - most, most) + 1
+        tails = _above(values[owner], num_samples, number)
+        order = np.argsort(-tails, kind="stable")
+        whole = order[num_samples - np.cumsum(held[owner[order]]) >= 0]
+        counts = np.bincount(owner[whole], minlength=len(values))[kinds]
+        asr, left = float(held[owner[whole]] @ tails[whole]), num_samples - int(counts.sum())
+        if left:  # some of the classes that are alike get one more
+            last = order[len(whole)]
+            counts[np.flatnonzero(kinds == owner[last])[:left]] += 1
+            asr += left * float(tails[last])
+        return counts, min(1.0, asr / num_samples)
 
 
 def prior_of_frequencies(told: Sequence[float], num_classes: int, problems: int = 1) -> Prior:
@@ -58,6 +92,28 @@ def prior_of_frequencies(told: Sequence[float], num_classes: int, problems: int 
     return EachPrior(tuple(FrequencyPrior((1 - one, float(one))) for one in told))
 
 
+def smooth_frequencies(counts: ArrayLike) -> Floats:
+    """Return the share of each class in text to come, by how often it occurs in one's own.
+
+    By Good and Turing what was never seen occurs together about as often as what was seen once;
+    from what was seen a constant is taken off, ``n_1 / (n_1 + 2 n_2)`` (Ney, Essen and Kneser
+    1994) and at most 3/4.
+
+    >>> smooth_frequencies([6, 1, 1, 0, 0]).round(3).tolist()
+    [0.685, 0.033, 0.033, 0.125, 0.125]
+    """
+    seen = np.asarray(counts, dtype=np.float64)
+    if not seen.sum() > 0:
+        return np.full(len(seen), 1 / len(seen))
+    once, twice, unseen = (seen == 1).sum(), (seen == 2).sum(), seen == 0
+    less = min(_MOST_LESS, once / (once + 2 * twice)) if once else 0.0
+    shares = np.maximum(seen - less, 0.0)
+    missing = max(float(once), 0.5) / seen.sum() if unseen.any() else 0.0
+    shares *= (1 - missing) / shares.sum() if shares.sum() > 0 else 0.0
+    shares[unseen] = missing / max(1, unseen.sum())
+    return np.asarray(shares / shares.sum())
+
+
 def guess_asr(real: Prior, counts: Ints, num_samples: int) -> list[float]:
     """Return the ASR that a guess scores on average where labels really come so, label by label.
 
@@ -82,4 +138,10 @@ def guess_asr(real: Prior, counts: Ints, num_samples: int) -> list[float]:
     return found
 
 
-__all__ = ["FrequencyPrior", "guess_asr", "prior_of_frequencies"]
+def _above(shares: Floats, draws: int, least: ArrayLike) -> Floats:
+    """P(Binomial(draws, share) >= least), for least from 1 to draws."""
+    number = np.asarray(least, dtype=np.float64)
+    return np.asarray(special.betainc(number, draws - number + 1, shares))
+
+
+__all__ = ["FrequencyPrior", "guess_asr", "prior_of_frequencies", "smooth_frequencies"]

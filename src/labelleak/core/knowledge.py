@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from labelleak.core.task import SEVERAL, Task
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, SharedTensors
-from labelleak.core.white_box import HeadPass, OneLabel, WhiteBox
+from labelleak.core.white_box import CHUNK, HeadPass, OneLabel, WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 
 # Rows at the head that stand for a dense task's own data; more only cost.
@@ -197,6 +197,21 @@ class Knowledge:
         if self.model.task is Task.multilabel and labels.dim() > 1:
             raise NotApplicable("several labels of an input are told one by one")
         return (seen, labels) if labels.dim() == 1 else _rows(seen, labels.flatten(), seed)
+
+    def parts(self, most: int) -> Iterator[Knowledge]:
+        """Yield what is known with a few of the auxiliary inputs each, for what is summed.
+
+        Args:
+            most: labels that are used at most.
+        """
+        assert self.auxiliary is not None
+        data, at = self.auxiliary, 0
+        each = max(1, data.labels[:1].numel())
+        step = CHUNK if self.model is None else self.model.inputs_at_once(data.inputs)
+        while at < min(len(data), -(-most // each)):
+            part = LabelledData(data.inputs[at : at + step], data.labels[at : at + step])
+            yield replace(self, auxiliary=part)
+            at += step
 
     def refuse_maps(self, who: str) -> None:
         """Refuse tasks of several labels an input, for attacks that draw inputs by their one.

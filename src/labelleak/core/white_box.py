@@ -208,12 +208,16 @@ class WhiteBox:
         """Return how many texts give at most so many logits, at least one."""
         return max(1, entries // (max(1, positions) * len(self.head_weight)))
 
+    def inputs_at_once(self, inputs: Tensor) -> int:
+        """Return how many inputs one pass takes: of texts fewer, whose logits fill memory."""
+        if self.task is not Task.tokens:
+            return CHUNK
+        return min(CHUNK, self.texts_in(TEXT_ENTRIES, inputs.shape[-1]))
+
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
         """Pass many inputs through the model in chunks and join the results."""
         # Chunks of nearly equal size: batch norm cannot take a left-over of one.
-        size = CHUNK
-        if self.task is Task.tokens:
-            size = min(CHUNK, self.texts_in(TEXT_ENTRIES, inputs.shape[-1]))
+        size = self.inputs_at_once(inputs)
         chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // size)))
         passes = [self.run(chunk, seed=seed + number) for number, chunk in enumerate(chunks)]
         return HeadPass.joined(passes)

@@ -1,0 +1,1 @@
+"""Attacks on language models, whose labels are tokens: one file each."""

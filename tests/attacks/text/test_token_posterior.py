@@ -1,0 +1,141 @@
+"""The token posterior: near exact over training, honest of its own doubt, whatever the scale."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.text.twins import slow_posterior
+from core.token_models import GPT, LSTM, TOKENS, gradients, texts, train
+from labelleak.attacks.text import own_sums, token_posterior
+from labelleak.attacks.text.own_sums import OwnSums, pass_text
+from labelleak.attacks.text.token_posterior import TokenPosterior
+from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
+from labelleak.core.interfaces import prepare
+from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.observation import Observation
+from labelleak.core.task import Task, next_tokens
+from labelleak.core.white_box import WhiteBox, lift
+
+OWN = texts(900, rows=250)
+
+
+def known_of(model, head="lm_head", own=OWN):
+    data = LabelledData(own, next_tokens(own, own))
+    often = np.bincount(own[:, 1:].flatten().numpy(), minlength=TOKENS)
+    prior = FrequencyPrior(tuple(smooth_frequencies(often).tolist()))
+    return Knowledge(WhiteBox(lift(model, Task.tokens), head), (17,), data, prior=prior)
+
+
+def seen_of(model, ids, head="lm_head"):
+    found = gradients(model, ids)
+    bias = found.get(f"{head}.bias")
+    return Observation.from_gradient(found[f"{head}.weight"], bias, num_samples=ids[:, 1:].numel())
+
+
+def rate(found, ids):
+    real = np.bincount(ids[:, 1:].flatten().numpy(), minlength=TOKENS)
+    return np.minimum(found.counts, real).sum() / real.sum()
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    return train(GPT(), 80)
+
+
+@pytest.fixture(scope="module")
+def ready(learnt):
+    return prepare(TokenPosterior(), known_of(learnt), TOKENS, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_has_learnt_gives_nearly_all_tokens_away(learnt, ready, seed):
+    ids = texts(seed)
+    found = ready(seen_of(learnt, ids))
+    free = known_of(learnt).prior.best_guess(128, TOKENS)[1]
+    assert rate(found, ids) > max(0.9, free + 0.2)
+    assert found.counts.sum() == 128
+    assert abs(found.expected_asr - rate(found, ids)) < 0.1
+
+
+def test_an_untrained_model_does_so_too_with_a_bias_or_without():
+    for model, head in ((GPT(), "lm_head"), (LSTM(), "out")):
+        ready = prepare(TokenPosterior(), known_of(model, head), TOKENS, np.random.default_rng(0))
+        assert rate(ready(seen_of(model, texts(1), head)), texts(1)) > 0.9
+
+
+def test_an_unknown_scale_is_found(learnt, ready):
+    seen = seen_of(learnt, texts(2))
+    found = ready(replace(seen, weight=37 * seen.weight, lr_known=False))
+    assert rate(found, texts(2)) > 0.85
+
+
+def test_noise_is_measured_and_told_in_what_is_expected(learnt, ready):
+    seen = seen_of(learnt, texts(3))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(seen.weight.shape, generator=generator)
+    sigma = 2 * seen.weight.norm() / seen.weight.numel() ** 0.5
+    found = ready(replace(seen, weight=seen.weight + sigma * noise))
+    assert abs(found.expected_asr - rate(found, texts(3))) < 0.15
+    assert found.expected_asr < 0.95
+
+
+@pytest.mark.parametrize("steps", [0, 80])
+def test_a_tied_embeddings_part_is_measured_on_own_text(steps):
+    model, ids = train(GPT(tied=True), steps), texts(4)
+    ready = prepare(TokenPosterior(), known_of(model), TOKENS, np.random.default_rng(0))
+    seen = Observation.from_gradient(gradients(model, ids)["wte.weight"], num_samples=128)
+    assert rate(ready(seen), ids) > 0.85
+    assert own_sums.tied_embedding(WhiteBox(model, "lm_head")) is model.wte
+    assert own_sums.tied_embedding(WhiteBox(GPT(), "lm_head")) is None
+
+
+def test_own_sums_are_what_one_pass_over_all_text_gives(learnt, monkeypatch):
+    known = known_of(learnt, own=texts(5, rows=9))
+    whole = pass_text(known, TOKENS)
+    monkeypatch.setattr("labelleak.core.white_box.TEXT_ENTRIES", 2 * 17 * TOKENS)
+    parts = pass_text(known, TOKENS)
+    seen, labels = known.pass_own()
+    assert whole.total == parts.total == len(labels)
+    for name in ("seen", "inputs", "weighted", "chances", "squares", "second", "size"):
+        one, other = getattr(whole, name), getattr(parts, name)
+        assert np.allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-7), name
+    weighted = seen.probabilities.double().mT @ seen.inputs.double() / len(labels)
+    assert torch.allclose(whole.weighted, weighted, atol=1e-6)
+    monkeypatch.setattr(own_sums, "MOST_LABELS", 40)
+    assert pass_text(known, TOKENS).total == 64  # whole passes
+
+
+def test_the_covariance_within_tokens_is_that_around_their_means(learnt):
+    known = known_of(learnt)
+    own = pass_text(known, TOKENS)
+    seen, labels = known.pass_own()
+    h = seen.inputs.double()
+    means = torch.zeros(TOKENS, 24, dtype=torch.float64).index_add_(0, labels, h)
+    means /= torch.from_numpy(np.maximum(own.seen, 1))[:, None]
+    plain = (h - means[labels]).mT @ (h - means[labels])
+    round_ = 24 * own.spread * torch.eye(24, dtype=torch.float64)
+    freedom = len(labels) - (own.seen > 0).sum()
+    assert torch.allclose(own.within(), (plain + round_) / (freedom + 24), atol=1e-5)
+
+
+def test_blocks_of_rows_do_not_matter_and_a_slow_twin_agrees(learnt, ready, monkeypatch):
+    seen = seen_of(learnt, texts(6))
+    whole = ready(seen)
+    monkeypatch.setattr(token_posterior, "_BLOCK", 64)
+    assert (ready(seen).counts == whole.counts).all()
+    own, prior = pass_text(known_of(learnt), TOKENS), known_of(learnt).prior
+    chances = slow_posterior(
+        seen.weight.double().numpy(), own, 128, np.asarray(prior.shares), range(0, 300, 7)
+    )
+    for token, there in chances.items():
+        assert abs(whole.scores[token] - there) < 1e-3
+
+
+def test_sums_start_with_the_first_pass():
+    inputs, chances = torch.ones(2, 3), torch.full((2, 4), 0.25)
+    own = OwnSums.of([(inputs, inputs, chances, torch.tensor([0, 3]))], 4)
+    assert own.seen.tolist() == [1, 0, 0, 1]
+    assert own.chances.tolist() == [0.25] * 4
+    assert own.middle.tolist() == [1, 1, 1]

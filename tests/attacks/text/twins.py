@@ -1,0 +1,45 @@
+"""Slow twins of attacks on text: one token at a time, in the words of the equations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from labelleak.attacks.text.token_posterior import _measure_noise
+
+
+def slow_posterior(gradient, own, total, shares, tokens, most=60):
+    """Return P(c_v >= 1) of some tokens, by densities of full normal distributions."""
+    width = gradient.shape[1]
+    weighted = own.weighted.numpy()
+    posterior = total * np.maximum(own.squares * own.size - (weighted**2).sum(1) / width, 0.0)
+    apart = total * (weighted - gradient)
+    factor, noise = _measure_noise((apart**2).sum(1) / width, posterior, total * shares < 0.3)
+    within = own.within().numpy()
+    sizes, axes = np.linalg.eigh(within + noise * np.eye(width))
+    metric = axes * np.maximum(sizes, 0.05 * sizes.mean()) @ axes.T
+    inverse = np.linalg.inv(metric)
+    label = np.trace(inverse @ within) / width
+    around = np.trace(inverse) / width
+    middle, often = own.middle.numpy(), own.seen >= 5
+    means = own.inputs.numpy() / np.maximum(own.seen, 1)[:, None]
+    away = means[often] - middle
+    between = np.einsum("vd,de,ve->v", away, inverse, away).mean() / width
+    apart_by = max(between / label - (1 / own.seen[often]).mean(), 1e-3)
+    found = {}
+    for token in tokens:
+        drawn = own.seen[token] + 1 / apart_by
+        mean = (own.inputs.numpy()[token] + middle / apart_by) / drawn
+        other = (factor * posterior[token] + noise) * around + 1e-9
+        logs = []
+        for count in range(most):
+            variance = label * (count + count**2 / drawn) + other
+            density = stats.multivariate_normal(count * mean, variance * metric)
+            logs.append(
+                density.logpdf(apart[token]) + stats.poisson.logpmf(count, total * shares[token])
+            )
+        chances = np.exp(np.asarray(logs) - max(logs))
+        found[token] = 1 - chances[0] / math.fsum(chances)
+    return found
