@@ -115,8 +115,7 @@ def attack_update(
     >>> report.results[0].counts, report.results[0].asr
     ((1, 0, 0), 1.0)
     """
-    beside = FOR_TOKENS if task == Task.tokens else ()
-    asked = choose_attacks(attacks, beside=beside)
+    asked = choose_attacks(attacks, beside=FOR_TOKENS if task == Task.tokens else ())
     found = gather_update(
         captured,
         before=before,
