@@ -73,7 +73,7 @@ class LayerRegression(Attack):
                 systems[names] = measure(rows, reader.data.labels, num_classes)
             seen = joined(reader.sketch(shown), names)
             prior = 0.0 if self._plain else 1 / total
-            shares = _shares(systems[names], systems[names].onto(seen), prior)
+            shares = shares_of(systems[names], systems[names].onto(seen), prior)
             counts = (total * shares).reshape(*observation.trials, num_classes)
             return Estimate(round_counts(counts, total), counts)
 
@@ -100,7 +100,7 @@ class PlainLayerRegression(LayerRegression):
     _plain = True
 
 
-def _shares(system: ClassMeans, onto: Floats, weight: float) -> Floats:
+def shares_of(system: ClassMeans, onto: Floats, weight: float) -> Floats:
     """Return the shares of the least misfit with its prior of some weight, ``T x K``."""
     gram = system.gram.numpy()
     classes = len(gram)
@@ -112,4 +112,4 @@ def _shares(system: ClassMeans, onto: Floats, weight: float) -> Floats:
     return mixture_shares(gram, onto, size)
 
 
-__all__ = ["LayerRegression", "PlainLayerRegression"]
+__all__ = ["LayerRegression", "PlainLayerRegression", "shares_of"]
