@@ -9,9 +9,11 @@ from labelleak.attacks import LLG
 from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
 from labelleak.core import head_sums
 from labelleak.core.counts import best_counts
+from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
+from labelleak.core.priors import free_guess
 
 CLASSES, WIDTH, TOTAL = 400, 48, 120
 
@@ -36,8 +38,8 @@ def text_gradient(seed, *, shared=0.3, learnt=False, dtype=torch.float64):
     return head.grad.to(dtype), np.bincount(labels.numpy(), minlength=CLASSES)
 
 
-def hits(attack, weight, counts):
-    ready = prepare(attack, Knowledge(), CLASSES, np.random.default_rng(0))
+def hits(attack, weight, counts, **known):
+    ready = prepare(attack, Knowledge(**known), CLASSES, np.random.default_rng(0))
     found = ready(Observation.from_gradient(weight, num_samples=TOTAL)).counts
     return np.minimum(found, counts).sum() / TOTAL
 
@@ -57,6 +59,18 @@ def test_a_model_that_knows_frequencies_still_gives_words_away(seed):
     reach = np.stack([(at_least >= n).mean(0) for n in range(1, 30)], axis=-1)
     free = np.minimum(best_counts(reach, TOTAL), counts).sum() / TOTAL
     assert hits(RowEnergy(), weight, counts) > free + 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frequencies_that_are_known_take_the_posteriors_part_out(seed):
+    weight, counts = text_gradient(seed, shared=6.0, learnt=True)
+    often = 1 / (10 + np.arange(CLASSES))
+    prior = FrequencyPrior(tuple((often / often.sum()).tolist()))
+    told = hits(RowEnergy(), weight, counts, prior=prior)
+    assert told > hits(RowEnergy(), weight, counts) + 0.03
+    assert told > free_guess(prior, TOTAL, CLASSES)[1] + 0.2
+    untrained, counts = text_gradient(seed)
+    assert hits(RowEnergy(), untrained, counts, prior=prior) > 0.95
 
 
 def test_neither_scale_nor_blocks_nor_trials_matter(monkeypatch):

@@ -8,10 +8,12 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
+from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.head_sums import by_rows
-from labelleak.core.interfaces import Estimate, Rule, samples
+from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
-from labelleak.core.needs import READS_WEIGHT
+from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.records.assumptions import ONE_GRADIENT
 
@@ -26,7 +28,7 @@ _MODE, _WIDE = 0.3, 0.2
 
 
 @dataclass(frozen=True)
-class RowEnergy(Rule):
+class RowEnergy(Attack):
     """Count labels by the length of each row, split along and across the absent rows' direction.
 
     Row v of the weight gradient is ``N g_v = sum_j p_jv h_j - sum_{j: y_j = v} h_j``. With many
@@ -39,7 +41,9 @@ class RowEnergy(Rule):
     r, the mean cosine of two inputs of a class, is the one with which all counts sum to N. In a
     model that has learnt, the posteriors' part lies in present rows too, and single labels have no
     one energy. Then counts go with the length, ``c = max(1, |g_v| / sqrt(u))``, as for inputs
-    that are parallel (r = 1).
+    that are parallel (r = 1). Where it is known how often each class occurs (a prior of
+    frequencies f), the posteriors' part is known, too: such a model's posteriors sum to about
+    ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``, with the length L at which counts sum to N.
 
     Of this project (no paper). It needs no bias and no sign of the features, unlike LLG.
 
@@ -52,7 +56,7 @@ class RowEnergy(Rule):
     """
 
     name = "row_energy"
-    needs = READS_WEIGHT
+    needs = READS_WEIGHT | {Need.PRIOR}
     cite = "labelleak"
     card = Card(
         "row energy",
@@ -60,24 +64,30 @@ class RowEnergy(Rule):
         plain="Counts labels by how long each class's gradient row is, whatever its sign.",
     )
 
-    def answer(self, observation: Observation) -> Estimate:
-        """Count every trial's rows."""
-        assert observation.weight is not None
-        total = samples(observation)
-        weight = observation.weight.detach()
-        found = np.stack(
-            [count_rows(rows, total) for rows in weight.reshape(-1, *weight.shape[-2:])]
-        )
-        scores = found.reshape(*weight.shape[:-2], observation.num_classes)
-        return Estimate(round_counts(scores, total), scores)
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Keep how often each class occurs, where that is known."""
+        told = known.prior
+        shares = np.asarray(told.shares) if isinstance(told, FrequencyPrior) else None
+
+        def answer(observation: Observation) -> Estimate:
+            assert observation.weight is not None
+            total = samples(observation)
+            weight = observation.weight.detach()
+            rows = weight.reshape(-1, *weight.shape[-2:])
+            found = np.stack([count_rows(one, total, shares) for one in rows])
+            scores = found.reshape(*weight.shape[:-2], num_classes)
+            return Estimate(round_counts(scores, total), scores)
+
+        return answer
 
 
-def count_rows(weight: Tensor, total: int) -> Floats:
+def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floats:
     """Return about how many of N labels each row holds, before rounding.
 
     Args:
         weight: gradient of the head's weight at any scale, ``K x D``.
         total: N.
+        shares: how often each class occurs, where that is known.
     """
     along, energy = split_rows(weight)
     across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
@@ -87,7 +97,12 @@ def count_rows(weight: Tensor, total: int) -> Floats:
         return np.full(len(energy), total / len(energy))
     one, width = _single(energy[there])
     labels = energy[there] / one
-    found = np.maximum(np.sqrt(labels), 1.0) if width > _WIDE else _solve(labels, total)
+    if width <= _WIDE:
+        found = _solve(labels, total)
+    elif shares is None:
+        found = np.maximum(np.sqrt(labels), 1.0)
+    else:
+        found = _beside_posteriors(-along[there], total * shares[there], total)
     counts = np.zeros(len(energy))
     counts[there] = found * total / found.sum()
     return counts
@@ -152,6 +167,20 @@ def _solve(labels: Floats, total: int) -> Floats:
         else:
             high = middle
     return _counts_of(labels, high)
+
+
+def _beside_posteriors(against: Floats, posterior: Floats, total: int) -> Floats:
+    """Solve ``c_v = max(1, N f_v + a_v / L)`` for L, so that counts sum to N.
+
+    Here a_v is how far a row points against d, and the posteriors of a model that has learnt sum
+    to about ``N f_v`` at class v.
+    """
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = np.maximum(posterior + against * np.exp(-middle), 1.0)
+        low, high = (middle, high) if found.sum() > total else (low, middle)
+    return found
 
 
 def _counts_of(labels: Floats, cosine: float) -> Floats:
