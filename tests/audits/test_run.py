@@ -58,7 +58,12 @@ def test_processes_give_the_same_records_in_the_same_order(tmp_path, undisturbed
     assert run(tmp_path, executor=Executor(kind="joblib", workers=2)) == undisturbed
 
 
+# Of Ray's own processes, when it ends.
+UNRAISABLE = "ignore::pytest.PytestUnraisableExceptionWarning"
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings(UNRAISABLE)
 def test_ray_gives_the_same_records_in_the_same_order(tmp_path, undisturbed):
     ray = pytest.importorskip("ray")
     try:
@@ -85,6 +90,7 @@ def test_a_worker_that_is_killed_is_one_sentence_and_the_next_run_goes_on(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(UNRAISABLE)
 def test_a_worker_of_ray_that_is_killed_is_one_sentence(tmp_path, undisturbed):
     ray = pytest.importorskip("ray")
     try:
