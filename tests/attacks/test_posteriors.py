@@ -20,7 +20,7 @@ from contract.scenarios import (
 )
 from labelleak.attacks import confusions, head_path
 from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
-from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
+from labelleak.attacks.confusions import ILRG, PPLR, RLU, pseudo_inverse, recover_features
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
 from labelleak.attacks.posteriors import FEATURES_CANCEL, ZLG, Interpolation
 from labelleak.core.interfaces import prepare
@@ -412,3 +412,42 @@ def test_features_of_both_signs_turn_row_sums_upside_down_or_not(measure, seed, 
 def test_the_papers_network_is_solved_with_its_weights(measure):
     for attack in (ZLG(), ZLG(use_bias=False), PPLR(), RLU(), ILRG()):
         assert measure(attack, "sigmoid", "iid", 128, init="uniform") >= 0.93, attack
+
+
+def centred_confusions(seed, classes, *, sharp=1.0, doubled=False, trials=()):
+    """Return centred confusions of a model, as `Confusions` inverts them."""
+    rng = np.random.default_rng(seed)
+    logits = sharp * rng.standard_normal((*trials, classes, classes))
+    posteriors = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    posteriors /= posteriors.sum(axis=-1, keepdims=True)
+    rows = posteriors - np.eye(classes)
+    if doubled:  # two classes that leave the same signal
+        rows[..., 1, :] = rows[..., 0, :]
+    return rows - rows.mean(axis=-2, keepdims=True)
+
+
+@pytest.mark.parametrize("sharp", [0.0, 1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("classes", [2, 3, 50])
+def test_an_inverse_gives_what_singular_values_give(classes, sharp):
+    for doubled in (False, True):
+        centred = centred_confusions(classes, classes, sharp=sharp, doubled=doubled, trials=(3,))
+        expected = np.linalg.pinv(centred, rcond=1e-7)
+        np.testing.assert_allclose(pseudo_inverse(centred), expected, atol=1e-7)
+
+
+def test_where_an_inverse_will_not_do_singular_values_are_taken():
+    mixed = np.stack(
+        [
+            centred_confusions(0, 4),
+            0 * centred_confusions(0, 4),
+            centred_confusions(0, 4, doubled=True),
+        ]
+    )
+    mixed = np.concatenate([mixed, np.ones((1, 4, 4)), 1e-150 * mixed[:1]])
+    expected = np.linalg.pinv(mixed, rcond=1e-7)
+    np.testing.assert_allclose(pseudo_inverse(mixed), expected, rtol=1e-6, atol=1e-9)
+    faint = centred_confusions(1, 5)
+    left, sizes, right = np.linalg.svd(faint)
+    sizes[3] = sizes[0] * 2e-7
+    faint = left * sizes @ right
+    np.testing.assert_allclose(pseudo_inverse(faint), np.linalg.pinv(faint, rcond=1e-7), rtol=1e-3)

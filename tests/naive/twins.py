@@ -38,3 +38,32 @@ def best_counts(tails, total):
         ]
         counts[min(options)[2]] += 1
     return counts
+
+
+def class_means(posteriors, labels, weights, classes):
+    """Return the mean weighted posterior of each class that has samples, a row each."""
+    return {
+        c: (posteriors * weights[:, None])[labels == c].mean(axis=0)
+        for c in range(classes)
+        if (labels == c).any()
+    }
+
+
+def llg_plus(posteriors, labels, sums):
+    """Return LLG+'s impact and offsets from a table of all classes by all classes."""
+    classes = posteriors.shape[1]
+    means = class_means(posteriors, labels, sums, classes)
+    own = [means[c][c] - sums[labels == c].mean() for c in means]
+    offset = [np.mean([means[c][j] for c in means if c != j]) for j in range(classes)]
+    return np.mean(own), np.array(offset)
+
+
+def own_and_others(posteriors, labels, weights):
+    """Return PPLR's two numbers of each class, one after the other."""
+    signal, own, others = posteriors * weights[:, None], [], []
+    for c in range(posteriors.shape[1]):
+        mine = labels == c if (labels == c).any() else np.ones(len(labels), dtype=bool)
+        own.append(signal[mine, c].mean() - weights[mine].mean())
+        rest = signal[labels != c, c]
+        others.append(rest.sum() / max(len(rest), 1))
+    return np.array(own), np.array(others)

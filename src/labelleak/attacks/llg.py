@@ -8,6 +8,7 @@ from enum import Enum
 
 import numpy as np
 
+from labelleak.attacks.class_sums import sum_posteriors
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, extract_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
@@ -174,16 +175,16 @@ def calibrate(seen: HeadPass, labels: np.ndarray, num_classes: int) -> Calibrati
     Raises:
         NotApplicable: if fewer than two classes have data, since offsets need another class.
     """
-    signal, total = _signal(seen), _feature_sum(seen)
-    present = np.unique(labels)
+    present, rows, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if len(present) < 2:
         raise NotApplicable("auxiliary data must hold at least 2 classes")
-    by_class = np.stack([signal[labels == c].mean(axis=0) for c in present])
-    own = [by_class[row, c] - total[labels == c].mean() for row, c in enumerate(present)]
-    others = np.ones((len(present), num_classes))
-    others[np.arange(len(present)), present] = 0.0
-    offset = (by_class * others).sum(axis=0) / others.sum(axis=0)
-    return Calibration(float(np.mean(own)), offset)
+    # Each sample counts as its share of its class, so that sums over samples are sums of means.
+    pull = _feature_sum(seen) / sizes[rows]
+    mine, whole = sum_posteriors(seen, labels, pull)
+    own = mine - np.bincount(labels, pull, minlength=num_classes)
+    others = np.full(num_classes, len(present))
+    others[present] -= 1
+    return Calibration(float(own[present].mean()), (whole - mine) / others)
 
 
 def calibrated(calibration: Calibration) -> Prepared:
