@@ -23,6 +23,7 @@ from labelleak.cli.terminal import (
 from labelleak.errors import BadInput
 from labelleak.records.files import write_whole
 from labelleak.records.options import Option, Options
+from labelleak.records.unscored import is_unscored
 from labelleak.report.about import About
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class ReportRun(Options):
 @uncollected()
 def report(
     records: Annotated[
-        list[Path], typer.Argument(help="A records.jsonl file, or two to be compared.")
+        list[Path],
+        typer.Argument(help="A records.jsonl (or estimates.jsonl) file, or two to be compared."),
     ],
     page: ReportRun,
     about: About,
@@ -92,10 +94,25 @@ def report(
     """Render the page of an audit again from its records, or compare two; needs no torch."""
     if len(records) > 2:
         raise BadInput(f"a report is of one file of records or of two, not of {len(records)}")
-    if len(records) == 2:
+    if is_unscored(records[0]):
+        _conclude_unscored(records, page.out or records[0].with_name("report.html"), about, shown)
+    elif len(records) == 2:
         _compare(records, page.out or records[-1].with_name("comparison.html"), about, shown)
     else:
         _conclude(records[0], page.out or records[0].with_name("report.html"), about, shown)
+
+
+def _conclude_unscored(records: list[Path], page: Path, about: About, shown: Shown) -> None:
+    """Write the page of answers without a score: there is no verdict on them, and no evidence."""
+    from labelleak.report.unscored import ADVICE, say_unscored, write_unscored_page
+
+    if len(records) > 1:
+        raise BadInput("answers without a score cannot be compared; give one file of them")
+    rows = write_unscored_page(records[0], page, about)
+    if shown.json:
+        print_json({"unscored": len(rows), **paths(estimates=records[0], report=page)})
+        return
+    say(f"{say_unscored(rows)}\n{ADVICE}\n\nestimates {records[0]}\nreport    {page}")
 
 
 def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> None:

@@ -15,6 +15,8 @@ from labelleak.errors import BadInput, shown_path
 from labelleak.records.options import Option, Options
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from labelleak.records.follow import Follower
 
 # No more than this share of the time goes into drawing, however many records there are.
@@ -32,7 +34,9 @@ class WatchRun(Options):
 
 @command
 def watch(
-    records: Annotated[Path, typer.Argument(help="A records.jsonl file, there already or not.")],
+    records: Annotated[
+        Path, typer.Argument(help="A records.jsonl or estimates.jsonl file, there already or not.")
+    ],
     asked: WatchRun,
     shown: Shown,
 ) -> None:
@@ -41,7 +45,6 @@ def watch(
     from rich.live import Live
 
     from labelleak.records.follow import Follower
-    from labelleak.report.watching import view
 
     if asked.once and not records.exists():
         raise BadInput(f"cannot read {shown_path(records)}: there is no such file")
@@ -53,18 +56,22 @@ def watch(
         _write(follower, asked.page)
         if shown.json:
             verdict = judge(follower.records)
-            found = {"records": len(follower.records), "unreadable": follower.unreadable}
+            found = {
+                "records": len(follower.records),
+                "unscored": len(follower.unscored),
+                "unreadable": follower.unreadable,
+            }
             print_json({**found, "verdict": verdict.to_json()})
             return
-        console.print(view(follower.records, records.name, follower.unreadable))
+        console.print(_view(follower))
         return
     try:
-        now = view([], records.name)
+        now = _view(follower)
         with Live(now, console=console, auto_refresh=False) as live:
             while True:
                 start = time.monotonic()
                 if follower.read_new():
-                    now = view(follower.records, records.name, follower.unreadable)
+                    now = _view(follower)
                     live.update(now, refresh=True)
                     _write(follower, asked.page)
                 spent = time.monotonic() - start
@@ -74,10 +81,23 @@ def watch(
         console.print("stopped watching" if console.is_terminal else "\nstopped watching")
 
 
+def _view(follower: Follower) -> Group:
+    """Lay out what was read: records, or answers without a score where there are only those."""
+    from labelleak.report.unscored import view_unscored
+    from labelleak.report.watching import view
+
+    if follower.unscored and not follower.records:
+        return view_unscored(follower.unscored, follower.path.name)
+    return view(follower.records, follower.path.name, follower.unreadable)
+
+
 def _write(follower: Follower, page: Path | None) -> None:
     """Draw the page anew; it appears whole or not at all."""
     from labelleak.records.files import write_whole
     from labelleak.report import render
+    from labelleak.report.unscored import render_unscored
 
     if page is not None and follower.records:
         write_whole(page, render(follower.records, source=follower.path.name))
+    elif page is not None and follower.unscored:
+        write_whole(page, render_unscored(follower.unscored, follower.path.name))

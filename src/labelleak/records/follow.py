@@ -10,6 +10,7 @@ from labelleak.errors import BadInput, shown_path
 from labelleak.records.packing import MAGIC, Unpacker
 from labelleak.records.reading import LARGEST_RECORDS, decode, open_regular
 from labelleak.records.record import Record
+from labelleak.records.unscored import Unscored
 
 _MARK = 512
 _PIECE = 2**16
@@ -24,6 +25,7 @@ class Follower:
 
     Attributes:
         records: what was read so far.
+        unscored: answers without a score that were read so far.
         unreadable: whole lines that are no records.
         bytes_read: how much was read in all.
     """
@@ -35,9 +37,14 @@ class Follower:
 
     def _forget(self) -> None:
         self.records: list[Record] = []
+        self.unscored: list[Unscored] = []
         self.unreadable = 0
         self._place, self._inode, self._rest, self._start = 0, -1, b"", b""
         self._unpacker, self._unpacked = Unpacker(), 0
+
+    @property
+    def _known(self) -> int:
+        return len(self.records) + len(self.unscored)
 
     def read_new(self) -> bool:
         """Read what is new; tell whether the records changed.
@@ -46,7 +53,7 @@ class Follower:
             BadInput: if the file is there and cannot be read.
         """
         if not self.path.exists():
-            gone = bool(self.records)
+            gone = self._known > 0
             self._forget()
             return gone
         with open_regular(self.path) as file:
@@ -62,12 +69,12 @@ class Follower:
             if found.st_size < len(MAGIC):  # nobody knows yet whether it is packed
                 return again
             file.seek(self._place)
-            before = len(self.records)
+            before = self._known
             left = found.st_size - self._place
             while piece := file.read(min(left, _PIECE)):
                 left -= len(piece)
                 self._take(piece)
-        return len(self.records) > before or again
+        return self._known > before or again
 
     def _replaced(self, inode: int, size: int, start: bytes) -> bool:
         return inode != self._inode or size < self._place or start != self._start
@@ -88,6 +95,12 @@ class Follower:
         *lines, self._rest = (self._rest + new).split(b"\n")
         for line in filter(bytes.strip, lines):
             try:
-                self.records.append(Record.from_json(decode(line, "a line")))
+                self._read(decode(line, "a line"))
             except BadInput:
                 self.unreadable += 1
+
+    def _read(self, line: str) -> None:
+        try:
+            self.records.append(Record.from_json(line))
+        except BadInput:
+            self.unscored.append(Unscored.from_json(line))
