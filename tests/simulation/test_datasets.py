@@ -123,7 +123,7 @@ def test_every_listed_name_has_a_line():
         ("x" * 5000, "unknown data set"),
         ("x" * 5000 + ".npz", "no file"),
         ("nul\0.npz", "no file"),
-        (__file__, "give an .npz or .parquet file"),
+        (__file__, "give .npz, .csv or .parquet"),
     ],
 )
 def test_unknown_names_are_refused(name, says):

@@ -149,12 +149,7 @@ def plan_audit(
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
     _check_classes(schemes, roles, dataset.num_classes)
-    largest = max(options.batch_sizes)
-    if largest > len(roles.victims):
-        raise BadInput(
-            f"a batch of {largest} is larger than the victims' data ({len(roles.victims)} "
-            "samples); use smaller `batch_sizes` or a larger data set"
-        )
+    _check_size(options, schemes, len(roles.victims))
     if options.layers:
         own = view_model(options, dataset, first)
         defenses = with_layers_alone(defenses, trained_names(own.module), own.head)
@@ -212,6 +207,22 @@ def choose_schemes(
             )
         names = ("natural",)
     return tuple(parse_scheme(text) for text in names)
+
+
+def _check_size(options: AuditOptions, schemes: Sequence[Scheme], held: int) -> None:
+    """Refuse batches that the victims cannot fill; those drawn as they come fill all local steps.
+
+    Raises:
+        BadInput: if there are any.
+    """
+    largest = max(options.batch_sizes)
+    steps = max(options.local_steps) if any(one.label == "natural" for one in schemes) else 1
+    if largest * steps > held:
+        of = f" in {steps} local steps" if steps > 1 else ""
+        raise BadInput(
+            f"a batch of {largest}{of} is larger than the victims' data ({held} samples); use "
+            "smaller `batch_sizes` or a larger data set"
+        )
 
 
 def _try_defenses(

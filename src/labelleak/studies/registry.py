@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labelleak.errors import unknown_name
 
@@ -35,6 +35,9 @@ STUDIES: dict[str, str | None] = {
     "compression": None,
     "compression_finding": None,
     "privacy": None,
+    "binary": None,
+    "multilabel": None,
+    "dense": None,
     "attacks": "Table: every attack, untrained and trained, N from 1 to 1,024",
     "verdicts": "Tables: which attack is strongest where",
     "home": "Table: LLBG and RLU on the clients of their own papers",
@@ -85,7 +88,9 @@ def read_shipped(name: str, asked: Asked | None = None) -> Grid:
     """
     from labelleak.audits.grids import read_grid
 
-    chosen = {} if asked is None else {"data": asked.data, "seed": asked.seed}
+    chosen: dict[str, Any] = {} if asked is None else {"seed": asked.seed}
+    if asked is not None and asked.data != type(asked).data:  # else the grid's own data stand
+        chosen["data"] = asked.data
     if asked is not None and asked.defenses:
         chosen["defenses"] = asked.defenses
     with resources.as_file(resources.files(__package__) / "paper" / f"{name}.toml") as path:

@@ -168,11 +168,11 @@ def _read_inputs(rows: Any, columns: Columns, source: str) -> np.ndarray:
     pictures = [name for name, kind in rows.features.items() if type(kind).__name__ == "Image"]
     if columns.image is not None:
         _need_columns(rows, [columns.image], source)
-        return _stack_images(rows[columns.image], columns.side, source)
+        return stack_images(rows[columns.image], columns.side, source)
     if not pictures:
         return _stack_numbers(rows, columns.label or _find_label(rows, source), source)
     usual = [name for name in IMAGE_COLUMNS if name in pictures]
-    return _stack_images(rows[(usual or pictures)[0]], columns.side, source)
+    return stack_images(rows[(usual or pictures)[0]], columns.side, source)
 
 
 def _stack_numbers(rows: Any, label: str, source: str) -> np.ndarray:
@@ -182,7 +182,12 @@ def _stack_numbers(rows: Any, label: str, source: str) -> np.ndarray:
     return np.stack(table, axis=1).astype(np.float64)
 
 
-def _stack_images(pictures: Any, side: int | None, source: str) -> np.ndarray:
+def stack_images(pictures: Any, side: int | None, source: str) -> np.ndarray:
+    """Read pictures as one array, ``N x H x W`` or ``N x H x W x 3``.
+
+    Raises:
+        BadInput: if there are none, one is broken, or they differ in size.
+    """
     pixels: list[np.ndarray] = []
     try:
         for picture in pictures:

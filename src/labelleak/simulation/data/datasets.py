@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,16 @@ from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.task import Task
 from labelleak.errors import BadInput, unknown_name
-from labelleak.simulation.data.bundled import read_breast_cancer, read_digit_maps
+from labelleak.simulation.data.bundled import (
+    read_breast_cancer,
+    read_digit_maps,
+    read_digit_sets,
+)
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
 from labelleak.simulation.data.hub import HUB, HubSet, read_hub
 from labelleak.simulation.data.npz import read_npz
 from labelleak.simulation.data.parts import NO_SCALING, Parts, stratified_split
+from labelleak.simulation.data.tables import read_table, split_suffix
 
 SYNTHETIC_CLASSES = 100
 SYNTHETIC_MOST = 10_000
@@ -35,11 +40,15 @@ DATASETS: Mapping[str, str] = {
     "digits": "scikit-learn's handwritten digits, 8x8 grey, 10 classes (offline)",
     "breast_cancer": "scikit-learn's tumours, 30 numbers each, benign or malignant (offline)",
     "digit_maps": "digits pasted on canvases of 16x16, a class a pixel, 11 classes (offline)",
+    "digit_sets": "up to four digits on canvases of 16x16, ten labels each there or not (offline)",
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
     "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",
     "FILE.parquet": "an image column or columns of numbers, and a label column",
-    "FOLDER": "one folder of images a class, or train/ and test/ folders of these",
+    "FILE.csv": "numbers with label or label:NAME columns, or paths of images with findings of 0 "
+    "and 1; :ones or :skip after it says what -1 is",
+    "FOLDER": "one folder of images a class, or train/ and test/ folders of these; or images/ and "
+    "masks/",
     "OWNER/NAME": "any labelled image set on the Hugging Face hub",
 }
 
@@ -139,12 +148,8 @@ def _read(name: str) -> Parts:
     kind, _, number = name.partition(":")
     if kind == "synthetic":
         return _make_blobs(_parse_classes(number) if ":" in name else SYNTHETIC_CLASSES)
-    if name == "digits":
-        return _read_digits()
-    if name == "breast_cancer":
-        return read_breast_cancer()
-    if name == "digit_maps":
-        return read_digit_maps()
+    if name in _BUNDLED:
+        return _BUNDLED[name]()
     if name in HUB:
         return read_hub(HUB[name])
     return _read_path(name)
@@ -153,10 +158,13 @@ def _read(name: str) -> Parts:
 def _read_path(name: str) -> Parts:
     if name.lower().endswith(".npz"):
         return read_npz(name)
+    table = split_suffix(name)
+    if table is not None:
+        return read_table(*table)
     if name.lower().endswith(".parquet"):
         return read_parquet(name)
     if os.path.isfile(name):
-        raise BadInput(f"{name} is not a data set that is read; give an .npz or .parquet file")
+        raise BadInput(f"{name} is not a data set that is read; give .npz, .csv or .parquet")
     if os.path.isdir(name):
         return read_image_folder(name)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
@@ -175,6 +183,14 @@ def _read_digits() -> Parts:
     train, test = stratified_split(labels)
     names = tuple(map(str, range(10)))
     return Parts(images[train], labels[train], images[test], labels[test], names, "pixels/16")
+
+
+_BUNDLED: Mapping[str, Callable[[], Parts]] = {
+    "digits": _read_digits,
+    "breast_cancer": read_breast_cancer,
+    "digit_maps": read_digit_maps,
+    "digit_sets": read_digit_sets,
+}
 
 
 def _parse_classes(number: str) -> int:

@@ -17,9 +17,9 @@ from labelleak.simulation.data.columns import (
     import_datasets,
     parts_from_rows,
 )
+from labelleak.simulation.data.images import IMAGE_ENDINGS, holds_masks, read_mask_folder
 from labelleak.simulation.data.parts import Parts, check_size, present_file
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 ROWS_AT_ONCE = 1024
 
@@ -61,7 +61,8 @@ def read_image_folder(path: str | Path) -> Parts:
 
     Classes carry their folders' names and are matched between train and test by name. In place of
     test/ there may be val/, valid/ or validation/; without one of them a fifth of each class
-    becomes the test part.
+    becomes the test part. A folder of ``images/`` and ``masks/`` holds a class a pixel; see
+    `read_mask_folder`.
 
     Args:
         path: the folder.
@@ -74,6 +75,8 @@ def read_image_folder(path: str | Path) -> Parts:
     labelleak.errors.BadInput: ... holds no folders of images; make one folder a class
     """
     folder = Path(path)
+    if holds_masks(folder):
+        return read_mask_folder(folder)
     library = import_datasets()
     # Only if it holds folders in turn: train and test may be classes, too.
     if not _class_folders(folder / "train"):
