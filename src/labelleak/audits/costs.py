@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from labelleak.audits.plan import task_of
+from labelleak.audits.data_rules import task_of
 from labelleak.core.head import locate_head
 from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.seeding import stream, whole_number

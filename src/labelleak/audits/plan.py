@@ -22,20 +22,25 @@ from labelleak.attacks import (
     dummies_for,
 )
 from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.audits.data_rules import (
+    check_classes,
+    check_size,
+    choose_schemes,
+    read_prior,
+    task_of,
+)
 from labelleak.audits.layer_probes import with_layers_alone
 from labelleak.audits.options import AuditOptions
-from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
-from labelleak.core.task import Task, check_rows, read_task
+from labelleak.core.task import Task, check_rows
 from labelleak.core.weights import load_weights, trained_names
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput, shown_path
-from labelleak.files.frequencies import read_frequencies
-from labelleak.simulation.batches import Scheme, parse_scheme
+from labelleak.simulation.batches import Scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.simulation.designs import own_init
 from labelleak.simulation.models import build_model, fingerprint
@@ -148,8 +153,8 @@ def plan_audit(
     _check_users(options, roles)
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
-    _check_classes(schemes, roles, dataset.num_classes)
-    _check_size(options, schemes, len(roles.victims))
+    check_classes(schemes, roles, dataset.num_classes)
+    check_size(options, schemes, len(roles.victims))
     if options.layers:
         own = view_model(options, dataset, first)
         defenses = with_layers_alone(defenses, trained_names(own.module), own.head)
@@ -166,63 +171,8 @@ def plan_audit(
         command,
         fingerprint(first),
         choice.left_out,
-        frequencies=_frequencies(options, dataset),
+        frequencies=read_prior(options, dataset),
     )
-
-
-def _frequencies(options: AuditOptions, data: Dataset) -> tuple[float, ...]:
-    """Read the frequencies that attackers know; none where the scheme tells.
-
-    Raises:
-        BadInput: if they do not fit the data.
-    """
-    if options.prior is None:
-        return ()
-    if data.task is Task.dense:
-        raise BadInput("pixels come in lumps, which `prior` does not tell; leave it out for maps")
-    found = read_frequencies(options.prior)
-    several = data.task is Task.multilabel
-    prior_of_frequencies(found, data.num_classes, data.num_classes if several else 1)
-    return found
-
-
-def choose_schemes(
-    names: Sequence[str], unless_said: Sequence[str], data: Dataset
-) -> tuple[Scheme, ...]:
-    """Return the schemes; inputs with several labels, or maps, come as they are in the data.
-
-    Args:
-        names: those asked for.
-        unless_said: those that stand where nobody asks.
-        data: what is drawn from.
-
-    Raises:
-        BadInput: for an unknown one, or another one than the data allow.
-    """
-    if data.task is not None:
-        if tuple(names) not in (("natural",), tuple(unless_said)):
-            raise BadInput(
-                "labels of maps, or several of an input, cannot be drawn class by class; use "
-                "`schemes` natural"
-            )
-        names = ("natural",)
-    return tuple(parse_scheme(text) for text in names)
-
-
-def _check_size(options: AuditOptions, schemes: Sequence[Scheme], held: int) -> None:
-    """Refuse batches that the victims cannot fill; those drawn as they come fill all local steps.
-
-    Raises:
-        BadInput: if there are any.
-    """
-    largest = max(options.batch_sizes)
-    steps = max(options.local_steps) if any(one.label == "natural" for one in schemes) else 1
-    if largest * steps > held:
-        of = f" in {steps} local steps" if steps > 1 else ""
-        raise BadInput(
-            f"a batch of {largest}{of} is larger than the victims' data ({held} samples); use "
-            "smaller `batch_sizes` or a larger data set"
-        )
 
 
 def _try_defenses(
@@ -270,19 +220,6 @@ def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> Non
         )
 
 
-def _check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
-    labels = roles.victims.labels.numpy().ravel()
-    if labels.min(initial=0) < 0:
-        raise BadInput("the data have pixels without a label, which an audit does not take")
-    held = np.bincount(labels, minlength=num_classes)
-    absent = np.flatnonzero(held == 0)
-    if absent.size and any(scheme.label != "natural" for scheme in schemes):
-        raise BadInput(
-            f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
-            f"without gaps); number the labels anew, use `schemes` natural, or more data"
-        )
-
-
 def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> WhiteBox:
     """Find the head of a model, by the name that was given or by tracing."""
     return WhiteBox(module, find_head_of(options, data, module).name)
@@ -297,19 +234,6 @@ def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> Hea
         num_classes=check_rows(task_of(options.task, data), data.num_classes),
         task=task_of(options.task, data),
     )
-
-
-def task_of(told: str | None, data: Dataset) -> Task:
-    """Return the task: as told, else as the data have it.
-
-    Raises:
-        BadInput: for an unknown name, or one that the data do not fit.
-    """
-    task, own = read_task(told), data.task
-    if task is not None and task not in ((own,) if own else (Task.classes, Task.binary)):
-        has = {None: "one label", Task.dense: "a map of labels"}.get(own, "0 or 1 for each class")
-        raise BadInput(f"each input of {data.name} has {has}, so its task is not {task}")
-    return task or own or Task.classes
 
 
 def _choose(options: AuditOptions) -> Choice:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.audits.plan import choose_schemes, task_of
+from labelleak.audits.data_rules import choose_schemes, task_of
 from labelleak.audits.update_options import ClientStep
 from labelleak.core.head import locate_head
 from labelleak.core.knowledge import LabelledData

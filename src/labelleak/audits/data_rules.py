@@ -1,0 +1,105 @@
+"""What data allow in an audit: their task, how batches are drawn, how large, and what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labelleak.audits.options import AuditOptions
+from labelleak.core.frequencies import prior_of_frequencies
+from labelleak.core.task import Task, read_task
+from labelleak.errors import BadInput
+from labelleak.files.frequencies import read_frequencies
+from labelleak.simulation.batches import Scheme, parse_scheme
+from labelleak.simulation.data.datasets import Dataset
+from labelleak.simulation.roles import Roles
+
+
+def read_prior(options: AuditOptions, data: Dataset) -> tuple[float, ...]:
+    """Read the frequencies that attackers know; none where the scheme tells.
+
+    Raises:
+        BadInput: if they do not fit the data.
+    """
+    if options.prior is None:
+        return ()
+    if data.task is Task.dense:
+        raise BadInput("pixels come in lumps, which `prior` does not tell; leave it out for maps")
+    found = read_frequencies(options.prior)
+    several = data.task is Task.multilabel
+    prior_of_frequencies(found, data.num_classes, data.num_classes if several else 1)
+    return found
+
+
+def choose_schemes(
+    names: Sequence[str], unless_said: Sequence[str], data: Dataset
+) -> tuple[Scheme, ...]:
+    """Return the schemes; inputs with several labels, or maps, come as they are in the data.
+
+    Args:
+        names: those asked for.
+        unless_said: those that stand where nobody asks.
+        data: what is drawn from.
+
+    Raises:
+        BadInput: for an unknown one, or another one than the data allow.
+    """
+    if data.task is not None:
+        if tuple(names) not in (("natural",), tuple(unless_said)):
+            raise BadInput(
+                "labels of maps, or several of an input, cannot be drawn class by class; use "
+                "`schemes` natural"
+            )
+        names = ("natural",)
+    return tuple(parse_scheme(text) for text in names)
+
+
+def check_size(options: AuditOptions, schemes: Sequence[Scheme], held: int) -> None:
+    """Refuse batches that the victims cannot fill; those drawn as they come fill all local steps.
+
+    Raises:
+        BadInput: if there are any.
+    """
+    largest = max(options.batch_sizes)
+    steps = max(options.local_steps) if any(one.label == "natural" for one in schemes) else 1
+    if largest * steps > held:
+        of = f" in {steps} local steps" if steps > 1 else ""
+        raise BadInput(
+            f"a batch of {largest}{of} is larger than the victims' data ({held} samples); use "
+            "smaller `batch_sizes` or a larger data set"
+        )
+
+
+def check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
+    """Refuse data without a label that a scheme draws, and pixels without a label.
+
+    Raises:
+        BadInput: naming the class.
+    """
+    labels = roles.victims.labels.numpy().ravel()
+    if labels.min(initial=0) < 0:
+        raise BadInput("the data have pixels without a label, which an audit does not take")
+    held = np.bincount(labels, minlength=num_classes)
+    absent = np.flatnonzero(held == 0)
+    if absent.size and any(scheme.label != "natural" for scheme in schemes):
+        raise BadInput(
+            f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
+            f"without gaps); number the labels anew, use `schemes` natural, or more data"
+        )
+
+
+def task_of(told: str | None, data: Dataset) -> Task:
+    """Return the task: as told, else as the data have it.
+
+    Raises:
+        BadInput: for an unknown name, or one that the data do not fit.
+    """
+    task, own = read_task(told), data.task
+    if task is not None and task not in ((own,) if own else (Task.classes, Task.binary)):
+        has = {None: "one label", Task.dense: "a map of labels"}.get(own, "0 or 1 for each class")
+        raise BadInput(f"each input of {data.name} has {has}, so its task is not {task}")
+    return task or own or Task.classes
+
+
+__all__ = ["check_classes", "check_size", "choose_schemes", "read_prior", "task_of"]
