@@ -58,6 +58,15 @@ def test_gpt2s_kernels_are_no_keras_model_where_a_head_changed_in_balance():
         locate_head(gradients(GPT(conv=True, tied=True), texts(0)))
 
 
+def test_a_named_head_is_the_head_though_compression_left_rows_out():
+    seen = gradients(GPT(), texts(0))
+    kept = torch.where(torch.arange(TOKENS)[:, None] < 9, seen["lm_head.weight"], 0)
+    assert locate_head({**seen, "lm_head.weight": kept}, task=Task.tokens).name == "lm_head"
+    noised = torch.randn(TOKENS, 4, generator=torch.Generator().manual_seed(0))
+    found = locate_head({"embed_out.weight": noised}, task=Task.tokens)
+    assert (found.name, found.how) == ("embed_out", "names")
+
+
 def test_a_frozen_head_and_none_at_all_are_said():
     seen = gradients(GPT(), texts(0))
     still = {**seen, "lm_head.weight": torch.zeros_like(seen["lm_head.weight"])}

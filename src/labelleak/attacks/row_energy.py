@@ -180,7 +180,7 @@ def _beside_posteriors(against: Floats, posterior: Floats, total: int) -> Floats
         middle = (low + high) / 2
         found = np.maximum(posterior + against * np.exp(-middle), 1.0)
         low, high = (middle, high) if found.sum() > total else (low, middle)
-    return found
+    return np.asarray(found)
 
 
 def _counts_of(labels: Floats, cosine: float) -> Floats:

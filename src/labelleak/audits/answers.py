@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from labelleak.audits.standing import Standing
@@ -14,6 +15,10 @@ from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.records.provenance import VERSION, origin
 from labelleak.records.record import Record
+
+# Classes up to which answers tell all of them.
+MOST_DENSE = 1000
+_DENSE = ("counts", "confidence", "flags")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +89,19 @@ class UpdateReport:
         """Return counts by class; of several labels, how many samples have each."""
         return list(counts)[1::2] if self.task == "multilabel" else list(counts)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values; ``results`` is the list of answers."""
+    def to_json(self, *, dense: bool = False, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the report as plain values; ``results`` is the list of answers.
+
+        Of more than `MOST_DENSE` classes only those that are there are told: ``present`` in place
+        of ``counts`` and ``confidence``, the likeliest first.
+
+        Args:
+            dense: tell all classes, however many there are.
+            names: of the classes, such as a tokenizer's strings, told with those present.
+        """
+        few = dense or self.num_classes <= MOST_DENSE
+        told = asdict if few else partial(_sparse, names=names)
+        whole = self._told if few else partial(_present, names=names)
         noted = {} if self.noted_head is None else {"head": self.noted_head}
         return {
             "labelleak": VERSION,
@@ -101,13 +117,13 @@ class UpdateReport:
             "update": {**self.made.to_json(), **noted},
             "scale": self.scale.to_json(),
             "sign": self.sign.to_json(),
-            "free_guess": None if self.free_guess is None else self._told(self.free_guess),
+            "free_guess": None if self.free_guess is None else whole(self.free_guess),
             "asr_free": self.asr_free,
             "scheme": self.scheme,
             "estimated": None if self.estimated is None else asdict(self.estimated),
-            "true_counts": None if self.truth is None else self._told(self.truth.counts.tolist()),
+            "true_counts": None if self.truth is None else whole(self.truth.counts.tolist()),
             "confidence_means": CONFIDENCE,
-            "results": [asdict(result) for result in self.results],
+            "results": [told(result) for result in self.results],
             "checked": {name: dict(found) for name, found in self.checked.items()},
             "not_applicable": dict(self.not_applicable),
             "notes": list(self.notes),
@@ -164,3 +180,31 @@ class UpdateReport:
                 keep_counts=keep_counts,
             )
         ]
+
+
+def _sparse(result: AttackResult, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return an answer with the classes that are there, the likeliest first."""
+    plain = {name: value for name, value in vars(result).items() if name not in _DENSE}
+    found = _present(result.counts, names, result.confidence)
+    return {**plain, "flags": list(result.flags), "present": found}
+
+
+def _present(
+    counts: Sequence[int], names: Sequence[str] | None, confidence: Sequence[float] | None = None
+) -> list[dict[str, Any]]:
+    """List the classes that are there, the likeliest first, by count where nothing says more."""
+    there = [k for k, count in enumerate(counts) if count]
+    sure = [0.0] * len(counts) if confidence is None else confidence
+    there.sort(key=lambda k: (-sure[k], -counts[k], k))
+    return [
+        {
+            "class": k,
+            **({} if names is None else {"token": names[k]}),
+            "count": int(counts[k]),
+            **({} if confidence is None else {"confidence": confidence[k]}),
+        }
+        for k in there
+    ]
+
+
+__all__ = ["MOST_DENSE", "UpdateReport"]

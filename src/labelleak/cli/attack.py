@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +34,10 @@ class AttackRun(Options):
     json: Json = False
     save: Annotated[Path | None, Option("Append a record an attack here; needs `truth`.")] = None
     keep_counts: Annotated[bool, Option("Write counts into the records; private!")] = False
+    dense: Annotated[bool, Option("Tell all classes in `json`, also above 1,000.")] = False
+    tokenizer: Annotated[
+        str | None, Option("tokenizer.json or vocab.json, whose strings are told with tokens.")
+    ] = None
     full_paths: FullPaths = False
 
 
@@ -67,9 +72,16 @@ def attack(
         with lock_of(place.save.with_name(f".{place.save.name}.lock")):
             append_records(place.save, records)
     if place.json:
-        print(json.dumps(report.to_json(), allow_nan=False))
+        told = report.to_json(dense=place.dense, names=_names(report, place.tokenizer))
+        print(json.dumps(told, allow_nan=False))
     else:
-        _show(report, place.save)
+        _show(report, place.save, _names(report, place.tokenizer))
+
+
+def _names(report: UpdateReport, tokenizer: str | None) -> tuple[str, ...] | None:
+    from labelleak.files.vocabulary import read_vocabulary
+
+    return None if tokenizer is None else read_vocabulary(tokenizer, report.num_classes)
 
 
 def _tell(what: str) -> None:
@@ -77,9 +89,11 @@ def _tell(what: str) -> None:
         print(f"{what} ...", file=sys.stderr)
 
 
-def _show(report: UpdateReport, save: Path | None) -> None:
+def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from labelleak.audits.answers import MOST_DENSE
 
     console = Console()
     size = "unknown" if report.num_samples is None else report.num_samples
@@ -99,10 +113,14 @@ def _show(report: UpdateReport, save: Path | None) -> None:
     for result in report.results:
         told = [] if not tells else [_expected(result)]
         table.add_row(
-            result.attack, result.threat_model, _guessed(result), *told, *_score(result, scored)
+            result.attack,
+            result.threat_model,
+            _guessed(result, names),
+            *told,
+            *_score(result, scored),
         )
     console.print(table, markup=False)
-    if report.truth is not None:
+    if report.truth is not None and report.num_classes <= MOST_DENSE:
         print(f"True counts: {report.truth.counts.tolist()}")
     if report.asr_free is not None:
         print(
@@ -117,12 +135,14 @@ def _show(report: UpdateReport, save: Path | None) -> None:
         say(f"records  {save}")
 
 
-def _guessed(result: AttackResult) -> str:
+def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:
     there = [(k, n) for k, n in enumerate(result.counts) if n]
     there.sort(key=lambda pair: (-pair[1], -result.confidence[pair[0]], pair[0]))
     guess = result.threat_model == "none"  # no look at the update, so no confidence from it
+    called = [k if names is None else f"{k} {shown(names[k])}" for k, _ in there[:_MANY]]
     words = [
-        f"{k}: {n}" if guess else f"{k}: {n} ({result.confidence[k]:.2f})" for k, n in there[:_MANY]
+        f"{name}: {n}" if guess else f"{name}: {n} ({result.confidence[k]:.2f})"
+        for name, (k, n) in zip(called, there, strict=False)
     ]
     more = [f"{len(there) - _MANY} more"] if len(there) > _MANY else []
     return ", ".join([*words, *more])

@@ -22,6 +22,8 @@ TIED = (
 # A vocabulary is padded by less than this share in one of embedding and head.
 _PADDED = 0.9
 _POSITIONS = re.compile(r"(wpe|position\w*|pos_\w*)$")
+# GPT-NeoX's head is called an embedding, of what comes out.
+_OUT = re.compile(r"(embed_out|unembed\w*|output_embeddings?)$")
 _MOVED = "its change sums to zero over the tokens, as a softmax head's does"
 
 
@@ -38,7 +40,7 @@ class _Table:
 
     @property
     def is_named(self) -> bool:
-        return word_of(self.name) > 0
+        return word_of(self.name) > 0 or _OUT.search(self.name) is not None
 
 
 def find_token_head(update: Folded, num_tokens: int | None = None) -> HeadFinding:
@@ -72,7 +74,7 @@ def find_token_head(update: Folded, num_tokens: int | None = None) -> HeadFindin
             f"no matrix{rows} may be the head; the update holds {listed(update.tensors)}"
         )
     any_moved = any(table.change.moved for table in tables)
-    tallest = [table for table in _tallest(tables) if not table.change.sparse]
+    tallest = [t for t in _tallest(tables) if t.is_named or not t.change.sparse]
     heads = [table for table in tallest if table.is_named]
     heads = [table for table in heads if table.change.moved or not any_moved] or heads
     heads = heads or [table for table in tallest if table.change.balanced]
