@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isinf
 
@@ -44,6 +45,19 @@ class _NormBound(Part):
         """Whether there is no bound."""
         return isinf(self.norm)
 
+    def apply(
+        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
+    ) -> tuple[SharedTensors, Memory | None]:
+        """Clip what is bounded together; nothing is kept."""
+        if self.is_off:
+            return update, memory
+        clipped = (scale_to(one, self.norm) for one in self._bounded(update.floats))
+        return update.replaced({name: t for part in clipped for name, t in part.items()}), memory
+
+    def _bounded(self, tensors: dict[str, Tensor]) -> Iterable[dict[str, Tensor]]:
+        """Return the parameters that have one bound together."""
+        return [tensors]
+
 
 @dataclass(frozen=True)
 class Clipping(_NormBound):
@@ -65,12 +79,6 @@ class Clipping(_NormBound):
     example = "clip:0.5"
     scope = Scope.UPDATE
 
-    def apply(
-        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[SharedTensors, Memory | None]:
-        """Clip; nothing is kept."""
-        return update.replaced({} if self.is_off else scale_to(update.floats, self.norm)), memory
-
 
 @dataclass(frozen=True)
 class LayerClipping(_NormBound):
@@ -84,14 +92,8 @@ class LayerClipping(_NormBound):
     example = "clip_layers:0.5"
     scope = Scope.LAYER
 
-    def apply(
-        self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
-    ) -> tuple[SharedTensors, Memory | None]:
-        """Clip layer by layer; nothing is kept."""
-        if self.is_off:
-            return update, memory
+    def _bounded(self, tensors: dict[str, Tensor]) -> Iterable[dict[str, Tensor]]:
         layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in update.floats.items():
+        for name, tensor in tensors.items():
             layers[name.rpartition(".")[0]][name] = tensor
-        clipped = (scale_to(layer, self.norm) for layer in layers.values())
-        return update.replaced({name: t for layer in clipped for name, t in layer.items()}), memory
+        return layers.values()

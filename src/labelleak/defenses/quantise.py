@@ -24,8 +24,13 @@ def _over_trials(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+class _Coarse(Compression):
+    kind = Kind.COARSE
+    scope = Scope.LAYER
+
+
 @dataclass(frozen=True)
-class SignSGD(Compression):
+class SignSGD(_Coarse):
     """Share the sign of every entry (Bernstein et al., ICML 2018); zeros stay zeros.
 
     Attributes:
@@ -43,7 +48,6 @@ class SignSGD(Compression):
 
     name = "sign"
     example = "sign:scaled"
-    kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"sign": ("sign:scaled",)}
 
     def __post_init__(self) -> None:
@@ -73,7 +77,7 @@ class SignSGD(Compression):
 
 
 @dataclass(frozen=True)
-class QSGD(Compression):
+class QSGD(_Coarse):
     """Round each entry at random to one of a few levels of its tensor's norm, without bias.
 
     Alistarh et al., NeurIPS 2017: with s levels, ``|v_i| s / |v|`` is rounded up or down with
@@ -90,9 +94,7 @@ class QSGD(Compression):
 
     name = "qsgd"
     example = "qsgd:4"
-    kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"qsgd": tuple(f"qsgd:{2**power}" for power in range(8, -1, -1))}
-    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= _MOST_LEVELS:
@@ -127,7 +129,7 @@ class QSGD(Compression):
 
 
 @dataclass(frozen=True)
-class Quantisation(Compression):
+class Quantisation(_Coarse):
     """Round each entry to the nearest of evenly spaced values, as many as b bits can name.
 
     The values are ``-m .. m`` in steps of ``m / (2^(b-1) - 1)``, m the tensor's largest size; no
@@ -143,9 +145,7 @@ class Quantisation(Compression):
 
     name = "bits"
     example = "bits:4"
-    kind = Kind.COARSE
     ladders: ClassVar[Ladders] = {"bits": tuple(f"bits:{bits}" for bits in (16, 8, 6, 4, 3, 2))}
-    scope = Scope.LAYER
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
@@ -177,7 +177,7 @@ class Quantisation(Compression):
 
 
 @dataclass(frozen=True)
-class HalfPrecision(Compression):
+class HalfPrecision(_Coarse):
     """Share float16 values: about three digits, nothing below 6e-8, nothing above 65504.
 
     The values come back in the type that they had.
@@ -189,7 +189,6 @@ class HalfPrecision(Compression):
     feedback: bool = False
 
     name = "float16"
-    kind = Kind.COARSE
     drops_zeros = False
     scope = Scope.ENTRY
 
