@@ -11,11 +11,14 @@ from contract.scenarios import FEATURES, answer, blobs, network, one_step, sever
 from labelleak.attacks import AdaptiveLayerShadow, LayerShadow
 from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.shadow.bridges import Bridges, folds_of, groups_of, one_hot_errors
+from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.score import score
 from labelleak.core.white_box import WhiteBox
 from labelleak.defenses import parse_defense
+from labelleak.files.fit_cache import FolderFitCache
 from labelleak.simulation.gradients import autograd_gradients
 
 QUICK = {"batches": 300, "epochs": 8}
@@ -124,3 +127,23 @@ def test_the_adaptive_form_passes_its_batches_through_the_defense_on_all_layers(
     }
     assert asr[AdaptiveLayerShadow] >= 0.8
     assert asr[AdaptiveLayerShadow] >= asr[LayerShadow] - 0.05
+
+
+def test_what_was_learnt_is_kept_by_all_that_it_depends_on(monkeypatch):
+    said, model, data = [], train(network(), blobs(5), 20), blobs(5, seed=2)
+    cache = FolderFitCache(tell=lambda what: said.append(what) if what else None)
+    seen = autograd_gradients(WhiteBox(model, "2"), data, np.arange(24).reshape(3, 8), full=True)
+
+    def counts(of, observation=seen):
+        known = Knowledge(WhiteBox(of, "2"), (FEATURES,), blobs(5), fit_cache=cache)
+        made = prepare(LayerShadow(batches=60, epochs=2), known, 5, np.random.default_rng(0))
+        return made(observation).counts
+
+    first = counts(model)
+    assert len(said) == 1
+    with monkeypatch.context() as blocked:
+        blocked.setattr(CountPosterior, "fit", None)  # so nothing can be learnt
+        assert (counts(model) == first).all()
+    counts(model, withheld(seen))
+    counts(train(network(), blobs(5), 21))
+    assert len(said) == 3, "of another part, and of another model, it is learnt anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +30,7 @@ from labelleak.records.assumptions import SIZES, Assumption
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
-_EDITION = 4
+EDITION = 4
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 _HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -210,23 +211,19 @@ class ShadowPosterior:
 
     def _learn(self, total: int, has_bias: bool) -> CountPosterior:
         """Fit, or take what was fitted under the same fingerprint before."""
-        if self.fit_cache is None:
-            return self._fit(total, has_bias)
-        what = f"{self.attack.name}: learning from batches of its own, N = {total}"
-        key = self._fingerprint(total, has_bias)
-        noted = self.fit_cache.recall(what, key)
-        if noted is not None:
-            with suppress(BadInput):  # a note that is none is learnt anew
-                return CountPosterior.unpack(noted, total)
-        learnt = self._fit(total, has_bias)
-        self.fit_cache.note(key, learnt.pack())
-        return learnt
+        return learn_once(
+            self.fit_cache,
+            self.attack.name,
+            total,
+            lambda: self._fingerprint(total, has_bias),
+            lambda: self._fit(total, has_bias),
+        )
 
     def _fingerprint(self, total: int, has_bias: bool) -> str:
         """Hash all that a fit depends on."""
         client = "" if self.source is None else self.source.fingerprint()
         purpose = (
-            _EDITION,
+            EDITION,
             str(torch.__version__),
             self.attack,
             self.seed,
@@ -267,6 +264,34 @@ class ShadowPosterior:
         )
 
 
+def learn_once(
+    cache: FitCache | None,
+    attack: str,
+    total: int,
+    fingerprint: Callable[[], str],
+    fit: Callable[[], CountPosterior],
+) -> CountPosterior:
+    """Fit a posterior, or take what was fitted under the same fingerprint before.
+
+    Args:
+        cache: where fits are kept for another time, if anywhere.
+        attack: its name, for who is told that it learns.
+        total: N.
+        fingerprint: hashes all that the fit depends on.
+        fit: learns.
+    """
+    if cache is None:
+        return fit()
+    key = fingerprint()
+    noted = cache.recall(f"{attack}: learning from batches of its own, N = {total}", key)
+    if noted is not None:
+        with suppress(BadInput):  # a note that is none is learnt anew
+            return CountPosterior.unpack(noted, total)
+    learnt = fit()
+    cache.note(key, learnt.pack())
+    return learnt
+
+
 def best_estimate(
     posterior: CountPosterior,
     measured: Tensor,
@@ -304,4 +329,11 @@ def budget_of(batches: int, total: int, classes: int) -> int:
     return max(most, min(_FEWEST, batches))
 
 
-__all__ = ["AdaptiveShadow", "Shadow", "ShadowPosterior", "expected_success"]
+__all__ = [
+    "EDITION",
+    "AdaptiveShadow",
+    "Shadow",
+    "ShadowPosterior",
+    "expected_success",
+    "learn_once",
+]

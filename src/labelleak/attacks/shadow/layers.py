@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
-from labelleak.attacks.shadow.attack import Shadow, best_estimate, budget_of
+from labelleak.attacks.shadow.attack import EDITION, Shadow, best_estimate, budget_of, learn_once
 from labelleak.attacks.shadow.batches import draw_counts, lend
 from labelleak.attacks.shadow.bridges import (
     Bridges,
@@ -22,8 +22,9 @@ from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.core.counts import Ints
+from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Estimate, Prepared, samples
-from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.knowledge import FitCache, Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
@@ -140,6 +141,7 @@ class LayerPosterior:
         order: the classes in that order: as they first come in the auxiliary data.
         seed: of everything drawn for a fit.
         client: what passes shadows through training and defense; None for one plain step.
+        fit_cache: where what was learnt of one plain step is kept for another time, if anywhere.
         fitted: what was learnt so far, by N and by what is shown.
     """
 
@@ -149,6 +151,7 @@ class LayerPosterior:
     order: Tensor
     seed: int
     client: LayerClient | None = None
+    fit_cache: FitCache | None = None
     fitted: dict[tuple[int, _Shown], tuple[_Kit, CountPosterior]] = field(default_factory=dict)
 
     @classmethod
@@ -175,7 +178,8 @@ class LayerPosterior:
             assert known.training is not None
             assert known.defense is not None
             client = LayerClient(known.model, data, known.training.filled(), known.defense)
-        return cls(attack, reader, labels, order, int(rng.integers(2**31)), client)
+        cache = known.fit_cache if client is None else None
+        return cls(attack, reader, labels, order, int(rng.integers(2**31)), client, cache)
 
     def __call__(self, observation: Observation) -> Estimate:
         """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
@@ -221,7 +225,6 @@ class LayerPosterior:
         return one_hot_errors(self.reader.table.seen.probabilities[:, self.order], self.labels)
 
     def _fit(self, total: int, shown: _Shown) -> tuple[_Kit, CountPosterior]:
-        rng = stream(self.seed, "shadow", total, shown)
         everything = torch.arange(len(self.labels))
         bridges = Bridges.learn(self.reader, shown.names, self._errors, self.labels, everything)
         views = self._views(bridges, shown)
@@ -230,6 +233,36 @@ class LayerPosterior:
             bridges,
             {name: ClassFeatures.measure(v, self.labels, groups) for name, v in views.items()},
         )
+        posterior = learn_once(
+            self.fit_cache,
+            self.attack.name,
+            total,
+            lambda: self._fingerprint(total, shown),
+            lambda: self._learn(total, shown, views, kit),
+        )
+        return kit, posterior
+
+    def _fingerprint(self, total: int, shown: _Shown) -> str:
+        """Hash all that a fit of one plain step depends on; bridges and features follow from it."""
+        table, purpose = self.reader.table, (self.attack, self.seed, total, shown)
+        layers = [(n, t) for n, p in table.layers.items() for t in (p.inputs, p.signals)]
+        return fingerprint_tensors(
+            [
+                (repr((EDITION, str(torch.__version__), *purpose)), self.order),
+                *((name, table.rows[name]) for name in shown.names),
+                *layers,
+                ("inputs", table.seen.inputs),
+                ("logits", table.seen.logits),
+                ("labels", self.labels),
+                ("head", self.reader.model.head_weight.detach()),
+            ]
+        )
+
+    def _learn(
+        self, total: int, shown: _Shown, views: Mapping[str, HeadPass], kit: _Kit
+    ) -> CountPosterior:
+        """Draw shadows and learn from them."""
+        rng = stream(self.seed, "shadow", total, shown)
         batches = (
             self.attack.batches if self.client is None else self.client.affords(self.attack.batches)
         )
@@ -237,10 +270,9 @@ class LayerPosterior:
         counts = draw_counts(number, total, len(self.order), rng)
         make = self._from_bank if self.client is None else self._from_client
         parts = make(counts, shown, kit, rng)
-        posterior = CountPosterior.fit(
+        return CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )
-        return kit, posterior
 
     def _views(self, bridges: Bridges, shown: _Shown) -> dict[str, HeadPass]:
         """Return the samples as each head sees them; the model's own is there under no name."""
