@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test bench check lint types tests wheel docs loops wolf block mutations hostile kills slow test-slow \
-	test-runtimes test-core test-flower-versions release-check clean
+	test-runtimes test-core test-flower-versions test-torch-versions release-check clean
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
@@ -88,6 +88,10 @@ test-core: build/core/ready
 # The Flower tests with every release that is supported, e.g. FLOWER="1.36 1.41".
 test-flower-versions: .venv/dev
 	$(BIN)/python tests/flower/check_versions.py $(FLOWER)
+
+# The oldest and the newest torch, e.g. TORCH="2.6 2.10"; CPU builds of its makers' index.
+test-torch-versions: .venv/dev
+	$(BIN)/python tests/house/check_torch.py $(TORCH)
 
 build/core/ready: .venv/pip pyproject.toml constraints.txt
 	.venv/bin/python -m venv --clear build/core

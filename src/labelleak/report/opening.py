@@ -198,10 +198,11 @@ def say_untested(records: Sequence[Record]) -> str:
     """Say in a sentence or two what the verdict does not cover."""
     held = {record.threat_model for record in records}
     servers = [wording.SERVERS[t] for t in THREAT_MODELS[1:] if t not in held]
-    left = [*servers, "attacks that are not listed below", "a server that alters the model"]
+    left = [*servers, "attacks that are not listed below"]
     if not any(record.adaptive for record in records):
         left.append("attackers who know a defense")
-    left.append("anything but label counts, such as the samples themselves")
+    left += ["a server that alters the model"]
+    left += ["anything but label counts, such as the samples themselves"]
     return f"{capital(list_words(left, 9))}."
 
 
