@@ -30,8 +30,8 @@ def scale_to(tensors: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class _NormBound(Part):
-    """A largest L2 norm, of the update or of each layer."""
+class NormBound(Part):
+    """Base of defenses that hold the update, or each layer, to a largest L2 norm."""
 
     norm: float
 
@@ -60,7 +60,7 @@ class _NormBound(Part):
 
 
 @dataclass(frozen=True)
-class Clipping(_NormBound):
+class Clipping(NormBound):
     """Scale the update down to a largest L2 norm over all parameters together.
 
     Clipping multiplies the whole update by one number, so signs and ratios stay: alone it hides
@@ -81,7 +81,7 @@ class Clipping(_NormBound):
 
 
 @dataclass(frozen=True)
-class LayerClipping(_NormBound):
+class LayerClipping(NormBound):
     """Scale each layer (the parameters of one module) down to a largest L2 norm of its own.
 
     Attributes:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, isinf, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import ClassVar
 
 import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
-from labelleak.defenses.clipping import scale_to
-from labelleak.defenses.composition import Part
+from labelleak.defenses.clipping import NormBound, scale_to
 from labelleak.defenses.facts import POOLED, Kind
 from labelleak.defenses.noise import Noisy, add_noise, gaussian
-from labelleak.defenses.text import above_zero, at_least_zero, share
+from labelleak.defenses.text import at_least_zero, share
 from labelleak.errors import BadInput
 
 _RUNAWAY = (
@@ -78,7 +77,7 @@ class LocalDP(Noisy):
 
 
 @dataclass(frozen=True)
-class AdaptiveClipping(Part):
+class AdaptiveClipping(NormBound):
     """Clip the whole update to a bound that changes from round to round.
 
     Flower's adaptiveclipping_mod with its strategy. After each round the bound is multiplied by
@@ -100,18 +99,12 @@ class AdaptiveClipping(Part):
     name = "adaptive_clip"
     example = "adaptive_clip:0.5"
     scope = Scope.UPDATE
-    kind = Kind.CLIP
     leaves_open: ClassVar[tuple[str, ...]] = (_RUNAWAY,)
 
     def __post_init__(self) -> None:
-        above_zero(self.norm, "the clipping norm")
+        super().__post_init__()
         share(self.quantile, "the quantile")
         at_least_zero(self.rate, "the rate")
-
-    @property
-    def is_off(self) -> bool:
-        """Whether there is no bound."""
-        return isinf(self.norm)
 
     def apply(
         self, update: SharedTensors, rng: np.random.Generator, memory: Memory | None = None
