@@ -102,3 +102,27 @@ def test_a_positive_impact_an_empty_batch_and_too_many_labels_are_refused():
         counts.extract_counts([-1.0, 1.0], -0.5, 0.0, 0)
     with pytest.raises(BadInput, match="do not fit"):
         counts.best_counts([[1.0], [1.0]], 3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 64])
+def test_one_trial_is_extracted_as_in_company(classes):
+    rng = np.random.default_rng(classes)
+    for scale in (1e-12, 1.0, 1e9):
+        sums = scale * rng.integers(-3, 4, (40, classes)) * rng.choice([1.0, 0.37], (40, 1))
+        offset = scale * rng.integers(-1, 2, classes) * 0.5
+        impact = -scale * rng.choice([0.0, 1e-9, 0.3, 1.0, 1e6], (40, 1))
+        for total in (1, 2, 7, 100):
+            together = counts.extract_counts(sums, impact, offset, total)
+            alone = [
+                counts.extract_counts(g, m, offset, total)
+                for g, m in zip(sums, impact, strict=True)
+            ]
+            np.testing.assert_array_equal(alone, together)
+
+
+def test_one_trial_of_extreme_numbers_is_extracted_as_in_company():
+    for row, impact in (([-1e308, 1e308, 0.0], -1e-300), ([0.0, -0.0, 5e-324], -5e-324)):
+        for total in (1, 4):
+            with np.errstate(over="ignore"):
+                pair = counts.extract_counts([row, row], impact, 0.0, total)
+            np.testing.assert_array_equal(counts.extract_counts(row, impact, 0.0, total), pair[0])
