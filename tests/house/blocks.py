@@ -23,9 +23,9 @@ def commands(code: str) -> Iterator[list[str]]:
             yield words
 
 
-def run_python(code: str, name: str) -> None:
-    """Run a block as a module of its own."""
-    exec(compile(code, name, "exec"), {"__name__": name.replace(".", "_")})
+def run_python(code: str, names: dict[str, object]) -> None:
+    """Run a block; the blocks of a page share their names."""
+    exec(compile(code, str(names["__name__"]), "exec"), names)
 
 
 def run_shell(code: str) -> str:

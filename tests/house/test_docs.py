@@ -32,10 +32,10 @@ def test_every_block_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
         pytest.importorskip("flwr")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    printed = ""
+    printed, names = "", {"__name__": name.replace(".", "_")}
     for kind, code in blocks(PAGES[name], "python", "bash"):
         if kind == "python":
-            run_python(code, name)
+            run_python(code, names)
         else:
             printed += run_shell(code)
     printed += capsys.readouterr().out
