@@ -31,6 +31,7 @@ tests:
 wheel:
 	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .
 	$(BIN)/python tests/house/check_wheel.py build/wheel
+	$(BIN)/python -m twine check --strict build/wheel/*
 
 # The documentation site, without the network; ends with 1 at a warning or a link that leads nowhere.
 docs: .venv/dev
