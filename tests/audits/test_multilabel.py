@@ -184,3 +184,38 @@ def test_the_head_table_is_the_gradient():
     batches = np.arange(40).reshape(2, 20)
     table, truth = HeadTable.build(box, own), autograd_gradients(box, own, batches)
     assert torch.allclose(table.gradients(batches).weight, truth.weight, atol=1e-6)
+
+
+def test_a_loss_that_weighs_positives_is_told_by_own_data():
+    weights = torch.tensor([1.0, 8.0, 20.0, 1.0])
+    for options, off in (
+        ({}, False),
+        ({"pos_weight": weights}, True),
+        ({"reduction": "sum"}, True),
+    ):
+        (x, y), module = patients(N, 4), model()
+        report = labelleak.attack_update(
+            gradient=gradient_of(module, x, y, **options),
+            made=LocalTraining(batch_size=N),
+            task="multilabel",
+            model=module,
+            auxiliary=LabelledData(*patients(400, 5)),
+            attacks=["rlu"],
+        )
+        assert ("unlikely_scale" in report.results[0].flags) == off
+
+
+def test_own_rows_of_labels_name_the_task_that_they_suit():
+    (x, y), module = patients(N, 4), model()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    with labelleak.capture(module) as update:
+        F.binary_cross_entropy_with_logits(
+            module(x), y.float(), pos_weight=torch.tensor([1.0, 3.0, 8.0, 1.0])
+        ).backward()
+        optimiser.step()
+    own = LabelledData(*patients(400, 5))
+    known = {"model": module, "auxiliary": own, "attacks": ["rlu"], "truth": y.tolist()}
+    with pytest.raises(BadInput, match="say `task` multilabel"):
+        labelleak.attack_update(captured=update, **known)
+    report = labelleak.attack_update(captured=update, task="multilabel", num_samples=N, **known)
+    assert {"unlikely_scale", "not_cross_entropy", "class_weights"} & set(report.results[0].flags)

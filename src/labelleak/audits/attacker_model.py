@@ -12,6 +12,7 @@ from labelleak.audits.update_options import ModelOptions
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.head_shapes import key_of
 from labelleak.core.knowledge import LabelledData
+from labelleak.core.outputs import as_tensor_model
 from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
@@ -78,7 +79,24 @@ def view_update(
     )
     update, said = with_task(update, found.name, labels)
     assert update.task is not None
+    _check_rows_of(data, update.task)
+    if update.task is not Task.tokens:
+        module = as_tensor_model(module, found.name, example)
     return update, WhiteBox(lift(module, update.task), found.name), found, (*notes, *said)
+
+
+def _check_rows_of(data: Dataset | LabelledData | None, task: Task) -> None:
+    """Refuse own data with several labels an input where the task has one.
+
+    Raises:
+        BadInput: naming the task that they suit.
+    """
+    labels = data.y_train if isinstance(data, Dataset) else None if data is None else data.labels
+    if labels is not None and labels.dim() == 2 and task in (Task.classes, Task.binary):
+        raise BadInput(
+            f"the auxiliary data have a row of labels for each input, so the task is not {task}; "
+            "say `task` multilabel if each label is there or not"
+        )
 
 
 def with_task(

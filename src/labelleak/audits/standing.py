@@ -12,7 +12,7 @@ from labelleak.core.assumptions import Flag
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
-from labelleak.core.scale_fit import ScaleFit, fit_scale, repair
+from labelleak.core.scale_fit import ScaleFit, fit_each, repair
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
@@ -75,7 +75,7 @@ def settle(
         measured: whether the capture that made the update saw a plain mean loss at the head.
     """
     try:
-        fit, why = fit_scale(observation, known), ""
+        fit, why = fit_each(observation, known), ""
     except NotApplicable as reason:
         fit, why = None, str(reason)
     if fit is None:

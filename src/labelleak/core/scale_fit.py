@@ -17,7 +17,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation
-from labelleak.core.task import SEVERAL
+from labelleak.core.task import BY_POSITION
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
@@ -125,6 +125,31 @@ def fit_scale(observation: Observation, known: Knowledge) -> ScaleFit:
     return ScaleFit(factor, low, high, words, repair, State.failed)
 
 
+def fit_each(observation: Observation, known: Knowledge) -> ScaleFit:
+    """Fit the factor; of several labels one by one, where own data have inputs with and without it.
+
+    Returns:
+        The fit, or of several labels one that is off, else one that is not known to hold, if there
+        is any. The factor of one label is no repair of all.
+
+    Raises:
+        NotApplicable: as `fit_scale`, if it does for every label.
+    """
+    if observation.problems == 1:
+        return fit_scale(observation, known)
+    found, why = [], ""
+    for number in range(observation.problems):
+        try:
+            found.append(fit_scale(observation.of_problem(number), known.of_label(number)))
+        except NotApplicable as reason:
+            why = str(reason)
+    if not found:
+        raise NotApplicable(why)
+    order = (State.failed, State.not_known, State.held)
+    worst = min(found, key=lambda fit: (order.index(fit.state), -abs(fit.factor - 1)))
+    return replace(worst, repair=None)
+
+
 def repair(observation: Observation, fit: ScaleFit) -> Observation:
     """Divide an update by the factor of the one usual cause that explains it."""
     factor = fit.repair
@@ -171,7 +196,7 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         raise NotApplicable("the scale is measured on the weight gradient, N being known")
     if known.training is not None and known.training.optimiser not in (None, "sgd"):
         raise NotApplicable(f"{known.training.optimiser} scales every coordinate by itself")
-    if known.model.task in SEVERAL:
+    if known.model.task in BY_POSITION or observation.problems > 1:
         raise NotApplicable("the scale is measured where each input has one label")
     classes, size = observation.num_classes, observation.num_samples
     if classes > _MOST_CLASSES:
@@ -235,4 +260,4 @@ def _reduce(
     )
 
 
-__all__ = ["ScaleFit", "fit_scale", "repair"]
+__all__ = ["ScaleFit", "fit_each", "fit_scale", "repair"]

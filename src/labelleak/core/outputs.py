@@ -1,0 +1,96 @@
+"""A model that returns its logits in a mapping, a tuple or an object, as one that returns them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labelleak.core.lazy import Tensor, nn, torch
+from labelleak.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A forward hook: of what a model returns, what stands under a key.
+
+    Attributes:
+        key: of a mapping, number in a tuple, or name of an object's attribute.
+    """
+
+    key: Any
+
+    def __call__(self, _module: Any, _inputs: Any, outputs: Any) -> Any:
+        """Take it out."""
+        return dict(_parts(outputs))[self.key]
+
+
+def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.Module:
+    """Return a model that returns the output of its head, where it returns several things.
+
+    Which of them that is shows by passing an example. The model itself stays as it is.
+
+    Args:
+        module: the model.
+        head: module name of its head.
+        example: a few inputs; without any the model is given back.
+
+    Raises:
+        BadInput: if nothing that the model returns is what its head gives.
+
+    >>> class Two(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.fc = nn.Linear(3, 2)
+    ...     def forward(self, inputs):
+    ...         return {"features": inputs, "scores": self.fc(inputs)}
+    >>> as_tensor_model(Two(), "fc", torch.zeros(1, 3))(torch.zeros(4, 3)).shape
+    torch.Size([4, 2])
+    """
+    if example is None:
+        return module
+    given, outputs = _pass_once(module, head, example)
+    if isinstance(outputs, torch.Tensor) or given is None:
+        return module
+    keys = [key for key, part in _parts(outputs) if _is(part, given)]
+    if not keys:
+        raise BadInput(
+            f"the model returns {type(outputs).__name__}, and nothing in it is what its head "
+            f"{head!r} gives; wrap it so that it returns one tensor of logits"
+        )
+    picked = copy.copy(module)
+    picked.__dict__["_forward_hooks"] = module._forward_hooks.copy()
+    picked.register_forward_hook(Pick(keys[0]))
+    return picked
+
+
+def _pass_once(module: nn.Module, head: str, example: Tensor) -> tuple[Tensor | None, Any]:
+    """Return what the head gives and what the model returns; nothing where it cannot be passed."""
+    caught: list[Any] = []
+    tried = copy.deepcopy(module).eval()
+    tried.get_submodule(head).register_forward_hook(
+        lambda _module, _inputs, output: caught.append(output)
+    )
+    try:
+        with torch.no_grad():
+            outputs = tried(example)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        return None, None  # whoever passes it in earnest says why
+    return (caught[0] if len(caught) == 1 else None), outputs
+
+
+def _parts(outputs: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(outputs, Mapping):
+        yield from outputs.items()
+    elif isinstance(outputs, tuple | list):
+        yield from enumerate(outputs)
+    else:
+        yield from getattr(outputs, "__dict__", {}).items()
+
+
+def _is(part: Any, given: Tensor) -> bool:
+    return isinstance(part, torch.Tensor) and part.shape == given.shape and torch.equal(part, given)
+
+
+__all__ = ["as_tensor_model"]

@@ -1,0 +1,71 @@
+"""Models that return mappings, tuples and objects: attacked by what their head gives."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import labelleak
+from labelleak.core.knowledge import LabelledData
+from labelleak.core.outputs import as_tensor_model
+from labelleak.core.training import LocalTraining
+from labelleak.errors import BadInput
+
+FORMS = {
+    "tensor": lambda main, beside: main,
+    "mapping": lambda main, beside: {"features": beside, "out": main},
+    "tuple": lambda main, beside: (beside, main),
+    "object": lambda main, beside: SimpleNamespace(hidden=beside, logits=main),
+}
+
+
+class Net(nn.Module):
+    def __init__(self, form):
+        super().__init__()
+        torch.manual_seed(0)
+        self.form, self.body = form, nn.Conv2d(1, 3, 3, padding=1)
+        self.head, self.aux = nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        hidden = torch.relu(self.body(images))
+        return FORMS[self.form](self.head(hidden), self.aux(hidden))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_attacked_alike(form):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(60, 1, 5, 5, generator=generator)
+    masks = (images[:, 0] * 3).long()
+    masks[:, 0, :2] = -100
+    model = Net(form)
+    plain = Net("tensor")
+    F.cross_entropy(plain(images[:8]), masks[:8]).backward()
+    truth = masks[:8][masks[:8] >= 0].tolist()
+    report = labelleak.attack_update(
+        gradient={n: p.grad for n, p in plain.named_parameters() if p.grad is not None},
+        made=LocalTraining(batch_size=len(truth)),
+        model=model,
+        head="head",
+        auxiliary=LabelledData(images[8:], masks[8:]),
+        truth={"labels": truth},
+        attacks=["rlu", "zlg"],
+    )
+    assert report.task == "dense"
+    assert min(result.asr for result in report.results) >= 0.95
+    assert not model._forward_hooks
+
+
+def test_a_model_that_hides_what_its_head_gives_is_refused():
+    class Hides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, inputs):
+            return {"scores": 2 * self.fc(inputs)}
+
+    with pytest.raises(BadInput, match="nothing in it is what its head 'fc' gives"):
+        as_tensor_model(Hides(), "fc", torch.ones(1, 3))
+    assert as_tensor_model(Hides(), "fc", None)(torch.ones(1, 3)).keys() == {"scores"}
