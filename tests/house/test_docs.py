@@ -113,6 +113,15 @@ def test_tables_stand_behind_the_findings_that_they_belong_to(site):
     assert menu.index('"tune.md"') < menu.index('"compression.md"') < menu.index('_tables.md"')
 
 
+def test_findings_give_their_answer_first(site):
+    menu = site.site_settings().partition('"Findings"')[2].partition('"API"')[0]
+    pages = [n for n in re.findall(r'"(\w+)\.md"', menu) if not site.TABLES.search(n)]
+    assert len(pages) > 8
+    for name in pages:
+        _, _, first = PAGES[f"{name}.md"].split("\n")[:3]
+        assert re.match(r"\*\*Answer|1\. \*\*|[A-Z]", first), name
+
+
 def test_lines_of_pages_written_by_hand_are_short():
     for folder in ("start", "concepts", "howto"):
         for page in (DOCS / folder).glob("*.md"):
