@@ -110,7 +110,7 @@ def test_an_attack_that_gives_probabilities_says_what_it_expects(capsys):
     assert known[0].extra["presence_chances"] == list(shadow.confidence)
     assert "presence_chances" not in blind[0].extra
     assert "expected_asr" not in known[1].extra
-    _show(report, None)
+    _show(report, None, None)
     said = capsys.readouterr().out
     assert "expected" in said
     assert f"{shadow.expected_asr:.1%}" in said
@@ -372,7 +372,9 @@ def test_what_nobody_told_of_the_training_is_not_known():
 
 
 def test_only_what_was_checked_is_said_to_hold(capsys):
-    _show(attack_update(gradient=gradient_of(build()), made=told_of(), attacks=["llbg"]), None)
+    _show(
+        attack_update(gradient=gradient_of(build()), made=told_of(), attacks=["llbg"]), None, None
+    )
     said = capsys.readouterr().out
     checked = next(line for line in said.splitlines() if line.startswith("Assumptions checked"))
     unknown = next(line for line in said.splitlines() if line.startswith("Not known"))
