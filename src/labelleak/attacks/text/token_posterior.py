@@ -49,7 +49,8 @@ class TokenPosterior(Attack):
 
     Edge cases: a token that own text lacks has the mean of all and a small share of what is seen
     for the first time. Of a tied embedding own text tells what a token leaves as an input, too.
-    With few classes noise cannot be measured, so no ASR is expected then.
+    With few classes noise cannot be measured, and a scale that was guessed may be wrong, so no ASR
+    is expected then.
 
     Cost: one pass over own text (at most 100,000 labels) and ``n K D`` products once; ``K D^2`` and
     some K times 16 chances a trial.
@@ -83,7 +84,8 @@ class TokenPosterior(Attack):
             if observation.bias is not None and observation.lr_known:
                 bias = list(observation.bias_gradient.reshape(-1, num_classes))
             known_scale = observation.lr_known
-            rare = (total * shares < _ABSENT).sum()
+            # What a guessed scale leaves in doubt is not in the chances.
+            tells = known_scale and (total * shares < _ABSENT).sum() >= _FEWEST
             found = [
                 _Rows.of(
                     one if known_scale else one * _expected_scale(one, own, shares),
@@ -100,7 +102,7 @@ class TokenPosterior(Attack):
             return Estimate(
                 counts.reshape(*shape, num_classes),
                 scores.reshape(*shape, num_classes),
-                expected_asr=expected.reshape(shape) if rare >= _FEWEST else None,
+                expected_asr=expected.reshape(shape) if tells else None,
             )
 
         return answer
