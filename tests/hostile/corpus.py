@@ -225,6 +225,30 @@ def _truth_cases() -> Iterator[Case]:
             yield Case("truth", f"{form}: {name}", lambda p, t=text: p.write_text(t))
 
 
+def _prior_cases() -> Iterator[Case]:
+    for form in ("{}", '{{"frequencies": {}}}', "[{}, 1, 2]", '{{"frequencies": [1, {}, 2]}}'):
+        for name, value in VALUES.items():
+            text = form.format(value)
+            yield Case("prior", f"{form}: {name}", lambda p, t=text: p.write_text(t))
+
+
+def _table_cases() -> Iterator[Case]:
+    """Write tables of numbers, of labels and of images with odd names and cells."""
+    for form in ("x,label\n{0},1\n1,0\n", "x,label\n1,{0}\n2,1\n", "x,label:a\n1,{0}\n2,1\n",
+                 "path,a\n{0},1\n", "{0},label\n1,1\n2,0\n", "x,label:{0}\n1,1\n"):  # fmt: skip
+        for name, value in {**VALUES, "up": "../x.png", "root": "/etc/passwd", "NUL": "\0"}.items():
+            quoted = value if "," not in value else '"' + value.replace('"', '""') + '"'
+            rows = form.format(quoted)
+            for more, times in (("", 1), (" often", 30)):
+                head, *rest = rows.split("\n")
+                text = "\n".join([head, *rest * times])
+                yield Case("table", f"{form!r}: {name}{more}", lambda p, t=text: p.write_text(t))
+    wide = ",".join(f"c{n}" for n in range(5000)) + ",label\n" + "1," * 5000 + "1\n"
+    yield Case("table", "wide", lambda p: p.write_text(wide))
+    classes = "x,label\n" + "".join(f"1,{n}\n" for n in range(200_000))
+    yield Case("table", "many classes", lambda p: p.write_text(classes))
+
+
 def _tensor_cases() -> Iterator[Case]:
     for reader in ("tensors", "weights", "data"):
         for name in tensors.FILES:
@@ -266,7 +290,9 @@ def cases() -> list[Case]:
     policy = b"min_trials = 2\n[max_advantage]\nupdate = 0.1\n"
     found = [*_record_cases(), *_toml_cases(), *_note_cases(), *_mark_cases(), *_truth_cases()]
     found += [*_tensor_cases(), *_data_cases(), *_evidence_cases()]
+    found += [*_prior_cases(), *_table_cases()]
     whole = {"records": lines, "watch": lines, "policy": policy, "truth": b"[0, 1, 2]"}
+    whole |= {"prior": b"[1, 2, 3]", "table": b"x,label\n" + b"1,0\n2,1\n" * 20}
     whole["evidence"] = json.dumps(evidence()).encode()
     for seed, (reader, content) in enumerate(whole.items()):
         found += _mangled(reader, content, 60, seed)

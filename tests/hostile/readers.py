@@ -123,6 +123,10 @@ def ask(case: Case, path: Path, good: Path, policy: Path) -> Iterator[tuple[int,
     elif case.reader == "weights":
         options = AuditOptions(model="mlp", weights=str(path), initialisations=1)
         yield call(lambda: build(options, load_dataset("digits"), 0))
+    elif case.reader == "prior":
+        yield command("attack", "--gradient", update, "--prior", path, *ATTACK)
+    elif case.reader == "table":
+        yield call(lambda: load_dataset(str(path.rename(path.with_name("input.csv")))))
     elif case.reader == "data":
         named = path.rename(path.with_name("input.npz"))
         yield call(lambda: load_dataset(str(named)))

@@ -16,7 +16,7 @@ def test_a_part_of_the_corpus_is_refused_in_one_line_or_read(tmp_path):
     corpus = cases()
     readers = Counter(case.reader for case in corpus)
     assert sum(readers.values()) >= 1500
-    assert len(readers) == 11
+    assert len(readers) == 13
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of figures, about letters that no font has
         tally = judge(corpus[7::PART], tmp_path)

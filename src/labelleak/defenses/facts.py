@@ -28,12 +28,12 @@ COMPRESSED = (
     "in the sense of a proof."
 )
 HEAD_ALONE = (
-    "It acts on the head alone; the other layers are shared in the clear, and their gradients "
-    "depend on the labels too."
+    "It acts on the head alone; by itself it leaves the other layers in the clear, and their "
+    "gradients depend on the labels too."
 )
 WITHHELD = (
-    "What is not withheld is shared in the clear, and the gradient of any layer depends on the "
-    "labels."
+    "By itself it leaves what is not withheld in the clear, and the gradient of any layer depends "
+    "on the labels."
 )
 HELD_BACK = "What it holds back it sends later, which a single update does not show."
 CLIP_ALONE = "Clipping alone scales an update and keeps its signs and ratios: it hides no label."

@@ -27,7 +27,7 @@ PREFIX = "label:"
 SIDE = 64
 # What a finding that the reader of an image was not sure of counts as; None leaves the row out.
 UNCERTAIN: Mapping[str, int | None] = {"zeros": 0, "ones": 1, "skip": None}
-_MOST_COLUMNS, _MOST_ROWS = 2000, 1_000_000
+_MOST_COLUMNS, _MOST_ROWS, _LONGEST_NAME = 2000, 1_000_000, 255
 _FINDINGS = {"": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1, "-1": -1, "-1.0": -1}
 
 Rows = Mapping[str, Sequence[str]]
@@ -105,7 +105,8 @@ def _findings(cells: Sequence[str]) -> np.ndarray | None:
 def _inside(file: Path, named: str) -> Path:
     """Return the path of an image that a list names, in the list's own folder."""
     parts = Path(named.strip()).parts
-    if not parts or Path(named).is_absolute() or ".." in parts:
+    odd = len(named) > _LONGEST_NAME or not named.strip().isprintable()
+    if odd or not parts or Path(named).is_absolute() or ".." in parts:
         raise BadInput(f"{shown_path(file)} names {shown(named)}, which is not in its folder")
     folder = file.resolve().parent
     # CheXpert's own paths begin with the name of that folder.
@@ -127,7 +128,8 @@ def _of_numbers(rows: Rows, source: str) -> Parts:
         each = [_numbers(name, rows[name], source).astype(np.int64) for name in several]
         return _split(table, np.stack(each, 1), [n.removeprefix(PREFIX) for n in several], source)
     names = sorted(set(rows[single[0]]), key=_in_order)
-    numbers = np.array([names.index(cell) for cell in rows[single[0]]], np.int64)
+    place = {name: number for number, name in enumerate(names)}
+    numbers = np.array([place[cell] for cell in rows[single[0]]], np.int64)
     return _split(table, numbers, names, source)
 
 
