@@ -86,7 +86,8 @@ def prior_of_frequencies(told: Sequence[float], num_classes: int, problems: int 
     if len(told) != wanted:
         raise BadInput(f"the prior has {len(told)} frequencies, there are {wanted} classes")
     if problems == 1:
-        return FrequencyPrior(tuple(float(one) / sum(told) for one in told))
+        whole = sum(told)
+        return FrequencyPrior(tuple(float(one) / whole for one in told))
     if max(told) > 1:
         raise BadInput("of several labels the prior is the share of inputs with each, 0 to 1")
     return EachPrior(tuple(FrequencyPrior((1 - one, float(one))) for one in told))

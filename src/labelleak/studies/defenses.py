@@ -60,6 +60,11 @@ DEFENSES = (
     "randomised_response:1",
     "historical_compression:0.8",
     "historical_dp:1:0.1",
+    "percentile:50:0.1",
+    "svt:0.3:1:2:0.5",
+    "local_dp:0.5:0.5:5",
+    "adaptive_clip:0.5",
+    "server_clip:0.5",
 )
 PAPERS = ("llg", "llg_star", "llg_plus")
 ADAPTIVE = (
