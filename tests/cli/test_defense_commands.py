@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from labelleak.audits import grids
 from labelleak.cli.app import app
 from labelleak.errors import BadInput
 
@@ -36,7 +37,14 @@ def test_dp_sgd_on_batch_norm_is_refused_before_the_folder_is_touched(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_compression_finding_takes_some_of_its_defenses(tmp_path):
+def test_the_compression_finding_takes_some_of_its_defenses(tmp_path, monkeypatch):
+    whole = grids.read_grid
+
+    def shorter(path, *, quick, override):
+        few = {"attacks": ["free", "llg", "llg_plus"], "trials": 4, "initialisations": 2}
+        return whole(path, quick=quick, override={**override, **few, "training_steps": [0]})
+
+    monkeypatch.setattr(grids, "read_grid", shorter)
     words = ["paper", "compression_finding", "--quick", "--defenses", "none,prune:0.9"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output

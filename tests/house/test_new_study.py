@@ -57,14 +57,15 @@ def test_a_new_study_needs_its_file_and_one_line(tmp_path):
     registry.write_text(registry.read_text().replace(last, line + last))
 
     def run(*words):
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "labelleak", *words],
             capture_output=True,
             text=True,
-            check=True,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        ).stdout
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert "Table: batches of two" in run("list", "paper")
     said = run("paper", "pairs", "--quick", "--seed", "3", "--out", "found")

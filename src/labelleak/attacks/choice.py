@@ -49,7 +49,7 @@ def choose_attacks(
 
     >>> choice = choose_attacks(["standard", "rlu"], 2000)
     >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
-    (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression'])
+    (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'shadow_layers'])
     """
     named = [one for one in asked if not isinstance(one, str) or one not in GROUPS]
     chosen: dict[str, Attack] = {}
