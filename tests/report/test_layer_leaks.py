@@ -49,9 +49,9 @@ def test_parts_stand_in_the_models_order_with_their_strongest_attacker():
     assert gained == {
         "all layers": 0.9,
         "all but the head": 0.6,
-        "conv alone": 0.2,
-        "fc1 alone": 0.5,
-        "fc (the head) alone": 0.8,
+        "layer conv alone": 0.2,
+        "layer fc1 alone": 0.5,
+        "layer fc (the head) alone": 0.8,
     }
     assert {c.chosen[0][0] for c in leaks.shown[0].cells.values()} == {"layer_regression"}
 

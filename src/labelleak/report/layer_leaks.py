@@ -86,7 +86,7 @@ def _gather(records: Iterable[Record], bases: set[str]) -> LayerLeaks:
     rows = list(records)
     order = list(dict.fromkeys(row.defense for row in rows))
     heads = {str(row.extra.get("head", "")) for row in rows}
-    head = f"{heads.pop()} (the head) alone" if len(heads) == 1 else "the head alone"
+    head = f"layer {heads.pop()} (the head) alone" if len(heads) == 1 else "the head alone"
     cases: dict[Any, list[Cell]] = {}
     for cell in worst_cases(rows):
         place = (cell.setting._replace(defense=_base(cell.defense)), cell.training_steps)
@@ -112,7 +112,7 @@ def _by_part(cells: Sequence[Cell], order: Sequence[str], head: str) -> dict[str
 
 def _part(defense: str, head: str) -> str:
     if alone := _ALONE.search(defense):
-        return head if alone[1] == "head" else f"{alone[1]} alone"
+        return head if alone[1] == "head" else f"layer {alone[1]} alone"
     return _BELOW if _NO_HEAD.search(defense) else _ALL
 
 
