@@ -48,6 +48,7 @@ def test_the_battery_is_what_cards_say():
         "gdbr",
         "gradient_regression",
         "layer_regression",
+        "shadow_layers",
     ]
     assert {"ilrg", "rlu"} <= set(slow_attacks(STANDARD, 1001)) - set(slow_attacks(STANDARD, 1000))
     assert not slow_attacks(STANDARD, 256)

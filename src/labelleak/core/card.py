@@ -32,9 +32,9 @@ class Card:
     quick_up_to: int | None = None
     plain: str = ""
 
-    def renamed(self, title: str, plain: str) -> Card:
-        """Return the card of an attack of the same kind: all but its title and its sentence."""
-        return replace(self, title=title, plain=plain)
+    def renamed(self, title: str, plain: str, *, quick_up_to: int | None = None) -> Card:
+        """Return the card of an attack of the same kind: all but its title, sentence and limit."""
+        return replace(self, title=title, plain=plain, quick_up_to=quick_up_to or self.quick_up_to)
 
 
 def card_of(attack: Any) -> Card:

@@ -21,7 +21,6 @@ from labelleak.attacks.shadow.features import ClassFeatures, sureness
 from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.posterior import CountPosterior
-from labelleak.core.card import MANY_CLASSES
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Estimate, Prepared, samples
@@ -57,12 +56,8 @@ class LayerShadow(Shadow):
     name = "shadow_layers"
     needs = OWN_DATA | {Need.FULL_GRADIENT}
     cite = "labelleak (posterior of counts learnt on shadow batches of all layers)"
-    card = replace(
-        Shadow.card.renamed(
-            "shadow models, all layers",
-            "As shadow models, reading every layer of the update and not the last alone.",
-        ),
-        quick_up_to=MANY_CLASSES,
+    card = Shadow.card.renamed(
+        "shadow models, all layers", "As shadow models, reading every layer.", quick_up_to=256
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
