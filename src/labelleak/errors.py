@@ -104,15 +104,16 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() and 0 < len(text) <= 300 else shown(text)
 
 
-def few(names: Iterable[object], most: int = 12) -> str:
+def few(names: Iterable[object], most: int = 12, *, quoted: bool = False) -> str:
     """List names from outside, at most so many, each in one short printable line.
 
-    >>> few(["x", "y", "z"], most=2)
-    'x, y and 1 more'
+    >>> few(["x", "y", "z"], most=2), few(["x"], quoted=True)
+    ('x, y and 1 more', "'x'")
     """
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(shown(name)[1:-1] for name in every[:most]) + more
+    said = map(shown, every[:most])
+    return ", ".join(said if quoted else (name[1:-1] for name in said)) + more
 
 
 def reason(error: BaseException) -> str:

@@ -83,20 +83,20 @@ class Clients:
         # Whoever makes an update knows its scale and sign, whatever the defense after it does.
         if training.optimiser == "sgd":
             observation = replace(observation, scale=State.held)
-        several = task is Task.multilabel
-        alone = prior_of(cell.scheme, pool, classes, classes if several else 1)
-        own = (-1, classes) if several else (-1,)
+        problems = task.problems(classes)
+        alone = prior_of(cell.scheme, pool, classes, problems)
+        own = (-1, classes) if task is Task.multilabel else (-1,)
         labels = pool[drawn].reshape(self.trials, cell.clients, *own)
         common = {
             "scheme": cell.scheme.label,
             "batch_size": cell.batch_size,
             "local_steps": cell.local_steps,
-            "num_samples": labels[0].size // (classes if several else 1),
+            "num_samples": labels[0].size // problems,
             "defense": cell.defense.label,
         }
         each, real = count_labels(labels, task, classes), summed(alone, cell.clients)
         told = self.plan.frequencies
-        prior = prior_of_frequencies(told, classes, classes if several else 1) if told else real
+        prior = prior_of_frequencies(told, classes, problems) if told else real
         truth = Truth(each.counts.sum(axis=1))
         return CellUpdates(observation, truth, each, alone, prior, real, training, common, extra)
 

@@ -26,9 +26,8 @@ def read_prior(options: AuditOptions, data: Dataset) -> tuple[float, ...]:
         return ()
     if data.task is Task.dense:
         raise BadInput("pixels come in lumps, which `prior` does not tell; leave it out for maps")
-    found = read_frequencies(options.prior)
-    several = data.task is Task.multilabel
-    prior_of_frequencies(found, data.num_classes, data.num_classes if several else 1)
+    found, task = read_frequencies(options.prior), data.task or Task.classes
+    prior_of_frequencies(found, data.num_classes, task.problems(data.num_classes))
     return found
 
 

@@ -29,6 +29,14 @@ class Task(StrEnum):
     dense = "dense"  # a class for each pixel, voxel or position, by convolution
     tokens = "tokens"  # a class for each position of a text: the token that comes next
 
+    def problems(self, num_classes: int) -> int:
+        """Return how many labels of an input are told one by one.
+
+        >>> Task.multilabel.problems(5), Task.dense.problems(5)
+        (5, 1)
+        """
+        return num_classes if self is Task.multilabel else 1
+
 
 # Tasks of several labels an input, and those of a label at every position.
 SEVERAL = (Task.dense, Task.multilabel, Task.tokens)
@@ -95,7 +103,7 @@ class HeadForm:
     @property
     def problems(self) -> int:
         """How many softmax problems there are, each with labels of its own."""
-        return self.shape[0] if self.task is Task.multilabel else 1
+        return self.task.problems(self.shape[0])
 
     @property
     def _factor(self) -> int:

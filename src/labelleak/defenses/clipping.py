@@ -16,13 +16,17 @@ from labelleak.defenses.facts import Kind
 from labelleak.defenses.text import above_zero
 
 
-def scale_to(tensors: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
-    """Scale tensors of R trials down, together, until each trial's L2 norm is at most a bound."""
+def scale_to(tensors: dict[str, Tensor], norm: float | Tensor) -> dict[str, Tensor]:
+    """Scale tensors of R trials down, together, until each trial's L2 norm is at most a bound.
+
+    The bound is one number, or one a trial.
+    """
     if not tensors:
         return {}
     squares = [t.detach().flatten(1).double().square().sum(dim=1) for t in tensors.values()]
     size = torch.stack(squares).sum(dim=0).sqrt()
-    factor = (norm / size.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+    bound = torch.as_tensor(norm, dtype=torch.float64).to(size.device)
+    factor = (bound / size.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
     return {
         name: (tensor * factor.view(-1, *[1] * (tensor.dim() - 1))).to(tensor.dtype)
         for name, tensor in tensors.items()

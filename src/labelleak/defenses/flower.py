@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.clipping import NormBound, scale_to
 from labelleak.defenses.facts import POOLED, Kind
 from labelleak.defenses.noise import Noisy, add_noise, gaussian
-from labelleak.defenses.text import at_least_zero, share
+from labelleak.defenses.text import at_least_zero, finite, share
 from labelleak.errors import BadInput
 
 _RUNAWAY = (
@@ -51,9 +51,8 @@ class LocalDP(Noisy):
     leaves_open = (POOLED,)
 
     def __post_init__(self) -> None:
-        for value, what in ((self.norm, "the clipping norm"), (self.epsilon, "epsilon")):
-            if not 0 < value < inf:
-                raise BadInput(f"{what} must be a number above 0, not {value:g}")
+        finite(self.norm, "the clipping norm")
+        finite(self.epsilon, "epsilon")
         at_least_zero(self.sensitivity, "the sensitivity")
         if not 0 < self.delta < 1:
             raise BadInput(f"delta must lie between 0 and 1, not {self.delta:g}")
@@ -117,16 +116,11 @@ class AdaptiveClipping(NormBound):
         bound = held.residual.get("bound", start)
         clipped = update.norms() > bound
         factor = torch.where(clipped, self._factor(1.0), self._factor(0.0))
-        sent = {name: _scaled(t, update.norms(), bound) for name, t in update.floats.items()}
-        return update.replaced(sent), Memory(held.rounds + 1, {"bound": bound * factor})
+        sent = update.replaced(scale_to(update.floats, bound))
+        return sent, Memory(held.rounds + 1, {"bound": bound * factor})
 
     def _factor(self, clipped: float) -> Tensor:
         return torch.tensor(exp(-self.rate * (clipped - self.quantile)), dtype=torch.float64)
-
-
-def _scaled(tensor: Tensor, norms: Tensor, bound: Tensor) -> Tensor:
-    factor = (bound / norms.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
-    return tensor * factor.view(-1, *[1] * (tensor.dim() - 1)).to(tensor.device)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, isinf, sqrt
+from math import isinf, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -14,8 +14,8 @@ from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
 from labelleak.defenses.facts import COMPRESSED, KEPT, POOLED, Kind
 from labelleak.defenses.noise import Noisy
-from labelleak.defenses.text import above_zero, at_least_zero, share
-from labelleak.errors import BadInput
+from labelleak.defenses.sparsify import in_rows, out_of_rows
+from labelleak.defenses.text import above_zero, at_least_zero, finite, share
 
 # Passes over the entries after which fewer are sent than asked for.
 _PASSES = 100
@@ -23,15 +23,12 @@ _PASSES = 100
 
 def _flat(tensors: Mapping[str, Tensor]) -> np.ndarray:
     """Lay each trial's parameters in one row."""
-    parts = [tensor.detach().flatten(1).double() for tensor in tensors.values()]
-    return torch.cat(parts, dim=1).cpu().numpy()
+    return in_rows(tensors, torch.float64).cpu().numpy()
 
 
 def _laid_back(rows: np.ndarray, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    sizes = [tensor[0].numel() for tensor in like.values()]
-    parts = torch.split(torch.from_numpy(rows), sizes, dim=1)
-    pairs = zip(like.items(), parts, strict=True)
-    return {name: part.reshape(tensor.shape).to(tensor.device) for (name, tensor), part in pairs}
+    parts = out_of_rows(torch.from_numpy(rows), like)
+    return {name: part.to(like[name].device) for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -124,14 +121,10 @@ class SparseVector(Noisy):
 
     def __post_init__(self) -> None:
         share(self.keep, "the share that is drawn")
-        for value, what in (
-            (self.keep, "the share that is drawn"),
-            (self.epsilon, "epsilon"),
-            (self.noise, "the budget of a value"),
-            (self.gamma, "gamma"),
-        ):
-            if not 0 < value < inf:
-                raise BadInput(f"{what} must be a number above 0, not {value:g}")
+        finite(self.keep, "the share that is drawn")
+        finite(self.epsilon, "epsilon")
+        finite(self.noise, "the budget of a value")
+        finite(self.gamma, "gamma")
         at_least_zero(self.tau, "tau")
 
     def drawn(self, entries: int) -> int:

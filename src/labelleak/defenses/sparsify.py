@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -25,15 +26,23 @@ def largest(values: Tensor, keep: float) -> Tensor:
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, picks, True)
 
 
-def _together(tensors: dict[str, Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten(1).float() for tensor in tensors.values()], dim=1)
+def in_rows(tensors: Mapping[str, Tensor], kind: torch.dtype) -> Tensor:
+    """Lay the parameters of each trial side by side, R x n."""
+    parts = [tensor.detach().flatten(1).to(kind) for tensor in tensors.values()]
+    return torch.cat(parts, dim=1)
+
+
+def out_of_rows(rows: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Part rows of all entries (R x n) into tensors of the shapes that `in_rows` was given."""
+    sizes = [tensor[0].numel() for tensor in like.values()]
+    parts = zip(like.items(), torch.split(rows, sizes, dim=1), strict=True)
+    return {name: part.reshape(tensor.shape) for (name, tensor), part in parts}
 
 
 def _masked(tensors: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
     """Zero what a mask over all entries together (R x n) does not keep."""
-    sizes = [tensor[0].numel() for tensor in tensors.values()]
-    parts = zip(tensors.items(), torch.split(kept, sizes, dim=1), strict=True)
-    return {name: tensor * part.view_as(tensor) for (name, tensor), part in parts}
+    parts = out_of_rows(kept, tensors)
+    return {name: tensor * parts[name] for name, tensor in tensors.items()}
 
 
 class _Sparse(Compression):
@@ -78,7 +87,7 @@ class TopK(_Sparse):
         """Zero all but the largest entries of each trial."""
         if not tensors:  # all of it was withheld
             return {}
-        return _masked(tensors, largest(_together(tensors), self.keep))
+        return _masked(tensors, largest(in_rows(tensors, torch.float32), self.keep))
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,12 @@ def above_zero(value: float, what: str) -> None:
         raise BadInput(f"{what} must be above 0 (inf for no bound), not {value:g}")
 
 
+def finite(value: float, what: str) -> None:
+    """Refuse a strength that is not above 0, or infinite."""
+    if not 0 < value < float("inf"):
+        raise BadInput(f"{what} must be a number above 0, not {value:g}")
+
+
 def share(value: float, what: str, *, least: float = 0.0, most: float = 1.0) -> None:
     """Refuse a share outside its range."""
     if not least <= value <= most:

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
-from labelleak.errors import BadInput, few, shown
+from labelleak.errors import BadInput, few
 from labelleak.files.captured_training import TrainingSummary, summarise
 from labelleak.files.head_watch import HeadWatch
 from labelleak.files.model_watch import ModelWatch
@@ -223,7 +223,7 @@ def _common(watches: list[HeadWatch], summaries: list[TrainingSummary]) -> Train
     """Keep what holds for every layer that may be the head."""
     made = _same([summary.made.known for summary in summaries])
     measured = _same([summary.measured.known for summary in summaries])
-    named = few(shown(watch.name) for watch in watches)
+    named = few((watch.name for watch in watches), quoted=True)
     doubt = f"several layers may be the head ({named}); name it with head="
     others = dict.fromkeys(doubt for summary in summaries for doubt in summary.doubts)
     notes = dict.fromkeys(note for summary in summaries for note in summary.notes)

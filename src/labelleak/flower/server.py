@@ -87,7 +87,7 @@ def say_round(auditor: Auditor, arrivals: Sequence[Arrival], written: Sequence[F
     heads = sorted({found.head.name for found in written})
     files = {RECORDS if found.truth is not None else ESTIMATES for found in written}
     home = "nowhere" if auditor.home is None else shown(auditor.home)
-    at = f" at {few(map(shown, heads))}" if heads else ""
+    at = f" at {few(heads, quoted=True)}" if heads else ""
     into = f" ({', '.join(sorted(files))})" if files and auditor.home else ""
     ROUNDS.info(
         "labelleak: round %d, %d of %d updates attacked%s; written to %s%s",

@@ -169,13 +169,13 @@ class Journal:
         if not self.records.exists():
             return
         units: dict[Unit, list[str]] = defaultdict(list)
-        private, size = False, self.records.stat().st_size
         if self.packed:
             cut_to_members(self.records)
-            size = sum(len(line.encode()) for line, _ in read_record_lines(self.records))
+        private, read = False, 0
         for line, record in read_record_lines(self.records):
             units[_unit(record)].append(line.rstrip("\r\n"))
             private |= TRUTH in record.extra
+            read += len(line.encode())
         for unit in sorted(self.done):
             lines, once = units[unit], list(dict.fromkeys(units[unit]))
             wanted = self.held.get(unit, _lines(lines))
@@ -190,7 +190,7 @@ class Journal:
                 self.held.pop(unit, None)
         kept = [line for unit, lines in units.items() if unit in self.done for line in lines]
         text = "".join(line + "\n" for line in kept)
-        if len(text.encode()) != size:
+        if len(text.encode()) != (read if self.packed else self.records.stat().st_size):
             self._rewrite(text, private=private)
 
     def _rewrite(self, lines: str, *, private: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,18 +53,12 @@ class Unpacker:
         return b"".join(found)
 
 
-def pieces_of(file: BinaryIO) -> Iterator[bytes]:
-    """Read a file to its end, as much at once as is to be unpacked at once."""
-    while piece := file.read(_PIECE):
-        yield piece
-
-
 def end_of_members(file: BinaryIO) -> int:
     """Return where the last whole member of a file ends; 0 if there is none, or it is no gzip."""
     unpacker = Unpacker()
     file.seek(0)
     try:
-        for piece in pieces_of(file):
+        while piece := file.read(_PIECE):
             unpacker.feed(piece)
     except (OSError, zlib.error):
         return 0
@@ -80,4 +73,4 @@ def cut_to_members(path: Path) -> None:
             file.truncate(end)
 
 
-__all__ = ["MAGIC", "PACKED", "Unpacker", "cut_to_members", "end_of_members", "pack", "pieces_of"]
+__all__ = ["MAGIC", "PACKED", "Unpacker", "cut_to_members", "end_of_members", "pack"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class LayerLeaks:
     shown: tuple[LayerCase, ...]
 
 
-def is_probe(record: Record) -> bool:
+def _is_probe(record: Record) -> bool:
     """Return whether a record is of one layer alone, which no client shares."""
     return _ALONE.search(record.defense) is not None
 
@@ -70,20 +70,19 @@ def split_layers(records: Sequence[Record]) -> tuple[list[Record], LayerLeaks | 
     Returns:
         The records of whole updates, and what each layer gives away; None where nobody asked.
     """
-    bases = {_ALONE.sub("", row.defense) or "none" for row in records if is_probe(row)}
+    bases = {_ALONE.sub("", row.defense) or "none" for row in records if _is_probe(row)}
     if not bases:
         return list(records), None
     held = [row for row in records if _base(row.defense) in bases]
     whole = [row for row in records if row.defense in bases or _base(row.defense) not in bases]
-    return whole, _gather(held, bases)
+    return whole, _gather(held)
 
 
 def _base(defense: str) -> str:
     return _NO_HEAD.sub("", _ALONE.sub("", defense)) or "none"
 
 
-def _gather(records: Iterable[Record], bases: set[str]) -> LayerLeaks:
-    rows = list(records)
+def _gather(rows: Sequence[Record]) -> LayerLeaks:
     order = list(dict.fromkeys(row.defense for row in rows))
     heads = {str(row.extra.get("head", "")) for row in rows}
     head = f"layer {heads.pop()} (the head) alone" if len(heads) == 1 else "the head alone"
@@ -124,4 +123,4 @@ def _name(cell: Cell, several: bool) -> str:
     return f"{said}, {cell.data}, {cell.model}, defense {base}" if several else said
 
 
-__all__ = ["LayerCase", "LayerLeaks", "is_probe", "split_layers"]
+__all__ = ["LayerCase", "LayerLeaks", "split_layers"]

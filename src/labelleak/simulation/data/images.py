@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, from_extra, shown
 from labelleak.simulation.data.columns import first_line, stack_images
 from labelleak.simulation.data.parts import (
     Parts,
@@ -54,10 +54,8 @@ class _Opened:
 
 
 def _open(file: Path, source: str) -> Any:
-    try:
+    with from_extra("images need an extra: pip install labelleak[data]"):
         from PIL import Image
-    except ImportError as error:
-        raise BadInput("images need an extra: pip install labelleak[data]") from error
     if not file.is_file():
         raise BadInput(f"{source} has no image {shown(file.name)}")
     try:
