@@ -147,3 +147,11 @@ def test_the_audit_of_a_user_is_no_room():
     import labelleak.audits.run  # a submodule that is loaded must not take a public name's place
 
     assert callable(labelleak.audit)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_legend_has_a_place(path):
+    """A legend that looks for the "best" place warns when the machine is slow, at any time."""
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    legends = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "legend"]
+    assert all(any(k.arg == "loc" for k in call.keywords) for call in legends)

@@ -112,7 +112,7 @@ def _draw_presence(signals: Signals, axes: Any) -> None:
         title=f"P1: a negative row sum means present\n"
         f"({below} of {(~present).sum()} absent classes are negative)",
     )
-    axes.legend(frameon=False, title="class in the batch")
+    axes.legend(loc="upper left", frameon=False, title="class in the batch")
 
 
 def _draw_counts(signals: Signals, axes: Any) -> None:
@@ -142,7 +142,7 @@ def _draw_counts(signals: Signals, axes: Any) -> None:
         title=f"P2: each sample adds the same\n(correlation {fit:.3f}; {signals.data}, "
         "paper's CNN, untrained)",
     )
-    axes.legend(frameon=False)
+    axes.legend(loc="upper right", frameon=False)
 
 
 def _numbers(signals: Signals) -> str:
