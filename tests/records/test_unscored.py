@@ -29,6 +29,10 @@ def line(**changes):
     return json.dumps(ROW | changes) + "\n"
 
 
+def unscored_row(**changes):
+    return Unscored.from_json(line(**changes))
+
+
 def test_a_file_is_read_and_told_from_records(tmp_path, grid):
     path = tmp_path / "estimates.jsonl"
     path.write_text(line() + line(round=2))

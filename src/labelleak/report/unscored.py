@@ -22,7 +22,7 @@ _MOST_CLASSES = 8
 COLUMNS = ("Client", "Round", "Server", "Attack", "Labels named, how often", "Flags")
 ADVICE = (
     "To score them, audit on the clients, which know their labels (labelleak.flower.audit_mod), "
-    "or give `truth` to the Auditor in a simulation."
+    "or give the Auditor its argument truth in a simulation."
 )
 
 
