@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelleak.core.counts import Ints
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.training import FullTraining
@@ -140,6 +140,25 @@ def _train(
     return {name: value for name, value in weights.items() if name in keep}
 
 
+def gradient_norms(model: WhiteBox, data: LabelledData, states: Tensors) -> Floats:
+    """Return the length of the mean gradient on some data at each of many states of a model.
+
+    Args:
+        model: which model; see `is_vectorised`.
+        data: a batch.
+        states: trained parameters, ``S x ...`` by name.
+    """
+    _, frozen = _parts(model)
+    slopes = torch.func.vmap(torch.func.grad(_loss_of(model, frozen)), in_dims=(0, None, None))
+    inputs = _fed(model, data.inputs)
+    sizes = []
+    count = len(next(iter(states.values())))
+    for rows in torch.split(torch.arange(count), _SAMPLES):
+        found = slopes({name: value[rows] for name, value in states.items()}, inputs, data.labels)
+        sizes.append(sum(one.flatten(1).square().sum(dim=1) for one in found.values()).sqrt())
+    return np.asarray(torch.cat(sizes).double().numpy())
+
+
 def _parts(model: WhiteBox) -> tuple[Tensors, Tensors]:
     """Part a model's tensors into those that are trained and the rest."""
     module = model.module
@@ -170,4 +189,10 @@ def _slices(picks: Ints, size: int) -> list[Ints]:
     return np.split(picks, range(size, len(picks), size))
 
 
-__all__ = ["SampleGradients", "is_vectorised", "train_together", "trains_together"]
+__all__ = [
+    "SampleGradients",
+    "gradient_norms",
+    "is_vectorised",
+    "train_together",
+    "trains_together",
+]

@@ -45,6 +45,7 @@ STUDIES: dict[str, str | None] = {
     "compression_rounds": "Figure and tables: compression with error feedback, round by round",
     "unknown_size": "Table: what it costs in ASR that N is read from the update",
     "rounds": "Figure: answers about the same clients pooled over rounds",
+    "users": "Figure and tables: a user's label distribution, guessed over rounds",
     "shadow": "Table: the shadow attack beside every other, early and late in training",
     "withheld_head": "Table: the head withheld, what the layers below it give away",
     "shadow_studies": "Its parts, calibration, data, defenses; `data` A,B: B's data too",

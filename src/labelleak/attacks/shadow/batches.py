@@ -40,7 +40,7 @@ def draw_counts(shadows: int, total: int, num_classes: int, rng: np.random.Gener
     kind = rng.random(shadows)
     shares = np.full((shadows, num_classes), 1 / num_classes)
     dirichlet = kind >= UNIFORM + HALF_QUARTER
-    shares[dirichlet] = _draw_shares(int(dirichlet.sum()), num_classes, rng)
+    shares[dirichlet] = draw_shares(int(dirichlet.sum()), num_classes, rng)
     counts = np.zeros((shadows, num_classes), dtype=np.int64)
     rows = np.flatnonzero((kind >= UNIFORM) & ~dirichlet)
     first = rng.integers(num_classes, size=len(rows))
@@ -51,7 +51,8 @@ def draw_counts(shadows: int, total: int, num_classes: int, rng: np.random.Gener
     return counts + rng.multinomial(rest, shares)
 
 
-def _draw_shares(draws: int, num_classes: int, rng: np.random.Generator) -> Floats:
+def draw_shares(draws: int, num_classes: int, rng: np.random.Generator) -> Floats:
+    """Draw class shares from symmetric Dirichlets, their concentrations spread as said above."""
     low, high = np.log(min(0.05, 1 / num_classes)), np.log(LARGEST_ALPHA)
     alphas = np.exp(rng.uniform(low, high, size=(draws, 1)))
     # A floor, so that shares that all underflow are even; and divided last, to sum to 1.

@@ -1,0 +1,1 @@
+"""What a server learns of a user over rounds: its label distribution."""

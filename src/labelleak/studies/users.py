@@ -1,0 +1,318 @@
+"""What a server learns of each user's label distribution over rounds of a federation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from labelleak.attacks.users.attacks import USER_ATTACKS, UserAttack
+from labelleak.attacks.users.rounds import UserRound, UserUpdate
+from labelleak.attacks.users.shadows import ShadowUsers
+from labelleak.audits.run import Part
+from labelleak.audits.stage import Stage
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.distributions import DistributionScore, compare_distributions
+from labelleak.core.interfaces import threat_model
+from labelleak.core.knowledge import LabelledData
+from labelleak.core.pooling import pooled_shares
+from labelleak.core.score import advantage
+from labelleak.core.seeding import stream, whole_number
+from labelleak.core.training import FullTraining
+from labelleak.records.intervals import Interval, bootstrap_mean
+from labelleak.records.record import Record
+from labelleak.report.curve_figures import curve_files
+from labelleak.report.curves import CurveOptions
+from labelleak.report.markdown import group, span, table
+from labelleak.report.wording import name_attack
+from labelleak.simulation.cohort import Federation, Round, run_rounds
+from labelleak.simulation.partitions import parse_partition, partition_samples
+from labelleak.studies.options import Asked, cnn_options
+from labelleak.studies.study import Found, Study
+
+EPOCHS, PARTITIONS = (1, 5), ("dirichlet:0.3", "pathological:2")
+LR = 0.2
+# Attacks on one update, whose answers are pooled over rounds.
+POOLED = ("llg", "llbg", "llg_plus", "rlu", "gradient_regression")
+FIGURE = CurveOptions(
+    x="rounds", lines=("attack_title",), panels=("partition", "epochs"), log=True, accuracy=True
+)
+TITLE = "A user's label distribution over rounds: 1 - L1/2, against all that it holds"
+TITLES = {name: f"{name_attack(name)}, pooled" for name in POOLED} | {
+    attack.name: attack.title for attack in USER_ATTACKS
+}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How large the federation is, and how well the server imitates it.
+
+    Attributes:
+        users: all of them take part in every round.
+        shown: rounds after which guesses are scored.
+        shadows: users that the server imitates.
+        batch_size: samples of a local step.
+    """
+
+    users: int
+    shown: tuple[int, ...]
+    shadows: int
+    batch_size: int
+
+
+FULL, QUICK = Cohort(20, (1, 2, 5, 10, 20, 30), 30, 32), Cohort(10, (1, 2, 5, 10), 24, 8)
+
+
+def plan_users(asked: Asked) -> list[Part]:
+    """Plan a federation for each partition and number of local epochs.
+
+    Twenty users (quick: ten) part the training data and all take part in every round, one epoch
+    or five in batches of 32 at learning rate 0.2, from a fresh ReLU CNN. Quick: ten rounds of
+    one epoch in batches of 8.
+    """
+    cohort = QUICK if asked.quick else FULL
+    options = cnn_options(
+        asked,
+        "relu",
+        batch_sizes=(cohort.batch_size,),
+        lr=(LR,),
+        schemes=("natural",),
+        attacks=POOLED,
+        trials=cohort.users * (1 if asked.quick else 2),
+        initialisations=1 if asked.quick else 2,
+        training_steps=(0,),
+        victims="seen",
+    )
+    return [
+        Part(
+            options=options,
+            measure=partial(watch_users, partition=partition, epochs=epochs, cohort=cohort),
+        )
+        for partition in PARTITIONS
+        for epochs in EPOCHS[: 1 if asked.quick else None]
+    ]
+
+
+def watch_users(
+    stage: Stage, *, partition: str, epochs: int, cohort: Cohort
+) -> Iterator[list[Record]]:
+    """Train a federation from one model and guess what each user holds, round after round.
+
+    Args:
+        stage: the model that it starts from.
+        partition: how users hold the training data.
+        epochs: passes of each user over its own samples in a round.
+        cohort: how many users and rounds.
+    """
+    plan, seed = stage.plan, stage.plan.options.seed
+    train, users = plan.roles.train, cohort.users
+    rng = stream(seed, "users", partition, stage.initialisation)
+    parts = partition_samples(parse_partition(partition), train.labels.numpy(), users, rng)
+    watch = _Watch(stage, parts, epochs, cohort)
+    how = Federation(
+        FullTraining(lr=LR, batch_size=cohort.batch_size), rounds=max(cohort.shown), epochs=epochs
+    )
+    extra = {"partition": partition, "epochs": epochs, "users": users, "per_round": users, "lr": LR}
+    drawn = whole_number(seed, "user rounds", stage.initialisation)
+    test = LabelledData(plan.data.x_test, plan.data.y_test)
+    for one in run_rounds(stage.model.module, train, parts, how, test=test, seed=drawn):
+        watch.add(one)
+        if one.number in cohort.shown:
+            known = {"model_accuracy": round(one.accuracy or 0.0, 6)}
+            yield list(watch.records(known, {**extra, "rounds": one.number}))
+
+
+class _Watch:
+    """What every attack has taken in so far, and aside what users hold."""
+
+    def __init__(self, stage: Stage, parts: Sequence[Ints], epochs: int, cohort: Cohort) -> None:
+        plan = stage.plan
+        self._stage, self._classes = stage, plan.data.num_classes
+        labels = plan.roles.train.labels.numpy()
+        self._held = [np.bincount(labels[own], minlength=self._classes) for own in parts]
+        own = plan.roles.auxiliary
+        self._guess = np.bincount(own.labels.numpy(), minlength=self._classes) / len(own)
+        self._shadows = ShadowUsers.draw(
+            own,
+            self._classes,
+            [len(part) for part in parts],
+            cohort.shadows,
+            epochs=epochs,
+            batch_size=cohort.batch_size,
+            rng=stream(plan.options.seed, "shadow users", stage.initialisation),
+        )
+        self._attacks: list[UserAttack] = [attack() for attack in USER_ATTACKS]
+        self._pooled: dict[str, list[list[Ints]]] = {}
+        self._labels, self._steps = 0.0, 0.0
+
+    def add(self, one: Round) -> None:
+        """Attack a round on the model that was sent."""
+        plan = self._stage.plan
+        module = copy.deepcopy(self._stage.model.module)
+        module.load_state_dict(dict(one.sent))
+        at = self._stage.initialisation, self._stage.steps
+        now = Stage.of(plan, *at, module, purpose=(one.number,))
+        seen = [client.observe(now.model.head) for client in one.clients]
+        for name, answer in now.battery.ready.items():
+            rounds = self._pooled.setdefault(name, [[] for _ in seen])
+            for user, update in enumerate(seen):
+                rounds[user].append(answer(update).counts)
+        self._labels = float(np.mean([client.num_labels for client in one.clients]))
+        self._steps = float(np.mean([len(client.labels) for client in one.clients]))
+        returned = tuple(
+            UserUpdate(client.client, update, client.update.tensors)
+            for client, update in zip(one.clients, seen, strict=True)
+        )
+        how = FullTraining(lr=LR, batch_size=self._shadows.batch_size)
+        what = UserRound(now.model, how, plan.roles.auxiliary, returned, self._shadows)
+        for attack in self._attacks:
+            attack.add(what)
+
+    def records(self, known: dict[str, Any], extra: dict[str, Any]) -> Iterator[Record]:
+        """Score what is known so far, each user and attack."""
+        stage = self._stage
+        common = {
+            **stage.common,
+            **known,
+            "scheme": extra["partition"],
+            "batch_size": self._shadows.batch_size,
+            "local_steps": max(1, round(self._steps)),
+            "num_samples": max(1, round(self._labels)),
+            "defense": "none",
+        }
+        extra = {**stage.extra, **extra, "population_size": len(stage.plan.roles.auxiliary)}
+        free = [compare_distributions(self._guess, held) for held in self._held]
+        for name, model, shares in self._answers():
+            for user, held in enumerate(self._held):
+                found = compare_distributions(shares[user], held)
+                who = {"user": user, "labels": int(held.sum())}
+                yield _record(name, model, found, free[user], common, {**extra, **who})
+
+    def _answers(self) -> Iterator[tuple[str, str, Floats]]:
+        """Give each attack's name, what it holds, and its guess of every user."""
+        for attack in self._stage.plan.attacks:
+            pooled = np.stack([pooled_shares(own) for own in self._pooled[attack.name]])
+            yield attack.name, threat_model(attack), pooled
+        for own in self._attacks:
+            yield own.name, "auxiliary", own.shares()
+
+
+def _record(
+    name: str,
+    model: str,
+    found: DistributionScore,
+    free: DistributionScore,
+    common: dict[str, Any],
+    extra: dict[str, Any],
+) -> Record:
+    asr, asr_free = 1 - found.l1 / 2, 1 - free.l1 / 2
+    gained = advantage(asr, asr_free)
+    right = 1 - found.absent_wrong
+    return Record(
+        trial=int(common["initialisation"]) * int(extra["users"]) + int(extra["user"]),
+        attack=name,
+        threat_model=model,
+        adaptive=False,
+        asr=round(asr, 6),
+        asr_free=round(asr_free, 6),
+        advantage=None if gained is None else round(float(gained), 6),
+        presence_precision=round(right, 6),
+        presence_recall=round(right, 6),
+        seconds=0.0,
+        flags=(),
+        extra={
+            **extra,
+            "attack_title": TITLES[name],
+            **found.keys(),
+            "population_l1": round(free.l1, 6),
+            "population_majority": free.majority,
+        },
+        **common,
+    )
+
+
+def make_users_table(rows: Sequence[Record]) -> str:
+    """Write each federation's last round: how far every attack is from what users hold.
+
+    Intervals are over users. *Half by* is the first round shown after which the mean L1 distance is
+    at most half the population guess's, and *until* the last one of which that holds.
+    """
+    parts = []
+    for (partition, epochs), own in group(rows, _federation).items():
+        last = max(int(row.extra["rounds"]) for row in own)
+        final = [row for row in own if row.extra["rounds"] == last]
+        lines = [_population(final)]
+        for name, mine in group(final, lambda row: row.attack).items():
+            every = [row for row in own if row.attack == name]
+            lines.append([TITLES[name], *_entries(mine), _halves(every)])
+        accuracy = np.mean([row.model_accuracy for row in final])
+        title = (
+            f"**{partition}, local epochs {epochs}, after {last} rounds** (accuracy of the model "
+            f"that was sent {accuracy:.2f}; {len(group(final, _user))} users)"
+        )
+        heads = ["attack", *_SHOWN.values(), "half of the guess's L1: rounds (accuracy)"]
+        parts.append(table(heads, lines, title=title))
+    return "\n\n".join(parts) + "\n"
+
+
+_SHOWN = {
+    "l1": "L1",
+    "l_infinity": "L-infinity",
+    "jensen_shannon": "Jensen-Shannon",
+    "majority": "majority named",
+    "absent_found": "absent found",
+}
+
+
+def _federation(row: Record) -> tuple[str, int]:
+    return str(row.extra["partition"]), int(row.extra["epochs"])
+
+
+def _user(row: Record) -> tuple[int, int]:
+    return row.initialisation, int(row.extra["user"])
+
+
+def _population(rows: Sequence[Record]) -> list[str]:
+    """Describe the guess that knows the attacker's own data only."""
+    size = rows[0].extra["population_size"]
+    known = [rows_of[0] for rows_of in group(rows, _user).values()]
+    l1 = span(_over_users([row.extra["population_l1"] for row in known], known))
+    hit = span(_over_users([row.extra["population_majority"] for row in known], known))
+    return [f"population guess ({size} samples)", l1, "-", "-", hit, "-", "-"]
+
+
+def _entries(rows: Sequence[Record]) -> Iterator[str]:
+    for key in _SHOWN:
+        there = [row for row in rows if row.extra[key] is not None]
+        yield span(_over_users([row.extra[key] for row in there], there)) if there else "-"
+
+
+def _over_users(values: Sequence[float], rows: Sequence[Record]) -> Interval:
+    return bootstrap_mean(values, [row.initialisation for row in rows])
+
+
+def _halves(rows: Sequence[Record]) -> str:
+    """Say after which rounds an attack is at half the population guess's distance or closer."""
+    reached = []
+    for rounds, own in group(rows, lambda row: int(row.extra["rounds"])).items():
+        mean = np.mean([row.extra["l1"] for row in own])
+        if 2 * mean <= np.mean([row.extra["population_l1"] for row in own]):
+            reached.append((rounds, float(np.mean([row.model_accuracy for row in own]))))
+    if not reached:
+        return "never"
+    (first, _), (last, accuracy) = reached[0], reached[-1]
+    return f"{first} to {last} ({accuracy:.2f})"
+
+
+def _report(found: Found) -> dict[str, str]:
+    return {
+        **curve_files(found.records, title=TITLE, figure=FIGURE),
+        "users.md": make_users_table(found.records),
+    }
+
+
+STUDY = Study(parts=plan_users, report=_report, takes=frozenset({"quick"}))
