@@ -29,7 +29,7 @@ def test_python_snippets_run(snippet, tmp_path):
 def test_the_door_to_a_federation_runs(tmp_path, monkeypatch):
     pytest.importorskip("flwr")
     monkeypatch.chdir(tmp_path)
-    (door, _) = re.findall(r"```py\n(.*?)```", TEXT, re.DOTALL)
+    (door,) = re.findall(r"```py\n(.*?)```", TEXT, re.DOTALL)
     assert len(door.strip().splitlines()) <= 8
     names = {}
     exec(compile(door, "README.md", "exec"), names)

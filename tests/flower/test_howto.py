@@ -1,4 +1,4 @@
-"""The README's lines for a Flower app run as they are pasted."""
+"""The lines of the how-to for a Flower app run as they are pasted."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from labelleak import flower  # first: it keeps Flower from phoning home
 from flower import federation  # isort: skip
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "flower.md"
 (LINES,) = [
     block
-    for block in re.findall(r"```py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for block in re.findall(r"```py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     if "flower.observe" in block
 ]
 
@@ -45,7 +45,7 @@ def test_the_lines_run_as_pasted(tmp_path, monkeypatch, policy, file):
     lines = LINES.replace('"block"', f'"{policy}"')
     weights = ArrayRecord(federation.make_model().state_dict())
     names = {"fit": fit, "weights": weights}
-    exec(compile(lines, "README.md", "exec"), names)
+    exec(compile(lines, "flower.md", "exec"), names)
     grid = flower.InProcessGrid(names["app"], 2)
     names["server"](grid, federation.empty_context())
     found = [json.loads(row) for row in (tmp_path / f"audit/{file}.jsonl").read_text().splitlines()]
