@@ -205,6 +205,7 @@ BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_t
 BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
 BATTERY |= {"activations_not_smooth", "capture_doubtful"}
 BATTERY |= {"head_uncertain", "unlikely_scale", "own_data_one_sided"}
+BATTERY |= {"pos_weight", "pos_weight_assumed"}
 BATTERY |= {
     "task_assumed",
     "reply_form_uncertain",

@@ -16,8 +16,10 @@ from labelleak.core.entries import distinct_share, ratio, stands_out, sum_rests,
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
+from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
+from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
 # Shares above which a flag is raised; each is tested from both sides.
@@ -127,6 +129,7 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         *_limits(limits),
         *_samples(observation, limits),
         *_sums(observation),
+        *_positives(observation, known),
         *_entries(observation),
         *_parts(observation),
         *_signs_of_inputs(observation, known),
@@ -154,7 +157,10 @@ def check_training(known: Knowledge) -> list[Flag]:
     how = (known.training or LocalTraining()).filled()
     adaptive, clipped = how.optimiser != "sgd", how.clip_norm < math.inf
     weights = how.class_weights or (1.0,)
-    spread = max(weights) / min(weights)
+    spread, several = max(weights) / min(weights), known.has_several
+    each = _one("class_weights", spread > 1 and not several, spread)
+    if several and spread > 1:  # each label's rows were divided by its weight
+        each = replace(each, otherwise=State.repaired)
     return [
         flag if told in how.known else replace(flag, **_NOT_KNOWN)
         for told, flag in (
@@ -165,7 +171,7 @@ def check_training(known: Knowledge) -> list[Flag]:
                 "label_smoothing",
                 _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
             ),
-            ("class_weights", _one("class_weights", spread > 1, spread)),
+            ("class_weights", each),
         )
     ]
 
@@ -222,6 +228,24 @@ def _samples(observation: Observation, limits: Limits) -> Iterator[Flag]:
     if observation.bias is not None and observation.problems == 1:
         needed = np.maximum(limits.negative, limits.needed)
         yield Flag("samples_inconsistent", needed > size, needed)
+
+
+def _positives(observation: Observation, known: Knowledge) -> Iterator[Flag]:
+    """Say of sigmoids what is known of the weight of labels that are there."""
+    if not observation.paired:
+        return
+    told = None if known.training is None else known.training.pos_weight
+    apart, sure = np.full(observation.trials, -np.inf), False
+    if observation.scale is not State.held:  # else whoever made the update knows its loss
+        try:
+            apart, sure = look_for_weights(observation, known)
+        except NotApplicable:
+            apart = apart + 0.0
+    held = State.held if sure or told is not None else State.not_known
+    held = State.repaired if {*(told or ())} - {1.0} else held
+    yield Flag("pos_weight", apart > SIGMAS, apart, held)
+    assumed = told is None and not sure
+    yield _one("pos_weight_assumed", assumed, float(assumed))
 
 
 def _sums(observation: Observation) -> Iterator[Flag]:

@@ -67,8 +67,8 @@ class Battery:
     ) -> Battery:
         """Prepare attacks; those whose needs are not granted are noted as refused."""
         asked = tuple(attacks)
-        if known.has_several:
-            asked = for_each_label(asked)
+        if known.has_several or {*known.pos_weight} - {1.0}:
+            asked = for_each_label(asked, known.pos_weight)
         ready, refused = _prepare(asked, known, num_classes, seed)
         flags = tuple(check_model(_one_label(known)))
         return cls(asked, ready, refused, known, num_classes, seed, flags)

@@ -12,6 +12,8 @@ from labelleak.core.interfaces import Attack, Estimate, Prepared, prepare, sampl
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
+from labelleak.core.pos_weight import PositiveWeight
+from labelleak.core.training import weight_each
 from labelleak.errors import NotApplicable
 
 
@@ -21,9 +23,12 @@ class EachLabel:
 
     Attributes:
         attack: the attack.
+        weights: how much a label that is there weighs in the client's loss, label by label; what
+            is not 1 is undone.
     """
 
     attack: Any
+    weights: tuple[float, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         """Return what is known of the attack."""
@@ -33,10 +38,12 @@ class EachLabel:
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Get ready class by class, by the same draws, so that the order of classes is nothing."""
-        seed = int(rng.integers(2**31))
+        seed, several = int(rng.integers(2**31)), known.has_several
         ready = [
-            self._of_label(known.of_label(number), np.random.default_rng(seed))
-            for number in range(num_classes // 2)
+            self._of_label(
+                known.of_label(number) if several else known, weight, np.random.default_rng(seed)
+            )
+            for number, weight in enumerate(weight_each(self.weights, num_classes // 2))
         ]
 
         def answer(observation: Observation) -> Estimate:
@@ -51,12 +58,18 @@ class EachLabel:
 
         return answer
 
-    def _of_label(self, known: Knowledge, rng: np.random.Generator) -> Prepared:
+    def _of_label(self, known: Knowledge, weight: float, rng: np.random.Generator) -> Prepared:
         """Get ready for one label; where own data cannot serve it, it is taken to be as in them."""
         if {Need.FULL_GRADIENT, Need.DEFENSE} & set(self.attack.needs):
             known.refuse_maps(self.attack.name)
+            if weight != 1:
+                raise NotApplicable(f"{self.attack.name} reads layers that pos_weight bent, too")
         try:
-            return prepare(self.attack, known, 2, rng)
+            ready = prepare(self.attack, known, 2, rng)
+            if weight == 1:
+                return ready
+            undo = PositiveWeight.of(known.granted(self.attack.needs), weight).undo
+            return lambda seen: ready(undo(seen))
         except NotApplicable:
             own = known.auxiliary
             if own is None or len(np.unique(own.labels.numpy())) > 1:
@@ -75,9 +88,11 @@ def _like_own(positive: float) -> Prepared:
     return answer
 
 
-def for_each_label(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
+def for_each_label(
+    attacks: Iterable[Attack], weights: tuple[float, ...] = ()
+) -> tuple[Attack, ...]:
     """Return attacks that answer for every class in turn."""
-    return tuple(cast(Attack, EachLabel(attack)) for attack in attacks)
+    return tuple(cast(Attack, EachLabel(attack, weights)) for attack in attacks)
 
 
 __all__ = ["EachLabel", "for_each_label"]

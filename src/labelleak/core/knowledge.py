@@ -149,11 +149,21 @@ class Knowledge:
         task = None if self.model is None else self.model.task
         return task is Task.multilabel or isinstance(self.prior, EachPrior)
 
+    @property
+    def pos_weight(self) -> tuple[float, ...]:
+        """How much more labels that are there weigh in the client's loss, where it was told."""
+        return () if self.training is None else self.training.pos_weight or ()
+
     def of_label(self, number: int) -> Knowledge:
-        """Return what is known of one label of several."""
+        """Return what is known of one label of several; what its loss weighs was undone."""
         model, data, prior = self.model, self.auxiliary, self.prior
+        told = self.training
+        if told is not None:  # None stays: what is not known
+            plain: dict[str, Any] = {"class_weights": (), "pos_weight": ()}
+            told = replace(told, **{n: none for n, none in plain.items() if getattr(told, n)})
         return replace(
             self,
+            training=told,
             model=None if model is None else OneLabel(model.module, model.head, number),
             auxiliary=None if data is None else LabelledData(data.inputs, data.labels[:, number]),
             prior=prior.each[number] if isinstance(prior, EachPrior) else prior,

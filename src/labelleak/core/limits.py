@@ -15,7 +15,7 @@ from labelleak.core.counts import Floats
 from labelleak.core.entries import distinct_share, noise_size, stands_out, sum_rests
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
-from labelleak.core.training import LocalTraining
+from labelleak.core.training import LocalTraining, weight_each
 from labelleak.records.states import State
 
 # Largest L1 norm of a bias gradient.
@@ -87,7 +87,8 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
         return _unsettled(observation, none, none * 0.0, why)
     gradient = observation.bias_gradient
     each = gradient.reshape(*gradient.shape[:-1], observation.problems, -1)
-    times = np.abs(each).sum(axis=-1).max(axis=-1) / LARGEST
+    heaviest = np.maximum(1.0, _positives(training, observation.problems))
+    times = (np.abs(each).sum(axis=-1) / heaviest).max(axis=-1) / LARGEST
     negative = (gradient < 0).sum(axis=-1).astype(np.float64)
     why = _why_not_judged(observation, training)
     if why:
@@ -111,6 +112,11 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
         if observation.paired:
             why = "one logit's gradient does not tell noise from scale"
     return Limits(times, scale, sign, negative, needed, _otherwise(observation), why)
+
+
+def _positives(training: LocalTraining | None, labels: int) -> Floats:
+    """Return the weight of each label's positives."""
+    return np.asarray(weight_each(None if training is None else training.pos_weight, labels))
 
 
 def _otherwise(observation: Observation) -> State:

@@ -135,6 +135,8 @@ def fit_each(observation: Observation, known: Knowledge) -> ScaleFit:
     Raises:
         NotApplicable: as `fit_scale`, if it does for every label.
     """
+    if {*known.pos_weight} - {1.0}:
+        raise NotApplicable("with a `pos_weight` the scale is judged together with it")
     if observation.problems == 1:
         return fit_scale(observation, known)
     found, why = [], ""

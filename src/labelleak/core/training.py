@@ -28,7 +28,7 @@ class TrainingFacts:
     """What may be told of a client's training, declared once; None is not known.
 
     What is known to be absent has a value of its own: 0 for momentum, weight decay, proximal term
-    and label smoothing, ``math.inf`` for the clipping norm, ``()`` for class weights.
+    and label smoothing, ``math.inf`` for the clipping norm, ``()`` for class and positive weights.
 
     Attributes:
         lr: learning rate.
@@ -43,7 +43,9 @@ class TrainingFacts:
         clip_norm: each step's gradient is scaled down to this L2 norm.
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         class_weights: weight of each class in the loss (mean reduction divides by their sum over
-            the batch).
+            the batch); of several labels that of each label.
+        pos_weight: how much more a label that is there weighs than one that is not, in a binary
+            cross-entropy: one number for all labels, or one a label.
 
     Raises:
         BadInput: for a value out of its range, naming it.
@@ -68,6 +70,10 @@ class TrainingFacts:
     class_weights: Annotated[
         tuple[float, ...] | None,
         Option("Weight of each class in the loss; '' for equal ones.", above=0, repeats=True),
+    ] = None
+    pos_weight: Annotated[
+        tuple[float, ...] | None,
+        Option("BCE's pos_weight, one or one a label; '' for none.", above=0, repeats=True),
     ] = None
 
     def __post_init__(self) -> None:
@@ -125,8 +131,10 @@ class LocalTraining(TrainingFacts):
         known = {name: told.get(name) for name, _, _ in declared(TrainingFacts)}
         if known["clip_norm"] == "inf":
             known["clip_norm"] = math.inf
-        if isinstance(known["class_weights"], list):
-            known["class_weights"] = tuple(known["class_weights"])
+        for name in ("class_weights", "pos_weight"):
+            listed = known[name]
+            if isinstance(listed, list):
+                known[name] = tuple(listed)
         return LocalTraining(**known)
 
     def filled(self) -> FullTraining:
@@ -163,6 +171,7 @@ class FullTraining(LocalTraining):
     clip_norm: float = math.inf
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
+    pos_weight: tuple[float, ...] = ()
     unknown: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def filled(self) -> FullTraining:
@@ -175,6 +184,21 @@ class FullTraining(LocalTraining):
         told = {name: value for name, value in vars(self).items() if name not in self.unknown}
         told.pop("unknown")
         return told
+
+
+def weight_each(weights: tuple[float, ...] | None, labels: int) -> tuple[float, ...]:
+    """Return a positive weight for each label, of one or of one a label; 1 where none was told.
+
+    Raises:
+        BadInput: for another number of weights.
+
+    >>> weight_each((3.0,), 2), weight_each(None, 2)
+    ((3.0, 3.0), (1.0, 1.0))
+    """
+    told = weights or (1.0,)
+    if len(told) not in (1, labels):
+        raise BadInput(f"`pos_weight` has {len(told)} numbers, the head has {labels} labels")
+    return told if len(told) == labels else told * labels
 
 
 def _fits(value: Any, kind: Any, option: Option) -> bool:
@@ -197,7 +221,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _words(kind: Any, option: Option) -> str:
     if list_item(kind) is not None:
-        return "numbers above 0, one a class"
+        return "numbers above 0, one a class or label"
     one = get_args(kind)[0]
     if one in (bool, str):
         return "true or false" if one is bool else "text"
@@ -215,4 +239,5 @@ __all__ = [
     "FullTraining",
     "LocalTraining",
     "TrainingFacts",
+    "weight_each",
 ]

@@ -12,7 +12,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
 from labelleak.core.task import HeadForm, Task, tell_task
-from labelleak.core.training import LocalTraining
+from labelleak.core.training import LocalTraining, weight_each
 from labelleak.errors import BadInput
 
 
@@ -203,14 +203,10 @@ class ReceivedUpdate:
         """
         form = self.form_of(head)
         seen = self._seen(head, rest, form)
-        if form.problems > 1 and self.measured.loss is None and _is_too_large(seen):
+        if form.problems > 1 and self.measured.loss is None and _is_too_large(seen, self.training):
             # No mean over classes is so large, so the loss was summed over them.
             seen = self._seen(head, rest, replace(form, summed=True))
-        weights = self.training.class_weights
-        if weights and len(weights) != seen.num_classes:
-            raise BadInput(
-                f"`class_weights` names {len(weights)} classes, the head has {seen.num_classes}"
-            )
+        seen = _unweighed(seen, self.training)
         told = self.num_samples or seen.num_samples or self.measured.num_samples
         return replace(seen, num_samples=told)
 
@@ -266,9 +262,35 @@ class ReceivedUpdate:
         return replace(seen, rest={name: gradient[name] for name in rest if name not in names})
 
 
-def _is_too_large(seen: Observation) -> bool:
+def _unweighed(seen: Observation, training: LocalTraining) -> Observation:
+    """Divide each of several labels' rows by the label's weight; check what else was told.
+
+    Raises:
+        BadInput: for weights of another number of classes, and for positives' where there are none.
+    """
+    weights, several = training.class_weights, seen.problems > 1
+    rows = seen.problems if several else seen.num_classes
+    if weights and len(weights) != rows:
+        raise BadInput(f"`class_weights` names {len(weights)} classes, the head has {rows}")
+    if training.pos_weight and not seen.paired:
+        raise BadInput("`pos_weight` is of a binary cross-entropy; the task is another")
+    weight_each(training.pos_weight, seen.problems)
+    if not weights or not several:
+        return seen
+    each = torch.tensor(weights, dtype=torch.float64).repeat_interleave(2)
+    return replace(
+        seen,
+        weight=None if seen.weight is None else seen.weight / each.to(seen.weight)[:, None],
+        bias=None if seen.bias is None else seen.bias / each.to(seen.bias),
+    )
+
+
+def _is_too_large(seen: Observation, training: LocalTraining) -> bool:
     """Return whether an entry of a sigmoid's bias gradient is above 1, as no mean's is."""
-    return seen.bias is not None and seen.lr_known and bool((seen.bias.abs() > 1.01).any())
+    heaviest = max((1.0, *(training.pos_weight or ()), *(training.class_weights or ())))
+    if seen.bias is None or not seen.lr_known:
+        return False
+    return bool((seen.bias.abs() > 1.01 * heaviest).any())
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,6 +96,17 @@ FLAGS: dict[str, Meaning] = {
         Assumption.EQUAL_CLASSES,
         "use client_simulation, which weighs as the client does",
     ),
+    "pos_weight": Meaning(
+        "own data rule out that labels which are there weigh as much as others in the loss",
+        None,
+        "give `pos_weight`, as torch's BCEWithLogitsLoss has it; noise or a wrong scale look alike",
+    ),
+    "pos_weight_assumed": Meaning(
+        "that labels which are there weigh as much as others (`pos_weight` 1) was assumed, and "
+        "nothing here could verify it; with another weight, counts are off by up to as much",
+        None,
+        "give `pos_weight`, or '' for none; a capture measures it",
+    ),
     "learning_rate_unknown": Meaning(
         "the learning rate is not known, so the gradient is known up to a factor only",
         Assumption.KNOWN_SCALE,

@@ -216,7 +216,7 @@ class RecordFrame(Sequence[Record]):
         """Whether the scale or sign of each record is not known to hold; empty if no one says."""
         if not self.distinct("scale") and not self.distinct("sign"):
             return []
-        return [not is_settled(row.extra) for row in self.rows]
+        return [not is_settled(row.extra, row.flags) for row in self.rows]
 
     @cached_property
     def cells(self) -> dict[tuple[int, Attacker], np.ndarray]:

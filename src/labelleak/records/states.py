@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -28,13 +28,20 @@ class State(StrEnum):
 IMPOSSIBLE = ("impossible_scale", "impossible_sign")
 
 
-def is_settled(extra: Mapping[str, Any]) -> bool:
+# Flags of a loss that weighs labels otherwise than was told, or may.
+WEIGHED = frozenset({"pos_weight", "pos_weight_assumed"})
+
+
+def is_settled(extra: Mapping[str, Any], flags: Iterable[str] = ()) -> bool:
     """Return whether a record's scale and sign hold; audits made them and do not say.
+
+    Of sigmoids the scale holds where the weight of positives is known.
 
     >>> is_settled({}), is_settled({"scale": "held", "sign": "not_known"})
     (True, False)
     """
-    return all(extra.get(key, State.held) == State.held for key in ("scale", "sign"))
+    held = all(extra.get(key, State.held) == State.held for key in ("scale", "sign"))
+    return held and WEIGHED.isdisjoint(flags)
 
 
 __all__ = ["IMPOSSIBLE", "State", "is_settled"]

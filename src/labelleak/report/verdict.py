@@ -214,7 +214,9 @@ def _of_courses(
     """Return what each server learns over the rounds, with the defense off where both are there."""
     off = [course for course in courses if not course.defended] or list(courses)
     rows = [row for row in records if is_federated(row)]
-    unsettled = sum(not is_settled(row.extra) or bool({*IMPOSSIBLE} & {*row.flags}) for row in rows)
+    unsettled = sum(
+        not is_settled(row.extra, row.flags) or bool({*IMPOSSIBLE} & {*row.flags}) for row in rows
+    )
     doubt = ""
     if unsettled:
         doubt = (
