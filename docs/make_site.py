@@ -38,7 +38,8 @@ def main(folder: Path) -> None:
         target = pages / picture.relative_to(DOCS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, target)
-    (folder / "zensical.toml").write_text(site_settings(), encoding="utf-8")
+    settings = site_settings().replace("@root", relpath(str(ROOT), str(folder.resolve())))
+    (folder / "zensical.toml").write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     said = done.stdout + done.stderr
