@@ -58,12 +58,51 @@ def test_a_summed_loss_and_heavier_positives_are_measured(weight):
         ),
         [torch.arange(40)],
     )
-    assert update.measured.loss == "bce"
-    total = float(Y.sum()) * weight + 40 - float(Y.sum())
-    assert update.measured.loss_scale == pytest.approx(total, rel=1e-4)
-    assert update.measured.weighted is (True if weight > 1 else None)
-    report = labelleak.attack_update(captured=update, attacks=["llbg"])
+    assert (update.measured.loss, update.measured.loss_scale) == ("bce", 40)
+    assert update.measured.weighted is None
+    assert update.made.pos_weight == (() if weight == 1 else (weight,))
+    report = labelleak.attack_update(captured=update, truth=Y.long().tolist(), attacks=["llbg"])
     assert report.scale.state != "impossible"
+    assert report.checked["pos_weight"]["state"] == ("held" if weight == 1 else "repaired")
+    assert report.results[0].asr > 0.85
+
+
+FINDINGS = (X @ torch.randn(6, 4, generator=torch.Generator().manual_seed(8))) > torch.tensor(
+    [0.0, 0.5, 2.0, 99.0]  # nobody has the last
+)
+HEAVY = torch.tensor([1.0, 2.0, 8.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "positives"),
+    [
+        ({}, (), ()),
+        ({"pos_weight": torch.tensor(3.0)}, (), (3.0,) * 4),
+        ({"pos_weight": HEAVY}, (), (1.0, 2.0, 8.0, 1.0)),
+        ({"weight": torch.tensor([1.0, 2.0, 0.5, 0.5])}, (1.0, 2.0, 0.5, 0.5), ()),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_of_several_labels_are_measured(loss, classes, positives, reduction, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 4))
+    update = capture(
+        model,
+        lambda r: F.binary_cross_entropy_with_logits(
+            model(X[r]), FINDINGS[r].float(), reduction=reduction, **loss
+        ),
+        [torch.arange(20), torch.arange(20, 40)],
+    )
+    assert (update.made.class_weights, update.made.pos_weight) == (classes, positives)
+    assert update.measured.loss_scale == (1 if reduction == "mean" else 80)
+    model.load_state_dict(update.before)
+    report = labelleak.attack_update(
+        update=update.save(tmp_path / "update.safetensors"), truth=FINDINGS.long().tolist(),
+        model=model, auxiliary=LabelledData(X, FINDINGS.long()), attacks=["rlu"],
+    )  # fmt: skip
+    # Steps of a summed loss are 80 times as long, and the model moves on the way.
+    assert report.results[0].asr > (0.97 if reduction == "mean" else 0.88)
+    assert "pos_weight_assumed" not in report.results[0].flags
 
 
 def test_a_squared_error_is_no_task():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from labelleak.core.logit_losses import Rows, fitted, read_other
 from labelleak.core.logit_rows import LogitRows, join_rows
 
 # Entries of logits that are read at once.
@@ -16,6 +16,8 @@ CHUNK = 2**22
 LOOSEST = 0.03
 # From so many entries on, two unknowns that explain all of them are no chance.
 MANY_ENTRIES = 24
+# Sigmoids that are read one by one.
+MOST_COLUMNS = 512
 
 
 def read_logit_rows(
@@ -56,25 +58,28 @@ def read_logit_rows(
 def _read_sigmoids(z: Tensor, dz: Tensor) -> LogitRows:
     """Read rows of several sigmoids entry by entry; scales are those of the single entries."""
     found = read_logit_rows(z.reshape(-1, 1), dz.reshape(-1, 1))
-    if found.loss != "cross_entropy" or found.labels is None or found.rows != z.numel():
-        return LogitRows("bce", None, certain=found.certain)
-    labels = found.labels.reshape(z.shape)
-    return LogitRows("bce", len(z), labels, found.scales, None, found.certain)
+    if found.loss == "cross_entropy" and found.labels is not None and found.rows == z.numel():
+        labels = found.labels.reshape(z.shape)
+        return LogitRows("bce", len(z), labels, found.scales, None, found.certain)
+    return _read_columns(z, dz) or LogitRows("bce", None, certain=found.certain)
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows that took part, in float64, and how far rounding may have moved them."""
-
-    z: Tensor
-    p: Tensor
-    dz: Tensor
-    tolerance: float
-    least: float
-
-    @property
-    def classes(self) -> int:
-        return self.dz.shape[1]
+def _read_columns(z: Tensor, dz: Tensor) -> LogitRows | None:
+    """Read sigmoids whose labels weigh differently, label by label."""
+    if z.shape[1] > MOST_COLUMNS:
+        return None
+    each = [read_logit_rows(z[:, [k]], dz[:, [k]]) for k in range(z.shape[1])]
+    if any(one.loss != "cross_entropy" or one.rows != len(z) for one in each):
+        return None
+    labels = [one.labels for one in each if one.labels is not None]
+    scales = [one.scales for one in each if one.scales is not None]
+    if not len(labels) == len(scales) == len(each):
+        return None
+    # A column alone does not tell a single label's weight; that others are read alike does.
+    certain = any(one.certain for one in each)
+    return LogitRows(
+        "bce", len(z), torch.stack(labels, 1), torch.stack(scales, 1).flatten(), None, certain
+    )
 
 
 def _read_chunk(z: Tensor, dz: Tensor, smoothing: float | None) -> LogitRows:
@@ -87,7 +92,7 @@ def _read_chunk(z: Tensor, dz: Tensor, smoothing: float | None) -> LogitRows:
     p = z.double().softmax(1)
     if not took.any():
         return LogitRows("unknown", None if _certain(p, least).any() else 0)
-    rows = _Rows(z[took].double(), p[took], dz[took].double(), tolerance, least)
+    rows = Rows(z[took].double(), p[took], dz[took].double(), tolerance, least)
     count = len(rows.dz)
     read = _read(rows)
     if smoothing is not None and not read.certain:
@@ -116,7 +121,7 @@ def _facts(read: LogitRows) -> tuple[Tensor | None, Tensor | None, float | None,
     return read.labels, read.scales, read.smoothing, read.certain
 
 
-def _read(rows: _Rows) -> LogitRows:
+def _read(rows: Rows) -> LogitRows:
     low = rows.tolerance > 1e-3
     read = _hard(rows)
     if read is not None and low:
@@ -127,7 +132,7 @@ def _read(rows: _Rows) -> LogitRows:
         return read
     size = float(rows.dz.abs().max())
     if not bool((rows.dz.sum(1).abs() <= rows.tolerance * size + rows.least).all()):
-        return _sigmoid(rows) or _squares(rows) or LogitRows("unknown", None)
+        return read_other(rows)
     readers = (_smoothed, _negated, _weighted_and_smoothed, _sparse)
     for reader in readers[: 2 if low else None]:
         read = reader(rows)
@@ -136,14 +141,14 @@ def _read(rows: _Rows) -> LogitRows:
     return LogitRows("softmax", None)
 
 
-def _is_closer(rows: _Rows, spread: LogitRows, hard: LogitRows) -> bool:
+def _is_closer(rows: Rows, spread: LogitRows, hard: LogitRows) -> bool:
     """Choose smoothed labels over hard ones; a weight for each row explains a few rows as well."""
     if hard.scales is None:
         return rows.dz.numel() >= MANY_ENTRIES
     return _left(rows, spread) < _left(rows, hard)
 
 
-def _left(rows: _Rows, read: LogitRows) -> float:
+def _left(rows: Rows, read: LogitRows) -> float:
     """Measure what a reading with labels leaves unexplained."""
     assert read.labels is not None
     assert read.scales is not None
@@ -153,7 +158,7 @@ def _left(rows: _Rows, read: LogitRows) -> float:
     return float((rows.dz - read.scales[:, None] * (rows.p - targets)).norm())
 
 
-def _hard(rows: _Rows) -> LogitRows | None:
+def _hard(rows: Rows) -> LogitRows | None:
     """Read rows whose target is one class."""
     labels = rows.dz.argmin(1)
     here = torch.zeros_like(rows.p).scatter_(1, labels[:, None], 1.0)
@@ -183,12 +188,12 @@ def _hard(rows: _Rows) -> LogitRows | None:
     return None if rows.classes == 2 else LogitRows("row_weighted", None, labels, certain=True)
 
 
-def _as_others(rows: _Rows, smoothing: float) -> LogitRows | None:
+def _as_others(rows: Rows, smoothing: float) -> LogitRows | None:
     """Read rows of one scale as smoothed like others, if that leaves nothing unexplained."""
     labels = rows.dz.argmin(1)
     spread = torch.full_like(rows.p, smoothing / rows.classes)
     apart = rows.p - spread.scatter(1, labels[:, None], 1 - smoothing + smoothing / rows.classes)
-    scale = _fitted(rows, apart)
+    scale = fitted(rows, apart)
     if scale is None:
         return None
     checked = rows.classes > 2 or len(rows.dz) > 2 or _is_whole(rows, scale)
@@ -196,7 +201,7 @@ def _as_others(rows: _Rows, smoothing: float) -> LogitRows | None:
     return _cross_entropy(labels, scales, smoothing, certain=checked)
 
 
-def _is_whole(rows: _Rows, scale: float) -> bool:
+def _is_whole(rows: Rows, scale: float) -> bool:
     """Tell a scale that is a mean's or a sum's, up to a power of two: no chance hit.
 
     With two classes and one row any label fits some scale, but only the true one such a scale.
@@ -223,7 +228,7 @@ def _pooled_by_class(products: Tensor, squares: Tensor, labels: Tensor) -> Tenso
     return (sums[0] / sums[1].clamp_min(1e-300))[labels]
 
 
-def _smoothed(rows: _Rows) -> LogitRows | None:
+def _smoothed(rows: Rows) -> LogitRows | None:
     """Read rows of one scale s whose target keeps 1 - e of its class and spreads e evenly.
 
     With b = s e / K each entry is ``s (p_k - [k = y]) - b (1 - K [k = y])``: two unknowns.
@@ -236,7 +241,7 @@ def _smoothed(rows: _Rows) -> LogitRows | None:
     return _smoothed_from(rows, first) or _smoothed_from(rows, second)
 
 
-def _smoothed_from(rows: _Rows, labels: Tensor) -> LogitRows | None:
+def _smoothed_from(rows: Rows, labels: Tensor) -> LogitRows | None:
     """Fit scale and spread to labels, and labels to them, in turn."""
     classes = rows.classes
     for _ in range(8):
@@ -257,17 +262,17 @@ def _smoothed_from(rows: _Rows, labels: Tensor) -> LogitRows | None:
     return _cross_entropy(labels, scales, classes * spread / scale, certain=True)
 
 
-def _negated(rows: _Rows) -> LogitRows | None:
+def _negated(rows: Rows) -> LogitRows | None:
     """Read rows of a loss that is maximised; two classes do not tell it."""
     if rows.classes == 2:
         return None
-    read = _hard(_Rows(rows.z, rows.p, -rows.dz, rows.tolerance, rows.least))
+    read = _hard(Rows(rows.z, rows.p, -rows.dz, rows.tolerance, rows.least))
     if read is None or read.scales is None:
         return None
     return _cross_entropy(read.labels, -read.scales, certain=read.certain)
 
 
-def _weighted_and_smoothed(rows: _Rows) -> LogitRows | None:
+def _weighted_and_smoothed(rows: Rows) -> LogitRows | None:
     """Read rows of torch's cross-entropy with both class weights and smoothing.
 
     Each row is ``(p 1^T - I) (b_y e_y + v)`` with b_y the class's own weight and v the spread
@@ -295,7 +300,7 @@ def _weighted_and_smoothed(rows: _Rows) -> LogitRows | None:
     return _cross_entropy(labels, total, float(smoothing.mean()), certain=True)
 
 
-def _sparse(rows: _Rows) -> LogitRows | None:
+def _sparse(rows: Rows) -> LogitRows | None:
     """Read rows whose target leaves most classes out, as mixup does: there the ratio to p is s."""
     if rows.classes < 4:
         return None
@@ -308,36 +313,6 @@ def _sparse(rows: _Rows) -> LogitRows | None:
     if not (scales > 0).all() or not uniform.all() or int(sharing.min()) < 2:
         return None
     return _cross_entropy(None, scales, certain=True)
-
-
-def _sigmoid(rows: _Rows) -> LogitRows | None:
-    """Tell binary cross-entropy with a target of 0 or 1 for each class."""
-    chance = rows.z.sigmoid()
-    apart = chance - (rows.dz < 0).double()
-    return _one_scale(rows, apart, "bce")
-
-
-def _squares(rows: _Rows) -> LogitRows | None:
-    """Tell squared errors from one-hot targets."""
-    labels = (rows.z - rows.dz / _slope(rows)).argmax(1)
-    here = torch.zeros_like(rows.z).scatter_(1, labels[:, None], 1.0)
-    return _one_scale(rows, rows.z - here, "mse")
-
-
-def _slope(rows: _Rows) -> float:
-    ratio = rows.dz / rows.z.where(rows.z.abs() > 1e-6, torch.full_like(rows.z, torch.nan))
-    return float(ratio.nanmedian()) or 1.0
-
-
-def _one_scale(rows: _Rows, apart: Tensor, loss: str) -> LogitRows | None:
-    return None if _fitted(rows, apart) is None else LogitRows(loss, None, certain=True)
-
-
-def _fitted(rows: _Rows, apart: Tensor) -> float | None:
-    """Return the scale at which errors explain all rows, if there is one."""
-    scale = float((apart * rows.dz).sum() / (apart**2).sum().clamp_min(1e-300))
-    fits = (rows.dz - scale * apart).abs().max() <= rows.tolerance * scale + rows.least
-    return scale if bool(fits) and scale > 0 else None
 
 
 __all__ = ["LogitRows", "read_logit_rows"]

@@ -13,12 +13,13 @@ from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
 from labelleak.core.training import OPTIMISERS, LocalTraining
 from labelleak.errors import few
-from labelleak.files.gathered_rows import Step
+from labelleak.files.gathered_rows import COARSE, GatheredRows, Step
 from labelleak.files.head_watch import HeadWatch
 from labelleak.files.optimiser_steps import SGD_OPTIONS, StepOptions
+from labelleak.files.sigmoid_weights import read_weights
 
-# Below it, two measured figures are one.
-SAME = 1e-4
+# Below it, two measured figures are one; and two weights of labels.
+SAME, SAME_WEIGHT = 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,30 @@ def _loss(
         told["label_smoothing"] = round(float(np.mean(shares)), 4)
     if all(g.scale is not None for g in gathered):
         told |= {} if any(g.weighted for g in gathered) else {"class_weights": ()}
+    told |= _weights(gathered, notes)
     if any(g.weighted for g in gathered):
         told["weighted"] = True
         notes.append("rows weigh differently in the loss: class weights, or weights of their own")
     if any(r.loss == "cross_entropy" and r.labels is None for g in gathered for r in g.readings):
         notes.append("targets are soft: labels are mixed")
+    return told
+
+
+def _weights(gathered: Sequence[GatheredRows], notes: list[str]) -> dict[str, Any]:
+    """Say how a binary cross-entropy weighs its labels, where all steps show the same."""
+    rough = COARSE if any(one.coarse for one in gathered) else SAME_WEIGHT
+    found = read_weights([reading for one in gathered for reading in one.readings], rough)
+    if found is None or any(one.weights is None for one in gathered):
+        return {}
+    told: dict[str, Any] = {}
+    for name, what, values in (
+        ("class_weights", "labels weigh", found.classes),
+        ("pos_weight", "labels that are there weigh", found.positives),
+    ):
+        told[name] = tuple(float(f"{w:.6g}") for w in values) if bool((values != 1).any()) else ()
+        if told[name]:
+            times = ", ".join(f"{w:g}" for w in told[name][:8])
+            notes.append(f"{what} in the loss: {times}{', ...' if len(values) > 8 else ''}")
     return told
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from labelleak.core.logit_gradients import LogitRows
 from labelleak.core.white_box import patches
 from labelleak.files.optimiser_steps import CLOSE, StepOptions
+from labelleak.files.sigmoid_weights import SigmoidWeights, read_weights
 
 # Rounding of a half precision gradient, relative.
 COARSE = 0.03
@@ -21,6 +22,7 @@ class GatheredRows:
     """The rows of the backward passes since the layer's last step.
 
     Attributes:
+        one_logit: whether the layer has one output, which a sigmoid reads.
         by_call: first reading of each call of the layer; a second pass adds no rows.
         readings: of every pass.
         gradient: sums over rows of the loss's gradient, by parameter.
@@ -29,6 +31,7 @@ class GatheredRows:
         evaluations: passes over these rows inside one step of the optimiser (closures).
     """
 
+    one_logit: bool = False
     by_call: dict[int, LogitRows] = field(default_factory=dict)
     readings: list[LogitRows] = field(default_factory=list)
     gradient: dict[str, Tensor] = field(default_factory=dict)
@@ -63,12 +66,23 @@ class GatheredRows:
         """The loss over the mean loss: 1 for a mean, N for a sum."""
         if self.rows is None or not self.certain:
             return None
+        weights = self.weights
+        if weights is not None:
+            near = _near(weights.scale, self.rows, COARSE if self.coarse else 1e-4)
+            return weights.scale if near is None else near
         sums = [None if r.scales is None else float(r.scales.sum()) for r in self.readings]
         known = [s for s in sums if s is not None]
         if not known or len(known) < len(sums) or not sum(known):
             return None
         near = _near(sum(known), self.rows, COARSE if self.coarse else 1e-4)
         return sum(known) if near is None else near
+
+    @property
+    def weights(self) -> SigmoidWeights | None:
+        """The weights of labels, of a binary cross-entropy that shows them."""
+        if not self.readings or not (self.one_logit or self.loss == "bce"):
+            return None
+        return read_weights(self.readings, 3 * COARSE if self.coarse else 1e-3)
 
     @property
     def rough(self) -> bool:
@@ -85,6 +99,8 @@ class GatheredRows:
     @property
     def weighted(self) -> bool:
         """Whether rows of one pass weigh differently: class weights, or weights of their own."""
+        if self.weights is not None:
+            return False
         scales = [reading.scales for reading in self.readings if reading.scales is not None]
         close_by = 3 * COARSE if self.coarse else 1e-3
         return any(float(s.max() - s.min()) > close_by * float(s.abs().max()) for s in scales)

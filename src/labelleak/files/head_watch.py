@@ -128,7 +128,7 @@ class HeadWatch:
                 return
             self.notes["gradients were dropped before a step (zero_grad)"] = None
             self.pending = None
-        self.pending = self.pending or GatheredRows()
+        self.pending = self.pending or GatheredRows(self.rows == 1)
 
     def _was_dropped(self) -> bool:
         """Tell whether the gradient of what was gathered is gone; one of zeros may still be it."""
