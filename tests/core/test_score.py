@@ -48,6 +48,8 @@ def test_asr_is_one_minus_total_variation_and_counts_labels_once(case):
     assert result.presence_accuracy == pytest.approx(right / classes)
     assert bool(result.exact) == (sorted(guessed) == sorted(real))
     assert 0 <= result.jensen_shannon <= 1 + 1e-12
+    shared = sum(np.sqrt(guess.counts * truth.counts)) / 6
+    assert result.hellinger**2 == pytest.approx(1 - shared, abs=1e-9)
 
 
 def test_presence_accuracy_of_an_almost_empty_guess_shows_its_inflation():

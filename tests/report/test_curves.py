@@ -59,6 +59,23 @@ def test_the_ends_say_what_lies_above_at_and_below_the_free_guess(rows):
     assert second.startswith("unbalanced")
 
 
+def test_flawless_batches_and_distances_have_panels_without_a_free_guess(rows):
+    figure = replace(STAGES, measures=("asr", "exact", "hellinger"))
+    wider = [
+        replace(row, extra={**row.extra, "exact": row.trial == 0, "hellinger": 0.25})
+        for row in rows
+    ]
+    points = trace(wider, figure)
+    assert {p.asr.mean for p in points if p.panel[-1] == "exact"} == {0.5}
+    table = tabulate_curves(points, figure)
+    assert "iid, share of batches without an error" in table
+    assert "| 1 | 0.50 | 50 | - | 0.250 (0.250 to 0.250) |" in table
+    assert len(describe_ends(points, figure)) == 2  # of ASR alone
+    drawn = draw_curves(points, title="Three", figure=figure)
+    assert "Hellinger distance" in drawn
+    assert len(trace(rows, figure)) == len(points) // 3  # records of old lack the keys
+
+
 @pytest.mark.parametrize(
     "figure",
     [

@@ -140,6 +140,21 @@ def _train(
     return {name: value for name, value in weights.items() if name in keep}
 
 
+def batch_gradients(model: WhiteBox, data: LabelledData, picks: Ints) -> Tensors:
+    """Return the gradients of ``R x B`` batches, one a client, by parameter name, made together.
+
+    Args:
+        model: what all clients were sent; see `is_vectorised`.
+        data: where their samples lie.
+        picks: indices into the data.
+    """
+    trained, frozen = _parts(model)
+    slopes = torch.func.vmap(torch.func.grad(_loss_of(model, frozen)), in_dims=(None, 0, 0))
+    rows = torch.from_numpy(picks)
+    found: Tensors = slopes(trained, _fed(model, data.inputs[rows]), data.labels[rows])
+    return found
+
+
 def gradient_norms(model: WhiteBox, data: LabelledData, states: Tensors) -> Floats:
     """Return the length of the mean gradient on some data at each of many states of a model.
 
@@ -191,6 +206,7 @@ def _slices(picks: Ints, size: int) -> list[Ints]:
 
 __all__ = [
     "SampleGradients",
+    "batch_gradients",
     "gradient_norms",
     "is_vectorised",
     "train_together",

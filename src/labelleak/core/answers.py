@@ -173,6 +173,7 @@ def make_records(
         keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
         keys["exact"] = bool(result.exact[row])
         keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
+        keys["hellinger"] = round(float(result.hellinger[row]), 6)
         if answer.estimate.expected_asr is not None:
             keys["expected_asr"] = round(float(answer.estimate.expected_asr[row]), 6)
         raised = answer.raised(row)

@@ -63,6 +63,7 @@ class Score:
             zeros count).
         exact: whether all counts are right.
         jensen_shannon: Jensen-Shannon distance (base 2) between guessed and true label shares.
+        hellinger: Hellinger distance between them, ``sqrt(1 - sum_i sqrt(p_i q_i))``.
     """
 
     asr: Floats
@@ -72,6 +73,7 @@ class Score:
     count_accuracy: Floats
     exact: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     jensen_shannon: Floats
+    hellinger: Floats
 
 
 def score(counts: ArrayLike, truth: Truth) -> Score:
@@ -106,6 +108,7 @@ def score(counts: ArrayLike, truth: Truth) -> Score:
         count_accuracy=(guess == real).mean(axis=-1),
         exact=(guess == real).all(axis=-1),
         jensen_shannon=np.nan_to_num(np.asarray(distance)),  # rounding can turn 0 into sqrt(-0)
+        hellinger=np.sqrt(np.maximum(0.0, 1 - np.sqrt(shares[0] * shares[1]).sum(axis=-1))),
     )
 
 

@@ -25,6 +25,7 @@ _FOUND = {
     "count_accuracy",
     "exact",
     "jensen_shannon",
+    "hellinger",
     "flag_figures",
     "expected_asr",
     "presence_chances",

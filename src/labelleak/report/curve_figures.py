@@ -9,6 +9,7 @@ import numpy as np
 
 from labelleak.records.record import Record
 from labelleak.report.curves import (
+    MEASURES,
     CurveOptions,
     Point,
     Value,
@@ -99,14 +100,8 @@ def _draw_panel(
         )
         low, high = [p.asr.low for p in members], [p.asr.high for p in members]
         axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
-    axes.plot(
-        [at[x] for x in places],
-        [float(np.mean([p.free for p in own if p.x == x])) for x in places],
-        color="black",
-        lw=1.6,
-        dashes=(4, 2),
-        label=FREE,
-    )
+    if not any(np.isnan(p.free) for p in own):
+        _draw_free(axes, {at[x]: float(np.mean([p.free for p in own if p.x == x])) for x in places})
     if figure.accuracy:
         known = [(at[p.x], p.accuracy) for p in own if p.accuracy is not None]
         mean = {x: float(np.mean([a for y, a in known if y == x])) for x, _ in sorted(known)}
@@ -114,11 +109,17 @@ def _draw_panel(
     said = {p.x: say(p.x) + (f"\n({say_beside(p)})" if figure.beside else "") for p in own}
     _scale(axes, at, said, numeric=numeric, log=figure.log)
     below = f"{say_key(figure.x)} ({say_key(figure.beside)})" if figure.beside else ""
-    axes.set(
-        xlabel=plain(below or say_key(figure.x)), ylabel="share of labels named", ylim=(-0.03, 1.03)
-    )
+    measured = str(own[0].panel[-1])
+    named = MEASURES["asr" if measured == "asr_client" else measured]
+    axes.set(xlabel=plain(below or say_key(figure.x)), ylabel=named, ylim=(-0.03, 1.03))
     axes.grid(axis="y", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_free(axes: Axes, free: dict[float, float]) -> None:
+    """Draw the free guess as the edge of a band: below it nothing was leaked."""
+    axes.fill_between(list(free), -0.03, list(free.values()), color="black", alpha=0.06, lw=0)
+    axes.plot(list(free), list(free.values()), color="black", lw=1.6, dashes=(4, 2), label=FREE)
 
 
 def _scale(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from labelleak.report import wording
 from labelleak.report.markdown import span, table
 
 Value: TypeAlias = str | float
+MEASURES = {
+    "asr": "share of labels named",
+    "asr_client": "each client's labels",
+    "exact": "share of batches without an error",
+    "hellinger": "Hellinger distance",
+}
 _NAMES = {
     "batch_size": "labels in a batch",
     "training_steps": "training steps",
@@ -24,6 +31,7 @@ _NAMES = {
     "clients": "clients averaged into one update",
     "model_accuracy": "accuracy of the model",
     "rounds": "rounds pooled",
+    "rounds_trained": "rounds of training",
     "lr_h2": "lr·(‖h‖²+1)",
 }
 
@@ -40,8 +48,10 @@ class CurveOptions(Options):
         accuracy: draw the model's accuracy too.
         attacks: which attacks are drawn; all of the records' if empty.
         beside: a numeric record key whose mean stands beside each place on the axis.
-        measures: what is averaged, each in panels of its own: ``asr``, or ``asr_client``, the
-            same against the single clients of an average.
+        measures: what is averaged, each in panels of its own: ``asr``; ``asr_client``, the
+            same against the single clients of an average; ``exact``, the share of batches
+            without an error; ``hellinger``, the distance of label shares. Only the first two have a
+            free guess.
     """
 
     x: str = "batch_size"
@@ -51,7 +61,7 @@ class CurveOptions(Options):
     accuracy: bool = False
     attacks: tuple[str, ...] = ()
     beside: str = ""
-    measures: tuple[Literal["asr", "asr_client"], ...] = ("asr",)
+    measures: tuple[Literal["asr", "asr_client", "exact", "hellinger"], ...] = ("asr",)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Point:
         line: values of the lines' keys.
         x: value along the axis.
         asr: mean of what is measured, with its interval over initialisations and trials.
-        free: expected ASR of the best guess without the update.
+        free: expected ASR of the best guess without the update; NaN where it has none.
         advantage: mean advantage, or None where nothing is left to learn.
         accuracy: mean accuracy of the models.
         trials: updates behind it.
@@ -162,7 +172,7 @@ def tabulate_curves(points: Sequence[Point], figure: CurveOptions) -> str:
             here = {point.line: point for point in own if point.x == x}
             first = next(iter(here.values()))
             entries = [span(here[line].asr, 3) if line in here else "-" for line in lines]
-            row = [say(x), f"{first.free:.3f}", *entries]
+            row = [say(x), "-" if math.isnan(first.free) else f"{first.free:.3f}", *entries]
             known = "-" if first.accuracy is None else f"{first.accuracy:.2f}"
             row = [known, *row] if accuracies else row
             rows.append([say_beside(first), *row] if figure.beside else row)
@@ -183,7 +193,7 @@ def describe_ends(points: Sequence[Point], figure: CurveOptions) -> list[str]:
         own = [point for point in points if point.panel == panel]
         last = order(point.x for point in own)[-1]
         ends = [point for point in own if point.x == last and point.line[:1] != ("random",)]
-        if not ends:
+        if not ends or math.isnan(ends[0].free):
             continue
         groups: dict[str, list[str]] = {"above it": [], "at it": [], "below it": []}
         for point in ends:
@@ -239,11 +249,13 @@ def say_panel(panel: tuple[Any, ...], figure: CurveOptions) -> str:
     pairs = zip(figure.panels, panel[:-1], strict=True)
     said = [say(v) if isinstance(v, str) else f"{say_key(k)} {say(v)}" for k, v in pairs]
     if len(figure.measures) > 1:
-        said.append({"asr": "all clients' labels", "asr_client": "each client's labels"}[panel[-1]])
+        averaged = "asr_client" in figure.measures and panel[-1] == "asr"
+        said.append("all clients' labels" if averaged else MEASURES[panel[-1]])
     return ", ".join(said) or "all"
 
 
 __all__ = [
+    "MEASURES",
     "CurveOptions",
     "Point",
     "describe_ends",

@@ -20,7 +20,10 @@ class Asked(Options):
     ] = None
     defenses: Annotated[
         tuple[str, ...] | None,
-        Option("What defenses and compression_finding compare, comma-separated; all if left out."),
+        Option(
+            "What defenses, defended_training and compression_finding compare, comma-separated; "
+            "all if left out."
+        ),
     ] = None
     seed: Seed = 0
     command: str = ""

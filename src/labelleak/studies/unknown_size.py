@@ -107,7 +107,7 @@ def _estimated(known: Record, counts: Ints, real: Ints, size: BatchSize) -> Reco
         "estimated_samples": size.num_samples,
         "estimate_confidence": round(size.confidence, 6),
     }
-    lost = ("presence_accuracy", "count_accuracy", "exact", "jensen_shannon")
+    lost = ("presence_accuracy", "count_accuracy", "exact", "jensen_shannon", "hellinger")
     return replace(
         known,
         asr=round(asr, 6),
