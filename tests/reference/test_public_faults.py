@@ -15,7 +15,9 @@ from labelleak.attacks.llg import Dummies, calibrate
 from labelleak.core.counts import extract_counts, round_counts
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
+from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import autograd_gradients
 from labelleak.simulation.models import build_model
 
@@ -200,3 +202,47 @@ def test_one_normalisation_of_local_steps_is_enough():
     found = Observation.from_update(before, summed, head="", lr=0.01, local_steps=5, batch_size=6)
     assert np.allclose(found.row_sums, seen.row_sums[0], atol=1e-4)
     assert found.num_samples == 30
+
+
+def federation(rounds, steps=2):
+    """Run three users of two classes each, and give their parts and rounds."""
+    labels = np.repeat(np.arange(6), 8)
+    data = LabelledData(torch.rand(48, 5), torch.from_numpy(labels))
+    parts = [np.flatnonzero(labels // 2 == user) for user in range(3)]
+    torch.manual_seed(0)
+    how = Federation(FullTraining(0.5, steps, 4), rounds=rounds)
+    return labels, parts, list(run_rounds(nn.Linear(5, 6), data, parts, how, seed=3))
+
+
+def test_every_user_starts_from_the_last_mean():
+    """Averaging into a copy that nobody trains leaves one user behind."""
+    _, _, (first, second) = federation(2)
+    mean = first.aggregated["weight"]
+    # The faulty server loads the mean into a copy; who held the model goes on from its own.
+    held = [client.update.tensors["weight"] for client in first.clients]
+    faulty = [held[0], mean, mean]
+    assert [bool((start == mean).all()) for start in faulty] == [False, True, True]
+    assert torch.equal(second.sent["weight"], mean)
+    for client in second.clients:
+        assert torch.equal(client.update.before["weight"], mean)
+
+
+def test_a_user_draws_from_its_own_samples():
+    """A fresh pair of favoured classes at each step leaves users without a distribution."""
+    labels, parts, rounds = federation(6)
+    rng = np.random.default_rng(0)
+    faulty = np.concatenate([rng.choice(6, 2, replace=False) for _ in rounds])
+    assert len(set(faulty.tolist())) > 2  # the pair of one user, over rounds
+    for one in rounds:
+        for client in one.clients:
+            assert set(client.consumed.tolist()) <= set(labels[parts[client.client]].tolist())
+
+
+def test_a_victim_takes_all_its_local_steps():
+    """A victim forced to one step shares a gradient; asked for ten steps it shares ten."""
+    for steps in (1, 10):
+        _, _, (only,) = federation(1, steps)
+        for client in only.clients:
+            assert len(client.labels) == client.update.training.local_steps == steps
+            assert client.num_labels == 4 * steps
+            assert client.observe("").num_samples == 4 * steps

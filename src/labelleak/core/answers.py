@@ -169,11 +169,9 @@ def make_records(
         keys = {**extra, **(more[row] if more else {})}
         keys["attack_title"] = answer.card.title
         keys["concerned_by"] = concerning(answer.card.assumes)
-        keys["presence_accuracy"] = round(float(result.presence_accuracy[row]), 6)
-        keys["count_accuracy"] = round(float(result.count_accuracy[row]), 6)
+        for name in ("presence_accuracy", "count_accuracy", "jensen_shannon", "hellinger"):
+            keys[name] = round(float(getattr(result, name)[row]), 6)
         keys["exact"] = bool(result.exact[row])
-        keys["jensen_shannon"] = round(float(result.jensen_shannon[row]), 6)
-        keys["hellinger"] = round(float(result.hellinger[row]), 6)
         if answer.estimate.expected_asr is not None:
             keys["expected_asr"] = round(float(answer.estimate.expected_asr[row]), 6)
         raised = answer.raised(row)

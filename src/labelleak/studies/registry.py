@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STUDIES: dict[str, str | None] = {
     "batch_sizes": None,
     "signals": "What LLG rests on: row sums of present and absent classes (P1, P2)",
+    "gradients": "Row sums, original and adjusted, for N of 2 to 128: signs, counts, correlation",
     "baselines": None,
     "trained": None,
     "architectures": None,

@@ -27,6 +27,7 @@ class Signals:
 
     Attributes:
         data: name of the data set.
+        batch_size: N of every batch.
         row_sums: g_i of each class of each batch.
         counts: true c_i.
         estimated: LLG's impact per label, from each update alone; T numbers.
@@ -34,19 +35,27 @@ class Signals:
     """
 
     data: str
+    batch_size: int
     row_sums: np.ndarray
     counts: np.ndarray
     estimated: np.ndarray
     measured: Calibration
 
+    @property
+    def adjusted(self) -> np.ndarray:
+        """Row sums less the offsets, over the impact per label (LLG+): what P2 takes for counts."""
+        classes, offset = self.row_sums.shape[1], self.measured.offset
+        impact = (1 + 1 / classes) / self.batch_size * self.measured.own
+        return np.asarray((self.row_sums - offset) / impact)
 
-def measure_signals(data: str, *, seed: int) -> Signals:
+
+def measure_signals(data: str, *, seed: int, batch_size: int = BATCH) -> Signals:
     """Take the row sums of many skewed batches on the paper's CNN, untrained."""
     options = check_options(
         data=data,
         model="cnn",
         init="uniform",
-        batch_sizes=(BATCH,),
+        batch_sizes=(batch_size,),
         attacks=("free",),
         trials=TRIALS,
         initialisations=1,
@@ -57,14 +66,15 @@ def measure_signals(data: str, *, seed: int) -> Signals:
     held, roles = stage.plan.data, stage.plan.roles
     pool, classes = roles.victims.labels.numpy(), held.num_classes
     rng = stream(seed, "signals")
-    batches = draw_batches(Dirichlet(1.0), pool, classes, BATCH, TRIALS, rng)
+    batches = draw_batches(Dirichlet(1.0), pool, classes, batch_size, TRIALS, rng)
     g = stage.clients.table.gradients(batches).row_sums
     seen = stage.model.run_all(roles.auxiliary.inputs)
     return Signals(
         held.name,
+        batch_size,
         g,
         Truth.from_labels(pool[batches], classes).counts,
-        (1 + 1 / classes) / BATCH * np.minimum(g, 0).sum(axis=-1),
+        (1 + 1 / classes) / batch_size * np.minimum(g, 0).sum(axis=-1),
         calibrate(seen, roles.auxiliary.labels.numpy(), classes),
     )
 
