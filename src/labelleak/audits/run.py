@@ -53,6 +53,7 @@ class Part:
         whole: whether it takes all stages of a model together, which are then done or not as one.
         adapt: changes the data set, given it and the seed.
         given: the plan, where it was made of more than options.
+        steps: training steps that a measure of its own takes a model, for `estimate_seconds`.
     """
 
     options: AuditOptions
@@ -61,6 +62,7 @@ class Part:
     whole: bool = False
     adapt: Adapt | None = None
     given: Plan | None = None
+    steps: float = 0.0
 
     def plan(self) -> Plan:
         """Return what the part runs on."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +18,9 @@ from labelleak.cli.terminal import command_line, say_remarks
 from labelleak.records.provenance import command_of
 from labelleak.studies.options import Asked
 from labelleak.studies.registry import STUDIES, load_study
+
+if TYPE_CHECKING:
+    from labelleak.studies.study import Study
 
 
 @command
@@ -52,8 +57,11 @@ def _show_all(asked: Asked, place: StudyRun, where: Executor) -> Path:
     from labelleak.report.gallery import write_gallery
 
     exhibits = []
-    for study in filter(lambda one: one.claim, map(load_study, STUDIES)):
+    studies = [study for study in map(load_study, STUDIES) if study.claim]
+    for study in studies:
         study.refuse_all_but_own({**vars(asked), "quick": False})
+    _say_how_long(studies, asked)
+    for study in studies:
         out = place.out / study.name
         done = run_into(study, asked, replace(place, out=out), where)
         typed = ["labelleak", "paper", study.name, "--data", asked.data, "--seed", str(asked.seed)]
@@ -63,6 +71,22 @@ def _show_all(asked: Asked, place: StudyRun, where: Executor) -> Path:
     page = place.out / "paper.html"
     write_gallery(exhibits, page)
     return page
+
+
+def _say_how_long(studies: Sequence[Study], asked: Asked) -> None:
+    """Say on standard error what each study will take, from a measurement of seconds."""
+    from labelleak.audits.estimates import estimate_seconds, say_duration
+    from labelleak.core.seeding import torch_threads
+
+    with torch_threads(1):
+        each = {study.name: estimate_seconds(study.parts(asked)) for study in studies}
+    for name, seconds in each.items():
+        print(f"{name:20} {say_duration(seconds)}", file=sys.stderr)
+    print(
+        f"{'all':20} {say_duration(sum(each.values()))} on one core of this machine, as estimated; "
+        "what is done is kept, and the same command goes on",
+        file=sys.stderr,
+    )
 
 
 __all__ = ["paper"]

@@ -104,6 +104,7 @@ def plan_training(asked: Asked) -> list[Part]:
                 victims="seen",
             ),
             measure=partial(train_defended_users, course=course),
+            steps=course.users * max(course.shown),
         )
         for partition in course.partitions
         for defense in defenses

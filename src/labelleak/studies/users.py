@@ -91,6 +91,7 @@ def plan_users(asked: Asked) -> list[Part]:
         Part(
             options=options,
             measure=partial(watch_users, partition=partition, epochs=epochs, cohort=cohort),
+            steps=max(cohort.shown) * (cohort.users + cohort.shadows + 20) * 8 * epochs,
         )
         for partition in PARTITIONS
         for epochs in EPOCHS[: 1 if asked.quick else None]
