@@ -24,7 +24,7 @@ from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost, Measurements
 from labelleak.tune.options import TuneOptions
 from labelleak.tune.search import Search
-from labelleak.tune.words import audit_command, caveats, say_answer
+from labelleak.tune.words import audit_command, caveats, say_answer, say_leak
 
 OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold:bias"))
 
@@ -34,8 +34,15 @@ def make_leak(mean):
     return Leak(advantage=interval, attacker="LLG", stage=0, asr=0.5, free=0.4)
 
 
-def make_cost(loss):
-    return MeanCost(accuracy=0.9 - loss, loss=loss, wire_bytes=100.0, seconds_ratio=1.2, diverged=0)
+def make_cost(loss, federations=3):
+    return MeanCost(
+        accuracy=0.9 - loss,
+        loss=loss,
+        wire_bytes=100.0,
+        seconds_ratio=1.2,
+        diverged=0,
+        federations=federations,
+    )
 
 
 @dataclass
@@ -44,9 +51,11 @@ class Imagined:
 
     options: TuneOptions
     harder: float = 0.0
+    learners: float = 0.0
     flattering: bool = False
     asked: list = field(default_factory=list)
     together: list = field(default_factory=list)
+    learnt: set = field(default_factory=set)
     data: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(task=None, y_test=torch.arange(100) % 10)
     )
@@ -54,18 +63,21 @@ class Imagined:
     def leak(self, label, fresh=0):
         self.asked.append((label, fresh))
         more = self.harder if fresh else 0.0
+        learnt = (label, fresh) in self.learnt
+        if learnt:
+            more += self.learners
         if label.startswith("gaussian"):
             sigma = float(label.split(":")[1])
-            return make_leak(1 / (1 + 4 * sigma) + more)
+            return replace(make_leak(1 / (1 + 4 * sigma) + more), at_least=not learnt)
         found = {"none": 0.9, "withhold:bias": 0.9, "withhold:head": 0.5, "withhold:last_6": 0.0}
-        return make_leak(found.get(label, 0.95))
+        return replace(make_leak(found.get(label, 0.95)), at_least=not learnt)
 
     def cost(self, label, *, fresh=False, repeats=None):
         if self.flattering and repeats == 1 and label.startswith("gaussian"):
-            return make_cost(float(label.split(":")[1]) / 40)
+            return make_cost(float(label.split(":")[1]) / 40, repeats)
         if label.startswith("gaussian"):
-            return make_cost(min(0.8, float(label.split(":")[1]) / 20))
-        return make_cost(0.0 if label == "none" else 0.01)
+            return make_cost(min(0.8, float(label.split(":")[1]) / 20), repeats or 3)
+        return make_cost(0.0 if label == "none" else 0.01, repeats or 3)
 
     @property
     def families(self):
@@ -74,8 +86,9 @@ class Imagined:
     def attacked(self, label):
         return self.options.attacker == "auxiliary" or not leaves_layers_clear(label)
 
-    def measure_leaks(self, labels, fresh=0):
+    def measure_leaks(self, labels, fresh=0, *, learners=False):
         self.together.append(list(labels))
+        self.learnt |= {(label, fresh) for label in labels} if learners else set()
 
     def measure_costs(self, labels, *, fresh=False, repeats=None):
         self.together.append(list(labels))
@@ -89,9 +102,9 @@ class Imagined:
 
 
 def search(**changes):
-    harder, flattering = changes.pop("harder", 0.0), changes.pop("flattering", False)
+    made = {key: changes.pop(key) for key in ("harder", "learners", "flattering") if key in changes}
     options = replace(OPTIONS, **changes)
-    imagined = Imagined(options, harder, flattering)
+    imagined = Imagined(options, **made)
     return Search(imagined).run(), imagined, options
 
 
@@ -360,3 +373,32 @@ def test_what_misses_in_one_thing_is_not_measured_in_the_other():
     answer, _, _ = search(harder=0.07)
     assert answer.missed[0].cost is None
     assert answer.missed[0].leak.bound > 0.3
+
+
+def test_attackers_that_learn_are_asked_of_the_candidate_alone():
+    answer, imagined, _ = search()
+    assert imagined.learnt == {("gaussian:1", 0), ("gaussian:1", 1)}
+    assert answer.recommended.point.label == "gaussian:1"
+
+
+def test_what_attackers_that_learn_break_gives_way_before_fresh_seeds_are_spent():
+    answer, imagined, options = search(learners=0.07)
+    assert answer.recommended.point.label == "gaussian:1.78"
+    assert ("gaussian:1", 0) in imagined.learnt
+    assert not answer.missed
+    broken = next(p for p in answer.points if p.label == "gaussian:1")
+    assert broken.leak.bound > 0.3
+    assert "at least" in say_leak(answer.recommended.without, options)
+
+
+def test_of_several_settings_only_those_that_may_be_best_are_trained_in_full():
+    answer, _, _ = search(families=("gaussian", "withhold"))
+    trained = {p.label: p.cost.federations for p in answer.points if p.cost}
+    assert trained == {"gaussian:1": 1, "withhold:last_6": 3}
+    assert answer.recommended.point.label == "withhold:last_6"
+
+
+def test_the_closest_is_what_leaks_least_to_attackers_that_learn_too():
+    answer, imagined, _ = search(families=("prune", "withhold:bias"), learners=0.07)
+    assert answer.closest.label in {label for label, _ in imagined.learnt}
+    assert not answer.closest.leak.at_least

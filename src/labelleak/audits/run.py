@@ -202,7 +202,7 @@ def _left(number: int, part: Part, done: set[tuple[int, int, int]]) -> Iterator[
             yield Task(number, part, initialisation, stages if part.whole else left)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def plan_once(options: AuditOptions, command: str, adapt: Adapt | None = None) -> Plan:
     """Plan an audit, or give the plan that this process has made of it before."""
     data = load_once(options.data)

@@ -11,7 +11,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.clipping import NormBound, scale_to
-from labelleak.defenses.facts import POOLED, Kind
+from labelleak.defenses.facts import POOLED, Kind, Ladders, decades
 from labelleak.defenses.noise import Noisy, add_noise, gaussian
 from labelleak.defenses.text import at_least_zero, finite, share
 from labelleak.errors import BadInput
@@ -49,6 +49,9 @@ class LocalDP(Noisy):
     example = "local_dp:0.5:0.5:5"
     scope = Scope.UPDATE
     leaves_open = (POOLED,)
+    ladders: ClassVar[Ladders] = {
+        "local_dp": tuple(f"local_dp:0.5:0.5:{epsilon}" for epsilon in decades(-1, 3)[::-1])
+    }
 
     def __post_init__(self) -> None:
         finite(self.norm, "the clipping norm")

@@ -12,7 +12,7 @@ import numpy as np
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.update import Memory, Scope, SharedTensors
 from labelleak.defenses.composition import Part
-from labelleak.defenses.facts import COMPRESSED, KEPT, POOLED, Kind
+from labelleak.defenses.facts import COMPRESSED, KEPT, POOLED, Kind, Ladders
 from labelleak.defenses.noise import Noisy
 from labelleak.defenses.sparsify import in_rows, out_of_rows
 from labelleak.defenses.text import above_zero, at_least_zero, finite, share
@@ -53,7 +53,7 @@ class PercentilePrivacy(Part):
     kind = Kind.SPARSE
     drops_zeros = True
     leaves_open = (COMPRESSED,)
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "percentile": tuple(f"percentile:{100 * (1 - float(s)):.6g}" for s in KEPT)
     }
 
@@ -115,7 +115,7 @@ class SparseVector(Noisy):
         "its noise is measured for; the one here counts them.",
         POOLED,
     )
-    ladders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    ladders: ClassVar[Ladders] = {
         "svt": tuple(f"svt:0.1:0.1:{noise}:0.01" for noise in ("100", "10", "1", "0.1", "0.01"))
     }
 

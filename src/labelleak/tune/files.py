@@ -194,9 +194,10 @@ def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iter
     yield from (
         "",
         "Accuracy and loss are means over federations of the same seeds with and without the "
-        "defense. Intervals of the search were looked at many times, and attackers who know the "
-        "defense took part on fresh seeds only: those figures speak of the recommended setting. "
-        + say_readers(options),
+        "defense. Intervals of the search were looked at many times, attackers who know the "
+        "defense took part on fresh seeds only, and those that learn from batches of their own "
+        "where no rule alone said no (others leak at least what is written): the figures on fresh "
+        "seeds speak of the recommended setting. " + say_readers(options),
         "",
         f"Made by `{command}`.",
     )
@@ -221,7 +222,7 @@ def _table(answer: Answer, options: TuneOptions) -> str:
         cells = ["not trained with", "", "", ""]
         if cost:
             cells = [
-                wording.share(cost.accuracy),
+                f"{wording.share(cost.accuracy)}{_federations(cost, options)}",
                 f"{100 * cost.loss:.1f}",
                 f"{cost.wire_bytes:,.0f}",
                 f"{cost.seconds_ratio:.2f}",
@@ -230,6 +231,11 @@ def _table(answer: Answer, options: TuneOptions) -> str:
         row = [f"`{point.label}`", say_leak(point.leak, options), attacker]
         rows.append([*row, *cells, "yes" if point.label in front else ""])
     return table([*heads, "time", "front"], rows)
+
+
+def _federations(cost: MeanCost, options: TuneOptions) -> str:
+    few = cost.federations < options.repeats
+    return f" ({cost.federations} of {options.repeats} federations)" if few else ""
 
 
 __all__ = ["describe_answer", "draw_answer", "write_answer"]

@@ -9,9 +9,11 @@ from typing import Any
 
 from labelleak.attacks import (
     ADAPTIVE,
+    RULES,
     STANDARD,
     AdaptiveLayerShadow,
     AdaptiveShadow,
+    FreeGuess,
     make_attack,
 )
 from labelleak.audits.executors import Executor
@@ -28,6 +30,8 @@ from labelleak.records.strongest import worst_cases
 from labelleak.report.wording import name_attacker
 
 PHASE = "phase"
+# Attackers who learn from updates of their own that passed the defense.
+LEARNERS = (AdaptiveShadow.name, AdaptiveLayerShadow.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Leak:
         stage: training steps of the model there.
         asr: share of the labels named there.
         free: share that the best guess without the update names there.
+        at_least: whether attackers that learn were left out, who may gain more.
     """
 
     advantage: Interval
@@ -47,6 +52,7 @@ class Leak:
     stage: int
     asr: float
     free: float
+    at_least: bool = False
 
     @property
     def bound(self) -> float:
@@ -63,6 +69,7 @@ class Leak:
             "training_steps": self.stage,
             "asr": round(self.asr, 6),
             "asr_free": round(self.free, 6),
+            "at_least": self.at_least,
         }
 
 
@@ -114,16 +121,24 @@ class LeakTask:
 def measure_leaks(task: LeakTask) -> list[list[Record]]:
     """Audit a model under each defense; what its attackers learn of the model is kept."""
     undefended = replace(task.options, defenses=("none",))
-    ready = _prepared(undefended, task.command, task.initialisation)[task.stage]
+    ready = _prepared(undefended, task.command, task.initialisation, task.stage)
     chains = tuple(parse_defense(text) for text in task.options.defenses)
     return list(ready.audit(replace(ready.plan, defenses=chains).cells))
 
 
-# Two seeds of the usual five models: those of the search, and those that confirm.
-@lru_cache(maxsize=10)
-def _prepared(options: AuditOptions, command: str, initialisation: int) -> Mapping[int, Stage]:
-    stages = train_stages(plan_once(options, command), initialisation, options.training_steps)
-    return {stage.steps: stage for stage in stages}
+# Rules and learners of the usual five models at two stages, on two seeds.
+@lru_cache(maxsize=40)
+def _prepared(options: AuditOptions, command: str, initialisation: int, steps: int) -> Stage:
+    bare = replace(options, attacks=(FreeGuess.name,))
+    stage = _trained(bare, command, initialisation, steps)
+    return replace(stage, plan=plan_once(options, command))
+
+
+# Two seeds of the usual five models at two stages: those of the search, and those that confirm.
+@lru_cache(maxsize=20)
+def _trained(options: AuditOptions, command: str, initialisation: int, steps: int) -> Stage:
+    (stage,) = train_stages(plan_once(options, command), initialisation, (steps,))
+    return stage
 
 
 @dataclass(eq=False)
@@ -132,7 +147,8 @@ class LeakMeter:
 
     Defenses that are asked for together are audited together, model by model, so what attackers
     learn of a model is shared. A unit (model and stage) of a defense that the journal holds is not
-    run again.
+    run again. Rules and attackers that learn from batches of their own are run apart, since a
+    setting that a rule breaks needs no attacker who costs 20 times as much.
 
     On the search's own seed attackers who know the defense are left out, since each of them
     imitates hundreds of batches; on fresh seeds they take part.
@@ -154,15 +170,20 @@ class LeakMeter:
     tick: Callable[[], None] = lambda: None
     _rows: dict[int, list[Record]] | None = None
 
-    def measure(self, defenses: Mapping[int, str], *, seed: int, phase: str) -> None:
+    def measure(
+        self, defenses: Mapping[int, str], *, seed: int, phase: str, learners: bool = False
+    ) -> None:
         """Audit what of some defenses is not at hand yet.
 
         Args:
             defenses: their text forms, by the number of the measurement in the journal.
             seed: decides data, models, batches and attacks.
             phase: what the records say of why they were made.
+            learners: run the attackers that learn, and not the rules.
         """
-        rows, asked = self._kept(), self._asked(defenses, seed)
+        names = _attacks(self.attacker, adaptive=seed != self.options.seed, learners=learners)
+        options = replace(self.options, seed=seed, attacks=names)
+        rows, asked = self._kept(), self._asked(defenses, options)
         answers = self.executor.map(measure_leaks, [task for _, task in asked])
         for (parts, task), each in zip(asked, answers, strict=True):
             for part, found in zip(parts, each, strict=True):
@@ -174,14 +195,22 @@ class LeakMeter:
             self.tick()
 
     def records(self, part: int) -> list[Record]:
-        """Return the records of a measurement, of this run or an earlier one."""
-        return self._kept()[part]
+        """Return the records of a measurement of any run; none where half of it is missing."""
+        units = {
+            (part, initialisation, stage)
+            for initialisation in range(self.options.models)
+            for stage in self.options.training_steps
+        }
+        return self._kept()[part] if units <= self.journal.done else []
+
+    @property
+    def has_learners(self) -> bool:
+        """Whether an attacker of the threat model learns."""
+        return bool(_attacks(self.attacker, adaptive=False, learners=True))
 
     def _asked(
-        self, defenses: Mapping[int, str], seed: int
+        self, defenses: Mapping[int, str], options: AuditOptions
     ) -> list[tuple[tuple[int, ...], LeakTask]]:
-        adaptive = seed != self.options.seed
-        options = replace(self.options, seed=seed, attacks=_attacks(self.attacker, adaptive))
         asked = []
         for initialisation in range(options.models):
             for stage in sorted(options.training_steps):
@@ -205,11 +234,13 @@ class LeakMeter:
         return self._rows
 
 
-def _attacks(attacker: str, adaptive: bool) -> tuple[str, ...]:
+def _attacks(attacker: str, *, adaptive: bool, learners: bool) -> tuple[str, ...]:
     """Name the standard attacks that need no more than an attacker holds."""
     held = THREAT_MODELS[: THREAT_MODELS.index(attacker) + 1]
-    learners = (AdaptiveShadow.name, AdaptiveLayerShadow.name)
-    names = (*STANDARD, *((*ADAPTIVE, *learners) if adaptive else ()))
+    if learners:
+        names = (*(n for n in STANDARD if n not in RULES), *(LEARNERS if adaptive else ()))
+    else:
+        names = (*RULES, *(ADAPTIVE if adaptive else ()))
     return tuple(name for name in names if threat_model(make_attack(name)) in held)
 
 

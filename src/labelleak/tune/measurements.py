@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from labelleak.tune.options import TuneOptions
 NONE = "none"
 _READS_LAYERS = {Need.AUXILIARY, Need.FULL_GRADIENT}
 SEARCH, FRESH = "search", "fresh"
-# Parts of the journal that one round of fresh seeds may take up.
-_PARTS = 10_000
+# Parts of the journal that one round of fresh seeds may take up, and where learners' begin.
+_PARTS, _LEARNERS = 10_000, 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class MeanCost:
         wire_bytes: bytes of one shared update.
         seconds_ratio: time of a client's round over its time without the defense.
         diverged: federations in which training diverged.
+        federations: how many it is the mean of.
     """
 
     accuracy: float
@@ -52,6 +53,7 @@ class MeanCost:
     wire_bytes: float
     seconds_ratio: float
     diverged: int
+    federations: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields, rounded to what they are good for."""
@@ -104,7 +106,7 @@ class Measurements:
     meter: LeakMeter
     executor: Executor
     progress: Progress
-    _leaks: dict[tuple[str, int], Leak] = field(default_factory=dict)
+    _leaks: dict[tuple[str, int, bool], Leak] = field(default_factory=dict)
     _expected: int = 0
 
     @classmethod
@@ -148,13 +150,24 @@ class Measurements:
         """Let another run write."""
         self.journal.__exit__()
 
-    def measure_leaks(self, labels: Sequence[str], fresh: int = 0) -> None:
-        """Measure what of some defenses' leaks is not known yet, all of them together."""
-        self.meter.measure(
-            {self._part(label, fresh): label for label in labels},
-            seed=self.leak_seed(fresh),
-            phase=FRESH if fresh else SEARCH,
-        )
+    def measure_leaks(
+        self, labels: Sequence[str], fresh: int = 0, *, learners: bool = False
+    ) -> None:
+        """Measure what of some defenses' leaks is not known yet, all of them together.
+
+        Args:
+            labels: the defenses.
+            fresh: as of `leak`.
+            learners: by attackers that learn as well, and not by rules alone.
+        """
+        both = (False, True) if learners and self.meter.has_learners else (False,)
+        for learn in both:
+            self.meter.measure(
+                {self._part(label, fresh, learn): label for label in labels},
+                seed=self.leak_seed(fresh),
+                phase=FRESH if fresh else SEARCH,
+                learners=learn,
+            )
 
     def measure_costs(
         self, labels: Sequence[str], *, fresh: bool = False, repeats: int | None = None
@@ -184,17 +197,21 @@ class Measurements:
             self.tell()
 
     def leak(self, label: str, fresh: int = 0) -> Leak:
-        """Return what leaks under a defense.
+        """Return what leaks under a defense, to all who were run on it.
 
         Args:
             label: the defense.
             fresh: 0 for the search's seed; k for the k-th seed that the search never saw.
         """
-        if (label, fresh) not in self._leaks:
-            self.measure_leaks([label], fresh)
-            rows = self.meter.records(self._part(label, fresh))
-            self._leaks[label, fresh] = strongest_leak(rows, self.options.attacker)
-        return self._leaks[label, fresh]
+        self.measure_leaks([label], fresh)
+        learnt = self.meter.records(self._part(label, fresh, learners=True))
+        key = label, fresh, bool(learnt)
+        if key not in self._leaks:
+            rows = [*self.meter.records(self._part(label, fresh)), *learnt]
+            found = strongest_leak(rows, self.options.attacker)
+            left_out = self.meter.has_learners and not learnt
+            self._leaks[key] = replace(found, at_least=left_out)
+        return self._leaks[key]
 
     def attacked(self, label: str) -> bool:
         """Return whether every layer that a defense leaves in the clear was really attacked."""
@@ -220,6 +237,7 @@ class Measurements:
             wire_bytes=_mean([own.wire_bytes for own, _ in pairs]),
             seconds_ratio=_mean([own.seconds_ratio for own, _ in pairs]),
             diverged=sum(own.diverged for own, _ in pairs),
+            federations=len(pairs),
         )
 
     def leak_seed(self, fresh: int) -> int:
@@ -244,10 +262,10 @@ class Measurements:
         done = len(self.journal.done) + len(self.journal.found)
         self.progress(done, done)
 
-    def _part(self, label: str, fresh: int) -> int:
+    def _part(self, label: str, fresh: int, learners: bool = False) -> int:
         """Number a measurement, the same in every run that searches the same families."""
         labels = [NONE, *(one for family in self.families for one in family.labels)]
-        return fresh * _PARTS + labels.index(label)
+        return fresh * _PARTS + learners * _LEARNERS + labels.index(label)
 
 
 def _cost_key(label: str, phase: str, repeat: int) -> str:

@@ -2,9 +2,13 @@
 
 Within a family, leakage falls and cost rises with strength. For a target of leakage, bisection
 finds the weakest rung of each family that meets the target: the upper end of the advantage's
-interval, at the worst training stage, must not lie above it. Models are trained with these rungs
-only, and the rung that keeps the most accuracy is the candidate. All families are searched
-together, so that what an attacker learns of a model is learned once.
+interval, at the worst training stage, must not lie above it. All families are searched together,
+so that what an attacker learns of a model is learned once.
+
+What is cheap is asked first. Rules judge every rung; attackers that learn from batches of their own
+cost 20 times as much and judge the candidate, since a rung that a rule breaks is broken. Models are
+trained with the rungs that were found only, one federation each; the one that kept the most
+accuracy is trained in full, until one that was trained in full is best.
 
 For a budget of accuracy, bisection finds the strongest rung of each family within the budget. It
 trains one federation per rung, then all of them for the rungs it found. The candidate is the rung
@@ -17,7 +21,7 @@ misses there, the next stronger rung of its family takes its place (for a budget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelleak.audits.costs import refuse_unlearnt
@@ -62,7 +66,7 @@ class Search:
             # Every family's first question beside it: all share what attackers learn of a model.
             measured.measure_leaks([NONE, *(family.labels[-1] for family in families)])
         baseline = self._trained(self._point(NONE, NONE))
-        if baseline.attacked and self._enough(baseline.leak):
+        if baseline.attacked and self._enough(self._judged(NONE)):
             unneeded = self._confirm(baseline, 1)
             if isinstance(unneeded, Confirmed):
                 return Answer(baseline, (), unneeded)
@@ -75,11 +79,14 @@ class Search:
                 if not is_attacked(one, options.attacker)
             ]
         )
-        chosen = self._settle(found, families)
+        ladders = {family.name: family.labels for family in families}
+        chosen = self._settle(found, ladders, self.missed)
         grid = self._grid(families) if options.grid else None
         closest = None if chosen else self._closest()  # which trains with it
         points = tuple(p for p in self.points.values() if p.label != NONE)
-        return Answer(baseline, points, chosen, tuple(self.missed), closest, grid, options.grid)
+        return Answer(
+            self.points[NONE], points, chosen, tuple(self.missed), closest, grid, options.grid
+        )
 
     def _expect(self, families: Sequence[Family]) -> None:
         questions = sum(len(family.labels).bit_length() for family in families)
@@ -127,7 +134,9 @@ class Search:
         }
         if not self._has_target:
             self._step_down(found, families)
-        return self._train([(f.labels[found[f.name]], f.name) for f in families if f.name in found])
+        repeats = _SCREEN if self._has_target else None
+        best = [(f.labels[found[f.name]], f.name) for f in families if f.name in found]
+        return self._train(best, repeats)
 
     def _step_down(self, found: dict[str, int], families: Sequence[Family]) -> None:
         """Take weaker rungs where the mean over all federations exceeds the budget."""
@@ -144,24 +153,38 @@ class Search:
                     doubted.remove(name)
                     del found[name]
 
-    def _settle(self, found: Sequence[Point], families: Sequence[Family]) -> Confirmed | None:
-        """Return the best point confirmed on fresh seeds; a miss is replaced by the next rung."""
-        candidates = [point for point in found if point.attacked]
-        ladders = {family.name: family.labels for family in families}
-        step = 1 if self._has_target else -1
-        fresh = 0
+    def _settle(
+        self, found: Sequence[Point], ladders: Mapping[str, Sequence[str]], missed: list[Missed]
+    ) -> Confirmed | None:
+        """Return the best point confirmed on fresh seeds.
+
+        Args:
+            found: points with their costs.
+            ladders: families whose next rung takes the place of one that does not hold.
+            missed: told which did not hold on fresh seeds.
+        """
+        candidates, fresh = [point for point in found if point.attacked], 0
         while candidates:
             best = min(candidates, key=self._order)
             candidates.remove(best)
-            fresh += 1
-            confirmed = self._confirm(best, fresh)
-            if isinstance(confirmed, Confirmed):
-                return confirmed
-            self.missed.append(confirmed)
-            rung = ladders[best.family].index(best.label) + step
-            if 0 <= rung < len(ladders[best.family]):
-                candidates += self._train([(ladders[best.family][rung], best.family)])
+            if _cost(best).federations < self.measured.options.repeats:
+                candidates += self._train([(best.label, best.family)])
+                continue
+            if not self._has_target or self._enough(self._judged(best.label)):
+                fresh += 1
+                confirmed = self._confirm(self.points[best.label], fresh)
+                if isinstance(confirmed, Confirmed):
+                    return confirmed
+                missed.append(confirmed)
+            candidates += self._next(best, ladders.get(best.family, ()))
         return None
+
+    def _next(self, point: Point, labels: Sequence[str]) -> list[Point]:
+        """Return the next stronger rung of a ladder, with its cost; for a budget the weaker."""
+        rung = labels.index(point.label) + (1 if self._has_target else -1) if labels else -1
+        if not 0 <= rung < len(labels):
+            return []
+        return self._train([(labels[rung], point.family)], _SCREEN if self._has_target else None)
 
     def _order(self, point: Point) -> tuple[float, float]:
         """Best first: most accuracy for a target, least leakage for a budget."""
@@ -172,8 +195,7 @@ class Search:
         """Measure a point anew; what must hold first, and the rest only where it does."""
         measured, label, seed = self.measured, point.label, self.measured.leak_seed(fresh)
         if self._has_target:
-            measured.measure_leaks([NONE, label], fresh)
-            leak = measured.leak(label, fresh)
+            leak = self._judged(label, fresh)
             if not self._enough(leak):
                 return Missed(point, leak, None, seed)
             cost = measured.cost(label, fresh=True)
@@ -181,35 +203,49 @@ class Search:
             cost = measured.cost(label, fresh=True)
             if not self._affordable(cost):
                 return Missed(point, None, cost, seed)
-            measured.measure_leaks([NONE, label], fresh)
-            leak = measured.leak(label, fresh)
+            leak = self._judged(label, fresh)
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
+    def _judged(self, label: str, fresh: int = 0) -> Leak:
+        """Return the leak to all attackers, or to rules where these miss the target already."""
+        measured = self.measured
+        measured.measure_leaks([NONE, label], fresh)
+        if not self._has_target or self._enough(measured.leak(label, fresh)):
+            measured.measure_leaks([label], fresh, learners=True)
+        leak = measured.leak(label, fresh)
+        if not fresh:
+            self.points[label] = replace(self.points[label], leak=leak)
+        return leak
+
     def _closest(self) -> Point | None:
-        """Return the point that leaks least, with its cost."""
+        """Return the point that leaks least to all attackers, with its cost."""
         attacked = [p for p in self.points.values() if p.attacked and p.label != NONE]
         if not self._has_target or not attacked:
             return None
-        return self._trained(min(attacked, key=lambda p: (p.leak.bound, p.leak.advantage.mean)))
+        while True:
+            labels = [point.label for point in attacked]
+            attacked = [self.points[label] for label in labels]
+            best = min(attacked, key=lambda p: (p.leak.bound, p.leak.advantage.mean))
+            if not best.leak.at_least:
+                return self._trained(best)
+            self.measured.measure_leaks([best.label], learners=True)
+            self.points[best.label] = replace(best, leak=self.measured.leak(best.label))
 
     def _grid(self, families: Sequence[Family]) -> Confirmed | None:
         """Return the best point of a plain grid, confirmed as the search confirms its own."""
         laid = spread(families, self.measured.options.grid)
         self.measured.expect(len(laid), len(laid))
-        points = self._train([(family.labels[rung], family.name) for family, rung in laid])
-        usable = [
-            point
-            for point in points
-            if point.attacked and (self._enough(point.leak) or self._affordable(_cost(point)))
-        ]
-        for fresh, point in enumerate(sorted(usable, key=self._order), start=1):
-            confirmed = self._confirm(point, fresh)
-            if isinstance(confirmed, Confirmed):
-                return confirmed
-        return None
+        settings = [(family.labels[rung], family.name) for family, rung in laid]
+        if self._has_target:
+            usable = [point for point in self._points(settings) if self._enough(point.leak)]
+            usable = self._train([(point.label, point.family) for point in usable], _SCREEN)
+        else:
+            usable = [p for p in self._train(settings) if self._affordable(_cost(p))]
+        return self._settle(usable, {}, [])
 
     def _points(self, settings: Sequence[Setting]) -> list[Point]:
-        self.measured.measure_leaks([label for label, _ in settings])
+        labels = [label for label, _ in settings]
+        self.measured.measure_leaks(labels, learners=not self._has_target)
         return [self._point(label, family) for label, family in settings]
 
     def _point(self, label: str, family: str) -> Point:
@@ -219,14 +255,16 @@ class Search:
             self.points[label] = Point(label, family, leak, attacked=attacked)
         return self.points[label]
 
-    def _train(self, settings: Sequence[Setting]) -> list[Point]:
-        """Return points with their costs."""
-        self.measured.measure_costs([label for label, _ in settings])
-        return [self._trained(point) for point in self._points(settings)]
+    def _train(self, settings: Sequence[Setting], repeats: int | None = None) -> list[Point]:
+        """Return points with their costs, of so many federations at least."""
+        self.measured.measure_costs([label for label, _ in settings], repeats=repeats)
+        return [self._trained(point, repeats) for point in self._points(settings)]
 
-    def _trained(self, point: Point) -> Point:
-        if point.cost is None:
-            self.points[point.label] = replace(point, cost=self.measured.cost(point.label))
+    def _trained(self, point: Point, repeats: int | None = None) -> Point:
+        wanted = repeats or self.measured.options.repeats
+        if point.cost is None or point.cost.federations < wanted:
+            cost = self.measured.cost(point.label, repeats=repeats)
+            self.points[point.label] = replace(self.points[point.label], cost=cost)
         return self.points[point.label]
 
 

@@ -111,8 +111,9 @@ def say_readers(options: TuneOptions) -> str:
 
 
 def say_leak(leak: Leak, options: TuneOptions) -> str:
-    """Return an advantage with its interval, as text."""
-    return wording.span(leak.advantage, options.trials)
+    """Return an advantage with its interval, as text; where learners were left out, at least."""
+    least = "at least " if leak.at_least else ""
+    return least + wording.span(leak.advantage, options.trials)
 
 
 def caveats(label: str, options: TuneOptions) -> list[str]:
