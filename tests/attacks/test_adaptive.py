@@ -76,8 +76,10 @@ def test_other_attacks_are_not_shown_the_defense():
 @pytest.mark.parametrize("adaptive", ADAPTIVE)
 def test_same_seed_same_answer_whatever_else_was_asked(adaptive):
     attack = ATTACKS[adaptive](**EFFORT)
-    seen = defended_gradients(MODEL, VICTIMS, BATCHES, parse_defense("gaussian:0.1"))
-    fewer = defended_gradients(MODEL, VICTIMS, BATCHES[:, :4], parse_defense("gaussian:0.1"))
+    seen, fewer = (
+        defended_gradients(MODEL, VICTIMS, picks, parse_defense("gaussian:0.1"), full=True)
+        for picks in (BATCHES, BATCHES[:, :4])
+    )
     first, second = (
         prepare(attack, knowledge("gaussian:0.1"), 5, np.random.default_rng(3)) for _ in range(2)
     )

@@ -8,14 +8,23 @@ import torch
 from torch import nn
 
 from contract.scenarios import answer, blobs, network, noised, one_step, train
-from labelleak.attacks import GDBR, LayerRegression
+from labelleak.attacks import GDBR, AdaptiveLayerRegression, LayerRegression
+from labelleak.attacks.layers import regression
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
+from labelleak.attacks.layers.reading import LayerReader
+from labelleak.attacks.layers.regression import choose_weighting, shares_of
+from labelleak.attacks.layers.simulated import simulate
+from labelleak.attacks.shadow.layer_clients import LayerClient
+from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
-from labelleak.core.score import score
+from labelleak.core.score import Truth, score
+from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
+from labelleak.defenses import parse_defense
 from labelleak.errors import NotApplicable
+from labelleak.simulation.defended import defended_gradients
 from labelleak.simulation.gradients import autograd_gradients
 
 BOTH = pytest.mark.parametrize("attack", [GDBR(), LayerRegression()], ids=lambda one: one.name)
@@ -94,6 +103,61 @@ def test_regression_on_a_trained_model_beats_plain_least_squares():
     scenario = one_step("trained", train(network(nn.Tanh), blobs(5), 60), change=withheld)
     found = score(answer(LayerRegression(), scenario).counts, scenario.truth).asr.mean()
     assert found >= 0.6
+
+
+def test_of_two_weightings_the_one_that_reads_other_batches_is_chosen():
+    """A trained model's few wrong samples may make the covariance worthless, or all that counts."""
+    scenario = one_step("trained", train(network(nn.Tanh), blobs(5), 60), change=withheld)
+    reader = LayerReader.of(scenario.known, 5, np.random.default_rng(0))
+    names = [name for name in reader.table.rows if name not in reader.head]
+    halves = simulate(reader, 8, 60, np.random.default_rng(1))
+    chosen = choose_weighting(reader, halves, names)
+
+    def named(steady, prior):
+        read = []
+        for half in halves:
+            ((gram, onto),) = half.onto(reader, names, [steady])
+            counts = round_counts(8 * shares_of(gram, onto, prior / 8), 8)
+            read.append(score(counts, Truth(half.counts)).asr.mean())
+        return np.mean(read)
+
+    assert named(*chosen) == max(named(*one) for one in regression._WEIGHTINGS)
+
+
+def test_batches_are_measured_by_samples_that_are_not_in_them():
+    scenario = one_step("plain", network(nn.Tanh))
+    reader = LayerReader.of(scenario.known, 5, np.random.default_rng(0))
+    first, second = simulate(reader, 8, 20, np.random.default_rng(1))
+    assert not {*first.others.tolist()} & {*second.others.tolist()}
+    assert len(first.others) + len(second.others) == len(reader.data)
+    assert (first.counts.sum(axis=1) == 8).all()
+
+
+def test_a_client_without_a_defense_sends_the_means_of_its_samples():
+    scenario = one_step("plain", network(nn.Tanh))
+    known = scenario.known
+    reader = LayerReader.of(known, 5, np.random.default_rng(0))
+    client = LayerClient(known.model, known.auxiliary, FullTraining(), parse_defense("none"))
+    made = (simulate(reader, 8, 20, np.random.default_rng(1), who) for who in (None, client))
+    for own, sent in zip(*made, strict=True):
+        for name, sketch in own.sketches.items():
+            assert torch.allclose(sketch, sent.sketches[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["gaussian:0.05", "withhold:head|gaussian:0.05", "head_noise:3"])
+def test_who_knows_the_noise_on_all_layers_names_more(text):
+    model, own, victims = network(nn.Tanh), blobs(5), blobs(5, seed=2)
+    defense, picks = parse_defense(text), np.random.default_rng(5).integers(150, size=(100, 8))
+    white = WhiteBox(model, "2")
+    seen = defended_gradients(white, victims, picks, defense, full=True)
+    known = Knowledge(white, (own.inputs.shape[1],), own, defense=defense)
+    truth = Truth.from_labels(victims.labels.numpy()[picks], 5)
+    asr = {}
+    for attack in (LayerRegression(), AdaptiveLayerRegression(batches=200)):
+        found = prepare(attack, known, 5, np.random.default_rng(0))(seen)
+        asr[attack.name] = score(found.counts, truth).asr.mean()
+    assert asr["layer_regression_adaptive"] > asr["layer_regression"] - 0.02
+    assert asr["layer_regression_adaptive"] > 0.75
 
 
 def test_batches_of_any_shape_of_observation_are_read():

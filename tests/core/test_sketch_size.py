@@ -35,7 +35,7 @@ def named_by_size(model, own, victims, batches):
         system = ClassMeans.measure(rows, own.labels, CLASSES)
         parts = theirs.of_batches(batches)
         seen = torch.cat([parts[name] for name in below], dim=1).double()
-        counts = BATCH * shares_of(system, system.onto(seen), 1 / BATCH)
+        counts = BATCH * shares_of(system.gram, system.onto(seen), 1 / BATCH)
         found[size] = score(round_counts(counts, BATCH), truth).asr
     return found
 

@@ -22,6 +22,7 @@ from labelleak.attacks.client_training import ClientSimulation
 from labelleak.attacks.confusions import ILRG, PPLR, RLU
 from labelleak.attacks.dlg import DLG
 from labelleak.attacks.epochs import RLUEpochs
+from labelleak.attacks.layers.adaptive import AdaptiveLayerRegression
 from labelleak.attacks.layers.gdbr import GDBR
 from labelleak.attacks.layers.regression import LayerRegression, PlainLayerRegression
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus, LLGStar, dummies_for
@@ -53,6 +54,7 @@ __all__ = [
     "ZLG",
     "AdaptiveLLGPlus",
     "AdaptiveLLGStar",
+    "AdaptiveLayerRegression",
     "AdaptiveLayerShadow",
     "AdaptiveRegression",
     "AdaptiveShadow",

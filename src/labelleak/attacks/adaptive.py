@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats, Ints, round_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import F, torch
@@ -187,17 +187,8 @@ class AdaptiveRegression(Attack):
         @cache
         def fit(size: int) -> Callable[[Observation], Floats]:
             found = _imitate(known, data, size, num_classes, self.batches, seed)
-            features = _features(found.observation, means)
-            centre, spread = features.mean(axis=0), features.std(axis=0)
-            usable = spread > 1e-12 * max(float(spread.max()), 1e-300)
-            scaled = (features - centre) / np.where(usable, spread, 1.0) * usable
-            level = found.counts.mean(axis=0)
-            gram = scaled.T @ scaled + self.ridge * len(scaled) * np.eye(scaled.shape[1])
-            slopes = np.linalg.solve(gram, scaled.T @ (found.counts - level))
-            scale = usable / np.where(usable, spread, 1.0)
-            return lambda seen: np.asarray(
-                level + ((_features(seen, means) - centre) * scale) @ slopes
-            )
+            line = fit_counts(_features(found.observation, means), found.counts, self.ridge)
+            return lambda seen: line(_features(seen, means))
 
         def answer(observation: Observation) -> Estimate:
             total = samples(observation)
@@ -205,6 +196,23 @@ class AdaptiveRegression(Attack):
             return Estimate(round_counts(counts, total), counts)
 
         return answer
+
+
+def fit_counts(features: Floats, counts: Floats | Ints, ridge: float) -> Callable[[Floats], Floats]:
+    """Regress counts on features, linearly, and return what the line says of others.
+
+    Args:
+        features: ``B x F``.
+        counts: ``B x K``.
+        ridge: penalty on standardised features, as a share of B.
+    """
+    centre, spread = features.mean(axis=0), features.std(axis=0)
+    usable = spread > 1e-12 * max(float(spread.max()), 1e-300)
+    scale = usable / np.where(usable, spread, 1.0)
+    scaled, level = (features - centre) * scale, counts.mean(axis=0)
+    gram = scaled.T @ scaled + ridge * len(scaled) * np.eye(scaled.shape[1])
+    slopes = np.linalg.solve(gram, scaled.T @ (counts - level))
+    return lambda seen: np.asarray(level + ((seen - centre) * scale) @ slopes)
 
 
 def _features(observation: Observation, means: torch.Tensor) -> Floats:
@@ -217,7 +225,4 @@ def _features(observation: Observation, means: torch.Tensor) -> Floats:
     return np.concatenate(found, axis=-1)
 
 
-# Beside the attacks that need no defense; each is refused where the defense is not granted.
-
-
-__all__ = ["AdaptiveLLGPlus", "AdaptiveLLGStar", "AdaptiveRegression"]
+__all__ = ["AdaptiveLLGPlus", "AdaptiveLLGStar", "AdaptiveRegression", "fit_counts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.lazy import F, Tensor
+from labelleak.core.lazy import F, Tensor, torch
 
 
 def averages(labels: Tensor, num_classes: int) -> Tensor:
@@ -13,6 +13,17 @@ def averages(labels: Tensor, num_classes: int) -> Tensor:
     own = F.one_hot(labels.cpu(), num_classes).T.double()
     own[own.sum(dim=1) == 0] = 1.0
     return own / own.sum(dim=1, keepdim=True)
+
+
+def by_appearance(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the classes in the order that they come in, so that class names do not matter.
+
+    >>> by_appearance(torch.tensor([2, 0, 2]), 4).tolist()
+    [2, 0, 1, 3]
+    """
+    found, first = np.unique(labels.numpy(), return_index=True)
+    absent = np.setdiff1d(np.arange(num_classes), found)
+    return torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
 
 
 def pools(labels: Ints, num_classes: int) -> list[Ints]:
@@ -38,4 +49,4 @@ def pick(pools: list[Ints], draws: Floats) -> Ints:
     return np.stack([pool[(draws * len(pool)).astype(int)] for pool in pools], axis=-2)
 
 
-__all__ = ["averages", "pick", "pools"]
+__all__ = ["averages", "by_appearance", "pick", "pools"]

@@ -46,6 +46,7 @@ _LINES = (
     "adaptive:AdaptiveLLGStar",
     "adaptive:AdaptiveLLGPlus",
     "adaptive:AdaptiveRegression",
+    "layers.adaptive:AdaptiveLayerRegression",
 )
 
 ATTACKS: dict[str, type[Attack]] = load_lines("labelleak.attacks", _LINES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from labelleak.core.lazy import Tensor, torch
 
 # What is added to the covariance: a share of its trace. Of 3e-4 to 1, 1e-3 left least (digits).
 STEADY = 1e-3
+# Shares to choose from; at 1 the covariance weighs all entries nearly alike.
+STEADIES = (STEADY, 4e-3, 1.0)
 # Samples that the covariance is taken from; the rest adds to the means alone.
 _SAMPLES = 1000
 
@@ -29,7 +32,9 @@ class ClassMeans:
     gram: Tensor
 
     @classmethod
-    def measure(cls, rows: Tensor, labels: Tensor, classes: int) -> ClassMeans:
+    def measure(
+        cls, rows: Tensor, labels: Tensor, classes: int, steady: float = STEADY
+    ) -> ClassMeans:
         """Measure means and covariance of single samples' gradients.
 
         With W the n samples less their class means, S is ``W^T W / n`` plus a ridge; it is
@@ -39,17 +44,29 @@ class ClassMeans:
             rows: ``n x R`` float64.
             labels: their classes.
             classes: K; a class without samples is modelled by all of them.
+            steady: the ridge, as a share of the trace of ``W^T W / n``.
         """
+        return cls.measure_each(rows, labels, classes, (steady,))[0]
+
+    @classmethod
+    def measure_each(
+        cls, rows: Tensor, labels: Tensor, classes: int, steadies: Sequence[float]
+    ) -> list[ClassMeans]:
+        """Measure with several ridges, whose systems differ in their diagonal alone."""
         means = _means(rows, labels, classes)
         within = rows - means[labels]
         step = -(-len(within) // _SAMPLES)
         within = within[::step]
-        ridge = STEADY * within.square().sum() / len(within) + torch.finfo(rows.dtype).tiny
-        inner = within @ within.T / len(within)
-        inner.diagonal().add_(ridge)
-        left = torch.linalg.solve(inner, within) / len(within)
-        whitened = (means - (means @ within.T) @ left) / ridge
-        return cls(whitened, whitened @ means.T)
+        spread = within.square().sum() / len(within)
+        inner, crossed = within @ within.T / len(within), within @ means.T / len(within)
+        eye = torch.eye(len(within)).to(inner)
+        found = []
+        for steady in steadies:
+            ridge = steady * spread + torch.finfo(rows.dtype).tiny
+            left = torch.linalg.solve(inner + ridge * eye, crossed)
+            whitened = (means - left.T @ within) / ridge
+            found.append(cls(whitened, whitened @ means.T))
+        return found
 
     @classmethod
     def plain(cls, rows: Tensor, labels: Tensor, classes: int) -> ClassMeans:
@@ -72,4 +89,4 @@ def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
     return averages(labels, classes).to(rows) @ rows
 
 
-__all__ = ["STEADY", "ClassMeans"]
+__all__ = ["STEADIES", "STEADY", "ClassMeans"]

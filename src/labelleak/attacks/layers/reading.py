@@ -64,17 +64,21 @@ class LayerReader:
         named = dict(self.model.module.named_parameters())
         return {name: named[name].shape for name in self.table.rows}
 
-    def shown(self, observation: Observation) -> dict[str, Tensor]:
+    def shown(self, observation: Observation, *, changed: bool = False) -> dict[str, Tensor]:
         """Return the gradients that tell something, ``T x ...`` by name.
 
         A parameter that did not move in any trial was frozen or withheld. The head is left out
         where its gradient does not sum to zero over the classes, since noise or pruning changed it.
 
+        Args:
+            observation: what was shared.
+            changed: read the head as it is, by who knows what was done to it.
+
         Raises:
             NotApplicable: if nothing that the attacker can compute was shared.
         """
         held: dict[str, Tensor | None] = dict(observation.rest or {})
-        if self._is_head_clean(observation):
+        if changed or self._is_head_clean(observation):
             own = self.model.form.raw(observation.weight, observation.bias)
             held |= dict(zip(self.head, own, strict=True))
         trials = prod(observation.trials)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from labelleak.attacks.bounds import hold_tails
+from labelleak.attacks.by_class import by_appearance
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
@@ -154,9 +155,7 @@ class ShadowPosterior:
         """Pass the auxiliary data, class by class in order of appearance."""
         assert known.model is not None
         seen, held = known.pass_own(int(rng.integers(2**31)))
-        found, first = np.unique(held.numpy(), return_index=True)
-        absent = np.setdiff1d(np.arange(num_classes), found)
-        order = torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
+        order = by_appearance(held, num_classes)
         own_labels = torch.argsort(order)[held]
         picks, labels = lend(own_labels, num_classes, rng)
         inputs = seen.inputs.detach().cpu()[picks]

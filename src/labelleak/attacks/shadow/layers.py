@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from labelleak.attacks.by_class import by_appearance
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
 from labelleak.attacks.shadow.attack import EDITION, Shadow, best_estimate, budget_of, learn_once
 from labelleak.attacks.shadow.batches import draw_counts, lend
@@ -164,9 +165,7 @@ class LayerPosterior:
         """Pass the auxiliary data, class by class in order of appearance."""
         assert known.model is not None
         assert known.auxiliary is not None
-        found, first = np.unique(known.auxiliary.labels.numpy(), return_index=True)
-        absent = np.setdiff1d(np.arange(num_classes), found)
-        order = torch.from_numpy(np.concatenate([found[np.argsort(first)], absent]))
+        order = by_appearance(known.auxiliary.labels, num_classes)
         picks, labels = lend(torch.argsort(order)[known.auxiliary.labels], num_classes, rng)
         data = LabelledData(known.auxiliary.inputs[picks], order[labels])
         linear = (n for n, m in known.model.module.named_modules() if isinstance(m, nn.Linear))

@@ -1,0 +1,103 @@
+"""Batches of the attacker's own samples, to be measured by what its other samples show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelleak.attacks.by_class import by_appearance
+from labelleak.attacks.layers.class_means import ClassMeans
+from labelleak.attacks.layers.reading import LayerReader, joined
+from labelleak.attacks.shadow.batches import draw_counts
+from labelleak.attacks.shadow.bridges import folds_of
+from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
+from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.lazy import Tensor, torch
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """Batches of one half of the samples, and which samples the other half is.
+
+    What single samples show of class means and of how they vary is not what others do, so batches
+    are measured by samples that are not in them.
+
+    Attributes:
+        others: places of the other half.
+        sketches: of the batches' gradients, ``T x r`` by parameter name.
+        counts: their label counts, ``T x K``.
+    """
+
+    others: Tensor
+    sketches: Mapping[str, Tensor]
+    counts: Ints
+
+    def named(self, counts: Floats) -> float:
+        """Return the share of the batches' labels that counts name, once they are rounded."""
+        total = int(self.counts[0].sum())
+        guess = round_counts(counts, total)
+        return float(np.minimum(guess, self.counts).sum(axis=1).mean() / total)
+
+    def onto(
+        self, reader: LayerReader, names: Sequence[str], steadies: Sequence[float]
+    ) -> list[tuple[Tensor, Floats]]:
+        """Score the batches along the class means of the other half, for each of some ridges.
+
+        Returns:
+            Inner products of those means, ``K x K``, and the batches' with them, ``T x K``.
+        """
+        rows = torch.cat([reader.table.rows[name][self.others] for name in names], dim=1).double()
+        labels, seen = reader.data.labels[self.others], joined(self.sketches, names)
+        systems = ClassMeans.measure_each(rows, labels, reader.num_classes, steadies)
+        return [(system.gram, system.onto(seen)) for system in systems]
+
+
+def simulate(
+    reader: LayerReader,
+    total: int,
+    number: int,
+    rng: np.random.Generator,
+    client: LayerClient | None = None,
+) -> list[Half]:
+    """Make batches of N labels under a broad mixture of priors, half of them of each half.
+
+    Args:
+        reader: the attacker's samples at every layer.
+        total: N.
+        number: batches in all.
+        rng: source of labels and samples.
+        client: whose updates they are; None for plain gradients.
+    """
+    order = by_appearance(reader.data.labels, reader.num_classes)
+    labels = torch.argsort(order)[reader.data.labels].numpy()
+    folds = folds_of(labels, 2, rng)
+    found = []
+    for fold in (0, 1):
+        own, others = np.flatnonzero(folds == fold), torch.from_numpy(folds != fold)
+        counts = draw_counts(-(-number // 2), total, reader.num_classes, rng)
+        picks = pick_samples(own if own.size else np.arange(len(labels)), labels, counts, rng)
+        sketches = reader.table.of_batches(picks) if client is None else None
+        if client is not None:
+            sketches = _sent(reader, client, picks, rng)
+        assert sketches is not None
+        places = torch.nonzero(others if bool(others.any()) else ~others)[:, 0]
+        found.append(Half(places, sketches, counts[:, torch.argsort(order).numpy()]))
+    return found
+
+
+def _sent(
+    reader: LayerReader, client: LayerClient, picks: Ints, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """Sketch what a client sends; zeros for what it does not."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in reader.table.rows}
+    for seen in client.share(picks, rng):
+        told = reader.sketch(reader.shown(seen, changed=True))
+        trials = seen.trials[0]
+        for name, rows in reader.table.rows.items():
+            parts[name].append(told.get(name, rows.new_zeros(trials, rows.shape[1])))
+    return {name: torch.cat(own) for name, own in parts.items()}
+
+
+__all__ = ["Half", "simulate"]
