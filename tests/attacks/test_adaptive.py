@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ MODEL = WhiteBox(network(), "2")
 VICTIMS = blobs(5, seed=2)
 BATCHES = np.random.default_rng(5).integers(len(VICTIMS), size=(150, 8))
 TRUTH = Truth.from_labels(VICTIMS.labels.numpy()[BATCHES], 5)
-EFFORT = {"batches": 250}
+EFFORT = {"batches": 150}
 PAIRS = [
     ("llg_star", "llg_star_adaptive"),
     ("llg_plus", "llg_plus_adaptive"),
@@ -33,6 +35,7 @@ def knowledge(text):
     return Knowledge(MODEL, (FEATURES,), blobs(5), defense=parse_defense(text))
 
 
+@cache
 def asr(name, text, seed=0):
     if name in ADAPTIVE:
         attack = ATTACKS[name](**EFFORT)

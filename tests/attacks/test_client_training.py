@@ -21,7 +21,7 @@ from labelleak.simulation.data.datasets import load_dataset
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
 
-TRIALS = 8
+TRIALS = 5
 
 
 @pytest.fixture(scope="module")

@@ -74,10 +74,11 @@ def one_step(
     model: nn.Module,
     *,
     classes: int = 5,
+    rows: int = 40,
     size: int = 8,
     change: Callable[[Observation], Observation] = lambda seen: seen,
 ) -> Scenario:
-    victims = blobs(classes, seed=2)
+    victims = blobs(classes, rows=rows, seed=2)
     rng = np.random.default_rng(3)
     batches = rng.integers(len(victims), size=(TRIALS, size))
     box = WhiteBox(model, "2")
@@ -85,7 +86,7 @@ def one_step(
     known = Knowledge(
         box,
         (FEATURES,),
-        blobs(classes),
+        blobs(classes, rows=rows),
         training=LocalTraining(lr=0.1, local_steps=1, batch_size=size),
         defense=DEFENSE,
     )
@@ -181,7 +182,7 @@ def all_scenarios() -> list[Scenario]:
         one_step("no_bias", network(bias=False)),
         one_step("trained", trained),
         one_step("two_classes", network(classes=2), classes=2),
-        one_step("hundred_classes", network(classes=100), classes=100),
+        one_step("hundred_classes", network(classes=100), classes=100, rows=6),
         one_step("one_sample", network(), size=1),
         one_step("many_samples", network(), size=300),
         several_steps("local_steps"),

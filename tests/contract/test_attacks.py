@@ -37,11 +37,11 @@ def scenario(request):
 CHEAP = {
     "dlg": {"iterations": 5},
     "client_simulation": {"samples_per_class": 2},
-    **{name: {"batches": 20} for name in ADAPTIVE},
-    "shadow": {"batches": 100, "epochs": 2},
-    "shadow_adaptive": {"batches": 100, "epochs": 2},
-    "shadow_layers": {"batches": 100, "epochs": 2},
-    "shadow_layers_adaptive": {"batches": 100, "epochs": 2},
+    **{name: {"batches": 10} for name in ADAPTIVE},
+    "shadow": {"batches": 40, "epochs": 1},
+    "shadow_adaptive": {"batches": 40, "epochs": 1},
+    "shadow_layers": {"batches": 40, "epochs": 1},
+    "shadow_layers_adaptive": {"batches": 40, "epochs": 1},
 }
 
 

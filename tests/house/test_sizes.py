@@ -4,6 +4,7 @@ import ast
 import io
 import statistics
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ PROSE = {
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@cache
 def lines_of(path):
     """Return the numbers of the lines that hold code: no docstring, comment or blank line."""
     text = path.read_text(encoding="utf-8")
@@ -36,6 +38,7 @@ def lines_of(path):
     return lines
 
 
+@cache
 def functions_of(path):
     """Return the lines of code of each function of a file, by name."""
     lines = lines_of(path)

@@ -252,7 +252,7 @@ def test_a_cost_of_fewer_federations_is_theirs_alone(tmp_path):
 
 SMALL = [
     *("tune", "--target-advantage", "0.5", "--families", "gaussian:3,sign", "--trials", "8"),
-    *("--initialisations", "2", "--training-steps", "0,5", "--users", "3", "--rounds", "25"),
+    *("--initialisations", "2", "--training-steps", "0,5", "--users", "3", "--rounds", "16"),
     *("--repeats", "1", "--attacker", "update", "--executor", "serial", "--out"),
 ]
 
@@ -270,34 +270,43 @@ def count_costs(monkeypatch, fail_after=None):
     return made
 
 
-def test_a_search_ends_in_files_and_an_interrupted_one_does_nothing_twice(tmp_path, monkeypatch):
-    run = CliRunner()
-    made = count_costs(monkeypatch, fail_after=1)
-    broken = run.invoke(app, [*SMALL, str(tmp_path)])
-    assert broken.exit_code == 130
-    assert made == ["none"]
-    before = read_records(tmp_path / "records.jsonl")
-    made = count_costs(monkeypatch)
-    done = run.invoke(app, [*SMALL, str(tmp_path)])
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Search, be interrupted and go on: the folder, and what was printed."""
+    folder, run = tmp_path_factory.mktemp("tune") / "out", CliRunner()
+    with pytest.MonkeyPatch.context() as patch:
+        made = count_costs(patch, fail_after=1)
+        broken = run.invoke(app, [*SMALL, str(folder)])
+        assert broken.exit_code == 130
+        assert made == ["none"]
+        before = read_records(folder / "records.jsonl")
+        made = count_costs(patch)
+        done = run.invoke(app, [*SMALL, str(folder)])
     assert done.exit_code == 0, done.output
     assert made == ["gaussian:3", "none", "gaussian:3"]  # the last two on fresh seeds
-    rows = read_records(tmp_path / "records.jsonl")
+    rows = read_records(folder / "records.jsonl")
     assert [r.asr for r in rows[: len(before)]] == [r.asr for r in before]
+    return folder, done.output
+
+
+def test_a_search_ends_in_files_and_a_finished_one_does_nothing_again(searched, monkeypatch):
+    folder, printed = searched
+    rows = read_records(folder / "records.jsonl")
     assert {r.extra["phase"] for r in rows} == {"search", "fresh"}
     assert all("accuracy_cost" in r.extra for r in rows if r.defense == "gaussian:3")
-    answer = json.loads((tmp_path / "tune.json").read_text())
+    answer = json.loads((folder / "tune.json").read_text())
     assert answer["recommended"]["defense"] == "gaussian:3"
     assert answer["recommended"]["fresh"]["leak"]["high"] <= 0.5
-    assert answer["sentence"] in done.output
-    assert (tmp_path / "tune.svg").read_text().lstrip().startswith("<?xml")
-    assert "gaussian:3" in (tmp_path / "tune.md").read_text()
+    assert answer["sentence"] in printed
+    assert (folder / "tune.svg").read_text().lstrip().startswith("<?xml")
+    assert "gaussian:3" in (folder / "tune.md").read_text()
     made = count_costs(monkeypatch)
-    text = (tmp_path / "records.jsonl").read_bytes()
-    again = run.invoke(app, [*SMALL, str(tmp_path)])
+    text = (folder / "records.jsonl").read_bytes()
+    again = CliRunner().invoke(app, [*SMALL, str(folder)])
     assert again.exit_code == 0
     assert made == []
-    assert (tmp_path / "records.jsonl").read_bytes() == text
-    assert json.loads((tmp_path / "tune.json").read_text()) == answer
+    assert (folder / "records.jsonl").read_bytes() == text
+    assert json.loads((folder / "tune.json").read_text()) == answer
 
 
 def test_federations_that_finished_before_anything_leaked_are_kept(tmp_path, monkeypatch):
@@ -312,21 +321,19 @@ def test_federations_that_finished_before_anything_leaked_are_kept(tmp_path, mon
     assert made[:2] == ["none", "gaussian:3"]
 
 
-def test_what_was_found_is_told_apart_by_phase_and_its_command_runs(tmp_path, monkeypatch):
-    run = CliRunner()
-    monkeypatch.chdir(tmp_path)
-    assert run.invoke(app, [*SMALL, "out"]).exit_code == 0
-    answer = json.loads((tmp_path / "out" / "tune.json").read_text())
-    chosen = answer["recommended"]
-    own = [r for r in read_records(tmp_path / "out/records.jsonl") if r.defense == "gaussian:3"]
+def test_what_was_found_is_told_apart_by_phase_and_its_command_runs(searched, monkeypatch):
+    folder, _ = searched
+    monkeypatch.chdir(folder.parent)
+    chosen = json.loads((folder / "tune.json").read_text())["recommended"]
+    own = [r for r in read_records(folder / "records.jsonl") if r.defense == "gaussian:3"]
     for phase, cost in (("search", chosen["search"]["cost"]), ("fresh", chosen["fresh"]["cost"])):
         paid = {r.extra["accuracy_cost"] for r in own if r.extra["phase"] == phase}
         assert paid == {cost["loss"]}
-    assert {r.extra["epsilon_rounds"] for r in own} == {25}
+    assert {r.extra["epsilon_rounds"] for r in own} == {16}
     words = [*shlex.split(chosen["command"])[1:], "--attacks", "rules"]  # the rest takes long
-    done = run.invoke(app, words)
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "out").glob("audit-gaussian-3-*/report.html"))) == 1
+    assert len(list(folder.glob("audit-gaussian-3-*/report.html"))) == 1
 
 
 def test_the_closest_of_what_misses_is_trained_with_and_shown(tmp_path):

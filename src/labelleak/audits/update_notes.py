@@ -41,7 +41,8 @@ def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
 
 def _still_note(seen: Observation) -> tuple[str, ...]:
     """Say that there is nothing to read where the head did not change at all."""
-    if any(part is not None and part.count_nonzero() for part in (seen.weight, seen.bias)):
+    moved = seen.weight is not None and seen.sums.largest.any()
+    if moved or (seen.bias is not None and seen.bias.any()):
         return ()
     return (
         "the head did not change at all, so no answer rests on this update: the client did not "

@@ -60,13 +60,15 @@ def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, to
     if values.ndim == 1 and values.size <= _FEW_CLASSES and fall.size == 1:
         raw, own = values.tolist(), (values - _finite(offset, "offset")).tolist()
         return _extract_few(raw, own, abs(fall.item()), total)
-    step = np.broadcast_to(fall, (*values.shape[:-1], 1))
+    shift = _finite(offset, "offset")
     present = values < 0
     if (present.sum(axis=-1) > total).any():
         present &= smallest(values, total)
-    level = values - _finite(offset, "offset") + present * step
     rest = total - present.sum(axis=-1, keepdims=True)
-    return present + fill(level, step, rest)
+    if not rest.any():
+        return present.astype(np.int64)
+    step = np.broadcast_to(fall, (*values.shape[:-1], 1))
+    return present + fill(values - shift + present * step, step, rest)
 
 
 def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:

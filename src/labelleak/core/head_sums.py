@@ -65,9 +65,10 @@ class HeadSums:
         rows, lowest, highest = np.empty((3, number, classes))
         columns, live = np.zeros((number, width)), np.zeros((number, width), dtype=bool)
         square, absolute, filled = np.zeros((3, number))
+        passes = _Scratch()
         for place in _blocks(number, classes, width):
             own = place[0]
-            block = _block(end, start, place)
+            block = passes.block(end, start, place)
             least, most = block.amin(-1), block.amax(-1)
             size = float(torch.maximum(-least, most).max())
             wide = block if _SMALLEST < size < _LARGEST else block.double()
@@ -76,8 +77,9 @@ class HeadSums:
             )
             columns[own] += wide.sum(-2).numpy()
             square[own] += torch.linalg.vector_norm(wide, dim=(-2, -1)).double().square().numpy()
-            absolute[own] += torch.linalg.vector_norm(wide, 1, dim=(-2, -1)).numpy()
-            found, per_column = _nonzero(block)
+            sizes = passes.sizes(wide)
+            absolute[own] += sizes.sum(-1).double().sum(-1).numpy()
+            found, per_column = _nonzero(sizes)
             filled[own] += found
             live[own] |= per_column
         count = live.sum(axis=-1).astype(np.float64)
@@ -102,25 +104,43 @@ def _blocks(number: int, classes: int, width: int) -> Iterator[tuple[slice, slic
             yield slice(trial, trial + some), slice(row, row + deep)
 
 
-def _block(weight: Tensor, before: Tensor | None, place: tuple[slice, slice]) -> Tensor:
-    """Return a block on the CPU, in single precision or in double where it came so."""
-    block = _wide(weight[place])
-    return block if before is None else block - _wide(before[place])
+class _Scratch:
+    """Room for one block at a time: memory that is new to the process costs more than its sums."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def room(self, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return memory of a tensor's shape, the same at each call."""
+        held = self.held.get((name, dtype))
+        if held is None or held.numel() < like.numel():
+            held = self.held[name, dtype] = torch.empty(like.numel(), dtype=dtype)
+        return held[: like.numel()].view(like.shape)
+
+    def block(self, weight: Tensor, before: Tensor | None, place: tuple[slice, slice]) -> Tensor:
+        """Return a block on the CPU, in single precision or in double where it came so."""
+        block = weight[place]
+        dtype = torch.float64 if block.dtype == torch.float64 else torch.float32
+        if before is None and block.dtype == dtype and block.device.type == "cpu":
+            return block
+        wide = self.room("block", block, dtype).copy_(block)
+        if before is None:
+            return wide
+        start = before[place]
+        precise = torch.float64 if start.dtype == torch.float64 else torch.float32
+        moved = self.room("before", start, precise).copy_(start)
+        return wide.sub_(moved) if precise == dtype else wide.double() - moved
+
+    def sizes(self, block: Tensor) -> Tensor:
+        """Return the size of each entry."""
+        return torch.abs(block, out=self.room("sizes", block, block.dtype))
 
 
-def _wide(block: Tensor) -> Tensor:
-    double = block.dtype == torch.float64
-    return block.to("cpu", torch.float64 if double else torch.float32)
-
-
-def _nonzero(block: Tensor) -> tuple[Any, Any]:
+def _nonzero(sizes: Tensor) -> tuple[Any, Any]:
     """Count each trial's entries that are not 0, and tell which columns have one."""
-    same_size = torch.int64 if block.dtype == torch.float64 else torch.int32
-    bits = block.contiguous().view(same_size).numpy()
-    bits = bits + bits  # the sign is shifted out, so that -0 is 0 as well
-    if np.count_nonzero(bits) == bits.size:
-        return bits[0].size, True
-    filled = bits != 0
+    if sizes.amin() > 0:
+        return sizes[0].numel(), True
+    filled = (sizes != 0).numpy()
     return filled.sum(axis=(-2, -1)), filled.any(axis=-2)
 
 
@@ -134,6 +154,27 @@ def by_rows(weight: Tensor, measure: Callable[[Tensor], Tensor]) -> Floats:
     blocks = torch.split(weight.detach(), max(1, BLOCK // entries), dim=-2)
     found = [measure(block.cpu().double()) for block in blocks]
     return np.asarray(torch.cat(found, dim=-1).numpy())
+
+
+def row_sums_of(weight: Tensor) -> Floats:
+    """Return the row sums alone, ``*R x K``: half precision in blocks, added up in single.
+
+    Half precision would lose the small rows; float32 sums pairwise and is enough.
+
+    >>> row_sums_of(torch.ones(3, 2, dtype=torch.bfloat16)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    flat = weight.detach()
+    if weight.dtype not in (torch.float16, torch.bfloat16):
+        return np.asarray(flat.sum(-1).cpu().double().numpy())
+    rows = flat.reshape(-1, flat.shape[-1])
+    deep = max(1, BLOCK // rows.shape[1])
+    # One buffer for all blocks: memory that is new to the process costs more than the sum.
+    wide = torch.empty((min(deep, len(rows)), rows.shape[1]), device=rows.device)
+    sums = torch.empty(len(rows), device=rows.device)
+    for block, out in zip(torch.split(rows, deep), torch.split(sums, deep), strict=True):
+        torch.sum(wide[: len(block)].copy_(block), -1, out=out)
+    return np.asarray(sums.reshape(weight.shape[:-1]).cpu().double().numpy())
 
 
 # Tensors that were measured while an update is attacked; held, so that none takes their place.
@@ -151,6 +192,11 @@ def shared_sums() -> Iterator[None]:
         _KEPT.reset(token)
 
 
+def sums_are_shared() -> bool:
+    """Say whether others may ask for the sums of a tensor, so that one pass finds them all."""
+    return _KEPT.get() is not None
+
+
 def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
     """Return what `HeadSums.of` finds, once for each tensor within `shared_sums`."""
     kept = _KEPT.get()
@@ -165,4 +211,12 @@ def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
     return kept[key][0].shaped(tuple(weight.shape[:-2]))
 
 
-__all__ = ["BLOCK", "HeadSums", "by_rows", "shared_sums", "sums_of"]
+__all__ = [
+    "BLOCK",
+    "HeadSums",
+    "by_rows",
+    "row_sums_of",
+    "shared_sums",
+    "sums_are_shared",
+    "sums_of",
+]

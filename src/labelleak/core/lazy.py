@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 
 class _Later(ModuleType):
-    """Stand for a module, which is imported when something of it is asked for."""
+    """Stand for a module, which is imported when something of it is asked for, and keep that."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
+        found = getattr(import_module(self.__name__), name)
+        setattr(self, name, found)
+        return found
 
 
 def load_line(room: str, line: str) -> Any:

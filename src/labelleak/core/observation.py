@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.core.head_sums import BLOCK, HeadSums, sums_of
+from labelleak.core.head_sums import BLOCK, HeadSums, row_sums_of, sums_are_shared, sums_of
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
@@ -225,13 +225,9 @@ class Observation:
         """
         if self.weight is None:
             raise BadInput("the weight gradient was not shared, so it has no row sums")
-        if self.weight.shape[-2:].numel() > BLOCK:
+        if self.weight.shape[-2:].numel() > BLOCK and sums_are_shared():
             return self.sums.rows
-        # Half precision would lose the small rows; float32 sums pairwise and is enough.
-        low = self.weight.dtype in (torch.float16, torch.bfloat16)
-        weight = self.weight.detach()
-        sums = (weight.float() if low else weight).sum(-1)
-        return np.asarray(sums.cpu().double().numpy())
+        return row_sums_of(self.weight)
 
     @cached_property
     def sums(self) -> HeadSums:
