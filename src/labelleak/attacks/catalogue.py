@@ -67,6 +67,9 @@ ADAPTIVE = tuple(
 
 # What goes with the battery where the labels are tokens.
 FOR_TOKENS = ("row_energy", "token_posterior")
+# The standard battery on texts: the guess by frequencies, two known rules that need neither a bias
+# nor few classes, and those two.
+TOKEN_BATTERY = ("free", "row_min", "llg", *FOR_TOKENS)
 
 
 def make_attack(name: str) -> Attack:
@@ -98,4 +101,13 @@ def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
     }
 
 
-__all__ = ["ADAPTIVE", "ATTACKS", "FOR_TOKENS", "RULES", "STANDARD", "make_attack", "slow_attacks"]
+__all__ = [
+    "ADAPTIVE",
+    "ATTACKS",
+    "FOR_TOKENS",
+    "RULES",
+    "STANDARD",
+    "TOKEN_BATTERY",
+    "make_attack",
+    "slow_attacks",
+]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from labelleak.attacks.catalogue import RULES, STANDARD, make_attack, slow_attacks
+from labelleak.attacks.catalogue import (
+    RULES,
+    STANDARD,
+    TOKEN_BATTERY,
+    make_attack,
+    slow_attacks,
+)
 from labelleak.core.interfaces import Attack
 from labelleak.errors import BadInput
 
@@ -66,4 +72,19 @@ def choose_attacks(
     return choice if num_classes is None else choice.within(num_classes)
 
 
-__all__ = ["GROUPS", "Choice", "choose_attacks"]
+def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
+    """Turn names into attacks on texts, where ``standard`` is the battery that suits them.
+
+    >>> [attack.name for attack in choose_for_tokens(["standard"]).attacks]
+    ['free', 'row_min', 'llg', 'row_energy', 'token_posterior']
+    """
+    groups = {"standard": TOKEN_BATTERY, "rules": TOKEN_BATTERY}
+    names = [
+        part
+        for one in asked
+        for part in (groups.get(one, ()) if isinstance(one, str) else ()) or (one,)
+    ]
+    return choose_attacks(list(dict.fromkeys(names)))
+
+
+__all__ = ["GROUPS", "Choice", "choose_attacks", "choose_for_tokens"]

@@ -22,6 +22,8 @@ _TIE = 1e-6
 # A gap this wide (in logarithms) parts present rows from absent ones; else the absent rows' own
 # spread decides, this many times.
 _GAP, _SPREADS = 0.5, 2.0
+# A class of which so many labels are expected is hardly ever absent.
+_SURE = 3.0
 # The shortest interval that holds this share of the present rows is where single labels lie; when
 # it is wider than this (in logarithms of energy), single labels have no energy of their own.
 _MODE, _WIDE = 0.3, 0.2
@@ -92,6 +94,8 @@ def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floa
     along, energy = split_rows(weight)
     across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
     there = present_rows(along, energy, across, total)
+    if shares is not None:  # a word that common is there, however its row looks
+        there |= (total * shares > _SURE) & (energy > 0)
     there = there if there.any() else energy > 0
     if not there.any():
         return np.full(len(energy), total / len(energy))

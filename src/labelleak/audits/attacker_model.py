@@ -155,6 +155,7 @@ def _build(
             activation=options.activation,
             init=options.init or own_init(options.name, options.activation),
             seed=number,
+            task=update.task if update.task is Task.tokens else Task.classes,
         )
     elif ":" in options.name:
         with torch_seeded(number):

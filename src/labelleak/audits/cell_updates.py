@@ -9,6 +9,7 @@ from labelleak.core.counts import Ints
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
+from labelleak.core.token_bands import TokenBands
 from labelleak.core.training import FullTraining
 from labelleak.simulation.aggregates import score_clients
 
@@ -27,6 +28,7 @@ class CellUpdates:
         training: how each client trained.
         common: the keys of the record that say how the updates came about.
         extra: the same beyond the contract.
+        bands: of texts, which tokens are common and which rare.
     """
 
     observation: Observation
@@ -38,17 +40,26 @@ class CellUpdates:
     training: FullTraining
     common: dict[str, Any]
     extra: dict[str, Any] = field(default_factory=dict)
+    bands: TokenBands | None = None
 
-    def score_clients(self, counts: Ints) -> list[dict[str, float]]:
-        """Score guesses of pooled counts against the single clients of each trial.
+    def score_beside(self, counts: Ints) -> list[dict[str, Any]]:
+        """Score guesses of pooled counts beyond the contract, trial by trial.
 
         Args:
             counts: guessed counts, ``T x K``.
 
         Returns:
-            For each trial the mean over its clients of ASR and of the free guess' ASR; nothing
-            where there is one client, of whom the pooled score speaks.
+            For each trial, of several clients the mean over them of ASR and of the free guess'
+            ASR; of texts what is said of common and rare words.
         """
+        clients = self._score_clients(counts)
+        if self.bands is None:
+            return clients
+        words = [self.bands.score(*pair) for pair in zip(counts, self.truth.counts, strict=True)]
+        return [a | b for a, b in zip(words, clients or [{}] * len(words), strict=True)]
+
+    def _score_clients(self, counts: Ints) -> list[dict[str, Any]]:
+        """Score against each client; nothing where one is all, of whom the pooled score speaks."""
         if self.each.counts.shape[1] == 1:
             return []
         found = [

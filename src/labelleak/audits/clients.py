@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from labelleak.audits.cell_updates import CellUpdates
+from labelleak.audits.label_priors import LabelPriors
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
-from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, count_labels
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, labels_each
-from labelleak.core.task_priors import summed
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import buffer_names
@@ -29,7 +28,7 @@ from labelleak.defenses import Chain
 from labelleak.defenses.describe import describe_defense
 from labelleak.records.states import State
 from labelleak.simulation.aggregates import average_clients
-from labelleak.simulation.batches import draw_batches, prior_of
+from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.client import train_defended, train_locally
 from labelleak.simulation.defended import (
     defend_update,
@@ -84,7 +83,6 @@ class Clients:
         if training.optimiser == "sgd":
             observation = replace(observation, scale=State.held)
         problems = task.problems(classes)
-        alone = prior_of(cell.scheme, pool, classes, problems)
         own = (-1, classes) if task is Task.multilabel else (-1,)
         labels = pool[drawn].reshape(self.trials, cell.clients, *own)
         common = {
@@ -94,11 +92,16 @@ class Clients:
             "num_samples": labels[0].size // problems,
             "defense": cell.defense.label,
         }
-        each, real = count_labels(labels, task, classes), summed(alone, cell.clients)
-        told = self.plan.frequencies
-        prior = prior_of_frequencies(told, classes, problems) if told else real
+        each = count_labels(labels, task, classes)
         truth = Truth(each.counts.sum(axis=1))
-        return CellUpdates(observation, truth, each, alone, prior, real, training, common, extra)
+        priors, bands = self._priors.of(cell), self._priors.bands
+        return CellUpdates(
+            observation, truth, each, *priors, training, common, extra=extra, bands=bands
+        )
+
+    @cached_property
+    def _priors(self) -> LabelPriors:
+        return LabelPriors(self.plan, self.model.task)
 
     def training(self, cell: CellOptions) -> FullTraining:
         """Return the local training of a cell's clients, as an attacker may know it."""
@@ -122,7 +125,8 @@ class Clients:
     @cached_property
     def head_input_energy(self) -> float:
         """Mean squared length of the victims' head inputs, |h|^2."""
-        seen = self.model.run_all(self.plan.roles.victims.inputs[:1000])
+        some = self.plan.roles.victims.inputs[:1000]
+        seen = self.model.run_all(some[: max(2, self.model.inputs_at_once(some))])
         return float(seen.inputs.detach().square().sum(dim=1).mean())
 
     def _shows_all(self, cell: CellOptions) -> bool:
@@ -262,7 +266,9 @@ class Clients:
         defense: Chain,
         rng: np.random.Generator,
     ) -> dict[str, torch.Tensor]:
-        buffers = buffer_names(before, self.model.module)
+        # What a head is tied to is shared under the head's name.
+        tied = before.keys() - self.model.trained.keys()
+        buffers = buffer_names(before, self.model.module) | tied
         sent, _ = defend_update(before, after, defense, rng, head=self.model.head, buffers=buffers)
         return sent
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 
 from labelleak.audits.options import AuditOptions
 from labelleak.core.frequencies import prior_of_frequencies
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.task import Task, read_task
 from labelleak.errors import BadInput
 from labelleak.files.frequencies import read_frequencies
 from labelleak.simulation.batches import Scheme, parse_scheme
 from labelleak.simulation.data.datasets import Dataset
+from labelleak.simulation.data.texts import read_texts
 from labelleak.simulation.roles import Roles
 
 
@@ -29,6 +33,31 @@ def read_prior(options: AuditOptions, data: Dataset) -> tuple[float, ...]:
     found, task = read_frequencies(options.prior), data.task or Task.classes
     prior_of_frequencies(found, data.num_classes, task.problems(data.num_classes))
     return found
+
+
+def with_own_data(options: AuditOptions, data: Dataset, roles: Roles) -> Roles:
+    """Give the attacker other text, or less data, where it was asked for.
+
+    Raises:
+        BadInput: if the text cannot be read, or the data are none.
+    """
+    own, form = roles.auxiliary, options.text_form
+    if options.own_text is not None:
+        if form is None:
+            raise BadInput("`own_text` goes with `task` tokens")
+        names = data.class_names if form.tokenizer is None else None
+        found = read_texts(options.own_text, form, names)
+        own = LabelledData(torch.from_numpy(found.x_train), torch.from_numpy(found.y_train))
+        if (
+            own.inputs.shape[1:] != data.x_train.shape[1:]
+            or int(own.labels.max()) >= data.num_classes
+        ):
+            raise BadInput("`own_text` has other tokens or another length than the data")
+    return replace(roles, auxiliary=_first(own, options.auxiliary_size))
+
+
+def _first(data: LabelledData, most: int | None) -> LabelledData:
+    return data if most is None else LabelledData(data.inputs[:most], data.labels[:most])
 
 
 def choose_schemes(
@@ -96,9 +125,18 @@ def task_of(told: str | None, data: Dataset) -> Task:
     """
     task, own = read_task(told), data.task
     if task is not None and task not in ((own,) if own else (Task.classes, Task.binary)):
-        has = {None: "one label", Task.dense: "a map of labels"}.get(own, "0 or 1 for each class")
+        has = {None: "one label", Task.dense: "a map of labels", Task.tokens: "tokens"}.get(
+            own, "0 or 1 for each class"
+        )
         raise BadInput(f"each input of {data.name} has {has}, so its task is not {task}")
     return task or own or Task.classes
 
 
-__all__ = ["check_classes", "check_size", "choose_schemes", "read_prior", "task_of"]
+__all__ = [
+    "check_classes",
+    "check_size",
+    "choose_schemes",
+    "read_prior",
+    "task_of",
+    "with_own_data",
+]

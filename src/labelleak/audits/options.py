@@ -6,8 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
+from labelleak.core.task import Task
 from labelleak.errors import BadInput, unknown_name
 from labelleak.records.options import Option, Options
+from labelleak.simulation.data.text_form import TextForm, is_text
 
 Data = Annotated[str, Option("Name or path; see `labelleak list data`.")]
 ModelName = Annotated[str, Option("Name (`labelleak list models`) or package.module:factory.")]
@@ -82,7 +84,9 @@ class AuditOptions(Options):
     ] = (0.1,)
     momentum: Annotated[float, Option("SGD momentum of those steps.", min=0, below=1)] = 0.0
     weight_decay: Annotated[float, Option("L2 factor of those steps.", min=0)] = 0.0
-    optimiser: Annotated[Literal["sgd", "adam"], Option("Of those steps: sgd or adam.")] = "sgd"
+    optimiser: Annotated[
+        Literal["sgd", "adam", "adamw"], Option("Of those steps: sgd, adam or adamw.")
+    ] = "sgd"
     clients: Annotated[
         tuple[int, ...], Option("Clients averaged into one update, comma-separated.", min=1)
     ] = (1,)
@@ -110,7 +114,9 @@ class AuditOptions(Options):
     training_steps: Annotated[
         tuple[int, ...], Option("Training steps before the audit, comma-separated.", min=0)
     ] = STAGES
-    train_lr: Annotated[float, Option("Learning rate of that training.", above=0)] = 0.05
+    train_lr: Annotated[
+        float | None, Option("Learning rate of that training; 0.05, of texts 0.003.", above=0)
+    ] = None
     train_batch_size: Annotated[int, Option("Samples per step of that training.", min=1)] = 64
     users: Annotated[
         int | None, Option("Train by federated averaging over so many; steps are rounds.", min=1)
@@ -131,6 +137,21 @@ class AuditOptions(Options):
         Option("auto, autograd or head_table (same numbers, faster)."),
     ] = "auto"
     prior: PriorFile = None
+    auxiliary_size: Annotated[
+        int | None, Option("Samples that the attacker holds at most; a fifth if left out.", min=1)
+    ] = None
+    own_text: Annotated[
+        str | None, Option("The attacker's text, where it is of another source than the data.")
+    ] = None
+    sequence_length: Annotated[int, Option("Labels of a text; texts are cut into such.", min=2)] = (
+        64
+    )
+    vocabulary: Annotated[
+        int, Option("Tokens of the vocabulary that is made of the texts' words.", min=4)
+    ] = 2000
+    tokenizer: Annotated[
+        str | None, Option("tokenizer.json in place of words (needs labelleak[text]).")
+    ] = None
     keep_counts: Annotated[bool, Option("Write true and guessed counts; private!")] = False
     seed: Seed = 0
 
@@ -149,6 +170,13 @@ class AuditOptions(Options):
                 f"{self.trials} trials cannot be spread over {self.models} initialisations; "
                 "raise `trials` or lower `initialisations`"
             )
+
+    @property
+    def text_form(self) -> TextForm | None:
+        """How texts become tokens; None where the data are none."""
+        if self.task != Task.tokens and not is_text(self.data):
+            return None
+        return TextForm(self.sequence_length, self.vocabulary, self.tokenizer)
 
     @property
     def models(self) -> int:

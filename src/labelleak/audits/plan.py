@@ -21,13 +21,14 @@ from labelleak.attacks import (
     Shadow,
     dummies_for,
 )
-from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.attacks.choice import Choice, choose_attacks, choose_for_tokens
 from labelleak.audits.data_rules import (
     check_classes,
     check_size,
     choose_schemes,
     read_prior,
     task_of,
+    with_own_data,
 )
 from labelleak.audits.layer_probes import with_layers_alone
 from labelleak.audits.options import AuditOptions
@@ -36,7 +37,7 @@ from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows
-from labelleak.core.weights import load_weights, trained_names
+from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.defenses import Chain, parse_defense
 from labelleak.errors import BadInput, shown_path
@@ -95,6 +96,18 @@ class Plan:
     fit_cache: FitCache | None = None
     frequencies: tuple[float, ...] = ()
 
+    @property
+    def text_keys(self) -> dict[str, str | int]:
+        """What records of texts say of them; nothing of other data."""
+        if self.data.task is not Task.tokens:
+            return {}
+        own = self.options.own_text
+        return {
+            "tokens": self.data.normalisation,
+            "sequence_length": self.data.sequence_length,
+            **({} if own is None else {"own_text": Path(own).name}),
+        }
+
     @cached_property
     def num_rows(self) -> int:
         """Classes that attacks tell apart: two of each label where an input has several."""
@@ -137,10 +150,10 @@ def plan_audit(
     Raises:
         BadInput: for unknown names, files that cannot be read, or batches larger than the data.
     """
-    asked = _choose(options)
     # The same defense in two spellings is one.
     defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
-    dataset = data or load_dataset(options.data)
+    dataset = data or load_dataset(options.data, options.text_form)
+    asked = _choose(options, dataset)
     schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
         module = lift(module, task_of(options.task, dataset))
@@ -150,6 +163,7 @@ def plan_audit(
         seed=options.seed,
         victims_seen=options.victims == "seen",
     )
+    roles = with_own_data(options, dataset, roles)
     _check_users(options, roles)
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
@@ -157,7 +171,7 @@ def plan_audit(
     check_size(options, schemes, len(roles.victims))
     if options.layers:
         own = view_model(options, dataset, first)
-        defenses = with_layers_alone(defenses, trained_names(own.module), own.head)
+        defenses = with_layers_alone(defenses, list(own.trained), own.head)
     _try_defenses(options, dataset, first, defenses)
     choice = asked.within(2 if dataset.task is Task.multilabel else dataset.num_classes)
     return Plan(
@@ -182,7 +196,7 @@ def _try_defenses(
     tried = copy.deepcopy(module).train(options.mode == "train")
     model = view_model(options, data, tried)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
-    trained = trained_names(model.module)
+    trained = list(model.trained)
     for defense in defenses:
         defense.check_names(trained, model.head)
         if defense.changes_training:
@@ -236,7 +250,9 @@ def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> Hea
     )
 
 
-def _choose(options: AuditOptions) -> Choice:
+def _choose(options: AuditOptions, data: Dataset) -> Choice:
+    if task_of(options.task, data) is Task.tokens:
+        return choose_for_tokens(options.attacks)
     choice = choose_attacks(options.attacks, beside=tuple(_adaptive(options)))
     return replace(choice, attacks=tuple(_adjusted(one, options) for one in choice.attacks))
 
@@ -273,6 +289,7 @@ def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modul
         activation=options.activation,
         init=init_of(options),
         seed=whole_number(options.seed, "model", initialisation),
+        task=task_of(options.task, data),
     )
     if options.weights:
         _load_weights(model, Path(options.weights))

@@ -20,6 +20,7 @@ from labelleak.records.journal import PART, Journal
 from labelleak.records.provenance import VERSION
 from labelleak.records.record import Record
 from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.simulation.data.text_form import TextForm
 
 Progress = Callable[[int, int], None]
 Measure = Callable[..., Iterator[list[Record]]]
@@ -205,15 +206,15 @@ def _left(number: int, part: Part, done: set[tuple[int, int, int]]) -> Iterator[
 @lru_cache(maxsize=8)
 def plan_once(options: AuditOptions, command: str, adapt: Adapt | None = None) -> Plan:
     """Plan an audit, or give the plan that this process has made of it before."""
-    data = load_once(options.data)
+    data = load_once(options.data, options.text_form)
     changed = adapt(data, options.seed) if adapt else data
     return plan_audit(options, data=changed, command=command)
 
 
 @lru_cache(maxsize=1)
-def load_once(name: str) -> Dataset:
+def load_once(name: str, form: TextForm | None = None) -> Dataset:
     """Load a data set, or give the one that this process has loaded last."""
-    return load_dataset(name)
+    return load_dataset(name, form)
 
 
 __all__ = [

@@ -33,10 +33,8 @@ def count_bytes(
 
 def dense_update(model: WhiteBox) -> SharedTensors:
     """Return an update without a zero in it, of the shape of the trained parameters."""
-    trained = [(n, p) for n, p in model.module.named_parameters() if p.requires_grad]
-    return SharedTensors(
-        {name: torch.ones_like(value)[None] for name, value in trained}, model.head
-    )
+    ones = {name: torch.ones_like(value)[None] for name, value in model.trained.items()}
+    return SharedTensors(ones, model.head)
 
 
 def moved_update(model: WhiteBox, after: Mapping[str, torch.Tensor]) -> SharedTensors:
@@ -48,8 +46,7 @@ def moved_update(model: WhiteBox, after: Mapping[str, torch.Tensor]) -> SharedTe
 
 def _fixed(model: WhiteBox) -> frozenset[str]:
     """Name what a state dict holds beside the trained parameters."""
-    trained = {name for name, value in model.module.named_parameters() if value.requires_grad}
-    return frozenset(model.module.state_dict()) - trained
+    return frozenset(model.module.state_dict()) - model.trained.keys()
 
 
 __all__ = ["count_bytes", "dense_update", "moved_update"]

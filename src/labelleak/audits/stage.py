@@ -24,12 +24,13 @@ from labelleak.audits.plan import (
     init_of,
     view_model,
 )
-from labelleak.audits.training_stages import reach_stages
+from labelleak.audits.training_stages import reach_stages, training_of
 from labelleak.core.answers import Answer, make_records
 from labelleak.core.battery import Battery
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
+from labelleak.core.task import Task
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.provenance import origin
@@ -38,7 +39,10 @@ from labelleak.simulation.defended import takes_long
 from labelleak.simulation.designs import own_activation
 from labelleak.simulation.known_defense import Gradients, KnownDefense
 from labelleak.simulation.models import fingerprint
-from labelleak.simulation.training import accuracy
+from labelleak.simulation.training import evaluate
+
+# Labels of text on which a model is tested at most.
+MOST_TESTED = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +104,15 @@ class Stage:
         return self.plan.trials_of(self.initialisation)
 
     @cached_property
-    def accuracy(self) -> float:
-        """Test accuracy of the model."""
+    def _evaluated(self) -> tuple[float, float]:
         data = self.plan.data
-        return round(accuracy(self.model.module, LabelledData(data.x_test, data.y_test)), 6)
+        most = MOST_TESTED // data.sequence_length if data.task is Task.tokens else None
+        return evaluate(self.model.module, LabelledData(data.x_test[:most], data.y_test[:most]))
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy of the model; of texts on some of them."""
+        return round(self._evaluated[0], 6)
 
     def audit(self, cells: Sequence[CellOptions]) -> Iterator[list[Record]]:
         """Let clients share and attackers answer, a list of records per cell.
@@ -147,7 +156,7 @@ class Stage:
                     shared.truth,
                     shared.common,
                     {**shared.extra, **more},
-                    shared.score_clients(outcome.estimate.counts),
+                    shared.score_beside(outcome.estimate.counts),
                 )
             ]
 
@@ -208,7 +217,7 @@ class Stage:
             "normalisation": plan.data.normalisation,
             "data_fingerprint": plan.data.fingerprint,
             "model_fingerprint": fingerprint(self.model.module),
-            "train_lr": options.train_lr,
+            "train_lr": training_of(options, roles.train).lr,
             "train_batch_size": options.train_batch_size,
             "dummies": str(dummies_of(options).value),
             "shadow_batches": options.shadow_batches,
@@ -220,6 +229,9 @@ class Stage:
             extra["partition"] = options.partition
             extra["per_round"] = options.per_round or options.users
             extra["round_steps"] = options.round_steps
+        extra |= plan.text_keys
+        if plan.data.task is Task.tokens:
+            extra["model_loss"] = round(self._evaluated[1], 4)
         if names := plan.data.told_names:
             extra["class_names"] = list(names)
         if options.weights is not None:

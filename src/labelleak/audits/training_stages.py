@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -12,7 +13,15 @@ from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples
-from labelleak.simulation.training import Training, train_in_stages
+from labelleak.simulation.training import TEXT_LR, Training, train_in_stages
+
+
+def training_of(options: AuditOptions, data: LabelledData) -> Training:
+    """Return how a global model is trained centrally: by SGD with momentum, of texts by AdamW."""
+    plain = Training(batch_size=options.train_batch_size)
+    if not data.inputs.is_floating_point():
+        plain = replace(plain, lr=TEXT_LR, optimiser="adamw")
+    return plain if options.train_lr is None else replace(plain, lr=options.train_lr)
 
 
 def reach_stages(
@@ -38,7 +47,7 @@ def reach_stages(
         BadInput: if training diverges, or the data cannot be parted among so many users.
     """
     if options.users is None:
-        training = Training(lr=options.train_lr, batch_size=options.train_batch_size)
+        training = training_of(options, data)
         rng = stream(options.seed, "training", initialisation)
         yield from train_in_stages(model, data, stages, training, rng=rng)
         return
@@ -54,7 +63,7 @@ def reach_stages(
     )
     how = Federation(
         FullTraining(
-            lr=options.train_lr,
+            lr=training_of(options, data).lr,
             local_steps=options.round_steps,
             batch_size=options.train_batch_size,
         ),
@@ -70,4 +79,4 @@ def reach_stages(
             yield done.number
 
 
-__all__ = ["reach_stages"]
+__all__ = ["reach_stages", "training_of"]

@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike
 
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import special
-from labelleak.core.priors import Prior
+from labelleak.core.priors import Prior, upper_tails
 from labelleak.core.task_priors import EachPrior
 from labelleak.errors import BadInput
 
 # A class has no more labels than its mean and this many standard deviations.
 _SPREADS = 12.0
+# Chances that are held at once.
+_BLOCK = 2**22
 # Taken off the count of what was seen, at most.
 _MOST_LESS = 0.75
 
@@ -65,6 +67,49 @@ class FrequencyPrior:
             counts[np.flatnonzero(kinds == owner[last])[:left]] += 1
             asr += left * float(tails[last])
         return counts, min(1.0, asr / num_samples)
+
+
+@dataclass(frozen=True, eq=False)
+class TextPrior:
+    """Texts drawn from a pool, each alike likely: a token's counts add up over them.
+
+    Words come in clusters, so a guess by frequencies scores less than on labels drawn one by one.
+
+    Attributes:
+        labels: of each text, ``n x L``.
+
+    >>> TextPrior(np.array([[0, 0], [1, 1]])).expected(np.array([2, 2]), 4)
+    0.625
+    """
+
+    labels: Ints
+
+    def tails(self, num_samples: int, num_classes: int) -> Floats:
+        """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
+        return self._tails(np.arange(num_classes), num_samples)
+
+    def expected(self, guess: Ints, num_samples: int) -> float:
+        """Return the ASR that a guess scores on average; tokens that it leaves out cost nothing."""
+        kept, found = np.flatnonzero(guess), 0.0
+        for part in np.array_split(kept, len(kept) * num_samples // _BLOCK + 1):
+            tails = self._tails(part, num_samples)
+            found += float(tails[np.arange(num_samples) < guess[part, None]].sum())
+        return found / num_samples
+
+    def _tails(self, tokens: Ints, num_samples: int) -> Floats:
+        texts, length = self.labels.shape
+        drawn, rest = divmod(num_samples, length)
+        if rest:
+            raise BadInput(f"{num_samples} labels are no number of texts of {length} each")
+        place = np.full(max(int(self.labels.max()), int(tokens.max(initial=0))) + 1, -1)
+        place[tokens] = np.arange(len(tokens))
+        owner = place[self.labels] + len(tokens) * np.arange(texts)[:, None]
+        pairs, held = np.unique(owner[place[self.labels] >= 0], return_counts=True)
+        alone = np.zeros((len(tokens), num_samples + 1))
+        np.add.at(alone, (pairs % len(tokens), held), 1.0)
+        alone[:, 0] = texts - alone.sum(1)
+        waves = np.fft.rfft(alone / texts, axis=-1)
+        return upper_tails(np.fft.irfft(waves**drawn, num_samples + 1, axis=-1).clip(0.0))
 
 
 def prior_of_frequencies(told: Sequence[float], num_classes: int, problems: int = 1) -> Prior:
@@ -133,6 +178,9 @@ def guess_asr(real: Prior, counts: Ints, num_samples: int) -> list[float]:
     own = num_samples // len(each)
     found = []
     for prior, guess in zip(each, counts.reshape(len(each), -1), strict=True):
+        if isinstance(prior, TextPrior):
+            found.append(prior.expected(guess, own))
+            continue
         tails = prior.tails(own, len(guess))
         taken = np.arange(own) < guess[:, None]
         found.append(float(np.where(taken, tails, 0.0).sum() / own))
@@ -145,4 +193,4 @@ def _above(shares: Floats, draws: int, least: ArrayLike) -> Floats:
     return np.asarray(special.betainc(number, draws - number + 1, shares))
 
 
-__all__ = ["FrequencyPrior", "guess_asr", "prior_of_frequencies", "smooth_frequencies"]
+__all__ = ["FrequencyPrior", "TextPrior", "guess_asr", "prior_of_frequencies", "smooth_frequencies"]

@@ -112,7 +112,7 @@ def take_defended_steps(
         The state dict after the last step.
     """
     client = WhiteBox(copy.deepcopy(model.module), model.head)
-    trained = {n: p for n, p in client.module.named_parameters() if p.requires_grad}
+    trained = client.trained
     own = list(trained.values())
     start = [parameter.detach().clone() for parameter in own]
     optimiser = make_optimiser(own, training)

@@ -99,6 +99,16 @@ class WhiteBox:
         bias = self.head_layer.bias
         return bias if isinstance(bias, torch.Tensor) else None
 
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that a client trains; one that is tied to the head goes by its name."""
+        named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        own = {
+            id(p): f"{self.head}.{part}" if self.head else part
+            for part, p in self.head_layer.named_parameters(recurse=False)
+        }
+        return {own.get(id(p), name): p for name, p in named.items()}
+
     @cached_property
     def trained_entries(self) -> int:
         """Numbers in all that a client trains."""

@@ -59,11 +59,7 @@ def trainable(model: WhiteBox, *, full: bool) -> Gradients:
     """Return the trained parameters by name: all of them, or the head's."""
     prefix = f"{model.head}." if model.head else ""
     head = {f"{prefix}weight", f"{prefix}bias"}
-    return {
-        name: parameter
-        for name, parameter in model.module.named_parameters()
-        if parameter.requires_grad and (full or name in head)
-    }
+    return {name: parameter for name, parameter in model.trained.items() if full or name in head}
 
 
 def plain_gradient(

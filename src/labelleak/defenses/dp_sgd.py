@@ -134,8 +134,11 @@ def sample_gradients(
         seed: seed of dropout and the like.
     """
     refuse_batch_norm(model.module)
-    parameters = {name: p.detach() for name, p in trainable(model, full=True).items()}
-    frozen = dict(model.module.named_parameters()) | dict(model.module.named_buffers())
+    trained = trainable(model, full=True)
+    parameters = {name: p.detach() for name, p in trained.items()}
+    own = {id(p) for p in trained.values()}  # one that is tied has two names
+    others = {name: p for name, p in model.module.named_parameters() if id(p) not in own}
+    frozen = others | dict(model.module.named_buffers())
 
     def loss(trained: Gradients, one: Tensor, target: Tensor) -> Tensor:
         outputs = torch.func.functional_call(model.module, {**frozen, **trained}, (one[None],))

@@ -67,6 +67,7 @@ class Soteria(TrainingDefense):
         self, model: WhiteBox, inputs: Tensor, targets: Tensor, *, full: bool, seed: int
     ) -> Gradients:
         """Form the head's weight gradient from the pruned representation."""
+        _refuse_words(inputs)
         found = plain_gradient(model, inputs, targets, full=full, seed=seed)
         seen = model.run(inputs, seed=seed)
         errors = seen.probabilities - targets.to(seen.probabilities)
@@ -86,13 +87,17 @@ def representation_scores(model: WhiteBox, inputs: Tensor) -> Tensor:
     Raises:
         BadInput: if the model mixes samples, or its inputs are no real numbers.
     """
-    if not inputs.is_floating_point():
-        raise BadInput("soteria differentiates by the inputs; these are whole numbers")
+    _refuse_words(inputs)
     if not model.is_per_sample(inputs):
         raise BadInput("soteria needs a model that passes each sample alone; use `mode` eval")
     inputs = inputs.to(model.head_weight)
 
     return torch.cat([_score(model, part) for part in torch.split(inputs, _SLICE)])
+
+
+def _refuse_words(inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        raise BadInput("soteria differentiates by the inputs; these are whole numbers")
 
 
 def _score(model: WhiteBox, inputs: Tensor) -> Tensor:

@@ -43,6 +43,9 @@ _CONDITIONS = (
     "against",
     "rounds",
     "phase",
+    "tokens",
+    "sequence_length",
+    "own_text",
 )
 _KEYS = ("init", *_CONDITIONS)
 _ABSENT = object()

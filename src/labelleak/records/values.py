@@ -56,6 +56,10 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "class_asr": (list,),
     "class_asr_free": (list,),
+    "band_labels": (list,),
+    "band_named": (list,),
+    "rare_once": (list,),
+    "presence_f1": (int, float),
 }
 
 

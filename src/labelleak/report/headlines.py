@@ -195,9 +195,10 @@ def _advantage(cell: Cell) -> str:
 def labels_of(cell: Cell) -> str:
     """Say how many labels stand behind an update, and whose."""
     # Labels of several clients together come in an average of their updates.
-    clients = 1 if cell.task == "dense" else _clients(cell)
+    unit = {"dense": "pixels", "tokens": "tokens"}.get(cell.task)
+    clients = _clients(cell) if unit is None else 1
     owners = f" of {clients} clients" if clients > 1 else ""
-    what = f"{cell.num_samples} {'pixels' if cell.task == 'dense' else 'labels'}"
+    what = f"{cell.num_samples} {unit or 'labels'}"
     if cell.task == "multilabel":
         what = (
             f"{cell.num_labels} labels ({wording.count(cell.num_classes, 'class')}, with or "

@@ -121,6 +121,12 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
             f"Whoever receives an update {can} how many pixels of the images behind it have each "
             f"class{names}: how large a tumour is, say, and whether there is one."
         )
+    if any(record.extra.get("task") == "tokens" for record in records):
+        return (
+            f"Whoever receives an update {can} which words stand in the text behind it, and how "
+            "often: names, places, diagnoses. The words that hardly anybody else uses tell whose "
+            "text it is."
+        )
     single = (
         "if it is computed from one person's data, that person's label" if worst.labels != 1 else ""
     )
@@ -257,6 +263,7 @@ def _of_task(record: Record) -> list[str]:
         "binary": ["--task", "binary"],
         "multilabel": ["--scheme", "natural"],
         "dense": ["--scheme", "natural"],
+        "tokens": ["--task", "tokens"],
     }.get(str(task), [])
 
 

@@ -38,6 +38,9 @@ _NAMES = {
     "normalisation": "Scaling of the data",
     "weights": "File of weights",
     "task": "What labels are",
+    "tokens": "How texts become tokens",
+    "sequence_length": "Tokens of a text",
+    "own_text": "The attacker's text",
     "head": "Last layer",
     "head_found": "How the last layer was found",
 }
@@ -152,6 +155,7 @@ _LOSSES = {
     "binary": "binary cross-entropy of one output",
     "multilabel": "binary cross-entropy of an output for each label, averaged over the labels,",
     "dense": "softmax cross-entropy of every pixel",
+    "tokens": "softmax cross-entropy of every next token",
 }
 
 

@@ -113,9 +113,11 @@ def score_clients(pooled: Ints, each: Truth, prior: Prior = _UNIFORM) -> ClientS
             f"the pooled estimate must be one count a class that sum to {sizes.sum()}, the labels "
             "that the clients gave"
         )
-    classes = len(pooled)
-    pool = PoolPrior(tuple(pooled.tolist()))
-    guesses = {int(size): free_guess(pool, int(size), classes)[0] for size in np.unique(sizes)}
+    classes, held = len(pooled), np.flatnonzero(pooled)
+    pool = PoolPrior(tuple(pooled[held].tolist()))
+    guesses = {int(size): np.zeros(classes, dtype=np.int64) for size in np.unique(sizes)}
+    for size, guess in guesses.items():
+        guess[held] = free_guess(pool, size, len(held))[0]
     free = {size: free_guess(prior, size, classes)[1] for size in guesses}
     counts = np.stack([guesses[int(size)] for size in sizes])
     asr = np.asarray(score(counts, each).asr)

@@ -14,6 +14,7 @@ class Design:
     activation: str = "relu"
     takes_tables: bool = False
     gives_maps: bool = False
+    takes_tokens: bool = False
 
 
 DESIGNS: Mapping[str, Design] = {
@@ -24,6 +25,15 @@ DESIGNS: Mapping[str, Design] = {
     "resnet20": Design("residual, 16/32/64 channels, batch normalisation, ReLU"),
     "resnet18": Design("residual, 64 to 512 channels, small-image stem, ReLU"),
     "fcn": Design("three 5x5 convolutions, 16 channels, ReLU: a class a pixel", gives_maps=True),
+    **{
+        name: Design(summary, "its own", takes_tokens=True)
+        for name, summary in (
+            ("gpt2-small", "text: GPT-2's layout, 2 layers, 128 wide, head tied to the embedding"),
+            ("gpt2-untied", "text: the same with a head of its own"),
+            ("llama-small", "text: Llama's layout, 2 layers, 128 wide"),
+            ("lstm", "text: one LSTM layer, 128 wide, a head with a bias"),
+        )
+    },
 }
 USER_MODEL = "PACKAGE.MODULE:FACTORY"
 MODELS: Mapping[str, str] = {

@@ -35,11 +35,7 @@ def autograd_gradients(
     """
     prefix = f"{model.head}." if model.head else ""
     names = {f"{prefix}weight", f"{prefix}bias"}
-    wanted = {
-        name: parameter
-        for name, parameter in model.module.named_parameters()
-        if parameter.requires_grad and (full or name in names)
-    }
+    wanted = {name: parameter for name, parameter in model.trained.items() if full or name in names}
     rows = []
     for number, batch in enumerate(torch.from_numpy(batches)):
         seen = model.run(data.inputs[batch], seed=seed + number, grad=True)
@@ -55,8 +51,7 @@ def later_gradients(model: WhiteBox, data: LabelledData, batches: np.ndarray) ->
     """Return the gradients of ``T x B`` batches below the head, computed when one is read."""
     prefix = f"{model.head}." if model.head else ""
     head = {f"{prefix}weight", f"{prefix}bias"}
-    trained = (name for name, p in model.module.named_parameters() if p.requires_grad)
-    names = tuple(name for name in trained if name not in head)
+    names = tuple(name for name in model.trained if name not in head)
     return LazyGradients(
         names, lambda: autograd_gradients(model, data, batches, full=True).rest or {}
     )

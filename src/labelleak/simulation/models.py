@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.seeding import torch_seeded
+from labelleak.core.task import Task, logits_of
 from labelleak.errors import BadInput, unknown_name
 from labelleak.simulation import networks
 from labelleak.simulation.designs import DESIGNS, MODELS, Design
+from labelleak.simulation.language_models import make_language_model
 from labelleak.simulation.networks import ACTIVATIONS, Classifier, Shape
 from labelleak.simulation.user_models import call_factory, describe_error
 
@@ -27,6 +30,7 @@ def build_model(
     activation: str | None = None,
     init: str = "default",
     seed: int,
+    task: Task = Task.classes,
 ) -> nn.Module:
     """Build a model; the same arguments give the same parameters.
 
@@ -41,6 +45,7 @@ def build_model(
         init: ``default`` (PyTorch's), ``uniform`` (every parameter from -0.5 to 0.5, as in the LLG
             paper) or ``xavier`` (uniform weights, zero biases).
         seed: decides the initial parameters.
+        task: what the labels are; a model of tokens takes token ids.
 
     Raises:
         BadInput: if a name is unknown, the shape does not suit or your own model fails.
@@ -58,8 +63,8 @@ def build_model(
             _refuse_activation(name, activation)
             model = call_factory(name, seed=seed, input_shape=input_shape, num_classes=num_classes)
         else:
-            model = _build_designed(name, input_shape, num_classes, activation)
-        _check_output(model, name, input_shape, num_classes)
+            model = _build_designed(name, input_shape, num_classes, activation, task)
+        _check_output(model, name, _zeros(input_shape, task), num_classes)
         INITIALISATIONS[init](model)
     return model
 
@@ -76,19 +81,29 @@ def fingerprint(model: nn.Module) -> str:
 
 def _refuse_activation(name: str, activation: str | None) -> None:
     if activation is not None:
-        raise BadInput(f"{name} is your own model, so its activation cannot be chosen from outside")
+        raise BadInput(f"{name} has its own activation, which cannot be chosen from outside")
 
 
-def _build_designed(name: str, shape: Shape, num_classes: int, activation: str | None) -> nn.Module:
+def _build_designed(
+    name: str, shape: Shape, num_classes: int, activation: str | None, task: Task
+) -> nn.Module:
     if name not in DESIGNS:
         raise unknown_name("model", name, MODELS)
     design = DESIGNS[name]
+    if design.takes_tokens != (task is Task.tokens):
+        fits = [
+            other for other, one in DESIGNS.items() if one.takes_tokens == (task is Task.tokens)
+        ]
+        raise BadInput(f"{name} is no model of {task}; use {', '.join(fits)}")
+    if design.takes_tokens:
+        _refuse_activation(name, activation)
+        return make_language_model(name, num_classes, shape[0])
     chosen = activation or design.activation
     if chosen not in ACTIVATIONS:
         raise unknown_name("activation", chosen, ACTIVATIONS)
     _check_shape(name, shape, design)
     features = getattr(networks, f"make_{name}")(shape, ACTIVATIONS[chosen])
-    num_features = _run_zeros(features, shape).shape[1]
+    num_features = _run(features, torch.zeros(2, *shape)).shape[1]
     return Classifier(features, num_features, num_classes, maps=design.gives_maps)
 
 
@@ -102,25 +117,34 @@ def _check_shape(name: str, shape: Shape, design: Design) -> None:
         )
 
 
-def _run_zeros(model: nn.Module, shape: Shape) -> Tensor:
-    """Run two zero inputs in evaluation mode, so that no running statistic moves."""
+def _zeros(shape: Shape, task: Task) -> Tensor:
+    return torch.zeros(2, *shape, dtype=torch.long if task is Task.tokens else torch.float32)
+
+
+def _run(model: nn.Module, inputs: Tensor) -> Any:
+    """Run inputs in evaluation mode, so that no running statistic moves."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
-            outputs: Tensor = model(torch.zeros(2, *shape))
+            outputs = model(inputs)
     finally:
         for module, training in modes:
             module.training = training
     return outputs
 
 
-def _check_output(model: nn.Module, name: str, shape: Shape, num_classes: int) -> None:
+def _check_output(model: nn.Module, name: str, inputs: Tensor, num_classes: int) -> None:
     try:
-        outputs = _run_zeros(model, shape)
+        outputs = _run(model, inputs)
     except Exception as error:
-        what = f"{name} fails on inputs of shape {tuple(shape)}"
+        what = f"{name} fails on inputs of shape {tuple(inputs.shape[1:])}"
         raise BadInput(f"{what}: {describe_error(error)}") from error
+    if not inputs.is_floating_point():
+        given, wanted = tuple(logits_of(outputs).shape), (*inputs.shape, num_classes)
+        if given != wanted:
+            raise BadInput(f"{name} must give a logit for each token, {wanted}, but gives {given}")
+        return
     got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if got[:2] != (2, num_classes) and not (got == (2,) and num_classes == 1):
         raise BadInput(f"{name} must turn 2 inputs into scores (2, {num_classes}), but gives {got}")

@@ -33,6 +33,9 @@ class Roles:
 def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = False) -> Roles:
     """Divide labelled samples class by class: 45 % train, 20 % auxiliary, 35 % victims.
 
+    Rows of token ids are divided where they lie, from a random one on, since neighbours may hold
+    two halves of one text.
+
     Args:
         inputs: ``n x ...``.
         labels: ``n`` class indices, or ``n x ...`` maps, which are divided at random.
@@ -48,7 +51,11 @@ def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = Fa
     parts: tuple[list[np.ndarray], ...] = ([], [], [])
     groups = labels.numpy() if labels.dim() == 1 else np.zeros(len(labels))
     for label in np.unique(groups):
-        members = rng.permutation(np.flatnonzero(groups == label))
+        members = np.flatnonzero(groups == label)
+        if inputs.is_floating_point():
+            members = rng.permutation(members)
+        else:
+            members = np.roll(members, int(rng.integers(len(members))))
         auxiliary = round(AUXILIARY_SHARE * len(members))
         victims = auxiliary + round(VICTIM_SHARE * len(members))
         for part, chosen in zip(parts, np.split(members, [auxiliary, victims]), strict=True):

@@ -24,6 +24,8 @@ _SPREADS, _MORE = 8.0, 8
 _BLOCK = 2**21
 # Classes that a batch holds with less than this chance show what absent rows look like.
 _ABSENT, _FEWEST = 0.3, 20
+# Shares of N that rows must tell of together if the scale and the noise are as they seem.
+_LACKS, _EXCEEDS = 0.7, 1.2
 # Tokens seen so often tell how far tokens' means lie apart.
 _OFTEN = 5
 
@@ -175,8 +177,12 @@ class _Rows:
 
     def answer(self, scale_known: bool) -> tuple[Ints, Floats, float]:
         """Return counts, the chance that each class is there, and the ASR to expect."""
+        if not self.means[2].any():  # nothing was shared
+            return self._by_prior()
         scale = 1.0 if scale_known else self._likeliest_scale()
-        parts = list(self._posteriors(scale))
+        if scale_known and self._expected_total(scale, 1.0) < _LACKS * self.total:
+            scale = self._likeliest_scale()  # clipped, say
+        parts = list(self._posteriors(scale, self._trust(scale)))
         rows, numbers, missed = (np.concatenate([part[i] for part in parts]) for i in range(3))
         order = np.lexsort((rows, numbers, missed))[: self.total]
         tails = -np.expm1(np.minimum(missed, 0.0))
@@ -186,25 +192,59 @@ class _Rows:
         chances[rows[first]] = tails[first]
         return counts, chances, min(1.0, float(tails[order].sum()) / self.total)
 
+    def _by_prior(self) -> tuple[Ints, Floats, float]:
+        """Return the best guess without the update."""
+        shares = self.prior / self.total
+        counts, asr = FrequencyPrior(tuple(shares.tolist())).best_guess(self.total, len(shares))
+        return counts, -np.expm1(-self.prior), asr
+
+    def _expected_total(self, scale: float, trust: float) -> float:
+        """Return how many labels the rows tell of together; N where the noise is as thought."""
+        found = 0.0
+        for _, logs, _ in self._joint(scale, trust):
+            chances = np.exp(logs - logs.max(1, keepdims=True))
+            found += float((chances @ np.arange(logs.shape[1]) / chances.sum(1)).sum())
+        return found
+
+    def _trust(self, scale: float) -> float:
+        """Return the power of the likelihood at which the rows tell of about N labels.
+
+        Less than 1 where noise that is not as it was taken to be makes too many classes present.
+        """
+        most = _EXCEEDS * self.total
+        if self._expected_total(scale, 1.0) <= most:
+            return 1.0
+        low, high = 0.0, 1.0
+        for _ in range(12):
+            middle = (low + high) / 2
+            much = self._expected_total(scale, middle) > most
+            low, high = (low, middle) if much else (middle, high)
+        return low
+
     def _residual(self, scale: float) -> tuple[Floats, Floats]:
         """Return ``|R|^2`` and ``R . m`` of ``R = N (q - scale g)``."""
         qq, qg, gg, qm, gm, _ = self.means
         return np.maximum(qq - 2 * scale * qg + scale**2 * gg, 0.0), qm - scale * gm
 
-    def _posteriors(self, scale: float) -> Iterator[tuple[Ints, Ints, Floats]]:
+    def _posteriors(self, scale: float, trust: float) -> Iterator[tuple[Ints, Ints, Floats]]:
         """Yield rows, counts of at least one and log P(c < count), a block of rows at a time.
 
         The logarithm ranks counts that are all but certain.
         """
-        for rows, logs, _ in self._joint(scale):
+        for rows, logs, _ in self._joint(scale, trust):
             below = np.logaddexp.accumulate(logs, axis=1)
             missed = below[:, :-1] - below[:, -1:]
             most = missed.shape[1]
             numbers = np.tile(np.arange(1, most + 1), len(rows))
             yield np.repeat(rows, most), numbers, missed.ravel()
 
-    def _joint(self, scale: float) -> Iterator[tuple[Ints, Floats, float]]:
-        """Yield rows, the log of each count's chance times its likelihood, and the evidence."""
+    def _joint(self, scale: float, trust: float = 1.0) -> Iterator[tuple[Ints, Floats, float]]:
+        """Yield rows, the log of each count's chance times its likelihood, and the evidence.
+
+        Args:
+            scale: factor that the gradient is multiplied with.
+            trust: power of the likelihood.
+        """
         square, along = self._residual(scale)
         length = self.means[5]
         guess = np.maximum(along / np.maximum(length, 1e-12), self.prior)
@@ -218,7 +258,7 @@ class _Rows:
                 rows = rows[: len(rows) // 2]
             at += len(rows)
             counts = np.arange(int(most[rows[-1]]) + 1)[None]
-            logs = self._log_likelihood(rows, counts, square, along)
+            logs = trust * self._log_likelihood(rows, counts, square, along)
             mean = np.maximum(self.prior[rows, None], 1e-12)
             logs += counts * np.log(mean) - mean - special.gammaln(counts + 1)
             top = logs.max(1)

@@ -24,6 +24,8 @@ from labelleak.simulation.data.hub import HUB, HubSet, read_hub
 from labelleak.simulation.data.npz import read_npz
 from labelleak.simulation.data.parts import NO_SCALING, Parts, stratified_split
 from labelleak.simulation.data.tables import read_table, split_suffix
+from labelleak.simulation.data.text_form import TextForm, is_text
+from labelleak.simulation.data.texts import read_texts
 
 SYNTHETIC_CLASSES = 100
 SYNTHETIC_MOST = 10_000
@@ -44,6 +46,8 @@ DATASETS: Mapping[str, str] = {
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
     "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",
+    "FILE.txt": "a text a line, for `--task tokens`; FILE.jsonl: objects with a text; FILE.npz: "
+    "texts as x_train",
     "FILE.parquet": "an image column or columns of numbers, and a label column",
     "FILE.csv": "numbers with label or label:NAME columns, or paths of images with findings of 0 "
     "and 1; :ones or :skip after it says what -1 is",
@@ -59,9 +63,10 @@ class Dataset:
 
     Attributes:
         name: what it was loaded by; for a path, the last part of it.
-        x_train: images float32 ``N x C x H x W`` or tables float32 ``N x D``.
+        x_train: images float32 ``N x C x H x W``, tables float32 ``N x D``, or token ids int64
+            ``N x L``.
         y_train: labels int64, 0 to K-1; ``N x K`` of 0 and 1 where an input may have several,
-            ``N x H x W`` where each pixel has one.
+            ``N x H x W`` where each pixel has one, ``N x L`` the next token of each position.
         x_test: like x_train.
         y_test: like y_train.
         class_names: the name of class k at place k.
@@ -107,12 +112,19 @@ class Dataset:
 
     @property
     def task(self) -> Task | None:
-        """What labels are: several an input, maps, or (None) one an input, of two classes or more.
+        """What labels are: several an input, maps, tokens, or (None) one an input.
 
         >>> load_dataset("digit_maps").task
         <Task.dense: 'dense'>
         """
+        if not self.x_train.is_floating_point():
+            return Task.tokens
         return {1: None, 2: Task.multilabel}.get(self.y_train.dim(), Task.dense)
+
+    @property
+    def sequence_length(self) -> int:
+        """Labels of an input: its positions, where it has more than one."""
+        return int(self.y_train[0].numel())
 
     @property
     def told_names(self) -> tuple[str, ...]:
@@ -127,12 +139,13 @@ class Dataset:
         return tuple(self.x_train.shape[1:])
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str, form: TextForm | None = None) -> Dataset:
     """Load a data set by name, or from a path.
 
     Args:
         name: a name in DATASETS, ``synthetic:K``, the path of an .npz or .parquet file or of an
             image folder, or ``owner/name`` on the Hugging Face hub.
+        form: how texts become tokens, where the data are texts.
 
     Raises:
         BadInput: if there is none of that name, or it cannot be used.
@@ -141,7 +154,10 @@ def load_dataset(name: str) -> Dataset:
     >>> digits.num_classes, digits.input_shape, len(digits.x_train), len(digits.x_test)
     (10, (1, 8, 8), 1438, 359)
     """
-    return Dataset.of(Path(name).resolve().name if os.path.exists(name) else name, _read(name))
+    parts = (
+        _read(name) if form is None and not is_text(name) else read_texts(name, form or TextForm())
+    )
+    return Dataset.of(Path(name).resolve().name if os.path.exists(name) else name, parts)
 
 
 def _read(name: str) -> Parts:

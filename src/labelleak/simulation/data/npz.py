@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,7 @@ def read_npz(path: str | Path) -> Parts:
     labelleak.errors.BadInput: there is no file nowhere.npz
     """
     file = present_file(path)
-    try:
-        _check_headers(file)
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in (*REQUIRED, NAMES) if key in archive}
-    except BadInput:
-        raise
-    except Exception as error:
-        # A cut, forged or encrypted archive makes zipfile and numpy raise almost anything.
-        raise BadInput(f"{file} cannot be read as .npz ({type(error).__name__})") from error
+    arrays = read_arrays(file, REQUIRED, (NAMES,))
     return parts_from_arrays(
         (arrays["x_train"], arrays["y_train"]),
         (arrays["x_test"], arrays["y_test"]),
@@ -56,13 +49,35 @@ def read_npz(path: str | Path) -> Parts:
     )
 
 
-def _check_headers(file: Path) -> None:
+def read_arrays(file: Path, needed: Sequence[str], more: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read arrays of an .npz file by name, their headers first.
+
+    Args:
+        file: the file.
+        needed: arrays that must be there.
+        more: arrays that may be.
+
+    Raises:
+        BadInput: if it is broken, too large, or lacks one.
+    """
+    try:
+        _check_headers(file, needed, more)
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in (*needed, *more) if key in archive}
+    except BadInput:
+        raise
+    except Exception as error:
+        # A cut, forged or encrypted archive makes zipfile and numpy raise almost anything.
+        raise BadInput(f"{file} cannot be read as .npz ({type(error).__name__})") from error
+
+
+def _check_headers(file: Path, needed: Sequence[str], more: Sequence[str]) -> None:
     with zipfile.ZipFile(file) as archive:
         held = [name.removesuffix(".npy") for name in archive.namelist()]
-        missing = [key for key in REQUIRED if key not in held]
+        missing = [key for key in needed if key not in held]
         if missing:
             raise BadInput(f"{file} lacks {', '.join(missing)}; it holds {few(held) or 'nothing'}")
-        wanted = [key for key in (*REQUIRED, NAMES) if key in held]
+        wanted = [key for key in (*needed, *more) if key in held]
         elements = sum(_declared_elements(archive, key, file) for key in wanted)
         check_size(elements, str(file))
         if elements > max(_SMALL, MOST_PACKED * file.stat().st_size):
