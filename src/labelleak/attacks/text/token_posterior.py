@@ -219,7 +219,7 @@ class _Rows:
             middle = (low + high) / 2
             much = self._expected_total(scale, middle) > most
             low, high = (low, middle) if much else (middle, high)
-        return low
+        return max(low, high / 2)  # rows still break ties of the prior
 
     def _residual(self, scale: float) -> tuple[Floats, Floats]:
         """Return ``|R|^2`` and ``R . m`` of ``R = N (q - scale g)``."""
