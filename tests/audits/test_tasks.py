@@ -129,3 +129,66 @@ def test_the_command_takes_a_task(tmp_path):
     assert sum(told["results"][0]["counts"]) == 24
     refused = CliRunner().invoke(app, command)
     assert "say --task binary" in str(refused.exception)
+
+
+def images_of(n, seed):
+    x = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return x, (x[:, 0] > 0.7).long() + (x[:, 0] > 0.9).long()
+
+
+def segmenter(turned):
+    torch.manual_seed(2)
+    body = nn.Conv2d(1, 6, 3, stride=1 + turned, padding=1)
+    head = nn.ConvTranspose2d(6, 3, 2, stride=2) if turned else nn.Conv2d(6, 3, 1)
+    return nn.Sequential(body, nn.ReLU(), head)
+
+
+def dice(outputs, masks):
+    share, there = outputs.softmax(1), F.one_hot(masks, 3).movedim(-1, 1)
+    both = (share * there).sum((0, 2, 3))
+    return 1 - (2 * both / (share + there).sum((0, 2, 3))).mean()
+
+
+def attack_maps(loss, size=256, granted=True, turned=False, **more):
+    model, (x, y) = segmenter(turned), images_of(4, 1)
+    names = dict(model.named_parameters())
+    parts = torch.autograd.grad(loss(model(x), y), list(names.values()))
+    known = {"model": model, "auxiliary": LabelledData(*images_of(40, 2))} if granted else {}
+    return y, labelleak.attack_update(
+        gradient=dict(zip(names, parts, strict=True)),
+        made=LocalTraining(batch_size=size),
+        attacks=["rlu", "zlg", "llbg", "llg"],
+        **known,
+        **more,
+    )
+
+
+def test_a_transposed_convolution_is_a_head():
+    y, report = attack_maps(F.cross_entropy, turned=True)
+    counts = torch.bincount(y.flatten(), minlength=3).tolist()
+    assert (report.task, report.head) == ("dense", "2")
+    assert np.abs(np.subtract(report.results[0].counts, counts)).sum() <= 4
+    _, alone = attack_maps(F.cross_entropy, granted=False, turned=True)
+    assert {one.attack: one.counts for one in alone.results}["llbg"] == report.results[2].counts
+
+
+def test_other_losses_of_maps_are_seen_by_own_data():
+    for loss in (dice, lambda z, y: F.cross_entropy(z, y, reduction="sum") / 4):
+        _, report = attack_maps(loss)
+        assert "unlikely_scale" in report.results[0].flags
+    _, report = attack_maps(F.cross_entropy, size=4)
+    assert any("`batch_size` counts positions" in note for note in report.notes)
+
+
+def test_how_losses_of_labels_were_taken_to_add_up_is_said():
+    x, y = people(16)
+    model = nn.Linear(10, 3)
+    targets = torch.stack((y, 1 - y, y), 1).float()
+    for times, word in ((1.0, "labels' mean"), (60.0, "read as a sum")):
+        loss = times * F.binary_cross_entropy_with_logits(model(x), targets)
+        parts = torch.autograd.grad(loss, [model.weight, model.bias])
+        rows = dict(zip(("weight", "bias"), parts, strict=True))
+        report = labelleak.attack_update(
+            gradient=rows, made=LocalTraining(batch_size=16), task="multilabel", attacks=["llbg"]
+        )
+        assert any(word in note for note in report.notes)

@@ -80,10 +80,43 @@ def test_a_line_and_a_grid_of_voxels_are_maps_too():
     assert torch.allclose(same.transpose(1, 2), line(values), atol=1e-6)
     voxels = nn.Conv3d(3, 2, 1)
     assert tuple(patches(voxels, torch.rand(2, 3, 2, 2, 2)).shape) == (2, 8, 3)
-    with pytest.raises(BadInput, match="three dimensions"):
-        patches(nn.Conv3d(3, 2, 3), torch.rand(2, 3, 4, 4, 4))
     with pytest.raises(BadInput, match="groups"):
         patches(nn.Conv2d(4, 2, 1, groups=2), torch.rand(1, 4, 2, 2))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kernel_size": 3, "padding": "same", "dilation": 2},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "circular", "stride": 2},
+        {"kernel_size": 2, "stride": 2},
+    ],
+)
+def test_a_convolution_is_a_linear_layer_on_its_patches(layer, how):
+    head, sides = layer(3, 4, **how), (6, 5, 4)[: layer(1, 1, 1).weight.dim() - 2]
+    inputs = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+    rows = patches(head, inputs) @ head.weight.flatten(1).T + head.bias
+    assert torch.allclose(rows.mT, head(inputs).flatten(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"stride": 2}, {"stride": 1, "padding": 1, "dilation": 2}])
+def test_a_transposed_head_is_read_by_the_sum_of_its_kernel(how):
+    """Of each class the kernel's gradient sums to that of a row on the inputs at each position."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 3, 2, **how))
+    images = torch.rand(4, 1, 6, 6)
+    with torch.no_grad():
+        masks = model(images).argmax(1)
+    box = WhiteBox(lift(model, Task.dense), "2")
+    rows = box.run(images)
+    errors = rows.probabilities - F.one_hot(masks.flatten(), 3)
+    seen = autograd_gradients(box, LabelledData(images, masks), np.arange(4)[None])
+    assert torch.allclose(seen.weight[0], errors.T @ rows.inputs / masks.numel(), atol=1e-6)
+    with pytest.raises(NotApplicable, match="transposed"):
+        _ = box.head_module
+    with pytest.raises(NotApplicable, match="transposed"):
+        box.form.raw(seen.weight, seen.bias)
 
 
 def test_lifting_changes_nothing_of_the_model_itself():

@@ -17,7 +17,7 @@ from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox, lift, shared_names
+from labelleak.core.white_box import WhiteBox, lift, shared_names, transposed
 from labelleak.errors import BadInput
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
@@ -77,6 +77,8 @@ def view_update(
         num_classes=rows,
         task=update.task,
     )
+    turned = isinstance(module.get_submodule(found.name), transposed())
+    update = replace(update, transposed=turned)
     update, said = with_task(update, found.name, labels)
     assert update.task is not None
     _check_rows_of(data, update.task)

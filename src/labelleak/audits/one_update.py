@@ -17,7 +17,7 @@ from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
-from labelleak.audits.update_notes import as_told, measured_flags, notes_of
+from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
@@ -186,7 +186,8 @@ def _make_case(
     battery, missing = _applicable(battery, choice, settled, update, why)
     case = UpdateCase(update, settled, head, size, battery)
     tied = [f"the head {shown(head.name)}: {TIED}"] if TIED in head.evidence else []
-    return case, missing, (*why, *tied, *notes_of(update, seen))
+    few = few_pixels(held.auxiliary, seen, update.task)
+    return case, missing, (*why, *tied, *few, *notes_of(update, seen))
 
 
 def _sized(

@@ -7,16 +7,23 @@ from dataclasses import replace
 import numpy as np
 
 from labelleak.core.assumptions import Flag
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
+from labelleak.core.task import BY_POSITION, Task
 from labelleak.core.update import ReceivedUpdate
 from labelleak.records.states import State
 
 
 def notes_of(update: ReceivedUpdate, seen: Observation) -> tuple[str, ...]:
     """Return what the reader of an answer should know of the update."""
-    return (*_momentum_note(update), *_still_note(seen), *_measured_notes(update))
+    return (
+        *_momentum_note(update),
+        *_still_note(seen),
+        *_labels_note(update, seen),
+        *_measured_notes(update),
+    )
 
 
 def as_told(flag: Flag, update: ReceivedUpdate) -> Flag:
@@ -36,6 +43,30 @@ def _momentum_note(update: ReceivedUpdate) -> tuple[str, ...]:
     return (
         f"momentum {update.training.momentum:g} was taken out of the update, its buffer taken to "
         "have been empty at the start",
+    )
+
+
+def _labels_note(update: ReceivedUpdate, seen: Observation) -> tuple[str, ...]:
+    """Say of several labels how their losses were taken to add up, where nobody told."""
+    if seen.problems == 1 or update.measured.loss is not None or update.training.class_weights:
+        return ()
+    if seen.summed:
+        return ("some label's bias gradient is too large for a mean: its loss was read as a sum",)
+    weights = f"{seen.problems},{seen.problems},..."
+    return (f"the loss is taken as its labels' mean; of their sum give class weights {weights}",)
+
+
+def few_pixels(own: LabelledData | None, seen: Observation, task: Task | None) -> tuple[str, ...]:
+    """Say that fewer labels were told than one image has, so that images were counted."""
+    size = seen.num_samples
+    if own is None or size is None or task not in BY_POSITION or own.labels.dim() < 2:
+        return ()
+    least = int((own.labels.flatten(1) >= 0).sum(1).min())
+    if size >= least:
+        return ()
+    return (
+        f"{size} labels were told, and each of the attacker's own inputs has {least} or more: "
+        "`batch_size` counts positions with a label, not inputs",
     )
 
 
@@ -67,4 +98,4 @@ def _measured_notes(update: ReceivedUpdate) -> tuple[str, ...]:
     return tuple("".join(filter(str.isprintable, note)) for note in update.measured.notes or ())
 
 
-__all__ = ["as_told", "measured_flags", "notes_of"]
+__all__ = ["as_told", "few_pixels", "measured_flags", "notes_of"]

@@ -259,6 +259,8 @@ def _in_update(update: Folded, found: HeadFinding, num_classes: int | None) -> H
     if weight is None:
         return found
     rows, columns = (int(n) for n in weight.shape[:2])
+    if weight.dim() > 2 and bias is not None and len(bias) == columns != rows:
+        rows, columns = columns, rows  # of a transposed convolution
     if num_classes not in (None, rows):
         raise BadInput(
             f"the head {module_shown(name)} has {rows} rows, but there are {num_classes} classes"

@@ -40,6 +40,7 @@ class Observation:
         largest: largest L1 norm that a right bias gradient may have after the defense that was
             declared; None where none was declared.
         problems: how many softmax problems the rows are of, one after the other.
+        summed: whether the loss of several labels was taken to be summed over them, not averaged.
         paired: whether rows come in twos of which one is the other's negative, as a sigmoid's do.
 
     Leading dimensions ``*R`` hold many trials of one model, to be attacked in one call.
@@ -55,6 +56,7 @@ class Observation:
     largest: float | None = None
     paired: bool = False
     problems: int = 1
+    summed: bool = False
 
     def __post_init__(self) -> None:
         if self.weight is None and self.bias is None:

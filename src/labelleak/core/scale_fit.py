@@ -11,19 +11,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelleak.core.counts import Floats
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.entries import noise_size
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation
-from labelleak.core.task import BY_POSITION
+from labelleak.core.task import Task
+from labelleak.core.white_box import HeadPass
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
 # Own samples that are used, and the fewest of a class: half of them fit, half of them judge.
 _LOOK = 2048
 _FEWEST = 4
+# Own images that are used of maps, and rows of them.
+_IMAGES, _MOST_ROWS = 256, 3000
 _MOST_CLASSES = 256
 # Standard deviations that the interval spans on each side.
 _SIGMAS = 3.0
@@ -198,13 +201,12 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         raise NotApplicable("the scale is measured on the weight gradient, N being known")
     if known.training is not None and known.training.optimiser not in (None, "sgd"):
         raise NotApplicable(f"{known.training.optimiser} scales every coordinate by itself")
-    if known.model.task in BY_POSITION or observation.problems > 1:
+    if known.model.task is Task.tokens or observation.problems > 1:
         raise NotApplicable("the scale is measured where each input has one label")
     classes, size = observation.num_classes, observation.num_samples
     if classes > _MOST_CLASSES:
         raise NotApplicable(f"the scale is measured with at most {_MOST_CLASSES} classes")
-    seen, own_labels = known.pass_own(most=_LOOK)
-    labels = own_labels.numpy()
+    seen, labels, images = _own_rows(known)
     if np.bincount(labels, minlength=classes).min() < _FEWEST:
         raise NotApplicable(
             f"the scale is measured with {_FEWEST} samples of one's own of each class"
@@ -215,9 +217,29 @@ def _measure(observation: Observation, known: Knowledge) -> _Statistic:
         inputs = torch.cat([inputs, torch.ones(len(inputs), 1).double()], dim=1)
         gradient = torch.cat([gradient, observation.bias.detach().double().cpu()[:, None]], dim=1)
     errors = seen.probabilities.detach().double().numpy() - np.eye(classes)[labels]
-    return _reduce(
-        inputs.numpy(), errors, labels, gradient.numpy(), size, float(noise_size(observation))
-    )
+    noise = float(noise_size(observation))
+    return _reduce(inputs.numpy(), errors, labels, gradient.numpy(), size, noise, images)
+
+
+def _own_rows(known: Knowledge) -> tuple[HeadPass, Ints, Ints | None]:
+    """Return what the head shows of own data, a row a label, its class, and of maps its image."""
+    assert known.model is not None
+    assert known.auxiliary is not None
+    if known.model.task is not Task.dense:
+        seen, labels = known.pass_own(most=_LOOK)
+        return seen, labels.numpy(), None
+    data = known.auxiliary
+    seen, each = known.model.run_all(data.inputs[:_IMAGES]), data.labels[:_IMAGES]
+    labels = each.flatten()
+    if len(seen.inputs) != len(labels):
+        raise NotApplicable("the scale is measured where each position has a label of its own")
+    held = torch.nonzero(labels >= 0)[:, 0]
+    if len(held) > _MOST_ROWS:
+        order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
+        held = held[order[:_MOST_ROWS].sort().values]
+    logits = seen.logits[held]
+    images = (held // each[0].numel()).numpy()
+    return HeadPass(seen.inputs[held], logits, logits), labels[held].numpy(), images
 
 
 def _reduce(
@@ -227,16 +249,20 @@ def _reduce(
     gradient: Floats,
     size: int,
     noise: float,
+    images: Ints | None,
 ) -> _Statistic:
     """Find the statistic on one half of the data, and how it behaves on the other half.
 
+    Pixels of one image are no draws of their own: halves are of images, and so are errors.
     With per-sample gradients ``e h^T`` all inner products with class means are those of errors
     times those of inputs, so nothing of the gradient's own size is held.
     """
     classes = gradient.shape[0]
-    fitting = np.zeros(len(labels), dtype=bool)
-    for label in range(classes):
+    fitting = np.zeros(len(labels), dtype=bool) if images is None else images % 2 == 0
+    for label in range(classes if images is None else 0):
         fitting[np.flatnonzero(labels == label)[::2]] = True
+    if min(np.bincount(labels[half], minlength=classes).min() for half in (fitting, ~fitting)) < 2:
+        raise NotApplicable("the scale is measured with images of one's own that hold each class")
     own, other = labels[fitting], labels[~fitting]
     shares = (own[:, None] == np.arange(classes)) / np.bincount(own, minlength=classes)
     alike = inputs @ inputs[fitting].T
@@ -252,14 +278,28 @@ def _reduce(
     by_class = [products[~fitting][other == label] @ weights for label in range(classes)]
     spread = np.array([one.std(ddof=1) for one in by_class])
     drawn = np.array([1 / size + 1 / len(one) for one in by_class])
+    errors_of = spread * np.sqrt(drawn)
+    if images is not None:
+        around_mean = (
+            products[~fitting] @ weights - np.array([one.mean() for one in by_class])[other]
+        )
+        errors_of = np.full(classes, _between(around_mean, images[~fitting], size))
     turned = [smoothed[~fitting][other == label].mean(axis=0) @ weights for label in range(classes)]
     return _Statistic(
         float(value),
         np.array([one.mean() for one in by_class]),
-        spread * np.sqrt(drawn),
+        errors_of,
         np.array(turned),
         noise * float(np.sqrt(max(weights @ means @ weights, 0.0))),
     )
+
+
+def _between(around: Floats, images: Ints, size: int) -> float:
+    """Return the standard error of an update's mean, of which whole images were drawn."""
+    _, numbers, pixels = np.unique(images, return_inverse=True, return_counts=True)
+    each = np.bincount(numbers, around) / pixels.mean()
+    drawn = max(1.0, size / pixels.mean())
+    return float(each.std(ddof=1) * np.sqrt(1 / drawn + 1 / len(each)))
 
 
 __all__ = ["ScaleFit", "fit_each", "fit_scale", "repair"]

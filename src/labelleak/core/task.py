@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from labelleak.core.lazy import Tensor, torch
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, NotApplicable, unknown_name
 
 ASKED = (
     "the head has one output, and binary cross-entropy and squared error look alike in an update; "
@@ -75,6 +75,8 @@ class HeadForm:
         task: what its labels are.
         shape: of its own weight: ``K x D``, or ``K x C x ...`` of a convolution.
         summed: whether a loss of several labels is summed over classes, not averaged.
+        turned: whether it is a transposed convolution's, whose own weight is ``C x K x ...``. Each
+            position sums up inputs, so the kernel's entries together are one row on that sum.
 
     >>> form = HeadForm(Task.binary, (1, 4))
     >>> form.paired, form.num_rows
@@ -84,6 +86,7 @@ class HeadForm:
     task: Task
     shape: tuple[int, ...]
     summed: bool = False
+    turned: bool = False
 
     @property
     def paired(self) -> bool:
@@ -121,7 +124,9 @@ class HeadForm:
         >>> HeadForm(Task.binary, (1, 2)).lift(torch.tensor([[1.0, 2.0]]), None)[0].tolist()
         [[-1.0, -2.0], [1.0, 2.0]]
         """
-        if weight is not None and len(self.shape) > 2:
+        if weight is not None and self.turned:
+            weight = weight.flatten(2 - len(self.shape)).sum(-1).mT
+        elif weight is not None and len(self.shape) > 2:
             weight = weight.flatten(1 - len(self.shape))
         if not self.paired:
             return weight, bias
@@ -135,13 +140,29 @@ class HeadForm:
     def raw(
         self, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the head's own gradient of the rows of its softmax problems: `lift` undone."""
+        """Return the head's own gradient of the rows of its softmax problems: `lift` undone.
+
+        Raises:
+            NotApplicable: for a transposed convolution, whose kernel is not told by its sum.
+        """
+        if self.turned:
+            raise NotApplicable("of a transposed convolution the head's own gradient is not made")
         if self.paired:
             weight = None if weight is None else weight[..., 1::2, :] / self._factor
             bias = None if bias is None else bias[..., 1::2] / self._factor
         if weight is not None and len(self.shape) > 2:
             weight = weight.reshape(*weight.shape[:-1], *self.shape[1:])
         return weight, bias
+
+
+def form_shape(own: Sequence[int], turned: bool) -> tuple[int, ...]:
+    """Return a head's shape with the classes first.
+
+    >>> form_shape((8, 3, 2, 2), True), form_shape((3,), False)
+    ((3, 8, 2, 2), (3, 0))
+    """
+    first, second, *rest = (*own, 0)[: max(2, len(own))]
+    return (second, first, *rest) if turned else (first, second, *rest)
 
 
 @dataclass(frozen=True)
@@ -302,6 +323,7 @@ __all__ = [
     "Lift",
     "Task",
     "check_rows",
+    "form_shape",
     "labels_each",
     "lift_outputs",
     "logits_of",

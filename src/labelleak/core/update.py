@@ -11,7 +11,7 @@ from labelleak.core.forms import named_like
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.observation import Observation
-from labelleak.core.task import HeadForm, Task, tell_task
+from labelleak.core.task import HeadForm, Task, form_shape, tell_task
 from labelleak.core.training import LocalTraining, weight_each
 from labelleak.errors import BadInput
 
@@ -111,6 +111,8 @@ class ReceivedUpdate:
         num_samples: labels behind it in all, where that is not batch size times steps.
         measured: what a capture measured beside.
         task: what the labels are, where it was told.
+        transposed: whether the head is a transposed convolution, where a model tells; else its bias
+            does.
     """
 
     before: Mapping[str, Tensor] | None = None
@@ -123,6 +125,7 @@ class ReceivedUpdate:
     num_samples: int | None = None
     measured: Measured = field(default_factory=Measured)
     task: Task | None = None
+    transposed: bool | None = None
 
     def __post_init__(self) -> None:
         both = self.before is not None and self.after is not None
@@ -179,10 +182,16 @@ class ReceivedUpdate:
         """
         weight, bias = (self._own(f"{head}.{p}" if head else p) for p in ("weight", "bias"))
         shape = (0, 0) if weight is None else tuple(weight.shape)
+        turned = self.transposed
+        if turned is None:  # its bias tells, where it can
+            length = None if bias is None or bias.dim() != 1 else len(bias)
+            turned = len(shape) > 2 and length == shape[1] != shape[0]
+        shape = form_shape(shape, turned)
         if weight is None and bias is not None:
             shape = (len(bias), 0)
         told = None if labels is None else tuple(labels)
-        return HeadForm(tell_task(self.task, shape, self.measured.loss, told), shape)
+        task = tell_task(self.task, shape, self.measured.loss, told)
+        return HeadForm(task, shape, turned=turned)
 
     def _own(self, name: str) -> Tensor | None:
         """Return one client's tensor of a name."""
@@ -205,7 +214,7 @@ class ReceivedUpdate:
         seen = self._seen(head, rest, form)
         if form.problems > 1 and self.measured.loss is None and _is_too_large(seen, self.training):
             # No mean over classes is so large, so the loss was summed over them.
-            seen = self._seen(head, rest, replace(form, summed=True))
+            seen = replace(self._seen(head, rest, replace(form, summed=True)), summed=True)
         seen = _unweighed(seen, self.training)
         told = self.num_samples or seen.num_samples or self.measured.num_samples
         return replace(seen, num_samples=told)

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ import numpy as np
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.seeding import torch_seeded
-from labelleak.core.task import BY_POSITION, HeadForm, Lift, Task
-from labelleak.errors import BadInput
+from labelleak.core.task import BY_POSITION, HeadForm, Lift, Task, form_shape
+from labelleak.errors import BadInput, NotApplicable
 
 CHUNK = 512
 # Logits of texts that are made at once.
@@ -117,7 +116,9 @@ class WhiteBox:
     @property
     def form(self) -> HeadForm:
         """How the head's rows stand to those of softmax problems."""
-        return HeadForm(self.task, tuple(self.head_weight.shape))
+        own = self.head_layer
+        turned = isinstance(own, transposed())
+        return HeadForm(self.task, form_shape(self.head_weight.shape, turned), turned=turned)
 
     @property
     def head_module(self) -> nn.Linear:
@@ -128,6 +129,8 @@ class WhiteBox:
         layer = self.head_layer
         if isinstance(layer, nn.Linear) and not self.form.paired:
             return layer
+        if self.form.turned:
+            raise NotApplicable("a transposed convolution is no linear layer that could be moved")
         own = self.head_weight, self.head_bias
         weight, bias = self.form.lift(*own)
         assert weight is not None
@@ -236,11 +239,12 @@ class WhiteBox:
         """Return whether each input is passed alike whatever the batch around it and the seed.
 
         True for models of layers that see one sample at a time; False with dropout or batch norm
-        in train mode, and False if anything follows the head. Tried on the first inputs, twice,
+        in train mode, of a transposed convolution, whose own kernel no table holds, and
+        False if anything follows the head. Tried on the first inputs, twice,
         in a batch and alone.
         """
         modules = nn.modules
-        if any(
+        if self.form.turned or any(
             m.training and isinstance(m, (modules.batchnorm._BatchNorm, modules.dropout._DropoutNd))
             for m in self.module.modules()
         ):
@@ -308,41 +312,48 @@ def shared_names(module: nn.Module) -> list[list[str]]:
 
 def convolutions() -> tuple[type[nn.Module], ...]:
     """Return the layers that give one class a position."""
-    return nn.Conv1d, nn.Conv2d, nn.Conv3d
+    return nn.Conv1d, nn.Conv2d, nn.Conv3d, *transposed()
+
+
+def transposed() -> tuple[type[nn.Module], ...]:
+    """Return those of them that make maps larger."""
+    return nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 
 
 def has_patches(layer: nn.Module) -> bool:
     """Return whether a convolution is a linear layer on patches that `patches` can lay out."""
-    wide = len(layer.kernel_size) == 3 and prod(layer.kernel_size) > 1  # type: ignore[arg-type]
-    plain = layer.groups == 1 and layer.padding_mode == "zeros"
-    return bool(plain and not isinstance(layer.padding, str) and not wide)
+    return bool(layer.groups == 1)
 
 
 def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Return what a convolution multiplies its kernel with, ``images x positions x D``.
 
+    Of a transposed one it is the sum of the inputs at each position, which goes with the sum of the
+    kernel's gradient over its entries.
+
     Raises:
-        BadInput: for groups, padding of another kind than zeros, and voxels with a wide kernel.
+        BadInput: for groups.
     """
     if not has_patches(layer):
-        raise BadInput(
-            "a convolution with groups, named padding or a wide kernel in three dimensions cannot "
-            "be read as a head"
-        )
-    kernel, stride, padding, dilation = (
-        tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "padding", "dilation")
+        raise BadInput("a convolution with groups cannot be read as a head")
+    if isinstance(layer, transposed()):
+        ones = torch.ones_like(layer.weight[:, :1])  # type: ignore[index]
+        how = {n: getattr(layer, n) for n in ("stride", "padding", "output_padding", "dilation")}
+        spread = getattr(F, f"conv_transpose{inputs.dim() - 2}d")
+        return spread(inputs, ones, groups=len(ones), **how).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+    kernel, stride, dilation = (
+        tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "dilation")
     )
-    if prod(kernel) == 1 and not any(padding) and prod(stride) == 1:
-        return inputs.flatten(2).transpose(1, 2)
-    if len(kernel) == 1:  # as an image of one line
-        inputs, kernel, stride, padding, dilation = (
-            inputs[:, :, None],
-            (1, *kernel),
-            (1, *stride),
-            (0, *padding),
-            (1, *dilation),
-        )
-    return F.unfold(inputs, kernel, dilation, padding, stride).transpose(1, 2)
+    # Twice the padding of each side, last dimension first, as the layer itself pads.
+    around = layer._reversed_padding_repeated_twice
+    if any(around):  # type: ignore[arg-type]
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        inputs = F.pad(inputs, list(around), mode=mode)  # type: ignore[arg-type]
+    for at, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        inputs = inputs.unfold(2 + at, (size - 1) * apart + 1, step)[..., ::apart]
+    axes = len(kernel)
+    places = inputs.movedim(1, 1 + axes)  # channels stand before their kernel
+    return places.flatten(1, axes).flatten(2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.head_tracing import output_tensors
-from labelleak.core.white_box import convolutions, has_patches
+from labelleak.core.white_box import convolutions, has_patches, transposed
 from labelleak.errors import BadInput, few, shown
 from labelleak.files.head_watch import HeadWatch
 
@@ -63,7 +63,8 @@ class ModelWatch:
 
     def _may_be_head(self, module: nn.Module) -> bool:
         return isinstance(module, self._kinds) and (
-            isinstance(module, nn.Linear) or has_patches(module)
+            isinstance(module, nn.Linear)
+            or (has_patches(module) and not isinstance(module, transposed()))
         )
 
     @property
