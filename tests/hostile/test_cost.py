@@ -108,12 +108,12 @@ def follow(path):
 READERS = {
     "records": (write_records, read_records, 150),
     "packed records": (pack_records, read_records, 150),
-    "gate": (write_records, gate, 300),
+    "gate": (write_records, gate, 120),
     "evidence": (write_evidence, read_evidence, 2000),
     "note": (write_note, read_noted, 2000),
-    "h5": (write_h5, read_tensors, 100),
+    "h5": (write_h5, read_tensors, 40),
     "watch": (write_records, follow, 150),
-    "mark": (write_mark, open_mark, 2000),
+    "mark": (write_mark, open_mark, 800),
     "truth": (lambda p, n: p.write_text(json.dumps([0, 1] * n)), None, 20_000),
     "policy": (
         lambda p, n: p.write_text(
@@ -127,10 +127,10 @@ READERS = {
         read_grid,
         400,
     ),
-    "safetensors": (partial(write_layers, "safetensors"), read_tensors, 800),
-    "npz": (partial(write_layers, "npz"), read_tensors, 200),
-    "torch": (partial(write_layers, "pt"), read_tensors, 300),
-    "index": (write_index, read_tensors, 500),
+    "safetensors": (partial(write_layers, "safetensors"), read_tensors, 320),
+    "npz": (partial(write_layers, "npz"), read_tensors, 80),
+    "torch": (partial(write_layers, "pt"), read_tensors, 120),
+    "index": (write_index, read_tensors, 200),
     "data": (write_data, lambda p: load_dataset(str(p)), 1500),
 }
 

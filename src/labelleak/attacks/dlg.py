@@ -16,6 +16,7 @@ from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.local_steps import name_gradients
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.optimisers import uncompiled
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.assumptions import ONE_GRADIENT, SIZES, Assumption
 
@@ -156,7 +157,7 @@ def fit_dummies(
     size = sum(float(gradient.square().sum()) for gradient in target.values())
     dummies = (inputs.clone().requires_grad_(), logits.clone().requires_grad_())
     best = Fit(inputs, logits.softmax(dim=1).numpy(), float("inf"))
-    optimiser = torch.optim.LBFGS(
+    optimiser = uncompiled(torch.optim.LBFGS)(
         dummies,
         lr=1.0,
         max_iter=iterations,
@@ -183,7 +184,7 @@ def fit_dummies(
         return residual.detach()
 
     with torch.enable_grad():
-        optimiser.step(measure)  # type: ignore[no-untyped-call]
+        optimiser.step(measure)  # type: ignore[arg-type]
     return best
 
 

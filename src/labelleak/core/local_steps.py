@@ -13,6 +13,7 @@ from labelleak.core.counts import Ints
 from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
+from labelleak.core.optimisers import uncompiled
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
@@ -51,21 +52,21 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """Make the optimiser of a local training, its state empty as at the start of a round."""
     training = training.filled()
-    lr, decay = training.lr, training.weight_decay
+    lr, decay, momentum = training.lr, training.weight_decay, training.momentum
     if training.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        return uncompiled(torch.optim.Adam)(parameters, lr=lr, weight_decay=decay)
     if training.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        return uncompiled(torch.optim.AdamW)(parameters, lr=lr, weight_decay=decay)
     if training.optimiser == "rmsprop":
-        momentum = training.momentum
-        return torch.optim.RMSprop(parameters, lr=lr, momentum=momentum, weight_decay=decay)
-    return torch.optim.SGD(
+        make = uncompiled(torch.optim.RMSprop)
+        return make(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+    return uncompiled(torch.optim.SGD)(
         parameters,
-        lr=training.lr,
-        momentum=training.momentum,
+        lr=lr,
+        momentum=momentum,
         dampening=training.dampening,
         nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
+        weight_decay=decay,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelleak.core.knowledge import LabelledData
+from labelleak.core.optimisers import uncompiled
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
@@ -40,8 +41,9 @@ class Training:
     def start(self, model: nn.Module) -> torch.optim.Optimizer:
         """Make the optimiser."""
         if self.optimiser == "adamw":
-            return torch.optim.AdamW(model.parameters(), lr=self.lr)
-        return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum)
+            return uncompiled(torch.optim.AdamW)(model.parameters(), lr=self.lr)
+        make = uncompiled(torch.optim.SGD)
+        return make(model.parameters(), lr=self.lr, momentum=self.momentum)
 
 
 def train_in_stages(
@@ -70,7 +72,7 @@ def train_in_stages(
     size = min(training.batch_size, len(data))
     taken = 0
     for stage in sorted(stages):
-        if stage and not taken:  # not before it is needed: its first use imports a compiler
+        if stage and not taken:
             optimiser = training.start(model)
         model.train()
         while taken < stage:

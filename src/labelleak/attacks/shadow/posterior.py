@@ -12,6 +12,7 @@ import numpy as np
 from labelleak.attacks.bounds import hold_tails
 from labelleak.core.counts import Floats, Ints, best_counts, smallest
 from labelleak.core.lazy import Tensor, nn, torch
+from labelleak.core.optimisers import uncompiled
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
 
@@ -203,7 +204,7 @@ def _train(
     size = min(examples, int(np.clip(_ROWS // classes, _FEWEST, _MOST)))
     rounds = examples // size
     fused = all(one.device.type in ("cpu", "cuda") for one in net.parameters())
-    optimiser = torch.optim.AdamW(
+    optimiser = uncompiled(torch.optim.AdamW)(
         net.parameters(), lr=_LR, weight_decay=_DECAY, fused=fused or None
     )
     pace = torch.optim.lr_scheduler.OneCycleLR(
