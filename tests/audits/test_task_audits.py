@@ -67,6 +67,48 @@ def test_maps_are_audited_pixel_by_pixel(tmp_path):
     assert {row["num_samples"] for row in rows if row["local_steps"] == 2} == {4 * 256 * 2}
 
 
+def test_pixels_without_a_label_count_for_nothing(tmp_path):
+    """Each batch has an N of its own, told like all of the training; its trials are one cell."""
+    rng = np.random.default_rng(0)
+    x = rng.random((120, 8, 8)).astype(np.float32)
+    y = (x > 0.6).astype(np.int64) + (x > 0.85)
+    y[rng.random(y.shape) < rng.uniform(0, 0.7, size=(120, 1, 1))] = -100
+    np.savez(tmp_path / "maps.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    options = {"data": str(tmp_path / "maps.npz"), "model": "fcn", "batch_sizes": 4}
+    rows = records(
+        tmp_path / "out",
+        local_steps=(1, 2),
+        defenses=("none", "clip:1"),
+        attacks=("rlu", "free"),
+        keep_counts=True,
+        **options,
+    )
+    assert success(rows, local_steps=1, defense="none")["rlu"] >= 0.99
+    assert success(rows, local_steps=2, defense="none")["rlu"] >= 0.97
+    one = [row for row in rows if row["attack"] == "free" and row["local_steps"] == 1]
+    assert {row["num_samples"] for row in one} == {4 * 64}
+    assert len({row["labelled"] for row in one}) > 1
+    assert all(sum(row["true_counts"]) == row["labelled"] for row in rows)
+    for more, sentence in (
+        ({"clients": 2}, "tells no N"),
+        ({"defenses": "dpsgd:1:1"}, "no pixels"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            plan_audit(AuditOptions(**{**SMALL, **options, **more}))
+
+
+def test_the_guess_for_maps_with_holes_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    pool = rng.multinomial(9, [0.6, 0.25, 0.15], size=30)
+    pool -= rng.integers(0, 3, size=pool.shape)
+    pool = np.maximum(pool, 0)
+    drawn = pool[rng.integers(30, size=(20000, 3))].sum(axis=1)
+    held = drawn[drawn.sum(axis=1) == 19]
+    counts, told = free_guess(MapPrior(tuple(map(tuple, pool.tolist())), maps=3), 19, 3)
+    assert counts.sum() == 19
+    assert told == pytest.approx(np.minimum(held, counts).sum(axis=1).mean() / 19, abs=0.02)
+
+
 def test_the_guess_without_a_map_is_right_as_often_as_it_says():
     rng = np.random.default_rng(0)
     pool = rng.multinomial(9, [0.7, 0.2, 0.1], size=20)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labelleak.core.counts import Ints
@@ -41,6 +42,36 @@ class CellUpdates:
     common: dict[str, Any]
     extra: dict[str, Any] = field(default_factory=dict)
     bands: TokenBands | None = None
+
+    def parts(self, trials: Sequence[int]) -> Iterator[tuple[Sequence[int], CellUpdates]]:
+        """Yield the trials with as many labels each: all, but for maps with pixels that have none.
+
+        The contract's `num_samples` stays that of all pixels, so that these trials are one cell;
+        how many have a label stands under `labelled`.
+
+        Args:
+            trials: their numbers.
+        """
+        totals, seen = self.truth.counts.sum(axis=1), self.observation
+        size = (seen.num_samples or 0) * seen.problems
+        if all(total == size for total in totals.tolist()):
+            yield trials, self
+            return
+        for at, total in enumerate(totals.tolist()):
+            one = slice(at, at + 1)
+            weight, bias = (None if t is None else t[one] for t in (seen.weight, seen.bias))
+            yield (
+                trials[one],
+                replace(
+                    self,
+                    observation=replace(
+                        seen, weight=weight, bias=bias, rest=None, num_samples=total
+                    ),
+                    truth=Truth(self.truth.counts[one]),
+                    each=Truth(self.each.counts[one]),
+                    extra={**self.extra, "labelled": total},
+                ),
+            )
 
     def score_beside(self, counts: Ints) -> list[dict[str, Any]]:
         """Score guesses of pooled counts beyond the contract, trial by trial.

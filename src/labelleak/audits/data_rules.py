@@ -99,16 +99,20 @@ def check_size(options: AuditOptions, schemes: Sequence[Scheme], held: int) -> N
         )
 
 
-def check_classes(schemes: Sequence[Scheme], roles: Roles, num_classes: int) -> None:
-    """Refuse data without a label that a scheme draws, and pixels without a label.
+def check_classes(
+    schemes: Sequence[Scheme], roles: Roles, num_classes: int, clients: Sequence[int] = ()
+) -> None:
+    """Refuse data without a label that a scheme draws, and maps without any.
 
     Raises:
         BadInput: naming the class.
     """
-    labels = roles.victims.labels.numpy().ravel()
-    if labels.min(initial=0) < 0:
-        raise BadInput("the data have pixels without a label, which an audit does not take")
-    held = np.bincount(labels, minlength=num_classes)
+    labels = roles.victims.labels.numpy()
+    if labels.min(initial=0) < 0 and max(clients, default=1) > 1:
+        raise BadInput("where pixels have no label, an average over clients tells no N; use one")
+    if labels.min(initial=0) < 0 and not (labels.reshape(len(labels), -1) >= 0).any(axis=1).all():
+        raise BadInput("some map of the data has no pixel with a label; leave it out")
+    held = np.bincount(labels[labels >= 0], minlength=num_classes)
     absent = np.flatnonzero(held == 0)
     if absent.size and any(scheme.label != "natural" for scheme in schemes):
         raise BadInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from labelleak.core.frequencies import (
 )
 from labelleak.core.priors import Prior
 from labelleak.core.task import Task
-from labelleak.core.task_priors import summed
+from labelleak.core.task_priors import MapPrior, summed
 from labelleak.core.token_bands import TokenBands
 from labelleak.simulation.batches import prior_of
 
@@ -40,6 +40,8 @@ class LabelPriors:
             assert told is not None
             return told, told, self._texts
         alone = prior_of(cell.scheme, pool, classes, self.task.problems(classes))
+        if isinstance(alone, MapPrior):
+            alone = replace(alone, maps=cell.batch_size * cell.local_steps)
         real = summed(alone, cell.clients)
         return alone, told or real, real
 

@@ -167,7 +167,7 @@ def plan_audit(
     _check_users(options, roles)
     first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
-    check_classes(schemes, roles, dataset.num_classes)
+    check_classes(schemes, roles, dataset.num_classes, options.clients)
     check_size(options, schemes, len(roles.victims))
     if options.layers:
         own = view_model(options, dataset, first)

@@ -14,6 +14,7 @@ import scipy
 from torch import nn
 
 from labelleak.attacks import ADAPTIVE, AdaptiveLayerShadow, AdaptiveShadow
+from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.clients import Clients
 from labelleak.audits.plan import (
     CellOptions,
@@ -139,26 +140,31 @@ class Stage:
                 shared.prior, shared.training, None if plain else defenses[label]
             )
             able, left_out = _imitable(known, cell)
-            outcomes = able.run(shared.observation, shared.truth, shared.real)
-            missing = {
-                **self.plan.left_out,
-                **left_out,
-                **able.not_applicable(shared.observation),
-            }
-            if plain:
-                missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
-            more = {"not_applicable": missing} if missing else {}
+            left_out = {**self.plan.left_out, **left_out}
             yield [
                 record
-                for outcome in outcomes
-                for record in self.write(
-                    outcome,
-                    shared.truth,
-                    shared.common,
-                    {**shared.extra, **more},
-                    shared.score_beside(outcome.estimate.counts),
-                )
+                for trials, part in shared.parts(self.trials)
+                for record in self._attack(able, part, trials, left_out, plain=plain)
             ]
+
+    def _attack(
+        self,
+        battery: Battery,
+        shared: CellUpdates,
+        trials: Sequence[int],
+        left_out: Mapping[str, str],
+        *,
+        plain: bool,
+    ) -> Iterator[Record]:
+        """Let the attackers answer updates of as many labels each."""
+        outcomes = battery.run(shared.observation, shared.truth, shared.real)
+        missing = {**left_out, **battery.not_applicable(shared.observation)}
+        if plain:
+            missing = {n: why for n, why in missing.items() if not n.endswith("_adaptive")}
+        extra = {**shared.extra, **({"not_applicable": missing} if missing else {})}
+        for outcome in outcomes:
+            beside = shared.score_beside(outcome.estimate.counts)
+            yield from self.write(outcome, shared.truth, shared.common, extra, beside, trials)
 
     def write(
         self,
@@ -167,6 +173,7 @@ class Stage:
         common: Mapping[str, Any],
         extra: Mapping[str, Any],
         more: Sequence[Mapping[str, Any]] = (),
+        trials: Sequence[int] | None = None,
     ) -> list[Record]:
         """Write an answer as records of this model.
 
@@ -176,11 +183,12 @@ class Stage:
             common: the contract's keys that say how the updates came about.
             extra: keys of ours beside them.
             more: further keys of each trial.
+            trials: their numbers, if not all of the initialisation's.
         """
         return make_records(
             answer,
             truth,
-            trials=self.trials,
+            trials=self.trials if trials is None else trials,
             common={**self.common, **common},
             extra={**self.extra, **extra},
             keep_counts=self.plan.options.keep_counts,

@@ -138,6 +138,8 @@ def count_labels(labels: Ints, task: Task, num_classes: int) -> Truth:
     """
     if task is Task.multilabel:
         return Truth(pair_counts(labels.sum(axis=-2), labels.shape[-2]))
+    if task is Task.dense and labels.size and labels.min() < 0:
+        return Truth(np.stack([(labels == one).sum(axis=-1) for one in range(num_classes)], -1))
     return Truth.from_labels(labels, num_classes)
 
 

@@ -16,19 +16,27 @@ from labelleak.core.priors import (
 )
 from labelleak.errors import BadInput
 
+# Batches of maps that are drawn, and those of them that are kept.
+_DRAWN, _NEAR = 20_000, 2_000
+
 
 @dataclass(frozen=True)
 class MapPrior:
     """Maps of classes drawn from a pool, each alike likely: a class' pixels add up over them.
 
+    Where maps have pixels without a label, N tells how many there are with one: batches of the pool
+    are drawn, and those whose number comes nearest to N say how their classes go.
+
     Attributes:
-        counts: pixels of each class in each map of the pool, n rows of K numbers, alike in sum.
+        counts: pixels of each class in each map of the pool, n rows of K numbers.
+        maps: how many are drawn, for maps whose pixels do not all have a label.
 
     >>> MapPrior(((2, 0), (0, 2))).tails(4, 2)[0].round(6).tolist()
     [0.75, 0.75, 0.25, 0.25]
     """
 
     counts: tuple[tuple[int, ...], ...]
+    maps: int | None = None
 
     def tails(self, num_samples: int, num_classes: int) -> Floats:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array.
@@ -37,6 +45,8 @@ class MapPrior:
             BadInput: if N pixels are no number of whole maps.
         """
         each = np.asarray(self.counts)
+        if self.maps is not None and len({*each.sum(axis=1).tolist()}) > 1:
+            return self._nearest(each, num_samples)
         pixels = int(each[0].sum())
         maps, rest = divmod(num_samples, pixels)
         if rest:
@@ -44,6 +54,18 @@ class MapPrior:
         alone = np.stack([np.bincount(row, minlength=num_samples + 1) for row in each.T])
         waves = np.fft.rfft(alone / len(each), axis=-1)
         return upper_tails(np.fft.irfft(waves**maps, num_samples + 1, axis=-1).clip(0.0))
+
+    def _nearest(self, each: Ints, num_samples: int) -> Floats:
+        """Give the tails over the drawn batches whose number of labels is nearest to N."""
+        assert self.maps is not None
+        rows = np.random.default_rng(0).integers(len(each), size=(_DRAWN, self.maps))
+        counts = each[rows].sum(axis=1)
+        total = counts.sum(axis=1)
+        near = np.argsort(np.abs(total - num_samples), kind="stable")[:_NEAR]
+        found = np.rint(counts[near] * (num_samples / np.maximum(total[near], 1))[:, None])
+        there = found.astype(np.int64).clip(0, num_samples)
+        of_each = [np.bincount(column, minlength=num_samples + 1) for column in there.T]
+        return upper_tails(np.stack(of_each) / len(near))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from labelleak.core.knowledge import LabelledData
 from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
+from labelleak.errors import BadInput
 
 Gradients = dict[str, Tensor]
 
@@ -108,7 +109,13 @@ def _one(
     full: bool,
 ) -> Gradients:
     inputs = batch.inputs
-    targets = F.one_hot(batch.labels, model.form.choices).movedim(-1, 1).to(torch.float32)
+    held = batch.labels >= 0
+    targets = F.one_hot(batch.labels.clamp_min(0), model.form.choices).movedim(-1, 1)
+    targets = targets.to(torch.float32)
+    if not bool(held.all()):
+        if changes:
+            raise BadInput("a defense that changes training takes no pixels without a label")
+        targets = targets * (held / held.float().mean())[:, None]  # the mean is over the others
     for change in changes:
         inputs, targets = change.change_batch(inputs, targets, rng)
     seed = int(rng.integers(2**31))

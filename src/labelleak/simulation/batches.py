@@ -123,7 +123,7 @@ class Natural:
         """
         if pool.ndim > 1:
             flat = pool.reshape(len(pool), -1)
-            rows = (np.bincount(row, minlength=num_classes).tolist() for row in flat)
+            rows = (np.bincount(row[row >= 0], minlength=num_classes).tolist() for row in flat)
             return MapPrior(tuple(map(tuple, rows)))
         return PoolPrior(tuple(np.bincount(pool, minlength=num_classes).tolist()))
 
