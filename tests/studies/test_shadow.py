@@ -15,16 +15,21 @@ from labelleak.studies.study import Asked, run_study
 
 @pytest.fixture(scope="module")
 def records():
-    """Let ZLG's answers stand for the shadow attack's, which take longer."""
+    """Let ZLG's and LLBG's answers stand for the shadow attacks', which take longer."""
     found = labelleak.audit(
         batch_sizes=[1, 8],
         schemes=["iid", "unbalanced"],
-        attacks=["free", "llg", "llg_star", "llg_plus", "zlg", "random"],
+        attacks=["free", "llg", "llg_star", "llg_plus", "zlg", "llbg", "random"],
         trials=6,
         initialisations=2,
         training_steps=[0, 20],
     )
-    return [replace(r, attack="shadow") if r.attack == "zlg" else r for r in found.records]
+    return [
+        replace(r, attack="shadow_layers" if r.attack == "llbg" else "shadow")
+        if r.attack in ("zlg", "llbg")
+        else r
+        for r in found.records
+    ]
 
 
 def test_the_plan_holds_the_standard_battery_and_the_shadow_attack():
@@ -46,7 +51,9 @@ def margins(records, stage):
             )
             for name in {row.attack for row in own}
         }
-        gaps.append(means.pop("shadow") - max(means.values()))
+        shadow = means.pop("shadow")
+        del means["shadow_layers"]
+        gaps.append(shadow - max(means.values()))
     return gaps
 
 
@@ -54,7 +61,7 @@ def test_the_table_names_every_cell_and_every_attack(records):
     text = make_shadow_table(records)
     assert text.count("training steps") == 2
     rows = [line for line in text.splitlines() if line.startswith("| iid | 8 |")]
-    assert len(rows) == 2
+    assert len(rows) == 4  # in the contest, and all layers beside the head
     for name in ("random guess", "free guess", "LLG+", "shadow models"):
         assert text.count(f"\n| {name} | ") == 2
     gaps = margins(records, 20)
@@ -62,6 +69,22 @@ def test_the_table_names_every_cell_and_every_attack(records):
     summary = next(line for line in text.splitlines() if line.startswith("| 20 | "))
     assert f" {np.mean(gaps):+.3f} | {least:+.3f} | " in summary
     assert f"least {least:+.3f}" in text
+
+
+def test_reading_the_whole_update_is_compared_trial_by_trial(records):
+    text = make_shadow_table(records)
+    for stage in (0, 20):
+        own = [
+            r for r in records if (r.training_steps, r.scheme, r.batch_size) == (stage, "iid", 8)
+        ]
+        asr = {
+            name: np.mean([r.asr for r in own if r.attack == name])
+            for name in ("shadow", "shadow_layers")
+        }
+        gain = asr["shadow_layers"] - asr["shadow"]
+        row = f"| iid | 8 | {asr['shadow']:.3f} | {asr['shadow_layers']:.3f} | {gain:.3f} ("
+        assert row in text
+    assert text.count("All layers less the head alone: mean ") == 2
 
 
 def test_the_calibration_error_is_a_weighted_mean_over_bins():

@@ -8,15 +8,18 @@ from statistics import mean
 from labelleak.attacks import STANDARD
 from labelleak.audits.options import AuditOptions, check_options
 from labelleak.audits.run import Part
+from labelleak.records.intervals import Interval, bootstrap_mean
 from labelleak.records.record import Record
-from labelleak.report.markdown import group, table
+from labelleak.report.markdown import group, span, table
 from labelleak.report.wording import name_attack
 from labelleak.studies.study import Asked, Study
 
-SHADOW, FREE = "shadow", "free"
+SHADOW, WHOLE, FREE = "shadow", "shadow_layers", "free"
 # Every attack on one step; dlg is left out (20 s an update at N = 128, and never the best).
 _SLOWER = ("rlg", "soft_label", "llbg_measured", "client_simulation")
 ATTACKS = (*(name for name in STANDARD if name != SHADOW), *_SLOWER, SHADOW)
+# How far shadow models of all layers may be below those of the head.
+ALLOWED = 0.01
 # Shown by name beside the shadow attack and the best of all others.
 _NAMED = (FREE, "llg", "llg_star", "llg_plus")
 
@@ -88,13 +91,24 @@ class Contest:
         }
 
     def best_other(self, cell: tuple[str, int]) -> str:
-        """Name the best attack but the shadow attack."""
+        """Name the best attack but the shadow attacks."""
         asr = self.asr[cell]
-        return max((name for name in asr if name != SHADOW), key=lambda name: asr[name])
+        return max((name for name in asr if name not in (SHADOW, WHOLE)), key=lambda n: asr[n])
 
     def margins(self) -> list[float]:
         """Return the shadow attack's mean ASR less the best other's, cell by cell."""
         return [asr[SHADOW] - asr[self.best_other(cell)] for cell, asr in self.asr.items()]
+
+    def gains(self) -> dict[tuple[str, int], Interval]:
+        """Return what reading the whole update adds to the head's ASR, trial by trial."""
+        found = {}
+        for cell, own in group(self.rows, lambda row: (row.scheme, row.batch_size)).items():
+            by = group(own, lambda row: row.attack)
+            if WHOLE in by:
+                head = {(row.initialisation, row.trial): row.asr for row in by[SHADOW]}
+                pairs = [(row.asr - head[row.initialisation, row.trial]) for row in by[WHOLE]]
+                found[cell] = bootstrap_mean(pairs, [row.initialisation for row in by[WHOLE]])
+        return found
 
     def accuracy(self) -> str:
         """Say how accurate the models are."""
@@ -117,6 +131,8 @@ def make_shadow_table(rows: Sequence[Record]) -> str:
         gaps = one.margins()
         least = f"mean {mean(gaps):+.3f}, least {min(gaps):+.3f}."
         parts += [_title(one), _contest(one), f"Margin over the best other attack: {least}"]
+        if one.gains():
+            parts.append(_whole(one))
         parts.append(_everything(one))
     return "\n\n".join(parts) + "\n"
 
@@ -156,6 +172,25 @@ def _contest(one: Contest) -> str:
         rows.append([*row, f"**{asr[SHADOW]:.2f}**", f"{gap:+.3f}", f"{gained:.2f}"])
     names = [*map(name_attack, _NAMED), "best other", "shadow", "margin", "advantage"]
     return table(["batches", "N", *names], rows)
+
+
+def _whole(one: Contest) -> str:
+    """Set shadow models of all layers beside those of the head, a row a cell, and sum up."""
+    gains = one.gains()
+    rows = [
+        [*cell, f"{one.asr[cell][SHADOW]:.3f}", f"{one.asr[cell][WHOLE]:.3f}", span(gain, 3)]
+        for cell, gain in gains.items()
+    ]
+    heads = ["batches", "N", "head alone", "all layers", "gain, paired trials (95 % interval)"]
+    below = sum(gain.high < -ALLOWED for gain in gains.values())
+    better = sum(gain.low > 0 for gain in gains.values())
+    means = [gain.mean for gain in gains.values()]
+    said = (
+        f"All layers less the head alone: mean {mean(means):+.3f}, least {min(means):+.3f}, most "
+        f"{max(means):+.3f}; of {len(gains)} cells {better} above 0 and {below} below "
+        f"-{ALLOWED:g} with their whole interval."
+    )
+    return f"{table(heads, rows)}\n\n{said}"
 
 
 def _everything(one: Contest) -> str:
