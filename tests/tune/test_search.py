@@ -384,18 +384,22 @@ def test_what_misses_in_one_thing_is_not_measured_in_the_other():
 
 def test_attackers_that_learn_are_asked_of_the_candidate_alone():
     answer, imagined, _ = search()
-    assert imagined.learnt == {("gaussian:1", 0), ("gaussian:1", 1)}
+    assert imagined.learnt == {("gaussian:1", 1)}
     assert answer.recommended.point.label == "gaussian:1"
 
 
-def test_what_attackers_that_learn_break_gives_way_before_fresh_seeds_are_spent():
+def test_what_attackers_that_learn_break_gives_way_to_the_next_stronger():
     answer, imagined, options = search(learners=0.07)
     assert answer.recommended.point.label == "gaussian:1.78"
-    assert ("gaussian:1", 0) in imagined.learnt
-    assert not answer.missed
-    broken = next(p for p in answer.points if p.label == "gaussian:1")
-    assert broken.leak.bound > 0.3
+    assert imagined.learnt == {("gaussian:1", 1), ("gaussian:1.78", 2)}
+    assert [one.point.label for one in answer.missed] == ["gaussian:1"]
     assert "at least" in say_leak(answer.recommended.without, options)
+
+
+def test_what_rules_break_on_fresh_seeds_costs_no_attacker_that_learns():
+    answer, imagined, _ = search(harder=0.07)
+    assert [one.point.label for one in answer.missed] == ["gaussian:1"]
+    assert imagined.learnt == {("gaussian:1.78", 2)}
 
 
 def test_of_several_settings_only_those_that_may_be_best_are_trained_in_full():

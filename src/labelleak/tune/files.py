@@ -194,10 +194,10 @@ def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iter
     yield from (
         "",
         "Accuracy and loss are means over federations of the same seeds with and without the "
-        "defense. Intervals of the search were looked at many times, attackers who know the "
-        "defense took part on fresh seeds only, and those that learn from batches of their own "
-        "where no rule alone said no (others leak at least what is written): the figures on fresh "
-        "seeds speak of the recommended setting. " + say_readers(options),
+        "defense. Intervals of the search were looked at many times, and attackers who know the "
+        "defense took part on fresh seeds only; where it says at least, those that learn from "
+        "batches of their own did, too. So the figures on fresh seeds speak of the recommended "
+        "setting. " + say_readers(options),
         "",
         f"Made by `{command}`.",
     )

@@ -6,7 +6,8 @@ interval, at the worst training stage, must not lie above it. All families are s
 so that what an attacker learns of a model is learned once.
 
 What is cheap is asked first. Rules judge every rung; attackers that learn from batches of their own
-cost 20 times as much and judge the candidate, since a rung that a rule breaks is broken. Models are
+cost 20 times as much and judge the candidate on fresh seeds, since a rung that a rule breaks is
+broken. Models are
 trained with the rungs that were found only, one federation each; the one that kept the most
 accuracy is trained in full, until one that was trained in full is best.
 
@@ -66,7 +67,7 @@ class Search:
             # Every family's first question beside it: all share what attackers learn of a model.
             measured.measure_leaks([NONE, *(family.labels[-1] for family in families)])
         baseline = self._trained(self._point(NONE, NONE))
-        if baseline.attacked and self._enough(self._judged(NONE)):
+        if baseline.attacked and self._enough(baseline.leak):
             unneeded = self._confirm(baseline, 1)
             if isinstance(unneeded, Confirmed):
                 return Answer(baseline, (), unneeded)
@@ -170,12 +171,11 @@ class Search:
             if _cost(best).federations < self.measured.options.repeats:
                 candidates += self._train([(best.label, best.family)])
                 continue
-            if not self._has_target or self._enough(self._judged(best.label)):
-                fresh += 1
-                confirmed = self._confirm(self.points[best.label], fresh)
-                if isinstance(confirmed, Confirmed):
-                    return confirmed
-                missed.append(confirmed)
+            fresh += 1
+            confirmed = self._confirm(best, fresh)
+            if isinstance(confirmed, Confirmed):
+                return confirmed
+            missed.append(confirmed)
             candidates += self._next(best, ladders.get(best.family, ()))
         return None
 
@@ -206,16 +206,13 @@ class Search:
             leak = self._judged(label, fresh)
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
-    def _judged(self, label: str, fresh: int = 0) -> Leak:
+    def _judged(self, label: str, fresh: int) -> Leak:
         """Return the leak to all attackers, or to rules where these miss the target already."""
         measured = self.measured
         measured.measure_leaks([NONE, label], fresh)
         if not self._has_target or self._enough(measured.leak(label, fresh)):
             measured.measure_leaks([label], fresh, learners=True)
-        leak = measured.leak(label, fresh)
-        if not fresh:
-            self.points[label] = replace(self.points[label], leak=leak)
-        return leak
+        return measured.leak(label, fresh)
 
     def _closest(self) -> Point | None:
         """Return the point that leaks least to all attackers, with its cost."""

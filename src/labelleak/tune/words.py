@@ -106,7 +106,8 @@ def say_readers(options: TuneOptions) -> str:
         return "Attackers without auxiliary data read the head alone, not the layers below it."
     return (
         "Attackers with auxiliary data read every layer that is shared (layer_regression, gdbr, "
-        "shadow_layers, and shadow_layers_adaptive on fresh seeds); all others the head alone."
+        "and on fresh seeds layer_regression_adaptive, shadow_layers and shadow_layers_adaptive); "
+        "all others the head alone."
     )
 
 
