@@ -138,3 +138,27 @@ def test_token_ids_are_taken_as_they_are(tmp_path):
     assert plan.data.num_classes == int(texts(1, rows=60).max()) + 1
     assert plan.data.x_train.shape[1] == 16
     assert plan.data.normalisation == "token ids as given"
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "sentence"),
+    [
+        ("a.jsonl", '{"text": "one two"}\n[1]\n', "line 2"),
+        ("a.jsonl", '{"text": 3}\n', "line 1"),
+        ("a.txt", b"\xff\xfe\x00bad", "UTF-8"),
+        ("a.txt", "three words only", "too little text"),
+    ],
+)
+def test_files_without_text_are_refused(tmp_path, name, held, sentence):
+    file = tmp_path / name
+    file.write_bytes(held if isinstance(held, bytes) else held.encode())
+    with pytest.raises(BadInput, match=sentence):
+        plan_audit(AuditOptions(data=str(file), model="lstm", **SMALL))
+
+
+def test_arrays_that_are_no_text_are_refused(tmp_path):
+    for number, array in enumerate((np.zeros((9, 4)), np.arange(9), np.full((9, 4), -1))):
+        file = tmp_path / f"{number}.npz"
+        np.savez(file, x_train=array)
+        with pytest.raises(BadInput, match="token ids"):
+            plan_audit(AuditOptions(data=str(file), model="lstm", **SMALL))

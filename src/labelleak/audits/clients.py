@@ -94,13 +94,14 @@ class Clients:
         }
         each = count_labels(labels, task, classes)
         truth = Truth(each.counts.sum(axis=1))
-        priors, bands = self._priors.of(cell), self._priors.bands
+        priors, bands = self.priors.of(cell), self.priors.bands
         return CellUpdates(
             observation, truth, each, *priors, training, common, extra=extra, bands=bands
         )
 
     @cached_property
-    def _priors(self) -> LabelPriors:
+    def priors(self) -> LabelPriors:
+        """How labels come, and how attackers take them to come."""
         return LabelPriors(self.plan, self.model.task)
 
     def training(self, cell: CellOptions) -> FullTraining:

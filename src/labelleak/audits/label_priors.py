@@ -35,7 +35,7 @@ class LabelPriors:
 
     def of(self, cell: CellOptions) -> tuple[Prior, Prior, Prior]:
         """Return how one client's counts come, how attackers take all to, and how they do."""
-        classes, told, pool = self.plan.data.num_classes, self._told, self._pool
+        classes, told, pool = self.plan.data.num_classes, self.told, self._pool
         if self.task is Task.tokens:
             assert told is not None
             return told, told, self._texts
@@ -54,7 +54,7 @@ class LabelPriors:
         return TokenBands.of(shares, self.plan.data.class_names)
 
     @cached_property
-    def _told(self) -> Prior | None:
+    def told(self) -> Prior | None:
         """The prior of frequencies that were given, of texts else of those in own text."""
         told, classes = self.plan.frequencies, self.plan.data.num_classes
         if told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,13 @@ class Stage:
     @cached_property
     def battery(self) -> Battery:
         """The attacks, prepared for the model."""
-        plan = self.plan
+        plan, told = self.plan, self.clients.priors.told
+        known = Knowledge(
+            self.model, plan.data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache
+        )
         return Battery.prepare(
             plan.attacks,
-            Knowledge(
-                self.model, plan.data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache
-            ),
+            known if told is None else replace(known, prior=told),
             plan.num_rows,
             seed=whole_number(plan.options.seed, "battery", *self.purpose),
         )

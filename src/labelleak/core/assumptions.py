@@ -17,6 +17,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import NotApplicable
@@ -197,7 +198,8 @@ def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
     """Pass a few inputs: auxiliary data, or noise where there are none."""
     assert known.model is not None
     if known.auxiliary is not None:
-        return known.pass_own(most=LOOK)
+        each = known.auxiliary.labels[0].numel() if known.model.task is Task.tokens else 1
+        return known.pass_own(most=max(1, LOOK // each))
     if known.input_shape is None:
         return None, None
     generator = torch.Generator().manual_seed(0)

@@ -28,6 +28,7 @@ from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 from labelleak.report.layer_leaks import LayerLeaks, split_layers
 from labelleak.report.picture import draw
 from labelleak.report.verdict import GRADES, Verdict, reach_verdict
+from labelleak.report.words import rare_words
 
 _MOST_LINES = 8
 # Drawn on one page at most; tables hold the rest.
@@ -189,6 +190,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         "commands": scope.commands(records),
         "flags": scope.flags(records),
         "layers": tables.layers,
+        "words": rare_words(records),
         "federation": federation.section(verdict.courses, records),
         "expectations": any(cell.expected_asr is not None for cell in cells),
     }

@@ -43,6 +43,7 @@ DATASETS: Mapping[str, str] = {
     "breast_cancer": "scikit-learn's tumours, 30 numbers each, benign or malignant (offline)",
     "digit_maps": "digits pasted on canvases of 16x16, a class a pixel, 11 classes (offline)",
     "digit_sets": "up to four digits on canvases of 16x16, ten labels each there or not (offline)",
+    "zipf_text": "made-up sentences of 20,000 words, few of them common (offline)",
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
     "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",

@@ -15,7 +15,7 @@ import numpy as np
 from labelleak.errors import BadInput, shown_path
 from labelleak.simulation.data.npz import read_arrays
 from labelleak.simulation.data.parts import TEST_SHARE, Parts, check_size, present_file
-from labelleak.simulation.data.text_form import TextForm
+from labelleak.simulation.data.text_form import MADE_UP, TextForm
 
 UNKNOWN, END = "[UNK]", "[EOS]"
 BY_WORDS, AS_GIVEN = "words", "token ids as given"
@@ -44,9 +44,15 @@ def read_texts(path: str, form: TextForm, names: Sequence[str] | None = None) ->
     Raises:
         BadInput: if it cannot be read, or holds less than ten rows.
     """
-    file = present_file(path)
-    parts = _read_npz(file) if file.suffix.lower() == ".npz" else (_read_lines(file), None)
-    train, test = parts
+    file = Path(path)
+    train: list[str] | np.ndarray
+    test: list[str] | np.ndarray | None
+    if path == MADE_UP:
+        train, test = _made_up(), None
+    elif present_file(path).suffix.lower() == ".npz":
+        train, test = _read_npz(file)
+    else:
+        train, test = _read_lines(file), None
     if test is None:
         train, test = _split(train)
     if not isinstance(train, list):
@@ -91,6 +97,19 @@ def _read_lines(file: Path) -> list[str]:
         lines = [_text_of(line, number, file) for number, line in enumerate(lines, start=1)]
     order = np.random.default_rng(0).permutation(len(lines))
     return [lines[place] for place in order]
+
+
+def _made_up() -> list[str]:
+    """Write sentences of words that are Zipfian, where a word is often followed by its own few."""
+    rng, words = np.random.default_rng(0), 20_000
+    often = 1 / (2.7 + np.arange(words))
+    drawn = rng.choice(words, (9000, 30), p=often / often.sum())
+    followed = rng.random(drawn.shape) < 0.5
+    turn = rng.integers(4, size=drawn.shape)
+    for place in range(1, drawn.shape[1]):
+        after = (drawn[:, place - 1] * 31 + 7 * turn[:, place]) % 4000
+        drawn[:, place] = np.where(followed[:, place], after, drawn[:, place])
+    return [" ".join(f"w{word}" for word in row) for row in drawn]
 
 
 def _text_of(line: str, number: int, file: Path) -> str:
