@@ -8,7 +8,14 @@ from labelleak.core import head_sums
 from labelleak.core.entries import noise_size, stands_out, sum_rests, zeroed_share
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_shapes import Layer
-from labelleak.core.head_sums import BLOCK, HeadSums, by_rows, shared_sums, sums_of
+from labelleak.core.head_sums import (
+    BLOCK,
+    HeadSums,
+    by_rows,
+    share_scaled,
+    shared_sums,
+    sums_of,
+)
 from labelleak.core.observation import Observation
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -118,6 +125,33 @@ def test_a_large_head_says_what_a_small_one_does():
     moved = {"fc.weight": weight + 1}
     before = {"fc.weight": torch.ones(classes, width)}
     assert change_of(Layer("fc", classes, width), moved, before) == Change(True, True, True)
+
+
+@pytest.mark.parametrize("factor", [-10.0, 0.5, 1e38])
+def test_a_movement_times_a_factor_has_its_sums_unless_it_overflows(monkeypatch, factor):
+    before, after = gradient(7, 5, seed=1), gradient(7, 5)
+    moved = (after - before) * factor
+    with shared_sums():
+        share_scaled(after, before, moved, factor)
+        sums_of(after, before)
+        share_scaled(after, before, moved, factor)
+        passes = []
+        of = HeadSums.of
+        monkeypatch.setattr(HeadSums, "of", lambda *given: passes.append(given) or of(*given))
+        found = sums_of(moved)
+    assert len(passes) == (factor > 1e30)
+    if factor < 1e30:
+        check(found, moved, 1e-5)
+
+
+def test_a_large_update_is_passed_over_once(monkeypatch):
+    before = {"fc.weight": gradient(BLOCK // 64 + 3, 64, seed=1)}
+    after = {"fc.weight": before["fc.weight"] - 0.1 * gradient(BLOCK // 64 + 3, 64, seed=2)}
+    with shared_sums():
+        sums_of(after["fc.weight"], before["fc.weight"])
+        monkeypatch.setattr(HeadSums, "of", None)
+        seen = Observation.from_update(before, after, head="fc", lr=0.1)
+    assert np.allclose(seen.row_sums, seen.weight.double().sum(-1), atol=1e-4)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

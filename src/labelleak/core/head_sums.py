@@ -87,6 +87,21 @@ class HeadSums:
             rows, columns, lowest, highest, square, absolute, count, count * classes - filled
         ).shaped(trials)
 
+    def scaled(self, factor: float) -> HeadSums:
+        """Return the sums of the entries times a factor."""
+        ends = self.lowest * factor, self.highest * factor
+        lowest, highest = ends if factor > 0 else ends[::-1]
+        return HeadSums(
+            self.rows * factor,
+            self.columns * factor,
+            lowest,
+            highest,
+            self.square * factor**2,
+            self.absolute * abs(factor),
+            self.live,
+            self.zeroed,
+        )
+
     def shaped(self, trials: tuple[int, ...]) -> HeadSums:
         """Return the same under other trial dimensions."""
         named = ("rows", "columns", "lowest", "highest")
@@ -197,18 +212,33 @@ def sums_are_shared() -> bool:
     return _KEPT.get() is not None
 
 
+def _key(weight: Tensor, before: Tensor | None) -> tuple[Any, ...]:
+    return tuple(
+        None if t is None else (t.data_ptr(), t.dtype, t.numel(), t.shape[-2:], t.stride()[-2:])
+        for t in (weight, before)
+    )
+
+
 def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
     """Return what `HeadSums.of` finds, once for each tensor within `shared_sums`."""
     kept = _KEPT.get()
     if kept is None:
         return HeadSums.of(weight, before)
-    key = tuple(
-        None if t is None else (t.data_ptr(), t.dtype, t.numel(), t.shape[-2:], t.stride()[-2:])
-        for t in (weight, before)
-    )
+    key = _key(weight, before)
     if key not in kept:
         kept[key] = HeadSums.of(weight, before), weight, before
     return kept[key][0].shaped(tuple(weight.shape[:-2]))
+
+
+def share_scaled(weight: Tensor, before: Tensor, gradient: Tensor, factor: float) -> None:
+    """Let a gradient, a movement times a factor, have the movement's sums where they are known."""
+    kept = _KEPT.get()
+    found = None if kept is None else kept.get(_key(weight, before))
+    if kept is None or found is None:
+        return
+    sums = found[0].scaled(factor)
+    if sums.largest.max() < _LARGEST:  # what overflows, or is no number, has to be seen itself
+        kept[_key(gradient, None)] = sums, gradient, None
 
 
 __all__ = [
@@ -216,6 +246,7 @@ __all__ = [
     "HeadSums",
     "by_rows",
     "row_sums_of",
+    "share_scaled",
     "shared_sums",
     "sums_are_shared",
     "sums_of",

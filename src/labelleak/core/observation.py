@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from labelleak.core.head_sums import BLOCK, HeadSums, row_sums_of, sums_are_shared, sums_of
+from labelleak.core.head_sums import (
+    BLOCK,
+    HeadSums,
+    row_sums_of,
+    share_scaled,
+    sums_are_shared,
+    sums_of,
+)
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
@@ -300,8 +307,10 @@ def _mean_gradient(path: StepPath, start: Tensor, end: Tensor) -> Tensor:
     if small or start.shape != end.shape or torch.float64 in (start.dtype, end.dtype):
         return path.mean_gradient(start.double(), end.double())
     gradient = torch.empty(end.shape, dtype=torch.float32, device=end.device)
-    step = max(1, BLOCK * len(end) // end.numel())
+    step = max(1, BLOCK // 8 * len(end) // end.numel())
     for place in range(0, len(end), step):
         part = slice(place, place + step)
         gradient[part] = path.mean_gradient(start[part].float(), end[part].float())
+    if path.scales_alone:
+        share_scaled(end, start, gradient, -1 / (path.rate * path.scale))
     return gradient

@@ -109,6 +109,11 @@ class StepPath:
         return gradient if self.scale == 1 else gradient / self.scale
 
     @property
+    def scales_alone(self) -> bool:
+        """Whether the gradient is the movement times a factor: no decay, no proximal term."""
+        return not self.weight_decay and not self.proximal
+
+    @property
     def of_bias(self) -> StepPath:
         """The path of the head's bias, which a client may spare from the decay."""
         return self if self.decays_bias else replace(self, weight_decay=0.0)
