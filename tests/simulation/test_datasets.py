@@ -178,6 +178,17 @@ def test_npz_class_names(tmp_path):
     assert load_dataset(save(tmp_path / "b.npz", **good())).class_names == ("0", "1", "2")
 
 
+def test_npz_writers(tmp_path):
+    arrays = good()
+    whose = np.array([f"w{row % 3}" for row in range(len(arrays["y_train"]))])
+    data = load_dataset(save(tmp_path / "a.npz", **arrays, writers=whose))
+    assert data.writers.tolist() == whose.tolist()
+    with pytest.raises(BadInput, match=f"names 2 writers for {len(whose)} rows"):
+        load_dataset(save(tmp_path / "b.npz", **arrays, writers=whose[:2]))
+    with pytest.raises(BadInput, match=r"writers in .* must be one row of text"):
+        load_dataset(save(tmp_path / "c.npz", **arrays, writers=np.ones((2, 2))))
+
+
 def test_fingerprint_tells_a_single_label(tmp_path):
     first = load_dataset(save(tmp_path / "a.npz", **good()))
     other = load_dataset(save(tmp_path / "a.npz", **good(y_test=np.array([0, 1, 1]))))
@@ -363,6 +374,14 @@ def test_parquet_links_are_never_followed(tmp_path):
         load_dataset(str(tmp_path / "a.parquet"))
 
 
+def test_parquet_rows_have_writers(tmp_path):
+    columns = {"a": list(range(10)), "writer_id": list("uv") * 5, "label": [0, 1] * 5}
+    data = load_dataset(write(rows_of(columns), tmp_path / "a.parquet"))
+    assert data.input_shape == (1,)  # whose a row is, is no input
+    assert sorted(set(data.writers.tolist())) == ["u", "v"]
+    assert len(data.writers) == len(data.y_train)
+
+
 def test_parquet_tables_of_numbers(tmp_path):
     rows = rows_of({"a": list(range(10)), "b": [0.5] * 10, "target": [7, 10] * 5})
     data = load_dataset(write(rows, tmp_path / "a.parquet"))
@@ -464,6 +483,9 @@ def stand_in(name: str) -> tuple[dict[str, datasets.Dataset], tuple[int, ...], i
         rows = rows_of({"image": pictures(10, 21, 17, 3), "celeb_id": [1] * 10, **hair})
         twin = rows.select(range(10))
         return {"train": rows, "valid": rows, "test": twin}, (3, 32, 32), 5
+    if name == "celeba_male":
+        columns = {"image": pictures(10, 21, 17, 3), "Male": [True, False, False, True, True] * 2}
+        return {"train": rows_of(columns)}, (3, 32, 32), 2
     image, label, shape, classes = {
         "mnist": ("image", "label", (28, 28), 10),
         "svhn": ("image", "label", (32, 32, 3), 10),
@@ -472,6 +494,7 @@ def stand_in(name: str) -> tuple[dict[str, datasets.Dataset], tuple[int, ...], i
     }[name]
     names = datasets.ClassLabel(names=[f"c{k}" for k in range(classes)])
     extra = {"coarse_label": [0] * 10} if name == "cifar100" else {}
+    extra |= {"writer_id": ["f01", "f02"] * 5} if name == "femnist" else {}
     columns = {image: pictures(10, *shape), label: [0, 1, 2, 3, 4] * 2, **extra}
     rows = rows_of(columns, **{label: names})
     expected = (3, 32, 32) if len(shape) == 3 else (1, *shape)
@@ -500,6 +523,21 @@ def test_celeba_keeps_faces_with_exactly_one_hair_colour(monkeypatch):
     assert data.class_names == ("black", "blond", "brown", "gray", "bald")
     assert data.y_train.tolist() == [0, 4, 1] * 2
     assert data.normalisation == "resized to 32x32, uint8/255"
+
+
+def test_a_no_is_a_class_of_its_own_and_writers_come_along(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("celeba_male", "femnist"):
+        splits, _, _ = stand_in(name)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, rows=splits: rows)
+        data = load_dataset(name)
+        if name == "femnist":
+            assert len(data.writers) == len(data.y_train)
+            assert set(data.writers.tolist()) == {"f01", "f02"}
+        else:
+            assert data.class_names == ("not male", "male")
+            assert data.writers is None
+            assert torch.bincount(torch.cat([data.y_train, data.y_test])).tolist() == [4, 6]
 
 
 def test_any_other_hub_set_is_found_by_its_columns(monkeypatch):

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from labelleak.audits.stage import train_stages
 from labelleak.records.record import read_records
 from labelleak.studies.study import Asked, run_study
 from labelleak.studies.users import (
@@ -43,6 +44,24 @@ def test_the_full_form_is_that_of_the_question():
     assert FULL.users == 20
     assert max(FULL.shown) == 30
     assert all(part.options.trials == 20 * part.options.models for part in parts)
+
+
+def test_data_with_writers_are_parted_by_writer_too(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    images = (rng.random((200, 28, 28)) * 255).astype(np.uint8)
+    writers = np.array([f"w{row % 7 if row % 7 < 3 else row // 30}" for row in range(200)])
+    path = str(tmp_path / "written.npz")
+    arrays = {"x_test": images[:20], "y_test": labels[:20], "writers": writers}
+    np.savez(path, x_train=images, y_train=labels, **arrays)
+    *others, part = plan_users(Asked(data=path, quick=True))
+    assert len(others) == 2
+    assert part.measure.keywords["partition"] == "writer"
+    (stage,) = train_stages(replace(part, options=replace(part.options, trials=3)).plan(), 0, (0,))
+    (rows,) = watch_users(stage, partition="writer", epochs=1, cohort=Cohort(3, (1,), 6, 8))
+    own = writers[stage.plan.roles.train_rows]
+    sizes = sorted(np.unique(own, return_counts=True)[1], reverse=True)[:3]
+    assert [r.extra["labels"] for r in rows if r.attack == "llg"] == sizes
 
 
 def test_every_user_and_attack_has_a_record_of_all_distances(folder):

@@ -23,11 +23,13 @@ class Roles:
         train: what the global model was trained on.
         auxiliary: the attacker's own data.
         victims: what the audited batches are drawn from.
+        train_rows: places of the training part in what was divided.
     """
 
     train: LabelledData
     auxiliary: LabelledData
     victims: LabelledData
+    train_rows: np.ndarray
 
 
 def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = False) -> Roles:
@@ -60,10 +62,10 @@ def divide(inputs: Tensor, labels: Tensor, *, seed: int, victims_seen: bool = Fa
         victims = auxiliary + round(VICTIM_SHARE * len(members))
         for part, chosen in zip(parts, np.split(members, [auxiliary, victims]), strict=True):
             part.append(chosen)
-    auxiliary_part, victim_part, train_part = (
-        _take(inputs, labels, np.sort(np.concatenate(part))) for part in parts
-    )
-    return Roles(train_part, auxiliary_part, train_part if victims_seen else victim_part)
+    rows = [np.sort(np.concatenate(part)) for part in parts]
+    auxiliary_part, victim_part, train_part = (_take(inputs, labels, own) for own in rows)
+    seen = train_part if victims_seen else victim_part
+    return Roles(train_part, auxiliary_part, seen, rows[2])
 
 
 def _take(inputs: Tensor, labels: Tensor, chosen: np.ndarray) -> LabelledData:

@@ -104,7 +104,8 @@ def plan_training(asked: Asked) -> list[Part]:
                 victims="seen",
             ),
             measure=partial(train_defended_users, course=course),
-            steps=course.users * max(course.shown),
+            # A round is one pass for all users together; its samples are what counts.
+            steps=max(course.shown) * course.users / 8,
         )
         for partition in course.partitions
         for defense in defenses

@@ -20,6 +20,7 @@ from labelleak.simulation.data.parts import (
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")
+WRITER_COLUMN = "writer_id"
 GREY_MODES = ("1", "L", "LA")
 
 
@@ -31,13 +32,16 @@ class Columns:
         image: image column; None finds it, and takes the columns of numbers where there is none.
         label: label column; None finds it.
         attributes: yes-or-no columns and the class each stands for, in place of a label column;
-            rows with exactly one yes are kept.
+            rows with exactly one yes are kept. A column behind an exclamation mark stands for its
+            no.
+        writer: column that says whose a row is; None takes writer_id where there is one.
         side: images are cropped to a square and resized to this many pixels; None keeps them.
     """
 
     image: str | None = None
     label: str | None = None
     attributes: tuple[tuple[str, str], ...] = ()
+    writer: str | None = None
     side: int | None = None
 
 
@@ -100,6 +104,10 @@ def parts_from_rows(train: Any, test: Any | None, columns: Columns, source: str)
         inputs = [inputs[0][rows] for rows in indices]
         labels = [labels[0][rows] for rows in indices]
     parts = parts_from_arrays((inputs[0], labels[0]), (inputs[1], labels[1]), order, source)
+    column = columns.writer or WRITER_COLUMN
+    if column in train.column_names:
+        whose = np.array([str(value) for value in train[column][:]])
+        parts = replace(parts, writers=whose if test is not None else whose[indices[0]])
     if columns.side is None:
         return parts
     resized = f"resized to {columns.side}x{columns.side}, {parts.normalisation}"
@@ -123,13 +131,15 @@ def _keep_single(rows: Any | None, columns: Columns, source: str) -> Any | None:
     """Keep the rows with exactly one attribute, whose class is beyond doubt."""
     if rows is None:
         return None
-    _need_columns(rows, (column for column, _ in columns.attributes), source)
+    _need_columns(rows, (column.lstrip("!") for column, _ in columns.attributes), source)
     return rows.select(np.flatnonzero(_read_attributes(rows, columns).sum(axis=1) == 1))
 
 
 def _read_attributes(rows: Any, columns: Columns) -> np.ndarray:
     # Some copies of CelebA say -1 for no, others False.
-    return np.stack([np.asarray(rows[name][:]) > 0 for name, _ in columns.attributes], axis=1)
+    yes = [np.asarray(rows[name.lstrip("!")][:]) > 0 for name, _ in columns.attributes]
+    negated = [name.startswith("!") for name, _ in columns.attributes]
+    return np.asarray(np.stack(yes, axis=1) != np.array(negated))
 
 
 def _read_labels(rows: Any, columns: Columns, source: str) -> tuple[list[str], list[str]]:
@@ -176,7 +186,8 @@ def _read_inputs(rows: Any, columns: Columns, source: str) -> np.ndarray:
 
 
 def _stack_numbers(rows: Any, label: str, source: str) -> np.ndarray:
-    table = [np.asarray(rows[name][:]) for name in rows.column_names if name != label]
+    left_out = (label, WRITER_COLUMN)
+    table = [np.asarray(rows[name][:]) for name in rows.column_names if name not in left_out]
     if not table or any(column.dtype.kind not in "fiub" or column.ndim != 1 for column in table):
         raise BadInput(f"{source} holds neither images nor columns of numbers alone")
     return np.stack(table, axis=1).astype(np.float64)

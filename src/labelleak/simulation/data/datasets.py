@@ -46,7 +46,7 @@ DATASETS: Mapping[str, str] = {
     "zipf_text": "made-up sentences of 20,000 words, few of them common (offline)",
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
-    "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names",
+    "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names and writers",
     "FILE.txt": "a text a line, for `--task tokens`; FILE.jsonl: objects with a text; FILE.npz: "
     "texts as x_train",
     "FILE.parquet": "an image column or columns of numbers, and a label column",
@@ -72,6 +72,7 @@ class Dataset:
         y_test: like y_train.
         class_names: the name of class k at place k.
         normalisation: how the inputs were scaled.
+        writers: whose each training row is; None where the data do not say.
         fingerprint: 16 hexadecimal digits of sha256 over the four tensors.
     """
 
@@ -82,6 +83,7 @@ class Dataset:
     y_test: Tensor
     class_names: tuple[str, ...]
     normalisation: str
+    writers: np.ndarray | None = None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class Dataset:
             torch.from_numpy(parts.y_test),
             parts.class_names,
             parts.normalisation,
+            parts.writers,
         )
 
     def __repr__(self) -> str:

@@ -60,10 +60,16 @@ HUB: Mapping[str, HubSet] = {
         "img_align+identity+attr",
         Columns("image", attributes=HAIR_COLOURS, side=32),
     ),
+    "celeba_male": HubSet(
+        "flwrlabs/celeba",
+        "faces, male or not (2 classes), resized to 32x32 RGB",
+        "img_align+identity+attr",
+        Columns("image", attributes=(("!Male", "not male"), ("Male", "male")), side=32),
+    ),
     "femnist": HubSet(
         "flwrlabs/femnist",
-        "62 handwritten characters, 28x28 grey",
-        columns=Columns("image", "character"),
+        "62 handwritten characters by writer, 28x28 grey",
+        columns=Columns("image", "character", writer="writer_id"),
     ),
 }
 

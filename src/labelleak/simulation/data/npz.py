@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from labelleak.errors import BadInput, few
 from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays, present_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-NAMES = "class_names"
+NAMES, WRITERS = "class_names", "writers"
 # No data set is packed so tightly: numbers for each byte of a file, unless they are few.
 MOST_PACKED = 200
 _SMALL = 2**24
@@ -24,8 +25,9 @@ _HEADER_READERS = {
 
 
 def read_npz(path: str | Path) -> Parts:
-    """Read x_train, y_train, x_test, y_test and, if there, class_names from an .npz file.
+    """Read x_train, y_train, x_test, y_test, class_names and writers from an .npz file.
 
+    The last two may be missing; ``writers`` says whose each row of x_train is, as text or numbers.
     The array headers are read first and the file is refused if the arrays that they declare
     would take more than 4 GiB as float32, or are packed as tightly as no data are.
 
@@ -40,13 +42,19 @@ def read_npz(path: str | Path) -> Parts:
     labelleak.errors.BadInput: there is no file nowhere.npz
     """
     file = present_file(path)
-    arrays = read_arrays(file, REQUIRED, (NAMES,))
-    return parts_from_arrays(
+    arrays = read_arrays(file, REQUIRED, (NAMES, WRITERS))
+    parts = parts_from_arrays(
         (arrays["x_train"], arrays["y_train"]),
         (arrays["x_test"], arrays["y_test"]),
-        _read_names(arrays.get(NAMES), file),
+        _read_names(arrays.get(NAMES), NAMES, file),
         str(file),
     )
+    writers = _read_names(arrays.get(WRITERS), WRITERS, file)
+    if writers is None:
+        return parts
+    if len(writers) != len(parts.y_train):
+        raise BadInput(f"{file} names {len(writers)} writers for {len(parts.y_train)} rows")
+    return replace(parts, writers=np.array(writers))
 
 
 def read_arrays(file: Path, needed: Sequence[str], more: Sequence[str]) -> dict[str, np.ndarray]:
@@ -101,11 +109,9 @@ def _declared_elements(archive: zipfile.ZipFile, key: str, file: Path) -> int:
     return math.prod(shape) * max(1, dtype.itemsize // 4)
 
 
-def _read_names(names: np.ndarray | None, file: Path) -> list[str] | None:
+def _read_names(names: np.ndarray | None, key: str, file: Path) -> list[str] | None:
     if names is None:
         return None
     if names.ndim != 1 or names.dtype.kind not in "Uiu":
-        raise BadInput(
-            f"class_names in {file} must be one row of text, not {names.dtype} {names.shape}"
-        )
+        raise BadInput(f"{key} in {file} must be one row of text, not {names.dtype} {names.shape}")
     return [str(name) for name in names]

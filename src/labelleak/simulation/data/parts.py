@@ -23,7 +23,10 @@ STANDARDISED = "standardised by the training part"
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Both parts of a data set as a model takes them: float32 inputs, int64 labels."""
+    """Both parts of a data set as a model takes them: float32 inputs, int64 labels.
+
+    ``writers`` names whose each training row is, where the data say so; else it is None.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -31,6 +34,7 @@ class Parts:
     y_test: np.ndarray
     class_names: tuple[str, ...]
     normalisation: str
+    writers: np.ndarray | None = None
 
 
 def present_file(path: str | Path) -> Path:
