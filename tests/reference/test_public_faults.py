@@ -246,3 +246,10 @@ def test_a_victim_takes_all_its_local_steps():
             assert len(client.labels) == client.update.training.local_steps == steps
             assert client.num_labels == 4 * steps
             assert client.observe("").num_samples == 4 * steps
+
+
+def test_an_impact_over_the_steps_piles_labels_up():
+    """A-10: gradients summed over ten steps, an impact divided by ten: labels weigh too little."""
+    summed = np.array([-40.0, -20.0, 0.5, 0.5])
+    assert extract_counts(summed, -1.0 / 10, 0.0, 60).tolist() == [59, 1, 0, 0]
+    assert extract_counts(summed, -1.0, 0.0, 60).tolist() == [40, 20, 0, 0]
