@@ -9,13 +9,13 @@ import pytest
 from labelleak.audits.stage import train_stages
 from labelleak.records.record import read_records
 from labelleak.studies.study import Asked, run_study
+from labelleak.studies.user_tables import make_users_table
 from labelleak.studies.users import (
     FULL,
     POOLED,
     STUDY,
     TITLES,
     Cohort,
-    make_users_table,
     plan_users,
     watch_users,
 )
