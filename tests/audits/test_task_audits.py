@@ -152,3 +152,34 @@ def test_the_bundled_sets_are_what_they_say():
     assert tuple(maps.y_train.shape[1:]) == maps.input_shape[1:] == (16, 16)
     assert maps.num_classes == 11
     assert 0.8 < float((maps.y_train == 0).float().mean()) < 0.95
+
+
+class Both(nn.Module):
+    """A model that returns a mapping, its head transposed and without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.aux = nn.Conv2d(8, 3, 1)
+        self.out = nn.ConvTranspose2d(8, 11, 2, stride=2, bias=False)
+
+    def forward(self, images):
+        seen = self.body(images).relu()
+        return {"logits": self.out(seen), "aux": self.aux(seen)}
+
+
+def test_a_model_that_returns_a_mapping_is_audited(tmp_path):
+    rows = records(
+        tmp_path,
+        data="digit_maps",
+        model=Both,
+        head="out",
+        batch_sizes=4,
+        training_steps=(0, 2),
+        defenses=("none", "gaussian:0.001"),
+        attacks=("rlu", "llbg", "client_simulation", "free"),
+    )
+    assert {row["head"] for row in rows} == {"out"}
+    plain = success(rows, defense="none", training_steps=0)
+    assert plain["rlu"] > plain["free"] + 0.02
+    assert "llbg" in rows[0]["not_applicable"]

@@ -140,3 +140,89 @@ def test_block_withholds_an_update_of_any_task(name, tmp_path):
     assert {row["action"] for row in rows} == {"blocked"}
     assert {row["task"] for row in rows} == {name}
     assert reply.has_error()
+
+
+class Segmenter(nn.Module):
+    """Deep supervision: a transposed head, an auxiliary one, and both in a mapping."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(1, 6, 2, padding=1)
+        self.aux = nn.Conv2d(6, 3, 1)
+        self.out = nn.ConvTranspose2d(6, 3, 2, padding=1)
+
+    def forward(self, images):
+        seen = self.body(images).relu()
+        return {"aux": self.aux(seen), "out": self.out(seen)}
+
+
+def test_a_transposed_head_in_a_mapping_is_blocked(tmp_path):
+    def loss(outputs, masks):
+        coarse = F.interpolate(outputs["aux"], masks.shape[1:])
+        return F.cross_entropy(outputs["out"], masks) + 0.4 * F.cross_entropy(coarse, masks)
+
+    def train(message, context):
+        _, after = step(Segmenter(), loss, IMAGES[:4], MASKS[:4])
+        flower.report_labels(context, MASKS[:4])
+        found = {"arrays": ArrayRecord(after), "metrics": MetricRecord({"num-examples": 4})}
+        return Message(RecordDict(found), reply_to=message)
+
+    auditor = flower.Auditor(
+        folder=tmp_path, lr=0.1, head="out", model=Segmenter, auxiliary=own_data("dense"),
+        attacks=["llbg", "rlu", "zlg"], task="dense",
+    )  # fmt: skip
+    app = ClientApp(mods=[flower.audit_mod(auditor, "block")])
+    app.train()(train)
+    weights = ArrayRecord(Segmenter().state_dict())
+    sent = {"arrays": weights, "config": ConfigRecord({"server-round": 1})}
+    (reply,) = flower.InProcessGrid(app, 2).send_and_receive(
+        [Message(RecordDict(sent), 1, "train")]
+    )
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert reply.has_error()
+    assert {row["attack"]: row["asr"] >= 0.95 for row in rows}["rlu"]
+    assert {row["action"] for row in rows} == {"blocked"}
+    assert {row["num_samples"] for row in rows} == {4 * 24}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_class_frequencies_are_a_prior(name, tmp_path):
+    make, loss, x, y = TASKS[name]
+    before, after = step(make(), loss, x, y)
+    told = {"binary": [1, 9], "multilabel": [0.5, 0.1, 0.0], "dense": [90, 5, 5]}[name]
+    (tmp_path / "prior.json").write_text(json.dumps(told))
+    sender = Sender(1, "0", labels=flower.labels.plain_labels(y))
+    free = []
+    for prior in (tmp_path / "prior.json", told):
+        auditor = flower.Auditor(
+            folder=None, lr=0.1, task=name, prior=prior, epochs=2, batch_size=len(x),
+            attacks=["free", "llbg"],
+        )  # fmt: skip
+        free.append(auditor.audit(before, after, sender).answers[0].asr_free)
+    plain = flower.Auditor(folder=None, lr=0.1, task=name, attacks=["free", "llbg"])
+    assert free[0] == free[1] > plain.audit(before, after, sender).answers[0].asr_free
+    wrong = flower.Auditor(folder=None, lr=0.1, task=name, prior=[1.0], attacks=["free", "llbg"])
+    with pytest.raises(BadInput, match="the prior has 1 frequencies"):
+        wrong.audit(before, after, sender)
+
+
+def test_an_undeclared_weight_of_positives_is_said_and_seen():
+    weights = torch.tensor([9.0, 9.0, 16.0])
+    before, after = step(
+        three_logits(),
+        lambda z, y: F.binary_cross_entropy_with_logits(z, y.float(), pos_weight=weights),
+        *TASKS["multilabel"][2:],
+    )
+    sender = Sender(1, "0", labels=flower.labels.plain_labels(FINDINGS[:32]))
+    raised = []
+    for told in (None, (9.0, 9.0, 16.0)):
+        auditor = flower.Auditor(
+            folder=None, lr=0.1, task="multilabel", pos_weight=told, model=three_logits,
+            auxiliary=own_data("multilabel"), attacks=["rlu"],
+        )  # fmt: skip
+        finding = auditor.audit(before, after, sender)
+        raised.append({flag.name for flag in finding.answers[0].flags if flag.raised.any()})
+    assert {"pos_weight", "pos_weight_assumed"} <= raised[0]
+    assert not {"pos_weight", "pos_weight_assumed"} & raised[1]
+    assert finding.worst > 0.8

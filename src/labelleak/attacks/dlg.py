@@ -170,7 +170,7 @@ def fit_dummies(
         nonlocal best
         seen = model.run(dummies[0], seed=seed, grad=True).logits
         loss = F.cross_entropy(seen, dummies[1].softmax(dim=1))
-        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         misses = zip(gradients, target.values(), strict=True)
         terms = [(gradient - wanted).square().sum() for gradient, wanted in misses]
         residual = torch.stack(terms).sum() / (size or 1.0)

@@ -35,6 +35,7 @@ from labelleak.audits.options import AuditOptions
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
+from labelleak.core.outputs import as_tensor_model
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.weights import load_weights
@@ -156,7 +157,7 @@ def plan_audit(
     asked = _choose(options, dataset)
     schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
-        module = lift(module, task_of(options.task, dataset))
+        module = _as_attacked(options, dataset, module)
     roles = divide(
         dataset.x_train,
         dataset.y_train,
@@ -293,7 +294,23 @@ def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modul
     )
     if options.weights:
         _load_weights(model, Path(options.weights))
-    return lift(model, task_of(options.task, data))
+    return (
+        _as_attacked(options, data, model)
+        if ":" in options.model
+        else _lifted(options, data, model)
+    )
+
+
+def _as_attacked(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
+    """Return a user's own model, of what it returns the output of its head, as attackers see it."""
+    if task_of(options.task, data) is not Task.tokens:
+        head = find_head_of(options, data, module).name
+        module = as_tensor_model(module, head, data.x_train[:2])
+    return _lifted(options, data, module)
+
+
+def _lifted(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
+    return lift(module, task_of(options.task, data))
 
 
 def init_of(options: AuditOptions) -> str:

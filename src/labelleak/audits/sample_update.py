@@ -15,11 +15,12 @@ from labelleak.audits.update_options import ClientStep
 from labelleak.core.head import locate_head
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import make_optimiser
+from labelleak.core.outputs import as_tensor_model
 from labelleak.core.seeding import stream, torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows, lift_outputs
 from labelleak.core.white_box import lift
 from labelleak.errors import BadInput
-from labelleak.files.capture import capture
+from labelleak.files.capture import CapturedUpdate, capture
 from labelleak.records.files import write_whole
 from labelleak.simulation.batches import draw_batches
 from labelleak.simulation.data.datasets import Dataset, load_dataset
@@ -59,7 +60,8 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
     )
     head = _head_of(model, data, rows, task)
     rng = stream(step.seed, "training", 0)
-    lifted = lift(model, task)
+    told = as_tensor_model(model, head, data.x_train[:2])
+    lifted = lift(told, task)
     for _ in train_in_stages(lifted, roles.train, [step.training_steps], Training(), rng=rng):
         model.train()
     batches = draw_batches(
@@ -74,18 +76,23 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
     seed = whole_number(step.seed, "forward")
     with torch_seeded(seed), capture(model, head=head) as update:
         for batch in torch.from_numpy(batches):
-            outputs = lift_outputs(model(client.inputs[batch]), task)
+            outputs = lift_outputs(told(client.inputs[batch]), task)
             loss = F.cross_entropy(outputs, client.labels[batch])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
+    used = client.labels.numpy()[np.ravel(batches)]
+    return _write(update, used[used >= 0] if task is Task.dense else used, out)
+
+
+def _write(update: CapturedUpdate, labels: np.ndarray, out: Path) -> list[Path]:
+    """Write an update in all its forms, and the labels behind it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"cannot write to {out}: {error.strerror or error}") from error
-    used = client.labels.numpy()[np.ravel(batches)]
     truth = out / "labels.json"
-    _write_labels(truth, used[used >= 0] if task is Task.dense else used)
+    _write_labels(truth, labels)
     return [
         update.save_before(out / "before.safetensors"),
         update.save_after(out / "after.safetensors"),

@@ -70,7 +70,7 @@ def plain_gradient(
     wanted = trainable(model, full=full)
     seen = model.run(inputs, seed=seed, grad=True)
     loss = F.cross_entropy(seen.outputs, targets.to(seen.outputs))
-    found = torch.autograd.grad(loss, list(wanted.values()))
+    found = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
     return dict(zip(wanted, found, strict=True))
 
 

@@ -22,10 +22,10 @@ from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
-from labelleak.core.priors import Prior, RepeatedPrior, UniformPrior
+from labelleak.core.outputs import as_tensor_model
+from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.scale import StepPath
 from labelleak.core.task import Task, read_task
-from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
@@ -37,6 +37,7 @@ from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import plain_labels
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import (
+    drawn_by,
     flags_of,
     largest_after,
     one_label_each,
@@ -96,8 +97,9 @@ class Auditor(TrainingFacts):
             attack, which fits anew for each round's model; ``["standard"]`` has it. Above 256
             classes the costly ones must be named.
         auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
-        prior: how labels are distributed before the update is seen; the advantage counts from
-            the best guess under it.
+        prior: how labels are distributed before the update is seen: a prior, or class frequencies
+            as a list or a JSON file of one (of several labels the share of samples with each); the
+            advantage counts from the best guess under it.
         truth: gives the labels of a client's update in a round, in a simulation. It is called
             with two arguments: the partition id that the client claims, as text, or its node id
             where it claims none; and the server's round.
@@ -131,7 +133,7 @@ class Auditor(TrainingFacts):
     layout: Literal["torch", "keras"] | None = None
     attacks: Sequence[str | Attack] | None = None
     auxiliary: LabelledData | None = None
-    prior: Prior = _UNIFORM
+    prior: Prior | Sequence[float] | str | Path = _UNIFORM
     truth: Callable[[str, int], ArrayLike] | None = None
     truth_metric: str | None = None
     data: str = "federation"
@@ -337,19 +339,11 @@ class Auditor(TrainingFacts):
                 battery = battery.with_batches(battery.known.prior, training)
         else:
             white_box = self._white_box(before, head, update.task)
-            prior = self._drawn
-            if observation.problems > 1:
-                prior = EachPrior((prior,) * observation.problems)
+            prior = drawn_by(self.prior, classes, observation.problems, self.epochs or 1)
             known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
         self._kept["battery"] = (source, battery)
         return battery
-
-    @property
-    def _drawn(self) -> Prior:
-        """How the labels of a round are distributed: each epoch uses the same samples again."""
-        times = self.epochs or 1
-        return self.prior if times == 1 else RepeatedPrior(self.prior, times)
 
     @property
     def _shape(self) -> tuple[int, ...] | None:
@@ -362,7 +356,12 @@ class Auditor(TrainingFacts):
         if self._module is None:
             return None
         load_weights(self._module, before, "the weights sent")
-        return WhiteBox(lift(self._module, task or Task.classes), head)
+        module, shape = self._module, self._shape
+        if task is not Task.tokens and shape is not None:
+            own = self.auxiliary
+            example = torch.zeros(2, *shape) if own is None else own.inputs[:2]
+            module = as_tensor_model(module, head, example)
+        return WhiteBox(lift(module, task or Task.classes), head)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from labelleak.core.assumptions import Flag, raise_flag
+from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_shapes import key_of
 from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
+from labelleak.core.priors import Prior, RepeatedPrior
 from labelleak.core.reparametrised import fold
 from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import Task
+from labelleak.core.task_priors import EachPrior
 from labelleak.core.update import ReceivedUpdate
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
+from labelleak.files.frequencies import read_frequencies
 from labelleak.flower.findings import Sender
 from labelleak.flower.naming import UNCERTAIN, stack
 from labelleak.flower.trainings import Trained
@@ -62,6 +67,30 @@ def largest_after(
         return inf
     size = batch_size or 1
     return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
+
+
+def drawn_by(
+    told: Prior | Sequence[float] | str | Path, num_classes: int, problems: int, epochs: int
+) -> Prior:
+    """Return how the labels of a round are distributed: each epoch uses the same samples again.
+
+    Args:
+        told: a prior, of each of several labels; or frequencies.
+        num_classes: rows of the softmax problems together.
+        problems: labels of a sample that are told one by one.
+        epochs: passes over a client's samples.
+
+    Raises:
+        BadInput: for frequencies that cannot be read or do not fit.
+
+    >>> drawn_by([3, 1], 2, 1, 1).shares
+    (0.75, 0.25)
+    """
+    if isinstance(told, str | Path | Sequence):
+        told = prior_of_frequencies(read_frequencies(told), num_classes, problems)
+    parts = told.each if isinstance(told, EachPrior) else (told,) * problems
+    each = parts if epochs == 1 else tuple(RepeatedPrior(one, epochs) for one in parts)
+    return each[0] if problems == 1 else EachPrior(each)
 
 
 def flags_of(
@@ -116,4 +145,4 @@ def one_label_each(sender: Sender, head: Tensor | None) -> Sender:
     return replace(sender, labels=None, num_samples=samples)
 
 
-__all__ = ["flags_of", "largest_after", "one_label_each", "receive", "truth_of"]
+__all__ = ["drawn_by", "flags_of", "largest_after", "one_label_each", "receive", "truth_of"]

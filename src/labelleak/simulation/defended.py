@@ -19,7 +19,7 @@ from labelleak.core.white_box import WhiteBox
 from labelleak.defenses.client import TrainingChange
 from labelleak.defenses.composition import Part, as_part
 from labelleak.errors import BadInput
-from labelleak.simulation.gradients import HeadTable, autograd_gradients
+from labelleak.simulation.gradients import HeadTable, shared_gradients
 
 # Bytes of gradients of the whole model that one slice of trials may take up.
 _SLICE_BYTES = 256 * 2**20
@@ -95,7 +95,7 @@ def _raw(
         picked = [LabelledData(data.inputs[b], data.labels[b]) for b in torch.from_numpy(batches)]
         return defense.gradients(model, picked, rng, full=wide)
     own = int(rng.integers(2**31))
-    return as_update(autograd_gradients(model, data, batches, seed=own, full=wide), model)
+    return shared_gradients(model, data, batches, seed=own, full=wide)
 
 
 def training_changes(defense: Part) -> list[TrainingChange]:

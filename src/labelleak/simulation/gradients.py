@@ -33,18 +33,27 @@ def autograd_gradients(
     Returns:
         An observation of T trials with N = B samples each.
     """
+    shared = shared_gradients(model, data, batches, seed=seed, full=full)
+    size = batches.shape[1] * labels_each(data.labels, model.task)
+    return as_seen(shared, model, size, full=full)
+
+
+def shared_gradients(
+    model: WhiteBox, data: LabelledData, batches: np.ndarray, *, seed: int = 0, full: bool = False
+) -> SharedTensors:
+    """Return the gradients of `autograd_gradients` as clients share them, the head last."""
     prefix = f"{model.head}." if model.head else ""
-    names = {f"{prefix}weight", f"{prefix}bias"}
-    wanted = {name: parameter for name, parameter in model.trained.items() if full or name in names}
+    names = (f"{prefix}weight", f"{prefix}bias")
+    rest = [name for name in model.trained if name not in names] if full else []
+    wanted = {n: model.trained[n] for n in (*rest, *names) if n in model.trained}
     rows = []
     for number, batch in enumerate(torch.from_numpy(batches)):
         seen = model.run(data.inputs[batch], seed=seed + number, grad=True)
         loss = F.cross_entropy(seen.outputs, data.labels[batch])
-        rows.append(torch.autograd.grad(loss, list(wanted.values())))
+        # A second head that this loss does not rest on has no gradient.
+        rows.append(torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True))
     stacked = (torch.stack(parts) for parts in zip(*rows, strict=True))
-    found = dict(zip(wanted, stacked, strict=True))
-    size = batches.shape[1] * labels_each(data.labels, model.task)
-    return as_seen(SharedTensors(found, model.head), model, size, full=full)
+    return SharedTensors(dict(zip(wanted, stacked, strict=True)), model.head)
 
 
 def later_gradients(model: WhiteBox, data: LabelledData, batches: np.ndarray) -> LazyGradients:

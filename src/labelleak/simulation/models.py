@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.fingerprints import fingerprint_tensors
+from labelleak.core.head_tracing import output_tensors
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import Task, logits_of
 from labelleak.errors import BadInput, unknown_name
@@ -145,8 +146,10 @@ def _check_output(model: nn.Module, name: str, inputs: Tensor, num_classes: int)
         if given != wanted:
             raise BadInput(f"{name} must give a logit for each token, {wanted}, but gives {given}")
         return
-    got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if got[:2] != (2, num_classes) and not (got == (2,) and num_classes == 1):
+    shapes = [tuple(tensor.shape) for _, tensor in output_tensors(outputs)]
+    one = num_classes == 1
+    if not any(shape[:2] == (2, num_classes) or (shape == (2,) and one) for shape in shapes):
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise BadInput(f"{name} must turn 2 inputs into scores (2, {num_classes}), but gives {got}")
 
 

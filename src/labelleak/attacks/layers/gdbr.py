@@ -91,7 +91,9 @@ def _bridge(reader: LayerReader, names: tuple[str, ...]) -> Tensor:
         seen = reader.model.run(chunk, seed=number, grad=True)
         sums = seen.logits.sum(dim=0)
         for row, one in enumerate(sums):
-            found = torch.autograd.grad(one, wanted, retain_graph=row + 1 < len(sums))
+            found = torch.autograd.grad(
+                one, wanted, retain_graph=row + 1 < len(sums), materialize_grads=True
+            )
             slopes[row] += torch.cat([part.flatten() for part in found]).double()
     slopes /= len(reader.data)
     # The errors sum to zero, so the mean row of the slopes says nothing of them.
