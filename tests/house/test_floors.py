@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,18 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
 def room_of(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imports_of(path):
     """Give the rooms of labelleak that a file imports, type-checking ones left out."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     typing_only = {
         node
         for block in ast.walk(tree)
@@ -75,7 +81,7 @@ def test_the_house_has_twelve_rooms_and_four_files_beside_them():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_every_file_opens_with_a_sentence_on_what_it_is(path):
-    first = ast.get_docstring(ast.parse(path.read_text()))
+    first = ast.get_docstring(tree_of(path))
     assert first
     assert first.splitlines()[0].endswith(".")
 
@@ -127,7 +133,7 @@ def test_reports_need_no_torch(tmp_path):
 
 def test_unsafe_loading_is_nowhere_in_the_source():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 assert "pickle" not in {alias.name for alias in node.names}
             if isinstance(node, ast.Attribute):
@@ -152,6 +158,6 @@ def test_the_audit_of_a_user_is_no_room():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_every_legend_has_a_place(path):
     """A legend that looks for the "best" place warns when the machine is slow, at any time."""
-    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    calls = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)]
     legends = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "legend"]
     assert all(any(k.arg == "loc" for k in call.keywords) for call in legends)

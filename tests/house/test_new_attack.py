@@ -49,11 +49,9 @@ main()
 
 
 def copy_package(folder):
-    """Copy the package, so that something can be added to it."""
+    """Copy the package, so that something can be added to it; compiled files save compiling."""
     package = folder / "labelleak"
-    shutil.copytree(
-        Path(labelleak.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(Path(labelleak.__file__).parent, package)
     return package
 
 
@@ -70,7 +68,8 @@ def run(folder, *words, code=("-m", "labelleak"), check=True):
         text=True,
         check=check,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        # The first of several runs compiles for all.
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""},
     )
 
 

@@ -1,13 +1,8 @@
 """A new study is one file and one line, as CONTRIBUTING says: the rest follows by itself."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import labelleak
 from labelleak.records.record import read_records
+
+from .test_new_attack import copy_package, run
 
 OWN = '''"""How many labels LLG names in a batch of two."""
 
@@ -46,29 +41,15 @@ STUDY = Study(
 
 
 def test_a_new_study_needs_its_file_and_one_line(tmp_path):
-    package = tmp_path / "labelleak"
-    shutil.copytree(
-        Path(labelleak.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    package = copy_package(tmp_path)
     (package / "studies" / "pairs.py").write_text(OWN)
     registry = package / "studies" / "registry.py"
     last = '    "shadow_studies": '
     line = '    "pairs": "Table: batches of two",\n'
     registry.write_text(registry.read_text().replace(last, line + last))
 
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "labelleak", *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "Table: batches of two" in run("list", "paper")
-    said = run("paper", "pairs", "--quick", "--seed", "3", "--out", "found")
+    assert "Table: batches of two" in run(tmp_path, "list", "paper").stdout
+    said = run(tmp_path, "paper", "pairs", "--quick", "--seed", "3", "--out", "found").stdout
     rows = read_records(tmp_path / "found" / "records.jsonl")
     assert {(row.attack, row.trial, row.seed) for row in rows} == {
         (attack, trial, 3) for attack in ("free", "llg") for trial in (0, 1)

@@ -7,6 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from labelleak.cli.app import app
+
+sys.path.insert(0, str(Path(__file__).parent))
+from blocks import help_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,23 +48,13 @@ def test_the_door_to_a_federation_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("labelleak")])
 def test_commands_and_their_options_are_there(line):
     _, command, *words = shlex.split(line)
-    shown = subprocess.run(
-        [sys.executable, "-m", "labelleak", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = help_of(command)
     assert all(word in shown for word in words if word.startswith("--"))
 
 
 def test_the_options_on_the_page_of_forms_are_there():
     named = set(re.findall(r"(?<=[ `])--[a-z-]+", (ROOT / "docs" / "forms.md").read_text()))
-    shown = subprocess.run(
-        [sys.executable, "-m", "labelleak", "attack", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = help_of("attack")
     assert len(named) > 8
     assert all(option in shown for option in named)
 
@@ -79,12 +75,7 @@ def test_links_lead_somewhere(page):
 def test_every_listed_attack_is_in_the_readme_or_listed_by_its_command():
     from labelleak.attacks import ATTACKS
 
-    done = subprocess.run(
-        [sys.executable, "-m", "labelleak", "list", "attacks"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = CliRunner().invoke(app, ["list", "attacks"])
     # A line that is too long goes on below, set in.
     listed = {line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")}
     assert listed == set(ATTACKS)
