@@ -21,6 +21,7 @@ from labelleak.simulation.data.bundled import (
 )
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
 from labelleak.simulation.data.hub import HUB, HubSet, read_hub
+from labelleak.simulation.data.idx import idx_prefixes, read_idx
 from labelleak.simulation.data.npz import read_npz
 from labelleak.simulation.data.parts import NO_SCALING, Parts, stratified_split
 from labelleak.simulation.data.tables import read_table, split_suffix
@@ -53,7 +54,7 @@ DATASETS: Mapping[str, str] = {
     "FILE.csv": "numbers with label or label:NAME columns, or paths of images with findings of 0 "
     "and 1; :ones or :skip after it says what -1 is",
     "FOLDER": "one folder of images a class, or train/ and test/ folders of these; or images/ and "
-    "masks/",
+    "masks/; or MNIST's or EMNIST's own idx files",
     "OWNER/NAME": "any labelled image set on the Hugging Face hub",
 }
 
@@ -161,7 +162,8 @@ def load_dataset(name: str, form: TextForm | None = None) -> Dataset:
     parts = (
         _read(name) if form is None and not is_text(name) else read_texts(name, form or TextForm())
     )
-    return Dataset.of(Path(name).resolve().name if os.path.exists(name) else name, parts)
+    local = os.path.exists(name) or (name not in DATASETS and idx_prefixes(Path(name)))
+    return Dataset.of(Path(name).resolve().name if local else name, parts)
 
 
 def _read(name: str) -> Parts:
@@ -185,6 +187,8 @@ def _read_path(name: str) -> Parts:
         return read_parquet(name)
     if os.path.isfile(name):
         raise BadInput(f"{name} is not a data set that is read; give .npz, .csv or .parquet")
+    if prefixes := idx_prefixes(Path(name)):
+        return read_idx(Path(name), prefixes)
     if os.path.isdir(name):
         return read_image_folder(name)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
