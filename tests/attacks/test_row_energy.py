@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from labelleak.attacks import LLG
 from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
 from labelleak.core import head_sums
-from labelleak.core.counts import best_counts
+from labelleak.core.counts import best_counts, round_counts
 from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
@@ -96,3 +96,23 @@ def test_nothing_to_read_is_spread_evenly():
     ready = prepare(RowEnergy(), Knowledge(), 4, np.random.default_rng(0))
     found = ready(Observation.from_gradient(torch.zeros(4, 3), num_samples=8))
     assert found.counts.tolist() == [2, 2, 2, 2]
+
+
+def test_frequencies_keep_the_answer_above_the_guess_where_rows_say_little():
+    """Signs tell of presence alone, and noise of nothing."""
+    rng = np.random.default_rng(0)
+    shares = 1 / (2 + np.arange(400))
+    shares /= shares.sum()
+    labels = rng.choice(400, 200, p=shares)
+    true = np.bincount(labels, minlength=400)
+    inputs = torch.from_numpy(rng.normal(0.3, 1.0, (200, 32)))
+    gradient = torch.full((400, 200), 1 / 400, dtype=torch.float64)
+    gradient[labels, np.arange(200)] -= 1
+    plain = gradient @ inputs / 200
+    noise = torch.from_numpy(rng.normal(size=plain.shape))
+    guess, free = FrequencyPrior(tuple(shares)).best_guess(200, 400)
+    for rows in (plain, plain.sign()):
+        counts = round_counts(count_rows(rows, 200, shares), 200)
+        assert np.minimum(counts, true).sum() > np.minimum(guess, true).sum() + 20
+    counts = round_counts(count_rows(noise, 200, shares), 200)
+    assert np.abs(counts - 200 * shares).max() <= 1

@@ -24,6 +24,10 @@ _TIE = 1e-6
 _GAP, _SPREADS = 0.5, 2.0
 # A class of which so many labels are expected is hardly ever absent.
 _SURE = 3.0
+# Expected classes must be so much likelier than all for their rows to be held against it.
+_TELLING = 1.5
+# Rows that tell of lengths, or of posteriors, by their quantiles at least.
+_FEW = 20
 # The shortest interval that holds this share of the present rows is where single labels lie; when
 # it is wider than this (in logarithms of energy), single labels have no energy of their own.
 _MODE, _WIDE = 0.3, 0.2
@@ -46,6 +50,9 @@ class RowEnergy(Attack):
     that are parallel (r = 1). Where it is known how often each class occurs (a prior of
     frequencies f), the posteriors' part is known, too: such a model's posteriors sum to about
     ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``, with the length L at which counts sum to N.
+    Where all rows are of one length (a first step of Adam, signs) a present class has the count
+    that is expected of it, and where those that stand out are not the expected ones (noise) the
+    answer is the guess by frequencies.
 
     Of this project (no paper). It needs no bias and no sign of the features, unlike LLG.
 
@@ -94,22 +101,57 @@ def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floa
     along, energy = split_rows(weight)
     across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
     there = present_rows(along, energy, across, total)
-    if shares is not None:  # a word that common is there, however its row looks
+    if shares is not None:
+        if not there.any() or not _likely(there, total * shares):
+            return total * shares
+        # A word that common is there, however its row looks.
         there |= (total * shares > _SURE) & (energy > 0)
     there = there if there.any() else energy > 0
     if not there.any():
         return np.full(len(energy), total / len(energy))
     one, width = _single(energy[there])
     labels = energy[there] / one
-    if width <= _WIDE:
-        found = _solve(labels, total)
-    elif shares is None:
-        found = np.maximum(np.sqrt(labels), 1.0)
-    else:
+    if shares is not None and are_signs(energy):
+        found = np.maximum(total * shares[there], 1.0)
+    elif shares is not None and (width > _WIDE or _has_learnt(along[~there], shares[~there])):
         found = _beside_posteriors(-along[there], total * shares[there], total)
+    elif width <= _WIDE:
+        found = _solve(labels, total)
+    else:
+        found = np.maximum(np.sqrt(labels), 1.0)
     counts = np.zeros(len(energy))
     counts[there] = found * total / found.sum()
     return counts
+
+
+def _likely(there: np.ndarray, expected: Floats) -> bool:
+    """Return whether rows stand out as if labels did it: those that are expected do so more often.
+
+    Under noise all rows stand out alike.
+
+    Args:
+        there: which rows stand out.
+        expected: how many labels of each class are expected.
+    """
+    chance = -np.expm1(-expected)
+    plain, right = chance.mean(), np.square(chance).sum() / chance.sum()
+    return bool(right < _TELLING * plain or chance[there].mean() > (plain + right) / 2)
+
+
+def are_signs(energy: Floats) -> bool:
+    """Return whether rows are of one length, as the first step of Adam makes them."""
+    low, high = np.quantile(energy, [0.05, 0.95])
+    return bool(len(energy) >= _FEW and high < 1.1 * low)
+
+
+def _has_learnt(along: Floats, shares: Floats) -> bool:
+    """Return whether posteriors follow how often classes occur, by the rows of absent ones."""
+    if len(shares) < _FEW:
+        return False
+    common = shares > np.median(shares)
+    sizes = [(part[common].mean(), part[~common].mean()) for part in (along, shares)]
+    (much, little), (often, rarely) = sizes
+    return bool(min(little, rarely) > 0 and (much / little) ** 2 > often / rarely > 1)
 
 
 def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
@@ -203,4 +245,4 @@ def _single(energy: Floats) -> tuple[float, float]:
     return float(np.exp((logs[first] + logs[first + held - 1]) / 2)), float(widths[first])
 
 
-__all__ = ["RowEnergy", "count_rows", "present_rows", "split_rows"]
+__all__ = ["RowEnergy", "are_signs", "count_rows", "present_rows", "split_rows"]

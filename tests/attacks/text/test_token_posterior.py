@@ -71,6 +71,35 @@ def test_an_unknown_scale_is_found(learnt, ready):
     assert rate(found, texts(2)) > 0.85
 
 
+@pytest.mark.parametrize("factor", [0.02, 0.3])
+def test_a_clipped_gradient_is_found_out_and_flagged(learnt, ready, factor):
+    seen = seen_of(learnt, texts(2))
+    found = ready(replace(seen, weight=factor * seen.weight))
+    assert rate(found, texts(2)) > 0.85
+    assert found.notes == ("unlikely_scale",)
+    assert found.expected_asr is None
+    assert ready(seen).notes == ()
+
+
+def test_signs_tell_which_tokens_and_nothing_shared_is_the_guess(learnt, ready):
+    seen, guess = seen_of(learnt, texts(2)), known_of(learnt).prior.best_guess(128, TOKENS)
+    found = ready(replace(seen, weight=seen.weight.sign()))
+    assert rate(found, texts(2)) > guess[1]
+    assert found.expected_asr is None
+    silent = ready(replace(seen, weight=torch.zeros_like(seen.weight)))
+    assert np.array_equal(silent.counts, guess[0])
+    assert silent.expected_asr == pytest.approx(guess[1])
+
+
+def test_rows_are_trusted_less_where_noise_is_odd(learnt, ready):
+    seen = seen_of(learnt, texts(2))
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.rand(seen.weight.shape, generator=generator) < 0.05
+    found = ready(replace(seen, weight=seen.weight * kept * 20))
+    assert found.expected_asr is None or found.expected_asr < 0.95
+    assert rate(found, texts(2)) > 0.3
+
+
 def test_noise_is_measured_and_told_in_what_is_expected(learnt, ready):
     seen = seen_of(learnt, texts(3))
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from labelleak.attacks.text.token_posterior import _measure_noise
+from labelleak.attacks.text.row_noise import measure_noise
 
 
 def slow_posterior(gradient, own, total, shares, tokens, most=60):
@@ -16,7 +16,7 @@ def slow_posterior(gradient, own, total, shares, tokens, most=60):
     weighted = own.weighted.numpy()
     posterior = total * np.maximum(own.squares * own.size - (weighted**2).sum(1) / width, 0.0)
     apart = total * (weighted - gradient)
-    factor, noise = _measure_noise((apart**2).sum(1) / width, posterior, total * shares < 0.3)
+    factor, noise = measure_noise((apart**2).sum(1) / width, posterior, total * shares < 0.3)
     within = own.within().numpy()
     sizes, axes = np.linalg.eigh(within + noise * np.eye(width))
     metric = axes * np.maximum(sizes, 0.05 * sizes.mean()) @ axes.T

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelleak.attacks.row_energy import are_signs, count_rows
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
+from labelleak.attacks.text.row_noise import FEWEST, measure_noise, squares, whitening
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, Ints
+from labelleak.core.counts import Floats, Ints, round_counts
 from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
@@ -23,9 +25,11 @@ _SPREADS, _MORE = 8.0, 8
 # Entries of chances that are weighed at once.
 _BLOCK = 2**21
 # Classes that a batch holds with less than this chance show what absent rows look like.
-_ABSENT, _FEWEST = 0.3, 20
-# Shares of N that rows must tell of together if the scale and the noise are as they seem.
-_LACKS, _EXCEEDS = 0.7, 1.2
+_ABSENT = 0.3
+# Rows tell of so many labels together, in shares of N, at most if noise is as it seems.
+_EXCEEDS = 1.2
+# Logarithm of a factor beyond which a scale that is said to be known is doubted.
+_FAR = 0.4
 # Tokens seen so often tell how far tokens' means lie apart.
 _OFTEN = 5
 
@@ -49,10 +53,12 @@ class TokenPosterior(Attack):
     Assumes text like the client's, a known scale and one gradient. Where the learning rate is not
     known the scale is the likeliest one. Noise is measured on rows of tokens that are hardly there.
 
-    Edge cases: a token that own text lacks has the mean of all and a small share of what is seen
-    for the first time. Of a tied embedding own text tells what a token leaves as an input, too.
-    With few classes noise cannot be measured, and a scale that was guessed may be wrong, so no ASR
-    is expected then.
+    Edge cases: where all rows are of one length (a first step of Adam) the answer is that of
+    `RowEnergy`. Where another scale explains the gradient better than the one that was told, as
+    after clipping, it is taken and flagged. A token that own text lacks has the mean of all and a
+    small share of what is seen for the first time. Of a tied embedding own text tells what a token
+    leaves as an input, too. With few classes noise cannot be measured, and a scale that was guessed
+    may be wrong, so no ASR is expected then.
 
     Cost: one pass over own text (at most 100,000 labels) and ``n K D`` products once; ``K D^2`` and
     some K times 16 chances a trial.
@@ -87,24 +93,30 @@ class TokenPosterior(Attack):
                 bias = list(observation.bias_gradient.reshape(-1, num_classes))
             known_scale = observation.lr_known
             # What a guessed scale leaves in doubt is not in the chances.
-            tells = known_scale and (total * shares < _ABSENT).sum() >= _FEWEST
-            found = [
-                _Rows.of(
-                    one if known_scale else one * _expected_scale(one, own, shares),
-                    beside,
-                    own,
-                    within,
-                    total,
-                    shares,
-                ).answer(known_scale)
-                for one, beside in zip(rows, bias, strict=True)
-            ]
+            tells = known_scale and (total * shares < _ABSENT).sum() >= FEWEST
+            scaled = [_expected_scale(one, own, shares) for one in rows]
+            found, odd = [], False
+            for one, beside, factor in zip(rows, bias, scaled, strict=True):
+                held = known_scale
+                if are_signs(squares(one)):
+                    told_by = count_rows(one, total, shares)
+                    found.append((round_counts(told_by, total), told_by, 0.0))
+                    tells = False
+                    continue
+                best = _Rows.of(one if held else one * factor, beside, own, within, total, shares)
+                if held and abs(np.log(factor)) > _FAR:  # a clipped update, say
+                    other = _Rows.of(one * factor, None, own, within, total, shares)
+                    if other.evidence(factor) > best.evidence(1.0):
+                        best, held, odd = other, False, True
+                found.append(best.answer(held))
+            tells = tells and not odd
             counts, scores, expected = (np.stack(part) for part in zip(*found, strict=True))
             shape = weight.shape[:-2]
             return Estimate(
                 counts.reshape(*shape, num_classes),
                 scores.reshape(*shape, num_classes),
                 expected_asr=expected.reshape(shape) if tells else None,
+                notes=("unlikely_scale",) if odd else (),
             )
 
         return answer
@@ -123,6 +135,7 @@ class _Rows:
         noise: t_v, a number a row.
         prior: N f_v.
         bias: ``N (E p_v - b_v)`` and its variance, where there is a bias.
+        volume: log determinant of the turn to those coordinates.
     """
 
     total: int
@@ -132,6 +145,7 @@ class _Rows:
     noise: Floats
     prior: Floats
     bias: tuple[Floats, Floats] | None
+    volume: float
 
     @classmethod
     def of(
@@ -146,14 +160,14 @@ class _Rows:
         """Whiten a gradient and measure its noise."""
         width = gradient.shape[1]
         posterior = total * np.maximum(
-            own.squares * float(own.second.trace()) / width - _squares(own.weighted) / width,
+            own.squares * float(own.second.trace()) / width - squares(own.weighted) / width,
             0.0,
         )
         rare = total * shares < _ABSENT
         plain = total * (own.weighted - gradient.to(own.weighted))
-        factor, noise = _measure_noise(_squares(plain) / width, posterior, rare)
+        factor, noise = measure_noise(squares(plain) / width, posterior, rare)
         metric = within + noise * torch.eye(width, dtype=torch.float64)
-        turn, kept = _whitening(metric)
+        turn, kept = whitening(metric)
         label = float((turn.mT @ within @ turn).trace()) / width
         around = float((turn.mT @ turn).trace()) / width
         means, doubt = _token_means(own, turn, label)
@@ -163,16 +177,17 @@ class _Rows:
         if bias is not None:
             spread = total * np.maximum(own.squares - own.chances**2, 0.0)
             apart = total * (own.chances - bias)
-            times, more = _measure_noise(apart**2, spread, rare)
+            times, more = measure_noise(apart**2, spread, rare)
             told = apart, times * spread + more + 1e-6
         return cls(
             total,
             kept,
-            np.stack([*sums, _squares(means)]),
+            np.stack([*sums, squares(means)]),
             (label, label * doubt),
             factor * posterior * around + noise * around + 1e-9,
             total * shares,
             told,
+            float(torch.linalg.slogdet(turn)[1]),
         )
 
     def answer(self, scale_known: bool) -> tuple[Ints, Floats, float]:
@@ -180,8 +195,6 @@ class _Rows:
         if not self.means[2].any():  # nothing was shared
             return self._by_prior()
         scale = 1.0 if scale_known else self._likeliest_scale()
-        if scale_known and self._expected_total(scale, 1.0) < _LACKS * self.total:
-            scale = self._likeliest_scale()  # clipped, say
         parts = list(self._posteriors(scale, self._trust(scale)))
         rows, numbers, missed = (np.concatenate([part[i] for part in parts]) for i in range(3))
         order = np.lexsort((rows, numbers, missed))[: self.total]
@@ -191,6 +204,11 @@ class _Rows:
         first = numbers == 1
         chances[rows[first]] = tails[first]
         return counts, chances, min(1.0, float(tails[order].sum()) / self.total)
+
+    def evidence(self, factor: float) -> float:
+        """Return the log likelihood of the gradient before it was multiplied with a factor."""
+        found = sum(part for _, _, part in self._joint(1.0))
+        return found + len(self.prior) * (self.volume + self.width * float(np.log(factor)))
 
     def _by_prior(self) -> tuple[Ints, Floats, float]:
         """Return the best guess without the update."""
@@ -305,35 +323,6 @@ def _expected_scale(gradient: Tensor, own: OwnSums, shares: Floats) -> float:
         return size / along
     length = float(gradient.double().norm())
     return float(np.sqrt(size)) / length if length > 0 else 1.0
-
-
-def _squares(rows: Tensor) -> Floats:
-    return np.asarray(rows.double().square().sum(1).numpy())
-
-
-def _measure_noise(energy: Floats, posterior: Floats, rare: np.ndarray) -> tuple[float, float]:
-    """Return by how much the posteriors' part is larger than thought, and what noise adds to it.
-
-    Both are read off rows of tokens that are hardly in the batch: noise where posteriors are
-    smallest, the factor (positions of one text are alike) where they are largest.
-    """
-    if rare.sum() < _FEWEST:
-        return 1.0, 0.0
-    rest, part = energy[rare], posterior[rare]
-    order = np.argsort(part, kind="stable")
-    low, high = order[: max(1, len(order) // 4)], order[-max(1, len(order) // 4) :]
-    noise = max(float(np.median(rest[low] - part[low])), 0.0)
-    if noise <= 3 * float(np.median(part[low])):
-        noise = 0.0
-    ratio = (rest[high] - noise) / np.maximum(part[high], 1e-300)
-    return float(np.clip(np.median(ratio), 1.0, 100.0)), noise
-
-
-def _whitening(metric: Tensor) -> tuple[Tensor, int]:
-    """Return the turn to coordinates in which a covariance is round, and how many there are."""
-    sizes, axes = torch.linalg.eigh(metric)
-    sizes = sizes.clamp_min(0.05 * float(sizes.mean()))
-    return axes / sizes.sqrt(), len(sizes)
 
 
 def _token_means(own: OwnSums, turn: Tensor, label: float) -> tuple[Tensor, Floats]:
