@@ -110,7 +110,7 @@ def test_frequencies_keep_the_answer_above_the_guess_where_rows_say_little():
     gradient[labels, np.arange(200)] -= 1
     plain = gradient @ inputs / 200
     noise = torch.from_numpy(rng.normal(size=plain.shape))
-    guess, free = FrequencyPrior(tuple(shares)).best_guess(200, 400)
+    guess, _ = FrequencyPrior(tuple(shares)).best_guess(200, 400)
     for rows in (plain, plain.sign()):
         counts = round_counts(count_rows(rows, 200, shares), 200)
         assert np.minimum(counts, true).sum() > np.minimum(guess, true).sum() + 20
