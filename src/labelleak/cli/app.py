@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import click
@@ -111,14 +112,21 @@ def list_names(
 
 @app.command(cls=ShellCommand)
 @command
-def bench(shown: Shown) -> None:
+def bench(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the ratios as speed.md and speed.png.")
+    ] = None,
+    *,
+    shown: Shown,
+) -> None:
     """Measure speed on this machine: ratios and times, each taken in this one run."""
     from labelleak.studies.bench import run_bench
 
+    lines = run_bench(out)
     if shown.json:
-        print_json(list(run_bench()))
+        print_json(list(lines))
         return
-    for line in run_bench():
+    for line in lines:
         print(line)
 
 

@@ -1,0 +1,49 @@
+"""The benchmark's ratios are of the same work, and its page says what was measured."""
+
+import numpy as np
+import pytest
+import torch
+
+from labelleak.core.counts import extract_counts
+from labelleak.core.head_sums import row_sums_of
+from labelleak.studies.speed import (
+    Cost,
+    chunked_sum,
+    growth,
+    measure_costs,
+    one_by_one,
+    write_costs,
+)
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return list(measure_costs((10, 20), (4, 8), (1, 3), (16, 8)))
+
+
+def test_what_is_compared_gives_the_same():
+    rng = np.random.default_rng(1)
+    row_sums = rng.normal(size=12)
+    assert (one_by_one(row_sums, -0.1, 30) == extract_counts(row_sums, -0.1, 0.0, 30)).all()
+    weight = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert np.allclose(chunked_sum(weight), row_sums_of(weight), atol=1e-5)
+
+
+def test_every_group_is_measured(costs):
+    assert [one.group for one in costs].count("rows") == 4
+    assert {one.group for one in costs} == {"rows", "labels", "trials", "file"}
+    assert all(one.seconds > 0 and one.beside > 0 for one in costs)
+
+
+def test_the_page_holds_every_ratio_and_the_picture(costs, tmp_path):
+    page = write_costs(costs, tmp_path / "docs").read_text()
+    assert all(one.what in page for one in costs)
+    assert f"LLG as K to the {growth(costs, 'rows')}" in page
+    assert (tmp_path / "docs" / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_ratio_above_its_aim_is_a_miss():
+    fine, slow = (Cost("rows", "LLG", 10, "a sum", s, 1e-3, 2.0) for s in (1e-3, 5e-3))
+    assert str(fine) == "ok   LLG: 1 x a sum, 1 ms / 1 ms (aim <= 2 x)"
+    assert str(slow).startswith("MISS LLG: 5 x")
+    assert not slow.met
