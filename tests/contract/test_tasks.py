@@ -14,9 +14,10 @@ from contract.test_attacks import CHEAP, handed_in
 from labelleak.attacks import ATTACKS
 from labelleak.core.battery import Battery
 from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior
 from labelleak.core.score import Truth, count_labels
-from labelleak.core.task import Task
+from labelleak.core.task import HeadForm, Task
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
@@ -37,14 +38,19 @@ class Case:
         task: what labels are.
         bias: whether the head has one.
         steps: local steps of the client.
+        turned: whether the head is a transposed convolution.
+        heavy: weight of labels that are there.
     """
 
     task: Task
     bias: bool = True
     steps: int = 1
+    turned: bool = False
+    heavy: float = 1.0
 
     def __repr__(self) -> str:
-        return f"{self.task}-{'bias' if self.bias else 'plain'}-{self.steps}"
+        more = f"{'-turned' * self.turned}{f'-{self.heavy:g}' * (self.heavy != 1)}"
+        return f"{self.task}-{'bias' if self.bias else 'plain'}-{self.steps}{more}"
 
     def data(self, rows: int, seed: int) -> LabelledData:
         generator = torch.Generator().manual_seed(seed)
@@ -60,18 +66,20 @@ class Case:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             if self.task is Task.dense:
-                return nn.Sequential(
-                    nn.Conv2d(1, 5, 3, padding=1),
-                    nn.ReLU(),
-                    nn.Conv2d(5, LABELS, 1, bias=self.bias),
-                )
+                head = nn.Conv2d(5, LABELS, 1, bias=self.bias)
+                if self.turned:
+                    head = nn.ConvTranspose2d(5, LABELS, 2, stride=2, bias=self.bias)
+                body = nn.Conv2d(1, 5, 3, stride=1 + self.turned, padding=1)
+                return nn.Sequential(body, nn.ReLU(), head)
             return nn.Sequential(nn.Linear(WIDTH, 5), nn.ReLU(), nn.Linear(5, rows, bias=self.bias))
 
 
 CASES = [
     *(Case(task) for task in (Task.binary, Task.multilabel, Task.dense)),
     *(Case(task, bias=False) for task in (Task.binary, Task.multilabel, Task.dense)),
-    *(Case(task, steps=2) for task in (Task.binary, Task.multilabel, Task.dense)),
+    *(Case(task, steps=2) for task in (Task.binary, Task.multilabel)),
+    Case(Task.dense, steps=2, turned=True),
+    Case(Task.multilabel, heavy=4.0),
 ]
 
 
@@ -98,8 +106,11 @@ def make(case: Case) -> Scenario:
     labels = victims.labels.numpy()[drawn]
     flat = labels if case.task is Task.multilabel else labels.reshape(TRIALS, -1)
     truth = count_labels(flat, case.task, LABELS if case.task is Task.multilabel else rows)
-    training = LocalTraining(lr=0.1, local_steps=case.steps, batch_size=SIZE)
-    if case.steps == 1:
+    heavy = (case.heavy,) if case.heavy != 1 else ()
+    training = LocalTraining(lr=0.1, local_steps=case.steps, batch_size=SIZE, pos_weight=heavy)
+    if heavy:
+        seen = weighed_gradients(case, victims, drawn)
+    elif case.steps == 1:
         seen = autograd_gradients(box, victims, drawn, full=True)
     else:
         before = {name: value.clone() for name, value in box.module.state_dict().items()}
@@ -126,6 +137,19 @@ def make(case: Case) -> Scenario:
     return Scenario(case, seen, known, truth, rows)
 
 
+def weighed_gradients(case: Case, data: LabelledData, drawn: np.ndarray) -> object:
+    """Return the head's gradients of a loss that weighs labels that are there."""
+    model, weight = case.model(), torch.full((LABELS,), case.heavy)
+    rows = []
+    for one in drawn:
+        outputs, labels = model(data.inputs[one]), data.labels[one].float()
+        loss = F.binary_cross_entropy_with_logits(outputs, labels, pos_weight=weight)
+        rows.append(torch.autograd.grad(loss, list(model[2].parameters())))
+    form = HeadForm(case.task, (LABELS, 5))
+    parts = [torch.stack(part) for part in zip(*rows, strict=True)]
+    return Observation.from_gradient(*parts, num_samples=SIZE, form=form)
+
+
 @pytest.fixture(params=CASES, ids=repr, scope="module")
 def scenario(request):
     return make(request.param)
@@ -134,8 +158,8 @@ def scenario(request):
 def test_every_attack_counts_wholly_or_says_why_not(scenario):
     battery, seen = scenario.battery(), scenario.observation
     before = [one.clone() for one in handed_in(scenario)]
-    missing = battery.not_applicable(seen)
     answers = {one.attack: one.estimate for one in battery.run(seen, scenario.truth)}
+    missing = battery.not_applicable(seen)
     assert all(map(torch.equal, before, handed_in(scenario)))
     assert set(answers) | set(missing) == set(ATTACKS)
     assert not set(answers) & set(missing)

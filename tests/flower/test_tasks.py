@@ -14,6 +14,7 @@ from labelleak import flower
 from labelleak.core.knowledge import LabelledData
 from labelleak.errors import BadInput
 from labelleak.flower.findings import Sender
+from labelleak.flower.readings import audit_readings
 from labelleak.flower.rows import write_finding
 
 PEOPLE = torch.randn(200, 9, generator=torch.Generator().manual_seed(0))
@@ -118,6 +119,7 @@ def test_estimates_say_how_many_have_each_label(tmp_path):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_block_withholds_an_update_of_any_task(name, tmp_path):
+    told = {"task": name} if name == "multilabel" else {}
     make, loss, x, y = TASKS[name]
 
     def train(message, context):
@@ -127,7 +129,6 @@ def test_block_withholds_an_update_of_any_task(name, tmp_path):
         return Message(RecordDict(found), reply_to=message)
 
     own = own_data(name)
-    told = {"task": name} if name == "multilabel" else {}
     auditor = flower.Auditor(
         folder=tmp_path, lr=0.1, attacks=["llbg", "rlu"], model=make, auxiliary=own, **told
     )
@@ -226,3 +227,35 @@ def test_an_undeclared_weight_of_positives_is_said_and_seen():
     assert {"pos_weight", "pos_weight_assumed"} <= raised[0]
     assert not {"pos_weight", "pos_weight_assumed"} & raised[1]
     assert finding.worst > 0.8
+
+
+@pytest.mark.parametrize("other", [1, 2, 3, 5])
+@pytest.mark.parametrize("task", [None, "binary"])
+def test_a_head_of_one_output_in_doubt_is_among_the_readings(other, task):
+    """Of two layers that may be the head the client's labels, 0 and 1, do not rule out one row."""
+    torch.manual_seed(1)
+    body = nn.ModuleDict({n: nn.Linear(*s) for n, s in (("b", (9, 8)), ("right", (8, other)))})
+    body["left"] = nn.Linear(8, 1)
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    hidden = body["b"](PEOPLE[:32]).relu()
+    loss = binary_loss(body["left"](hidden), SICK[:32]) + body["right"](hidden).square().mean()
+    loss.backward()
+    torch.optim.SGD(body.parameters(), lr=0.1).step()
+    auditor = flower.Auditor(folder=None, lr=0.1, local_steps=1, task=task, attacks=["llbg"])
+    sender = Sender(1, "0", labels=tuple(SICK[:32].tolist()))
+    after = dict(body.state_dict())
+    found = audit_readings(auditor, before, after, sender, 1.0)
+    told = flower.Auditor(folder=None, lr=0.1, task="binary", head="left", attacks=["llbg"])
+    assert found.worst >= told.audit(before, after, sender).worst - 1e-9
+
+
+def test_rows_of_labels_of_a_task_that_nobody_said_are_read_as_such():
+    before, after = step(three_logits(), each_loss, *TASKS["multilabel"][2:])
+    sender = Sender(1, "0", labels=flower.labels.plain_labels(FINDINGS[:32]))
+    told = {"model": three_logits, "input_shape": (9,), "attacks": ["llbg", "zlg"]}
+    found = audit_readings(flower.Auditor(folder=None, lr=0.1, **told), before, after, sender, 0.5)
+    assert (found.task, found.observation.num_samples) == ("multilabel", 32)
+    assert found.worst > 0.8
+    own = flower.Auditor(folder=None, lr=0.1, auxiliary=own_data("multilabel"), **told)
+    with pytest.raises(BadInput, match="say `task` multilabel"):
+        audit_readings(own, before, after, sender, 0.5)

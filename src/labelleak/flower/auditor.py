@@ -37,6 +37,7 @@ from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import plain_labels
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import (
+    check_own,
     drawn_by,
     flags_of,
     largest_after,
@@ -338,6 +339,7 @@ class Auditor(TrainingFacts):
             if battery.known.training != training:  # clients differ in N; the model is the same
                 battery = battery.with_batches(battery.known.prior, training)
         else:
+            check_own(self.auxiliary, update.task or Task.classes)
             white_box = self._white_box(before, head, update.task)
             prior = drawn_by(self.prior, classes, observation.problems, self.epochs or 1)
             known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)

@@ -14,6 +14,7 @@ from labelleak.core.assumptions import Flag, raise_flag
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_shapes import key_of
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, RepeatedPrior
@@ -93,6 +94,19 @@ def drawn_by(
     return each[0] if problems == 1 else EachPrior(each)
 
 
+def check_own(own: LabelledData | None, task: Task) -> None:
+    """Refuse own data with several labels an input for a task that has one.
+
+    Raises:
+        BadInput: naming the task that they suit.
+    """
+    if own is not None and own.labels.dim() == 2 and task in (Task.classes, Task.binary):
+        raise BadInput(
+            f"the auxiliary data have a row of labels for each input, so the task is not {task}; "
+            "say `task` multilabel if each label is there or not"
+        )
+
+
 def flags_of(
     sender: Sender, found: HeadFinding, trained: Trained, *, assumed: bool
 ) -> Iterator[Flag]:
@@ -145,4 +159,12 @@ def one_label_each(sender: Sender, head: Tensor | None) -> Sender:
     return replace(sender, labels=None, num_samples=samples)
 
 
-__all__ = ["drawn_by", "flags_of", "largest_after", "one_label_each", "receive", "truth_of"]
+__all__ = [
+    "check_own",
+    "drawn_by",
+    "flags_of",
+    "largest_after",
+    "one_label_each",
+    "receive",
+    "truth_of",
+]

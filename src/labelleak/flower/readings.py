@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from labelleak.core.head import AmbiguousHead, HeadFinding
+from labelleak.core.task import Task
 from labelleak.flower.auditor import Auditor
 from labelleak.flower.findings import UNCERTAIN, Finding, Sender
 from labelleak.flower.forms import Form, Returns, UncertainForm
@@ -22,8 +24,8 @@ def audit_readings(
     """Audit one update; where its head or its form is in doubt, in each reading that is left.
 
     The true reading is among them, so an update that no reading shows to leak does not leak. A
-    head has a row for each label, and the client knows its labels, so layers of fewer rows are
-    left out.
+    head has a row for each label, or one row for two, and the client knows its labels, so layers of
+    other rows are left out.
 
     Args:
         auditor: how to audit.
@@ -41,13 +43,28 @@ def audit_readings(
         BadInput: as `Auditor.audit`.
     """
     try:
-        return auditor.audit(before, after, sender, strict=True)
+        plain = auditor.audit(before, after, sender, strict=True)
+        both = (plain, *_as_rows(auditor, before, after, sender, plain))
+        return max(both, key=lambda one: one.worst)
     except (UncertainForm, AmbiguousHead) as doubt:
         found = list(_readings(auditor, before, after, sender, doubt))
         worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
         if worst is None or worst.impossible or max(one.worst for one in found) > limit:
             raise
         return worst
+
+
+def _as_rows(
+    auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, found: Finding
+) -> Iterator[Finding]:
+    """Read labels 0 and 1 of many rows as several a sample, too, where nobody said the task."""
+    labels, rows = sender.labels or (), found.observation.num_classes
+    untold = auditor.task is None and found.task is Task.classes
+    if untold and rows > 2 and max(labels, default=2) < 2 and len(labels) % rows == 0:
+        told = replace(auditor, task="multilabel")
+        other = told.audit(before, after, sender, head=found.head, strict=True)
+        if not other.impossible:
+            yield other
 
 
 def _readings(
@@ -64,6 +81,16 @@ def _readings(
             yield from _heads(auditor, before, after, sender, form, other)
 
 
+def _fits(rows: int, task: str | None, labels: Sequence[int]) -> bool:
+    """Return whether labels may be those of a head with so many rows; one row tells 0 from 1."""
+    if task == Task.multilabel:
+        return len(labels) % rows == 0
+    one = rows == 1 and max(labels, default=0) < 2
+    if task == Task.binary:
+        return one
+    return rows > max(labels, default=0) or (one and task is None)
+
+
 def _heads(
     auditor: Auditor,
     before: Arrays,
@@ -77,8 +104,8 @@ def _heads(
     Raises:
         AmbiguousHead: if these are too many, or may not be all.
     """
-    least = 1 + max(sender.labels or (0,))
-    fitting = [n for n, rows in zip(doubt.candidates, doubt.rows, strict=False) if rows >= least]
+    pairs = zip(doubt.candidates, doubt.rows, strict=False)
+    fitting = [name for name, rows in pairs if _fits(rows, auditor.task, sender.labels or ())]
     if not 0 < len(fitting) <= MOST_HEADS:
         raise doubt
     for name in fitting:
