@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from labelleak.audits.stage import train_stages
+from labelleak.errors import BadInput
 from labelleak.records.record import read_records
 from labelleak.studies.study import Asked, run_study
 from labelleak.studies.user_tables import make_users_table
@@ -44,6 +45,15 @@ def test_the_full_form_is_that_of_the_question():
     assert FULL.users == 20
     assert max(FULL.shown) == 30
     assert all(part.options.trials == 20 * part.options.models for part in parts)
+
+
+def test_another_model_is_taken_and_one_that_ties_samples_together_refused():
+    (part, *_) = plan_users(Asked(quick=True, model="mlp"))
+    assert (part.options.model, part.options.activation) == ("mlp", None)
+    (part, *_) = plan_users(Asked(quick=True, model="resnet20"))
+    (stage,) = train_stages(part.plan(), 0, (0,))
+    with pytest.raises(BadInput, match="resnet20 ties samples together"):
+        next(watch_users(stage, partition="iid", epochs=1, cohort=SMALL))
 
 
 def test_data_with_writers_are_parted_by_writer_too(tmp_path):

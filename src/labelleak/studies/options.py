@@ -16,7 +16,8 @@ class Asked(Options):
     data: Data = "digits"
     quick: Annotated[bool, Option("A coarse version, all in a few minutes.")] = False
     model: Annotated[
-        str | None, Option("Model of attacks, shadow, shadow_studies; lenet if left out.")
+        str | None,
+        Option("Model of attacks, shadow, shadow_studies (lenet if left out), users (cnn)."),
     ] = None
     defenses: Annotated[
         tuple[str, ...] | None,

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.attacks.many_clients import is_vectorised
 from labelleak.attacks.users.attacks import USER_ATTACKS, UserAttack
 from labelleak.attacks.users.rounds import UserRound, UserUpdate
 from labelleak.attacks.users.shadows import ShadowUsers
+from labelleak.audits.options import check_options
 from labelleak.audits.run import Part, load_once
 from labelleak.audits.stage import Stage
 from labelleak.core.counts import Floats, Ints
@@ -23,13 +25,14 @@ from labelleak.core.pooling import pooled_shares
 from labelleak.core.score import advantage
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.training import FullTraining
+from labelleak.errors import BadInput
 from labelleak.records.record import Record
 from labelleak.report.curve_figures import curve_files
 from labelleak.report.curves import CurveOptions
 from labelleak.report.wording import name_attack
 from labelleak.simulation.cohort import Federation, Round, run_rounds
 from labelleak.simulation.partitions import parse_partition, partition_samples, split_by_user
-from labelleak.studies.options import Asked, cnn_options
+from labelleak.studies.options import Asked
 from labelleak.studies.study import Found, Study
 from labelleak.studies.user_tables import make_users_table
 
@@ -79,9 +82,11 @@ def plan_users(asked: Asked) -> list[Part]:
     of one epoch in batches of 16.
     """
     cohort = QUICK if asked.quick else FULL
-    options = cnn_options(
-        asked,
-        "relu",
+    options = check_options(
+        data=asked.data,
+        seed=asked.seed,
+        model=asked.model or "cnn",
+        activation=None if asked.model else "relu",
         batch_sizes=(cohort.batch_size,),
         lr=(LR,),
         schemes=("natural",),
@@ -119,6 +124,10 @@ def watch_users(
     plan, seed = stage.plan, stage.plan.options.seed
     train, users = plan.roles.train, cohort.users
     parts = _part(stage, partition, users)
+    if not is_vectorised(stage.model, train):
+        raise BadInput(
+            f"{plan.options.model} ties samples together; users are imitated side by side"
+        )
     watch = _Watch(stage, parts, epochs, cohort)
     how = Federation(
         FullTraining(lr=LR, batch_size=cohort.batch_size), rounds=max(cohort.shown), epochs=epochs
@@ -264,7 +273,7 @@ def _report(found: Found) -> dict[str, str]:
 STUDY = Study(
     parts=plan_users,
     report=_report,
-    takes=frozenset({"quick"}),
+    takes=frozenset({"quick", "model"}),
     claim=CLAIM,
     picture="curves.svg",
     figure=FIGURE,
