@@ -31,6 +31,16 @@ def test_fill_is_the_greedy_one(row, step, total):
     assert counts.fill(row, step, total).tolist() == twins.fill(row, step, total).tolist()
 
 
+@given(rows, st.integers(0, 15))
+def test_the_smallest_of_one_row_are_those_of_many_and_first_come_first(row, number):
+    values = np.array(row)
+    found = counts.smallest(values, number)
+    assert (found == counts.smallest(values[None], number)[0]).all()
+    ranked = np.argsort(values, kind="stable")[:number]
+    assert found.sum() == len(ranked)
+    assert found[ranked].all()
+
+
 @given(
     st.tuples(sizes, st.integers(1, 8)).flatmap(
         lambda shape: arrays(np.float64, shape, elements=st.sampled_from([0, 0.1, 0.25, 0.5, 1]))
