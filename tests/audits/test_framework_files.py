@@ -101,11 +101,21 @@ def test_lora_on_the_head_is_read_at_its_second_matrix():
     names = [f"base_model.model.lm_head.lora_{part}.weight" for part in "AB"]
     before = dict(zip(names, (low, grown.detach()), strict=True))
     after = dict(zip(names, (low, grown.detach() - LR * grown.grad), strict=True))
-    with pytest.raises(BadInput, match=r"lora_B is a head whose inputs are those of lora_A"):
-        rate(before, after)
-    head, asr = rate(before, after, head="base_model.model.lm_head.lora_B")
-    assert head.endswith("lm_head.lora_B")
-    assert asr > 0.5
+    for more in ({}, {"head": "base_model.model.lm_head.lora_B"}):
+        head, asr = rate(before, after, **more)
+        assert head.endswith("lm_head.lora_B")
+        assert asr > 0.5
+    named = {name.replace(".weight", ".default.weight"): grad for name, grad in after.items()}
+    report = attack_update(
+        before={name.replace(".weight", ".default.weight"): t for name, t in before.items()},
+        after=named,
+        made=LocalTraining(lr=LR),
+        num_samples=len(LABELS),
+        attacks=["row_energy"],
+        task="tokens",
+    )
+    assert report.head.endswith("lora_B.default")
+    assert any("adapted by LoRA" in note for note in report.notes)
 
 
 def test_a_list_without_names_is_told_by_its_change():

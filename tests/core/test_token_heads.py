@@ -87,8 +87,13 @@ def test_adapters_alone_share_no_head_and_those_of_the_head_are_named():
     with pytest.raises(BadInput, match="no head is shared"):
         locate_head(alone, task=Task.tokens)
     of_head = {f"lm_head.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    found = locate_head(of_head, task=Task.tokens)
+    assert found.name == "lm_head.lora_B"
+    assert any("adapted by LoRA" in said for said in found.evidence)
     with pytest.raises(AmbiguousHead, match=r"lm_head\.lora_B"):
-        locate_head(of_head, task=Task.tokens)
+        locate_head(of_head, task=Task.tokens, num_classes=7)
+    with pytest.raises(AmbiguousHead, match=r"lm_head\.lora_B"):
+        locate_head(of_head)
 
 
 def test_two_heads_of_one_size_are_asked_for():

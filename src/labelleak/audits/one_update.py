@@ -29,7 +29,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
 from labelleak.core.task import Task, next_tokens, read_task
-from labelleak.core.token_heads import TIED
+from labelleak.core.token_heads import LOW_RANK, TIED
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
@@ -185,9 +185,9 @@ def _make_case(
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
     battery, missing = _applicable(battery, choice, settled, update, why)
     case = UpdateCase(update, settled, head, size, battery)
-    tied = [f"the head {shown(head.name)}: {TIED}"] if TIED in head.evidence else []
+    odd = [f"the head {shown(head.name)}: {e}" for e in (TIED, LOW_RANK) if e in head.evidence]
     few = few_pixels(held.auxiliary, seen, update.task)
-    return case, missing, (*why, *tied, *few, *notes_of(update, seen))
+    return case, missing, (*why, *odd, *few, *notes_of(update, seen))
 
 
 def _sized(

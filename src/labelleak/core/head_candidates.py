@@ -11,7 +11,7 @@ from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, modu
 from labelleak.core.head_shapes import Chain, Layer, Place, convolutions_of, key_of, layers_of
 from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.core.task import Task
-from labelleak.core.token_heads import find_token_head
+from labelleak.core.token_heads import find_low_rank_head, find_token_head
 from labelleak.errors import BadInput, shown
 
 # A layer that feeds the likeliest head is taken for hidden if it has more than this many times its
@@ -83,6 +83,9 @@ def find_among(
         BadInput: if none could, the likeliest did not move, or it is tied to another layer.
     """
     if task is Task.tokens:
+        low_rank = find_low_rank_head(update, num_classes)
+        if low_rank is not None:
+            return low_rank
         _check_adapters(
             update, [one for one in layers_of(update.tensors) if not is_adapter(one.name)]
         )

@@ -12,12 +12,16 @@ from torch import Tensor
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
 from labelleak.core.head_shapes import Layer, key_of, layers_of
-from labelleak.core.reparametrised import Folded, is_adapter
+from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.errors import BadInput
 
 TIED = (
     "its weight is that of the input embedding (tied), so rows of input tokens hold the "
     "embedding's gradient, too, which the update alone does not tell apart"
+)
+LOW_RANK = (
+    "it is adapted by LoRA, and lora_B is read in its place: a step moves it by the head's "
+    "gradient times lora_A, as a head whose inputs are those of lora_A; their scale is not known"
 )
 # A vocabulary is padded by less than this share in one of embedding and head.
 _PADDED = 0.9
@@ -87,6 +91,26 @@ def find_token_head(update: Folded, num_tokens: int | None = None) -> HeadFindin
     return _embedding(tallest, tables, update.tensors)
 
 
+def find_low_rank_head(update: Folded, num_tokens: int | None = None) -> HeadFinding | None:
+    """Find the second matrix of a head that is adapted by LoRA; None where there is no such head.
+
+    Its gradient is ``G A^T`` with the head's own gradient G, exactly, while ``B A`` moves by what
+    two matrices of low rank hold of it.
+
+    >>> adapters = {f"lm_head.lora_{part}.weight": torch.ones(4, 4) for part in "AB"}
+    >>> find_low_rank_head(Folded(adapters, None, {"lm_head": LORA})).name
+    'lm_head.lora_B'
+    """
+    for module, form in update.unknown.items():
+        if form != LORA or not (word_of(module) > 0 or _OUT.search(module)):
+            continue
+        for name in (f"{module}.lora_B", f"{module}.lora_B.default"):
+            matrix = update.tensors.get(key_of(name))
+            if matrix is not None and num_tokens in (None, len(matrix)):
+                return HeadFinding(name, "names", (LOW_RANK,))
+    return None
+
+
 def _as_found(head: _Table, update: Folded, any_moved: bool) -> HeadFinding:
     if any_moved and not head.change.moved:
         raise BadInput(
@@ -151,4 +175,4 @@ def tied_to(head: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     )
 
 
-__all__ = ["TIED", "find_token_head", "tied_to"]
+__all__ = ["LOW_RANK", "TIED", "find_low_rank_head", "find_token_head", "tied_to"]
