@@ -141,3 +141,9 @@ def test_maps_are_measured_pixel_by_pixel(kernel, tmp_path):
     assert report.results[0].asr > 0.97
     held = torch.bincount(masks[:4][masks[:4] >= 0], minlength=3)
     assert report.truth.counts.tolist() == held.tolist()
+
+
+def test_a_transposed_head_is_not_captured():
+    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 3, 3))
+    with pytest.raises(BadInput, match="attack the weights before and after"):
+        capture(model, lambda r: model(torch.rand(2, 1, 6, 6)).sum(), [0], head="2")

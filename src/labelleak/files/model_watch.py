@@ -50,6 +50,11 @@ class ModelWatch:
         self._kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
         if not linear or isinstance(layers.get(head or ""), convolutions()):
             self._kinds = (nn.Linear, *convolutions())
+        if isinstance(layers.get(head or ""), transposed()):
+            raise BadInput(
+                f"the head {shown(head)} is a transposed convolution, which a capture does not "
+                "read; attack the weights before and after"
+            )
         if head is not None and not isinstance(layers.get(head), self._kinds):
             listed = few(linear)
             raise BadInput(f"the head {shown(head)} is no linear layer of the model: {listed}")
