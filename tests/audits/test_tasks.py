@@ -176,6 +176,8 @@ def test_other_losses_of_maps_are_seen_by_own_data():
     for loss in (dice, lambda z, y: F.cross_entropy(z, y, reduction="sum") / 4):
         _, report = attack_maps(loss)
         assert "unlikely_scale" in report.results[0].flags
+    _, report = attack_maps(F.cross_entropy)
+    assert any("1/4 of the counts on average" in note for note in report.notes)
     _, report = attack_maps(F.cross_entropy, size=4)
     assert any("`batch_size` counts positions" in note for note in report.notes)
 

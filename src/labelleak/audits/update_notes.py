@@ -57,13 +57,19 @@ def _labels_note(update: ReceivedUpdate, seen: Observation) -> tuple[str, ...]:
 
 
 def few_pixels(own: LabelledData | None, seen: Observation, task: Task | None) -> tuple[str, ...]:
-    """Say that fewer labels were told than one image has, so that images were counted."""
+    """Say how many images the labels are of, or that fewer were told than one image has."""
     size = seen.num_samples
     if own is None or size is None or task not in BY_POSITION or own.labels.dim() < 2:
         return ()
     least = int((own.labels.flatten(1) >= 0).sum(1).min())
-    if size >= least:
+    whole, rest = divmod(size, own.labels[0].numel())
+    if size >= least and (rest or task is not Task.dense):
         return ()
+    if size >= least:
+        return (
+            f"the labels of {whole} inputs as the attacker's own are: each has 1/{whole} of the "
+            "counts on average",
+        )
     return (
         f"{size} labels were told, and each of the attacker's own inputs has {least} or more: "
         "`batch_size` counts positions with a label, not inputs",
