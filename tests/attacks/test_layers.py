@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from contract.scenarios import answer, blobs, network, noised, one_step, train
-from labelleak.attacks import GDBR, AdaptiveLayerRegression, LayerRegression
+from labelleak.attacks import (
+    GDBR,
+    AdaptiveLayerRegression,
+    LayerRegression,
+    PlainLayerRegression,
+)
 from labelleak.attacks.layers import regression
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader
@@ -98,11 +103,15 @@ def test_class_means_are_weighed_by_the_covariance_within_classes():
     assert torch.allclose(means @ found.dual(1e-9).T, torch.eye(3).double(), atol=1e-5)
 
 
-def test_regression_on_a_trained_model_beats_plain_least_squares():
+def test_regression_on_a_trained_model_is_above_plain_least_squares_in_the_mean():
     """The covariance within classes is what a trained model's few wrong samples need."""
-    scenario = one_step("trained", train(network(nn.Tanh), blobs(5), 60), change=withheld)
-    found = score(answer(LayerRegression(), scenario).counts, scenario.truth).asr.mean()
-    assert found >= 0.6
+    model = train(network(nn.Tanh), blobs(5), 60)
+    asr = {}
+    for attack in (LayerRegression(), PlainLayerRegression()):
+        made = [one_step("trained", model, size=size, change=withheld) for size in (4, 8, 32)]
+        found = [score(answer(attack, one).counts, one.truth).asr.mean() for one in made]
+        asr[attack.name] = np.mean(found)
+    assert asr["layer_regression"] >= max(0.6, asr["layer_least_squares"] + 0.02)
 
 
 def test_of_two_weightings_the_one_that_reads_other_batches_is_chosen():
