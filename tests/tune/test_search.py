@@ -56,6 +56,7 @@ class Imagined:
     asked: list = field(default_factory=list)
     together: list = field(default_factory=list)
     learnt: set = field(default_factory=set)
+    first: list = field(default_factory=list)
     data: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(task=None, y_test=torch.arange(100) % 10)
     )
@@ -71,6 +72,11 @@ class Imagined:
             return replace(make_leak(1 / (1 + 4 * sigma) + more), at_least=not learnt)
         found = {"none": 0.9, "withhold:bias": 0.9, "withhold:head": 0.5, "withhold:last_6": 0.0}
         return replace(make_leak(found.get(label, 0.95)), at_least=not learnt)
+
+    def first_leak(self, label, fresh=0):
+        self.first.append((label, fresh))
+        learnt = label.startswith("gaussian")
+        return make_leak(self.leak(label, fresh).advantage.mean + learnt * self.learners)
 
     def cost(self, label, *, fresh=False, repeats=None):
         if self.flattering and repeats == 1 and label.startswith("gaussian"):
@@ -394,6 +400,14 @@ def test_what_attackers_that_learn_break_gives_way_to_the_next_stronger():
     assert imagined.learnt == {("gaussian:1", 1), ("gaussian:1.78", 2)}
     assert [one.point.label for one in answer.missed] == ["gaussian:1"]
     assert "at least" in say_leak(answer.recommended.without, options)
+
+
+def test_what_is_broken_on_the_first_model_is_not_tried_on_the_others():
+    answer, imagined, _ = search(learners=0.3)  # the whole interval of the first is above
+    assert ("gaussian:1", 1) in imagined.first
+    assert ("gaussian:1", 1) not in imagined.learnt
+    assert answer.missed[0].leak.advantage.low > 0.3
+    assert answer.recommended is None or answer.recommended.leak.bound <= 0.3
 
 
 def test_what_rules_break_on_fresh_seeds_costs_no_attacker_that_learns():

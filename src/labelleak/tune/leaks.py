@@ -171,7 +171,13 @@ class LeakMeter:
     _rows: dict[int, list[Record]] | None = None
 
     def measure(
-        self, defenses: Mapping[int, str], *, seed: int, phase: str, learners: bool = False
+        self,
+        defenses: Mapping[int, str],
+        *,
+        seed: int,
+        phase: str,
+        learners: bool = False,
+        models: int | None = None,
     ) -> None:
         """Audit what of some defenses is not at hand yet.
 
@@ -180,10 +186,11 @@ class LeakMeter:
             seed: decides data, models, batches and attacks.
             phase: what the records say of why they were made.
             learners: run the attackers that learn, and not the rules.
+            models: the first so many models alone; None for all.
         """
         names = _attacks(self.attacker, adaptive=seed != self.options.seed, learners=learners)
         options = replace(self.options, seed=seed, attacks=names)
-        rows, asked = self._kept(), self._asked(defenses, options)
+        rows, asked = self._kept(), self._asked(defenses, options, models or options.models)
         answers = self.executor.map(measure_leaks, [task for _, task in asked])
         for (parts, task), each in zip(asked, answers, strict=True):
             for part, found in zip(parts, each, strict=True):
@@ -194,14 +201,18 @@ class LeakMeter:
                 rows.setdefault(part, []).extend(marked)
             self.tick()
 
-    def records(self, part: int) -> list[Record]:
-        """Return the records of a measurement of any run; none where half of it is missing."""
-        units = {
-            (part, initialisation, stage)
-            for initialisation in range(self.options.models)
-            for stage in self.options.training_steps
-        }
-        return self._kept()[part] if units <= self.journal.done else []
+    def records(self, part: int, models: int | None = None) -> list[Record]:
+        """Return the records of a measurement of any run; none where half of it is missing.
+
+        Args:
+            part: number of the measurement in the journal.
+            models: of the first so many models alone; None for all.
+        """
+        wanted = range(models or self.options.models)
+        units = {(part, model, stage) for model in wanted for stage in self.options.training_steps}
+        if not units <= self.journal.done:
+            return []
+        return [row for row in self._kept()[part] if row.initialisation in wanted]
 
     @property
     def has_learners(self) -> bool:
@@ -209,10 +220,10 @@ class LeakMeter:
         return bool(_attacks(self.attacker, adaptive=False, learners=True))
 
     def _asked(
-        self, defenses: Mapping[int, str], options: AuditOptions
+        self, defenses: Mapping[int, str], options: AuditOptions, models: int
     ) -> list[tuple[tuple[int, ...], LeakTask]]:
         asked = []
-        for initialisation in range(options.models):
+        for initialisation in range(models):
             for stage in sorted(options.training_steps):
                 parts = tuple(
                     part

@@ -151,7 +151,12 @@ class Measurements:
         self.journal.__exit__()
 
     def measure_leaks(
-        self, labels: Sequence[str], fresh: int = 0, *, learners: bool = False
+        self,
+        labels: Sequence[str],
+        fresh: int = 0,
+        *,
+        learners: bool = False,
+        models: int | None = None,
     ) -> None:
         """Measure what of some defenses' leaks is not known yet, all of them together.
 
@@ -159,6 +164,7 @@ class Measurements:
             labels: the defenses.
             fresh: as of `leak`.
             learners: by attackers that learn as well, and not by rules alone.
+            models: of the first so many models alone; None for all.
         """
         both = (False, True) if learners and self.meter.has_learners else (False,)
         for learn in both:
@@ -167,6 +173,7 @@ class Measurements:
                 seed=self.leak_seed(fresh),
                 phase=FRESH if fresh else SEARCH,
                 learners=learn,
+                models=models,
             )
 
     def measure_costs(
@@ -212,6 +219,15 @@ class Measurements:
             left_out = self.meter.has_learners and not learnt
             self._leaks[key] = replace(found, at_least=left_out)
         return self._leaks[key]
+
+    def first_leak(self, label: str, fresh: int = 0) -> Leak:
+        """Return what leaks of the first model alone, to all attackers; arguments as of `leak`."""
+        if not self.meter.has_learners:
+            return self.leak(label, fresh)
+        self.measure_leaks([label], fresh, learners=True, models=1)
+        parts = (self._part(label, fresh, learners) for learners in (False, True))
+        rows = [row for part in parts for row in self.meter.records(part, models=1)]
+        return replace(strongest_leak(rows, self.options.attacker), at_least=True)
 
     def attacked(self, label: str) -> bool:
         """Return whether every layer that a defense leaves in the clear was really attacked."""

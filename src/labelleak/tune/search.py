@@ -207,11 +207,20 @@ class Search:
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
     def _judged(self, label: str, fresh: int) -> Leak:
-        """Return the leak to all attackers, or to rules where these miss the target already."""
-        measured = self.measured
+        """Return the leak to all attackers.
+
+        Where rules alone miss the target, or all attackers on the first model with their whole
+        interval, the others are not asked.
+        """
+        measured, target = self.measured, self.measured.options.target_advantage
         measured.measure_leaks([NONE, label], fresh)
-        if not self._has_target or self._enough(measured.leak(label, fresh)):
-            measured.measure_leaks([label], fresh, learners=True)
+        if target is not None:
+            if not self._enough(measured.leak(label, fresh)):
+                return measured.leak(label, fresh)
+            first = measured.first_leak(label, fresh)
+            if first.advantage.low > target:
+                return first
+        measured.measure_leaks([label], fresh, learners=True)
         return measured.leak(label, fresh)
 
     def _closest(self) -> Point | None:
