@@ -123,7 +123,7 @@ def watch_users(
     """
     plan, seed = stage.plan, stage.plan.options.seed
     train, users = plan.roles.train, cohort.users
-    parts = _part(stage, partition, users)
+    parts = part_users(stage, partition, users)
     if not is_vectorised(stage.model, train):
         raise BadInput(
             f"{plan.options.model} ties samples together; users are imitated side by side"
@@ -142,7 +142,7 @@ def watch_users(
             yield list(watch.records(known, {**extra, "rounds": one.number}))
 
 
-def _part(stage: Stage, partition: str, users: int) -> tuple[Ints, ...]:
+def part_users(stage: Stage, partition: str, users: int) -> tuple[Ints, ...]:
     """Part the training data among users, or take the writers with most samples."""
     plan = stage.plan
     if partition != WRITER:
