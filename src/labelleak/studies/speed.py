@@ -224,7 +224,7 @@ def _page(costs: Sequence[Cost]) -> str:
     met = sum(one.met for one in costs)
     return f"""# How fast
 
-{met} of {len(costs)} ratios are within what is aimed at. Times grow: {grown}.
+Of {len(costs)} ratios {met} are within what is aimed at. Times grow: {grown}.
 
 `labelleak bench --out docs` measured it on one thread: processor time, the two sides of a ratio in
 turn, the least of several runs. A ratio carries over to other machines, a time does not.
