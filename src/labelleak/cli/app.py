@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import click
@@ -12,6 +11,7 @@ import typer
 
 from labelleak.cli.attack import attack
 from labelleak.cli.audit import audit, report
+from labelleak.cli.bench import bench
 from labelleak.cli.capture import capture
 from labelleak.cli.doctor import doctor
 from labelleak.cli.gate import gate
@@ -87,7 +87,21 @@ def _root(
         print(context.get_help())
 
 
-_COMMANDS = (audit, report, attack, capture, run, paper, tune, gate, watch, records, verify, doctor)
+_COMMANDS = (
+    audit,
+    report,
+    attack,
+    capture,
+    run,
+    paper,
+    tune,
+    gate,
+    watch,
+    records,
+    verify,
+    doctor,
+    bench,
+)
 for _run in _COMMANDS:
     app.command(cls=ShellCommand)(_run)
 
@@ -108,26 +122,6 @@ def list_names(
         return
     for name, line in found.items():
         print_wrapped(name, line)
-
-
-@app.command(cls=ShellCommand)
-@command
-def bench(
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the ratios as speed.md and speed.png.")
-    ] = None,
-    *,
-    shown: Shown,
-) -> None:
-    """Measure speed on this machine: ratios and times, each taken in this one run."""
-    from labelleak.studies.bench import run_bench
-
-    lines = run_bench(out)
-    if shown.json:
-        print_json(list(lines))
-        return
-    for line in lines:
-        print(line)
 
 
 @app.command(cls=ShellCommand)
