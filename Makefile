@@ -24,9 +24,10 @@ lint:
 types:
 	$(BIN)/mypy
 
-# Two processes: each file's tests in one of them, so that costly fixtures are made once.
+# Two processes: each file's tests in one of them, so that costly fixtures are made once. Bytecode is
+# kept, since many tests start labelleak in a process of its own.
 tests:
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
 
 wheel:
 	rm -rf build/wheel && $(BIN)/python -m build --no-isolation --wheel --outdir build/wheel .
