@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import numpy as np
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.by_class import pick, pools
 from labelleak.core.card import Card
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
@@ -175,7 +175,7 @@ class _Client:
 
     def movement(self, shares: Floats) -> Observation | None:
         """Train on shares of the loss and observe the head; None if training diverged."""
-        module = copy.deepcopy(self.model.module)
+        module = copy_model(self.model.module)
         before = {name: value.clone() for name, value in module.state_dict().items()}
         with torch_seeded(self.seed), torch.enable_grad():
             self._train(module, self.label_shares(shares))

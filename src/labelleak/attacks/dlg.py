@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from labelleak.core.card import Card
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
@@ -69,7 +69,7 @@ class DLG(Attack):
         """Copy the model in double precision."""
         assert known.model is not None
         shape, seed = known.dummy_shape, int(rng.integers(2**31))
-        model = WhiteBox(copy.deepcopy(known.model.module).double(), known.model.head)
+        model = WhiteBox(copy_model(known.model.module).double(), known.model.head)
         kinks = tuple(getattr(nn, name) for name in _KINKED)
         kinked = any(isinstance(module, kinks) for module in model.module.modules())
 

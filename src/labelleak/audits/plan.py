@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +31,7 @@ from labelleak.audits.data_rules import (
 )
 from labelleak.audits.layer_probes import with_layers_alone
 from labelleak.audits.options import AuditOptions
+from labelleak.core.copies import copy_model
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
@@ -194,7 +194,7 @@ def _try_defenses(
     options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
 ) -> None:
     """Let every defense that changes training compute one gradient, before any work is begun."""
-    tried = copy.deepcopy(module).train(options.mode == "train")
+    tried = copy_model(module).train(options.mode == "train")
     model = view_model(options, data, tried)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
     trained = list(model.trained)
@@ -219,7 +219,7 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
 def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:
     """Find the head and pass one batch of the smallest size, before any work is begun."""
     model = view_model(options, data, module)
-    trained = copy.deepcopy(model.module).train(options.mode == "train")
+    trained = copy_model(model.module).train(options.mode == "train")
     tried = WhiteBox(trained, model.head)
     outputs = tried.run(data.x_train[: min(options.batch_sizes)]).outputs
     given, wanted = tuple(outputs.shape[2:]), tuple(data.y_train.shape[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +27,7 @@ from labelleak.audits.plan import (
 from labelleak.audits.training_stages import reach_stages, training_of
 from labelleak.core.answers import Answer, make_records
 from labelleak.core.battery import Battery
+from labelleak.core.copies import copy_model
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.score import Truth
 from labelleak.core.seeding import whole_number
@@ -262,9 +262,9 @@ def train_stages(plan: Plan, initialisation: int, stages: Sequence[int]) -> Iter
         BadInput: if training diverges.
     """
     options = plan.options
-    model = copy.deepcopy(plan.module or build(options, plan.data, initialisation))
+    model = copy_model(plan.module or build(options, plan.data, initialisation))
     for steps in reach_stages(model, plan.roles.train, options, initialisation, stages):
-        kept = copy.deepcopy(model).train(options.mode == "train")
+        kept = copy_model(model).train(options.mode == "train")
         yield Stage.of(plan, initialisation, steps, kept)
 
 

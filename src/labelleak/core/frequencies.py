@@ -79,7 +79,7 @@ class TextPrior:
         labels: of each text, ``n x L``.
 
     >>> TextPrior(np.array([[0, 0], [1, 1]])).expected(np.array([2, 2]), 4)
-    0.625
+    0.75
     """
 
     labels: Ints

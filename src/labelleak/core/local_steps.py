@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
@@ -112,7 +112,7 @@ def take_defended_steps(
     Returns:
         The state dict after the last step.
     """
-    client = WhiteBox(copy.deepcopy(model.module), model.head)
+    client = WhiteBox(copy_model(model.module), model.head)
     trained = client.trained
     own = list(trained.values())
     start = [parameter.detach().clone() for parameter in own]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labelleak.core.copies import copy_model
 from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.errors import BadInput
 
@@ -68,7 +69,7 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
 def _pass_once(module: nn.Module, head: str, example: Tensor) -> tuple[Tensor | None, Any]:
     """Return what the head gives and what the model returns; nothing where it cannot be passed."""
     caught: list[Any] = []
-    tried = copy.deepcopy(module).eval()
+    tried = copy_model(module).eval()
     tried.get_submodule(head).register_forward_hook(
         lambda _module, _inputs, output: caught.append(output)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.core.battery import Battery
+from labelleak.core.copies import copy_model
 from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
@@ -283,7 +283,7 @@ class Auditor(TrainingFacts):
         if "module" not in self._kept:
             # A copy, since it takes the weights of every round.
             given = self.model
-            made = copy.deepcopy(given) if isinstance(given, nn.Module) else given and given()
+            made = copy_model(given) if isinstance(given, nn.Module) else given and given()
             self._kept["module"] = made
         module: nn.Module | None = self._kept["module"]
         return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.local_steps import (
@@ -143,7 +143,7 @@ class WorkingCopy:
     def of(self, model: nn.Module) -> nn.Module:
         """Return the copy with a model's weights and buffers."""
         if self._copy is None:
-            self._copy = copy.deepcopy(model)
+            self._copy = copy_model(model)
         copy_weights(model, self._copy)
         return self._copy
 

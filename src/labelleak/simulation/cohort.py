@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.observation import Observation
@@ -183,7 +183,7 @@ def run_rounds(
     >>> [(one.number, [c.num_labels for c in one.clients]) for one in rounds]
     [(1, [6, 6]), (2, [6, 6])]
     """
-    current = copy.deepcopy(model)
+    current = copy_model(model)
     trained = frozenset(name for name, one in current.named_parameters() if one.requires_grad)
     velocity: dict[str, Tensor] = {}
     serve = train or _plainly(WorkingCopy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from labelleak.attacks import LLG
 from labelleak.audits.audit import audit
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import extract_counts
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
@@ -188,7 +188,7 @@ def bare_round(module: nn.Module, data: LabelledData) -> Callable[[], list[dict[
     def work() -> list[dict[str, Tensor]]:
         found = []
         for batches in drawn:
-            own = copy.deepcopy(module)
+            own = copy_model(module)
             optimiser = torch.optim.SGD(own.parameters(), lr=_CLIENT.lr)
             for batch in batches:
                 loss = F.cross_entropy(own(data.inputs[batch]), data.labels[batch])

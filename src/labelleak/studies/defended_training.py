@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from labelleak.attacks.many_clients import batch_gradients, is_vectorised
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import as_seen
@@ -128,7 +128,7 @@ def train_defended_users(stage: Stage, *, course: Course) -> Iterator[list[Recor
     rng = stream(seed, "partition", scheme.label, number)
     labels = data.labels.numpy()
     parts = partition_samples(parse_partition(scheme.label), labels, course.users, rng)
-    module, memory = copy.deepcopy(stage.model.module), None
+    module, memory = copy_model(stage.model.module), None
     for done in range(max(course.shown) + 1):
         picks = draw_own(parts, BATCH, stream(seed, "own batches", number, done))
         model = WhiteBox(module, stage.model.head)
@@ -177,7 +177,7 @@ def _attack(
     """Attack the updates of all users at once, on the model that they were sent."""
     plan = stage.plan
     (defense,), (scheme,), classes = plan.defenses, plan.schemes, plan.data.num_classes
-    own = copy.deepcopy(module)
+    own = copy_model(module)
     now = Stage.of(plan, stage.initialisation, stage.steps, own, purpose=(done,))
     seen = as_seen(sent, now.model, BATCH, trials=len(labels))
     prior = prior_of(scheme, plan.roles.train.labels.numpy(), classes)

@@ -62,7 +62,7 @@ def describe_studies() -> Iterator[tuple[str, str]]:
     """Return name and title of every study.
 
     >>> next(describe_studies())
-    ('batch_sizes', 'Batch size: one gradient of an untrained model')
+    ('batch_sizes', 'Batch size: one gradient, and ten local iterations, of an untrained model')
     """
     for name, title in STUDIES.items():
         yield name, title or read_shipped(name).title

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 
 from labelleak.audits.run import Part
 from labelleak.audits.stage import Stage
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.interfaces import Attack, threat_model
 from labelleak.core.knowledge import LabelledData
@@ -139,7 +139,7 @@ class _Pool:
     def add(self, one: Round) -> None:
         """Attack every client of a round, on the model that it was sent."""
         plan, classes = self._stage.plan, self._stage.plan.data.num_classes
-        module = copy.deepcopy(self._stage.model.module)
+        module = copy_model(self._stage.model.module)
         module.load_state_dict(dict(one.sent))
         at = self._stage.initialisation, self._stage.steps
         battery = Stage.of(plan, *at, module, purpose=(one.number,)).battery

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from labelleak.attacks.users.shadows import ShadowUsers
 from labelleak.audits.options import check_options
 from labelleak.audits.run import Part, load_once
 from labelleak.audits.stage import Stage
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.distributions import DistributionScore, compare_distributions
 from labelleak.core.interfaces import threat_model
@@ -180,7 +180,7 @@ class _Watch:
     def add(self, one: Round) -> None:
         """Attack a round on the model that was sent."""
         plan = self._stage.plan
-        module = copy.deepcopy(self._stage.model.module)
+        module = copy_model(self._stage.model.module)
         module.load_state_dict(dict(one.sent))
         at = self._stage.initialisation, self._stage.steps
         now = Stage.of(plan, *at, module, purpose=(one.number,))

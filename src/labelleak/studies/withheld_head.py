@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mean
@@ -11,6 +10,7 @@ from labelleak.audits.options import AuditOptions, check_options
 from labelleak.audits.plan import build
 from labelleak.audits.run import Part, plan_once
 from labelleak.audits.training_stages import reach_stages
+from labelleak.core.copies import copy_model
 from labelleak.core.knowledge import LabelledData
 from labelleak.records.intervals import bootstrap_mean
 from labelleak.records.record import Record
@@ -58,7 +58,7 @@ def steps_to_accuracy(options: AuditOptions) -> int:
     Where it never is, the most that are tried.
     """
     plan = plan_once(options, "")
-    module = copy.deepcopy(build(options, plan.data, 0))
+    module = copy_model(build(options, plan.data, 0))
     test = LabelledData(plan.data.x_test, plan.data.y_test)
     stages = range(_EVERY, _MOST + 1, _EVERY)
     for steps in reach_stages(module, plan.roles.train, options, 0, tuple(stages)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,6 +10,7 @@ import numpy as np
 
 from labelleak.attacks.many_clients import SampleGradients, train_together, trains_together
 from labelleak.attacks.shadow.batches import Bank
+from labelleak.core.copies import copy_model
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.knowledge import Defense, Knowledge, LabelledData
@@ -212,7 +212,7 @@ class ShadowClient:
         return {name: torch.stack([after[name] for after in each]) for name in kept}
 
     def _take_turn(self, row: np.ndarray, seed: int) -> dict[str, Tensor]:
-        module, how = copy.deepcopy(self.model.module), self.training
+        module, how = copy_model(self.model.module), self.training
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         start = [parameter.detach().clone() for parameter in trained]
         optimiser, loss_of = make_optimiser(trained, how), make_loss(how)
