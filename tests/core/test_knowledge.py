@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.core import knowledge, white_box
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.priors import PoolPrior, UniformPrior, free_guess
@@ -43,3 +44,20 @@ def test_a_prior_that_knows_its_best_guess_is_asked_for_it():
 
     counts, asr = free_guess(Known(), 5, 3)
     assert (counts.tolist(), asr) == ([5, 0, 0], 0.75)
+
+
+@pytest.mark.parametrize(("entries", "sizes"), [(2**22, [7]), (12, [5, 2]), (1, [3, 2, 2])])
+def test_own_data_come_in_parts_that_are_the_whole_pass(monkeypatch, entries, sizes):
+    monkeypatch.setattr(white_box, "CHUNK", 3)
+    monkeypatch.setattr(knowledge, "CHUNK", 3)
+    monkeypatch.setattr(knowledge, "PART_ENTRIES", entries)
+    data = LabelledData(torch.rand(7, 3), torch.arange(7) % 2)
+    dropping = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(3, 2))
+    known, order = Knowledge(WhiteBox(dropping, "1"), auxiliary=data), torch.arange(6, -1, -1)
+    whole, labels = known.pass_own(5, order=order)
+    passes, told = known.stream_own(5, order=order)
+    parts = list(passes)
+    assert [len(part.logits) for part in parts] == sizes
+    assert torch.equal(white_box.HeadPass.joined(parts).logits, whole.logits)
+    assert torch.equal(told, labels)
+    assert torch.equal(told, data.labels.flip(0))

@@ -47,7 +47,7 @@ def measure(data, size, models):
                 rates[record.attack].append(record.asr)
         own, truth = stage.plan.roles.auxiliary, shared.truth.counts
         classes, total = truth.shape[1], size * STEPS
-        found = calibrate(stage.model.run_all(own.inputs), own.labels.numpy(), classes)
+        found = calibrate(stage.model.run_chunks(own.inputs), own.labels.numpy(), classes)
         impact = (1 + 1 / classes) / size * found.own / STEPS
         for sums, counts in zip(shared.observation.row_sums * STEPS, truth, strict=True):
             guess = extract_counts(sums, impact, found.offset, total)

@@ -57,7 +57,7 @@ def test_a_sum_over_all_classes_is_no_impact():
     """B-2, B-6, B-9: row sums of a softmax head sum to zero, so their mean says nothing."""
     box, data, seen = toy([0, 0, 0, 1, 2, 2, 3, 3])
     assert seen.row_sums.mean() == pytest.approx(0, abs=1e-7)
-    found = calibrate(box.run(data.inputs), data.labels.numpy(), 4)
+    found = calibrate([box.run(data.inputs)], data.labels.numpy(), 4)
     assert found.own < -1
     known = Knowledge(box, (6,), data)
     for attack in (LLGStar(Dummies.ONES), LLGPlus()):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelleak.attacks.class_sums import ones, sum_posteriors
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, extract_counts, smallest
 from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
@@ -122,12 +123,12 @@ class LLBGMeasured(Attack):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and keep a confidence a class."""
-        seen, own_labels = known.pass_own(int(rng.integers(2**31)))
-        labels = own_labels.cpu().numpy()
-        own = seen.logits.double().softmax(dim=-1).cpu().numpy()[np.arange(len(labels)), labels]
-        sizes = np.bincount(labels, minlength=num_classes)
-        mean = np.bincount(labels, own, num_classes) / np.maximum(sizes, 1)
-        confidence = np.minimum(np.where(sizes > 0, mean, own.mean()), _MOST_CONFIDENT)
+        passes, labels = known.stream_own(int(rng.integers(2**31)))
+        (sums,) = sum_posteriors(passes, labels.cpu().numpy(), ones, double=True)
+        sizes = sums.sizes
+        mean = sums.own / np.maximum(sizes, 1)
+        anywhere = sums.own.sum() / sizes.sum()
+        confidence = np.minimum(np.where(sizes > 0, mean, anywhere), _MOST_CONFIDENT)
 
         def answer(observation: Observation) -> Estimate:
             b, total = observation.bias_gradient, samples(observation)

@@ -7,12 +7,13 @@ a bias, PPLR and RLU use row sums instead, each sample weighted with the sum H o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
-from labelleak.attacks.class_sums import sum_posteriors
+from labelleak.attacks.class_sums import ClassSums, input_sums, ones, sum_posteriors
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
@@ -64,11 +65,8 @@ class PPLR(Attack):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; keep two numbers a class for biases and for row sums."""
-        seen, own_labels = known.pass_own(int(rng.integers(2**31)))
-        labels, sums = own_labels.cpu().numpy(), _double(seen.inputs).sum(axis=1)
-        of_bias, of_rows = (
-            own_and_others(seen, labels, weights) for weights in (np.ones(len(sums)), sums)
-        )
+        passes, labels = known.stream_own(int(rng.integers(2**31)))
+        of_bias, of_rows = own_and_others(passes, labels.cpu().numpy())
 
         def answer(observation: Observation) -> Estimate:
             own, other = of_rows if observation.bias is None else of_bias
@@ -292,20 +290,24 @@ class AuxiliaryTable:
         return np.asarray(others - np.diag(members.T @ self.weights))
 
 
-def own_and_others(seen: HeadPass, labels: Ints, weights: Floats) -> tuple[Floats, Floats]:
+def own_and_others(passes: Iterable[HeadPass], labels: Ints) -> tuple[tuple[Floats, Floats], ...]:
     """Return what one sample leaves at its own class, and one of any other class there, on average.
 
     Args:
-        seen: samples at the head.
-        labels: their classes; a class that has none is modelled by all of them.
-        weights: what a sample's posterior counts, as in `AuxiliaryTable`.
+        passes: samples at the head, in parts.
+        labels: the classes of all of them; a class that has none is modelled by all samples.
+
+    Returns:
+        Both for the bias gradient, then both for the row sums.
     """
-    mine, whole = sum_posteriors(seen, labels, weights, double=True)
-    sizes = np.bincount(labels, minlength=len(whole))
-    known, everyone = sizes > 0, max(len(labels), 1)
-    lost = np.bincount(labels, weights, minlength=len(whole))
-    own = np.where(known, (mine - lost) / np.maximum(sizes, 1), (whole - weights.sum()) / everyone)
-    return own, (whole - mine) / np.maximum(everyone - sizes, 1)
+    return tuple(map(_means, sum_posteriors(passes, labels, ones, input_sums, double=True)))
+
+
+def _means(sums: ClassSums) -> tuple[Floats, Floats]:
+    sizes, everyone = sums.sizes, max(int(sums.sizes.sum()), 1)
+    of_all = (sums.whole - sums.weights.sum()) / everyone
+    own = np.where(sizes > 0, (sums.own - sums.weights) / np.maximum(sizes, 1), of_all)
+    return own, (sums.whole - sums.own) / np.maximum(everyone - sizes, 1)
 
 
 def auxiliary_tables(

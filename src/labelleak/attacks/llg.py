@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from labelleak.attacks.class_sums import sum_posteriors
+from labelleak.attacks.class_sums import input_sums, sum_posteriors
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, extract_counts
+from labelleak.core.counts import Floats, Ints, extract_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
@@ -124,7 +124,7 @@ class LLGStar(Attack):
         model = _model(known)
         seen = model.run(self.dummies.make(known.dummy_shape, rng), seed=int(rng.integers(2**31)))
         signal = _signal(seen).mean(axis=0)
-        total = float(_feature_sum(seen).mean())
+        total = float(input_sums(seen).mean())
         return calibrated(Calibration(float((signal - total).mean()), signal))
 
 
@@ -135,7 +135,7 @@ class LLGPlus(Attack):
     As `LLGStar`, with real inputs of each class: ``m = (1 + 1/K) / N * mean_c
     E[(p_c - 1) H | y = c]`` and ``s_j = mean over c != j of E[p_j H | y = c]``. All auxiliary data
     are used, where the paper draws ten batches per class: the same estimate with less noise.
-    Classes without auxiliary data are left out of both means.
+    Classes without auxiliary data are left out of both means. Samples are added up part by part.
 
     Assumes what LLG assumes, and auxiliary data like the client's.
     """
@@ -152,8 +152,8 @@ class LLGPlus(Attack):
         data = known.auxiliary
         assert data is not None
         order = torch.from_numpy(rng.permutation(len(data)))
-        seen, labels = known.pass_own(int(rng.integers(2**31)), order=order)
-        return calibrated(calibrate(seen, labels.numpy(), num_classes))
+        passes, labels = known.stream_own(int(rng.integers(2**31)), order=order)
+        return calibrated(calibrate(passes, labels.numpy(), num_classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,22 +169,26 @@ class Calibration:
     offset: Floats
 
 
-def calibrate(seen: HeadPass, labels: np.ndarray, num_classes: int) -> Calibration:
+def calibrate(passes: Iterable[HeadPass], labels: Ints, num_classes: int) -> Calibration:
     """Estimate impact and offsets from labelled head passes (LLG+).
+
+    Args:
+        passes: samples at the head, in parts.
+        labels: the classes of all of them.
+        num_classes: K.
 
     Raises:
         NotApplicable: if fewer than two classes have data, since offsets need another class.
     """
-    present, rows, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    present = np.unique(labels)
     if len(present) < 2:
         raise NotApplicable("auxiliary data must hold at least 2 classes")
     # Each sample counts as its share of its class, so that sums over samples are sums of means.
-    pull = _feature_sum(seen) / sizes[rows]
-    mine, whole = sum_posteriors(seen, labels, pull)
-    own = mine - np.bincount(labels, pull, minlength=num_classes)
+    (sums,) = sum_posteriors(passes, labels, input_sums, shares=True)
     others = np.full(num_classes, len(present))
     others[present] -= 1
-    return Calibration(float(own[present].mean()), (whole - mine) / others)
+    own = float((sums.own - sums.weights)[present].mean())
+    return Calibration(own, (sums.whole - sums.own) / others)
 
 
 def calibrated(calibration: Calibration) -> Prepared:
@@ -212,11 +216,6 @@ def _model(known: Knowledge) -> WhiteBox:
     return known.model
 
 
-def _feature_sum(seen: HeadPass) -> Floats:
-    """H, the sum of the head inputs of each sample."""
-    return np.asarray(seen.inputs.double().sum(dim=1).numpy())
-
-
 def _signal(seen: HeadPass) -> Floats:
     """p_j H for each sample and class: the row sums that a sample of another class leaves."""
-    return np.asarray(seen.probabilities.double().numpy() * _feature_sum(seen)[:, None])
+    return np.asarray(seen.probabilities.double().numpy() * input_sums(seen)[:, None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from labelleak.errors import BadInput, NotApplicable
 MOST_ROWS = 20_000
 # Logits of own texts that are held at once.
 MOST_ENTRIES = 2**25
+# Logits in a part of own inputs, where it is enough to see one part at a time.
+PART_ENTRIES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +210,27 @@ class Knowledge:
             raise NotApplicable("several labels of an input are told one by one")
         return (seen, labels) if labels.dim() == 1 else _rows(seen, labels.flatten(), seed)
 
+    def stream_own(
+        self, seed: int = 0, *, order: Tensor | None = None
+    ) -> tuple[Iterator[HeadPass], Tensor]:
+        """Pass the auxiliary data as `pass_own` does, of classes a part at a time.
+
+        Args:
+            seed: seed of dropout and the like.
+            order: of the inputs.
+
+        Returns:
+            What the head shows, part by part, and the labels of all parts.
+        """
+        assert self.model is not None
+        assert self.auxiliary is not None
+        data = self.auxiliary
+        if self.model.task is not Task.classes or data.labels.dim() > 1:
+            seen, labels = self.pass_own(seed, order=order)
+            return iter((seen,)), labels
+        inputs, labels = (part if order is None else part[order] for part in vars(data).values())
+        return _joined(self.model.run_chunks(inputs, seed=seed)), labels
+
     def parts(self, most: int) -> Iterator[Knowledge]:
         """Yield what is known with a few of the auxiliary inputs each, for what is summed.
 
@@ -243,6 +266,17 @@ class Knowledge:
         nothing: Any = Knowledge()
         hidden = [name for need, names in _OF.items() if need not in needs for name in names]
         return replace(self, **{name: getattr(nothing, name) for name in hidden})
+
+
+def _joined(chunks: Iterable[HeadPass]) -> Iterator[HeadPass]:
+    """Join chunks into parts of `PART_ENTRIES` logits at most, at least a chunk each."""
+    held: list[HeadPass] = []
+    for chunk in chunks:
+        if held and sum(one.logits.numel() for one in (*held, chunk)) > PART_ENTRIES:
+            yield HeadPass.joined(held)
+            held = []
+        held.append(chunk)
+    yield HeadPass.joined(held)
 
 
 def _rows(seen: HeadPass, labels: Tensor, seed: int) -> tuple[HeadPass, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -229,11 +229,15 @@ class WhiteBox:
 
     def run_all(self, inputs: Tensor, *, seed: int = 0) -> HeadPass:
         """Pass many inputs through the model in chunks and join the results."""
+        return HeadPass.joined(list(self.run_chunks(inputs, seed=seed)))
+
+    def run_chunks(self, inputs: Tensor, *, seed: int = 0) -> Iterator[HeadPass]:
+        """Pass many inputs through the model, a chunk at a time."""
         # Chunks of nearly equal size: batch norm cannot take a left-over of one.
         size = self.inputs_at_once(inputs)
         chunks = torch.tensor_split(inputs, max(1, -(-len(inputs) // size)))
-        passes = [self.run(chunk, seed=seed + number) for number, chunk in enumerate(chunks)]
-        return HeadPass.joined(passes)
+        for number, chunk in enumerate(chunks):
+            yield self.run(chunk, seed=seed + number)
 
     def is_per_sample(self, inputs: Tensor) -> bool:
         """Return whether each input is passed alike whatever the batch around it and the seed.

@@ -68,14 +68,14 @@ def measure_signals(data: str, *, seed: int, batch_size: int = BATCH) -> Signals
     rng = stream(seed, "signals")
     batches = draw_batches(Dirichlet(1.0), pool, classes, batch_size, TRIALS, rng)
     g = stage.clients.table.gradients(batches).row_sums
-    seen = stage.model.run_all(roles.auxiliary.inputs)
+    passes = stage.model.run_chunks(roles.auxiliary.inputs)
     return Signals(
         held.name,
         batch_size,
         g,
         Truth.from_labels(pool[batches], classes).counts,
         (1 + 1 / classes) / batch_size * np.minimum(g, 0).sum(axis=-1),
-        calibrate(seen, roles.auxiliary.labels.numpy(), classes),
+        calibrate(passes, roles.auxiliary.labels.numpy(), classes),
     )
 
 
