@@ -229,6 +229,56 @@ def test_an_undeclared_weight_of_positives_is_said_and_seen():
     assert finding.worst > 0.8
 
 
+@pytest.mark.parametrize(
+    ("told", "closed"),
+    [({}, True), ({"pos_weight": (9.0, 9.0, 16.0)}, False), ({"defense": "gaussian:0.1"}, False)],
+    ids=["untold", "told", "defended"],
+)
+def test_block_closes_on_a_weight_that_own_data_rule_out(told, closed, tmp_path):
+    weights = torch.tensor([9.0, 9.0, 16.0])
+
+    def train(message, context):
+        loss = nn.BCEWithLogitsLoss(pos_weight=weights)
+        _, after = step(three_logits(), lambda z, y: loss(z, y.float()), *TASKS["multilabel"][2:])
+        flower.report_labels(context, FINDINGS[:32])
+        found = {"arrays": ArrayRecord(after), "metrics": MetricRecord({"num-examples": 32})}
+        return Message(RecordDict(found), reply_to=message)
+
+    auditor = flower.Auditor(
+        folder=tmp_path, lr=0.1, task="multilabel", attacks=["llbg"], model=three_logits,
+        auxiliary=own_data("multilabel"), **told,
+    )  # fmt: skip
+    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=2.0)])
+    app.train()(train)
+    weights_sent = ArrayRecord(three_logits().state_dict())
+    sent = {"arrays": weights_sent, "config": ConfigRecord({"server-round": 1})}
+    grid = flower.InProcessGrid(app, 1)
+    (reply,) = grid.send_and_receive([Message(RecordDict(sent), 1, "train")])
+    assert reply.has_error() == closed
+    events = tmp_path / "events.jsonl"
+    noted = [json.loads(line) for line in events.read_text().splitlines()] if closed else []
+    assert [row["event"] for row in noted] == ["pos_weight"] * closed
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_an_update_unlike_a_softmax_is_read_as_one_of_sigmoids_too(noise):
+    """One-hot labels under a sigmoid a class leak more than the softmax's rules tell."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 6))
+    kinds = (2 * PEOPLE[:, 0] + 3).long().clamp(0, 5)
+    before, after = step(model, lambda z, y: each_loss(z, F.one_hot(y, 6)), PEOPLE[:32], kinds[:32])
+    after = {name: value + noise * torch.randn(value.shape) for name, value in after.items()}
+    sender = Sender(1, "0", labels=tuple(kinds[:32].tolist()))
+    auditor = flower.Auditor(
+        folder=None, lr=0.1, model=model, auxiliary=LabelledData(PEOPLE, kinds),
+        attacks=["llbg", "rlu"],
+    )  # fmt: skip
+    plain = auditor.audit(before, after, sender)
+    found = audit_readings(auditor, before, after, sender, 0.5)
+    assert plain.raises("not_cross_entropy")
+    assert (found.worst > 0.9 > plain.worst + 0.2) == (noise == 0)
+
+
 @pytest.mark.parametrize("other", [1, 2, 3, 5])
 @pytest.mark.parametrize("task", [None, "binary"])
 def test_a_head_of_one_output_in_doubt_is_among_the_readings(other, task):

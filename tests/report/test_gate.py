@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.records.cells import tabulate
+from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.record import Record, append_records
 from labelleak.report import worst_cases
 from labelleak.report.gate import Finding, judge
@@ -191,6 +192,20 @@ def test_what_is_not_known_fails_where_the_policy_asks() -> None:
     assert not failures(open_, max_advantage={"update": 1.0})
     (said,) = failures(open_, on_unknown="fail")
     assert "not known to hold in 5 trials" in said
+
+
+@pytest.mark.parametrize("flag", [name for name, one in FLAGS.items() if one.doubt])
+def test_a_flag_of_doubt_closes_the_gate_where_the_policy_asks(flag: str) -> None:
+    kept = {"scale": "held", "sign": "held"}
+    rows = [make_record(trial=t, attack="llg", extra=kept, flags=(flag,)) for t in range(5)]
+    (said,) = failures(rows, on_unknown="fail")
+    assert f"raised: {flag}" in said
+    assert not failures(rows, max_advantage={"update": 1.0})
+    # An audit made the update itself, and a declared defense explains odd entries.
+    assert not failures([replace(row, extra={}) for row in rows], on_unknown="fail")
+    defended = [replace(row, defense="gaussian:0.1") for row in rows]
+    untold = FLAGS[flag].doubt is Doubt.untold
+    assert bool(failures(defended, on_unknown="fail")) == untold
 
 
 def test_a_cell_in_doubt_is_no_evidence_of_safety() -> None:

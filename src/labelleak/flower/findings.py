@@ -15,7 +15,8 @@ from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.core.task import Task
 from labelleak.errors import BadInput
-from labelleak.records.states import State
+from labelleak.records.flags import Doubt
+from labelleak.records.states import State, doubts
 
 if TYPE_CHECKING:
     from labelleak.flower.trainings import Trained
@@ -86,6 +87,17 @@ class Finding:
     def impossible(self) -> bool:
         """Whether an update's scale or sign is impossible, so that no figure can be believed."""
         return self.limits is not None and bool((self.limits.scale | self.limits.sign).any())
+
+    @property
+    def refuted(self) -> tuple[str, ...]:
+        """Flags of what cannot be as it was told, where no declared defense explains them."""
+        raised = {one.name for a in self.answers for one in a.flags if one.raised.any()}
+        defended = self.observation.largest is not None
+        return tuple(doubts(sorted(raised), [Doubt.refuted], defended=defended))
+
+    def raises(self, name: str) -> bool:
+        """Return whether an answer comes with a flag."""
+        return any(one.name == name and one.raised.any() for a in self.answers for one in a.flags)
 
     def doubts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Return what was not certain of the updates as events."""

@@ -146,10 +146,9 @@ class AuditMod:
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
         finding = self._audit(before, reply, sender)
-        # A figure of something impossible is no evidence, so it lets nothing pass.
-        leaks = finding.worst > self.limit or finding.impossible
-        if finding.impossible:
-            self._doubt(finding)
+        # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
+        leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
+        self._doubt(finding)
         digest = digest_tensors(Arrays(model_record(reply)))
         if not leaks or self.policy is Policy.record:
             self._write(finding, "sent", update_digest=digest)
@@ -193,16 +192,14 @@ class AuditMod:
 
     def _doubt(self, finding: Finding) -> None:
         limits, sender = finding.limits, finding.sender
-        assert limits is not None
-        what = "scale" if limits.scale.any() else "sign"
-        self.auditor.note(
-            f"impossible_{what}",
-            round=sender.round,
-            client=sender.client,
-            reason=suspect(limits, finding.observation, self.auditor.momentum)
-            if what == "scale"
-            else FLAGS["impossible_sign"].says,
-        )
+        why = {name: f"{FLAGS[name].says}: {FLAGS[name].advice}" for name in finding.refuted}
+        if limits is not None and limits.scale.any():
+            momentum = self.auditor.momentum
+            why["impossible_scale"] = suspect(limits, finding.observation, momentum)
+        elif limits is not None and limits.sign.any():
+            why["impossible_sign"] = FLAGS["impossible_sign"].says
+        for name, reason in why.items():
+            self.auditor.note(name, round=sender.round, client=sender.client, reason=reason)
 
     def _warn(self, finding: Finding) -> None:
         sender = finding.sender
@@ -282,15 +279,17 @@ def audit_mod(
     Policies: ``record`` writes and lets pass, also when the audit fails. ``warn`` notes an event
     too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
     if that is still above, and sends it; if anything fails the update is withheld. ``block``
-    withholds an update above the limit, one of impossible scale or sign, one that cannot be
-    audited or whose arrays are not shaped as those sent, arrays in replies other than to
-    training, and lists, bytes or long text in the metrics or configuration of any reply: the
-    server gets an error without any of the reply's content, nor the text of an exception, an exit
-    or a cancellation. What does leave is packed anew from what was audited.
-    Where the head or the form of a reply cannot be told, ``defend`` and ``block`` audit it in
-    every reading that is left, and withhold it if one of them leaks. They guard against mistakes,
-    not against an app that means to send labels one number at a time, or hides them in another
-    layer's weights.
+    withholds an update above the limit, one of impossible scale or sign, one whose loss or N
+    cannot be as it was told (``pos_weight``, ``samples_inconsistent``, ``parts_inconsistent``;
+    the auditor's ``defense`` explains these), one that cannot be audited or whose arrays are not
+    shaped as those sent, arrays in replies other than to training, and lists, bytes or long text
+    in the metrics or configuration of any reply: the server gets an error without any of the
+    reply's content, nor the text of an exception, an exit or a cancellation. What does leave is
+    packed anew from what was audited.
+    Where the head or the form of a reply cannot be told, or where it is unlike a softmax's and may
+    be of a sigmoid a class, ``defend`` and ``block`` audit it in every reading that is left, and
+    withhold it if one of them leaks. They guard against mistakes, not against an app that means to
+    send labels one number at a time, or hides them in another layer's weights.
 
     Args:
         auditor: how to audit, and where to write on the client.

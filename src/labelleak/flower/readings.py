@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from labelleak.core.head import AmbiguousHead, HeadFinding
+from labelleak.core.knowledge import LabelledData
+from labelleak.core.priors import expected_shares
 from labelleak.core.task import Task
 from labelleak.flower.auditor import Auditor
 from labelleak.flower.findings import UNCERTAIN, Finding, Sender
 from labelleak.flower.forms import Form, Returns, UncertainForm
+from labelleak.flower.reading import drawn_by
 
 Arrays = Mapping[str, Tensor]
 # Layers that are audited in place of a head that cannot be told; each costs an audit.
@@ -44,8 +49,12 @@ def audit_readings(
     """
     try:
         plain = auditor.audit(before, after, sender, strict=True)
-        both = (plain, *_as_rows(auditor, before, after, sender, plain))
-        return max(both, key=lambda one: one.worst)
+        others = (
+            *_as_rows(auditor, before, after, sender, plain),
+            *_as_sigmoids(auditor, before, after, sender, plain),
+        )
+        able = [one for one in others if not one.impossible and not one.refuted]
+        return max((plain, *able), key=lambda one: one.worst)
     except (UncertainForm, AmbiguousHead) as doubt:
         found = list(_readings(auditor, before, after, sender, doubt))
         worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
@@ -62,9 +71,25 @@ def _as_rows(
     untold = auditor.task is None and found.task is Task.classes
     if untold and rows > 2 and max(labels, default=2) < 2 and len(labels) % rows == 0:
         told = replace(auditor, task="multilabel")
-        other = told.audit(before, after, sender, head=found.head, strict=True)
-        if not other.impossible:
-            yield other
+        yield told.audit(before, after, sender, head=found.head, strict=True)
+
+
+def _as_sigmoids(
+    auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, found: Finding
+) -> Iterator[Finding]:
+    """Read an update unlike a softmax's as that of a sigmoid a class, whose labels are one-hot."""
+    if found.task is not Task.classes or not found.raises("not_cross_entropy"):
+        return
+    classes, labels = found.observation.num_classes, np.asarray(sender.labels or ())
+    rows = np.eye(classes, dtype=np.int64)
+    prior = drawn_by(auditor.prior, classes, 1, 1)
+    shares = expected_shares(prior, len(labels), classes).tolist()
+    own = auditor.auxiliary
+    if own is not None:
+        own = LabelledData(own.inputs, torch.from_numpy(rows)[own.labels])
+    told = replace(auditor, task="multilabel", auxiliary=own, prior=shares)
+    each = replace(sender, labels=tuple(rows[labels].ravel().tolist()))
+    yield told.audit(before, after, each, head=found.head, strict=True)
 
 
 def _readings(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 
 
 class Assumption(Enum):
@@ -45,3 +47,41 @@ TRAJECTORY = SIZES | {
     Assumption.EQUAL_CLASSES,
     Assumption.SAMPLES_APART,
 }
+
+
+class Doubt(StrEnum):
+    """Why a low figure is no evidence of safety where a flag is raised.
+
+    Attributes:
+        untold: nobody told what the figure rests on, and a default was taken.
+        unlike: the entries are unlike those of the loss that was told; noise and compression that
+            nobody declared look the same.
+        refuted: what was told of the loss, N or the scale cannot be so, unless a defense altered
+            the update.
+    """
+
+    untold = "untold"
+    unlike = "unlike"
+    refuted = "refuted"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a raised flag says.
+
+    Attributes:
+        says: what was found, in plain words.
+        breaks: the assumption that does not hold; None for what every attack assumes that
+            reads an update.
+        advice: what to do.
+        doubt: why a low figure is no evidence of safety then; None where it may be.
+    """
+
+    says: str
+    breaks: Assumption | None
+    advice: str
+    doubt: Doubt | None = None
+
+    def concerns(self, assumes: Collection[Assumption]) -> bool:
+        """Return whether an attack that makes these assumptions is concerned."""
+        return self.breaks is None or self.breaks in assumes

@@ -35,7 +35,7 @@ class Cell:
     ``chosen`` names the attacks that a strongest attacker's cell is made of, most trials first.
     ``titles`` pairs the attacks behind the cell with their titles, and ``concerned_by`` holds the
     flags that concern them, as far as records say; None where they do not.
-    ``unsettled`` counts the trials whose scale or sign is not known to hold.
+    ``unsettled`` counts the trials whose scale, sign, task or loss is not known to hold.
     ``by_class`` holds the mean ASR of each label and of its free guess, where an input has several.
     ``expected_asr`` is the mean ASR that the attack said to expect, None where it does not say.
     """

@@ -3,30 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from labelleak.records.assumptions import Assumption
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a raised flag says.
-
-    Attributes:
-        says: what was found, in plain words.
-        breaks: the assumption that does not hold; None for what every attack assumes that
-            reads an update.
-        advice: what to do.
-    """
-
-    says: str
-    breaks: Assumption | None
-    advice: str
-
-    def concerns(self, assumes: Collection[Assumption]) -> bool:
-        """Return whether an attack that makes these assumptions is concerned."""
-        return self.breaks is None or self.breaks in assumes
-
+from labelleak.records.assumptions import Assumption, Doubt, Meaning
 
 FLAGS: dict[str, Meaning] = {
     "no_bias": Meaning(
@@ -43,6 +21,7 @@ FLAGS: dict[str, Meaning] = {
         "the number of samples is not known",
         None,
         "give the batch size, or attack only presence",
+        Doubt.untold,
     ),
     "impossible_scale": Meaning(
         "the bias gradient is longer than any mean softmax cross-entropy makes it",
@@ -60,16 +39,19 @@ FLAGS: dict[str, Meaning] = {
         Assumption.KNOWN_SCALE,
         "check the scale, clipping and smoothing; `scale` at repair divides by the factor where "
         "one usual cause alone explains it",
+        Doubt.refuted,
     ),
     "samples_inconsistent": Meaning(
         "the negative bias gradients need more hard labels of one weight than there are samples",
         None,
         "check the batch size, smoothing, class weights, the update's sign and size, and noise",
+        Doubt.refuted,
     ),
     "parts_inconsistent": Meaning(
         "the bias gradient is not made of the samples that the weight gradient is made of",
         None,
         "check that both are of one layer, round and order of classes, and the number of samples",
+        Doubt.refuted,
     ),
     "momentum": Meaning(
         "the client's optimiser replays gradients (momentum)",
@@ -100,22 +82,26 @@ FLAGS: dict[str, Meaning] = {
         "own data rule out that labels which are there weigh as much as others in the loss",
         None,
         "give `pos_weight`, as torch's BCEWithLogitsLoss has it; noise or a wrong scale look alike",
+        Doubt.refuted,
     ),
     "pos_weight_assumed": Meaning(
         "that labels which are there weigh as much as others (`pos_weight` 1) was assumed, and "
         "nothing here could verify it; with another weight, counts are off by up to as much",
         None,
         "give `pos_weight`, or '' for none; a capture measures it",
+        Doubt.untold,
     ),
     "learning_rate_unknown": Meaning(
         "the learning rate is not known, so the gradient is known up to a factor only",
         Assumption.KNOWN_SCALE,
         "give the learning rate, or use llg, which reads no size",
+        Doubt.untold,
     ),
     "capture_doubtful": Meaning(
         "the capture saw what it could not explain, so sizes may be wrong",
         None,
         "read the notes of the capture, which say what",
+        Doubt.untold,
     ),
     "several_local_steps": Meaning(
         "the update sums several local steps, along which the model moved",
@@ -133,6 +119,7 @@ FLAGS: dict[str, Meaning] = {
         None,
         "check the optimiser and the loss: if each class has a sigmoid of its own, say `task` "
         "multilabel; see labelleak.attacks.losses for closed forms of others",
+        Doubt.unlike,
     ),
     "sparse_gradient": Meaning(
         "entries of the weight gradient were set to zero (pruning, compression)",
@@ -148,6 +135,7 @@ FLAGS: dict[str, Meaning] = {
         "most of the gradient is not that of a softmax head: noise dominates",
         None,
         "use gradient_regression, which averages noise over the whole head",
+        Doubt.unlike,
     ),
     "several_heads": Meaning(
         "the head's weight is shared, or another layer has as many rows",
@@ -158,33 +146,39 @@ FLAGS: dict[str, Meaning] = {
         "the head has one output and its labels are 0 and 1, so it was taken to be binary",
         None,
         "say the task: a squared error looks alike",
+        Doubt.untold,
     ),
     "head_uncertain": Meaning(
         "several layers could be the head, and the likeliest was attacked",
         None,
         "name the head, or give the model",
+        Doubt.untold,
     ),
     "reply_form_uncertain": Meaning(
         "the reply does not look like weights, and nobody said whether it is a difference or a "
         "gradient",
         None,
         "say returns='difference', 'gradient' or 'weights'",
+        Doubt.untold,
     ),
     "steps_unknown": Meaning(
         "the number of local steps is not known, and one was assumed",
         None,
         "give local_steps, or epochs and batch_size, or steps_metric",
+        Doubt.untold,
     ),
     "control_terms": Meaning(
         "the client was sent or sent back control variates (SCAFFOLD, FedDyn), which moved the "
         "weights beside the gradient",
         None,
         "give control, which subtracts them",
+        Doubt.untold,
     ),
     "partition_clash": Meaning(
         "another client claims the same partition, so whose labels these are is not known",
         None,
         "look into events.jsonl, and at the clients' partition-id",
+        Doubt.untold,
     ),
     "train_mode_batch_norm": Meaning(
         "batch norm ran in train mode: head inputs depend on the whole batch",
@@ -263,3 +257,6 @@ def concerning(assumes: Collection[Assumption]) -> list[str]:
     ['no_bias', 'momentum', 'several_local_steps']
     """
     return [name for name, meaning in FLAGS.items() if meaning.breaks in assumes]
+
+
+__all__ = ["FLAGS", "Doubt", "Meaning", "concerning"]

@@ -216,10 +216,10 @@ class RecordFrame(Sequence[Record]):
 
     @cached_property
     def unsettled(self) -> list[bool]:
-        """Whether the scale or sign of each record is not known to hold; empty if no one says."""
+        """Whether what each record's figures rest on is not known to hold; empty if no one says."""
         if not self.distinct("scale") and not self.distinct("sign"):
             return []
-        return [not is_settled(row.extra, row.flags) for row in self.rows]
+        return [not is_settled(row.extra, row.flags, row.defense) for row in self.rows]
 
     @cached_property
     def cells(self) -> dict[tuple[int, Attacker], np.ndarray]:

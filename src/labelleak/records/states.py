@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
+
+from labelleak.records.flags import FLAGS, Doubt
 
 
 class State(StrEnum):
@@ -28,20 +30,38 @@ class State(StrEnum):
 IMPOSSIBLE = ("impossible_scale", "impossible_sign")
 
 
-# Flags of a loss that weighs labels otherwise than was told, or may.
-WEIGHED = frozenset({"pos_weight", "pos_weight_assumed"})
+def doubts(
+    flags: Iterable[str], kinds: Collection[Doubt] = tuple(Doubt), *, defended: bool = False
+) -> list[str]:
+    """Name the raised flags with which a low figure is no evidence of safety.
+
+    Args:
+        flags: names of the raised flags; those that no release raises are left out.
+        kinds: the kinds of doubt that count.
+        defended: whether a defense was declared, which explains entries unlike the loss.
+
+    >>> doubts(["task_assumed", "momentum", "pos_weight"])
+    ['task_assumed', 'pos_weight']
+    >>> doubts(["pos_weight"], defended=True)
+    []
+    """
+    counted = {Doubt.untold} & {*kinds} if defended else kinds
+    return [name for name in flags if name in FLAGS and FLAGS[name].doubt in counted]
 
 
-def is_settled(extra: Mapping[str, Any], flags: Iterable[str] = ()) -> bool:
-    """Return whether a record's scale and sign hold; audits made them and do not say.
+def is_settled(extra: Mapping[str, Any], flags: Iterable[str] = (), defense: str = "none") -> bool:
+    """Return whether what a record's figures rest on holds; audits made it and do not say.
 
-    Of sigmoids the scale holds where the weight of positives is known.
+    Scale and sign must hold, and no flag may be raised with which a low figure shows nothing.
 
     >>> is_settled({}), is_settled({"scale": "held", "sign": "not_known"})
     (True, False)
+    >>> is_settled({"scale": "held"}, ["task_assumed"])
+    False
     """
-    held = all(extra.get(key, State.held) == State.held for key in ("scale", "sign"))
-    return held and WEIGHED.isdisjoint(flags)
+    said = [extra[key] for key in ("scale", "sign") if key in extra]
+    held = all(state == State.held for state in said)
+    return held and not (said and doubts(flags, defended=defense != "none"))
 
 
-__all__ = ["IMPOSSIBLE", "State", "is_settled"]
+__all__ = ["IMPOSSIBLE", "State", "doubts", "is_settled"]

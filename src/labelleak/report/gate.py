@@ -19,7 +19,7 @@ from labelleak.records.flags import FLAGS
 from labelleak.records.frame import RecordFrame
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
-from labelleak.records.states import IMPOSSIBLE
+from labelleak.records.states import IMPOSSIBLE, doubts
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.policy import Cells, Policy
@@ -184,9 +184,13 @@ def _judge_standing(cells: Sequence[Cell], policy: Policy, name: str) -> Iterato
             yield Finding(flag, name, False, said)
     if policy.on_unknown == "fail":
         most = max(cell.unsettled for cell in cells)
-        said = "scale and sign of every update hold"
+        said = "scale, sign, task and loss of every update hold"
         if most:
-            said = f"scale or sign is not known to hold in {wording.count(most, 'trial')}"
+            why = few(sorted({one for cell in cells for one in doubts(dict(cell.flags))}), 100)
+            said = (
+                "scale, sign, task or loss is not known to hold in "
+                f"{wording.count(most, 'trial')}{why and f' (raised: {why})'}"
+            )
         yield Finding("on_unknown", name, not most, said)
 
 

@@ -45,8 +45,8 @@ class Policy(_Strict):
         min_trials: trials that each cell must have.
         must_run: attacks that each cell must hold, each with ``min_trials`` trials.
         flags: largest share of trials in which a flag may be raised, flag by flag.
-        on_unknown: ``fail`` where the scale or sign of an update is not known to hold; what is
-            impossible always fails.
+        on_unknown: ``fail`` where the scale, sign, task or loss of an update is not known to hold;
+            what is impossible always fails.
         cells: which records are judged.
     """
 

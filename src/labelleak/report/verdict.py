@@ -1,8 +1,9 @@
 """The verdict of a page: what the worst attacker gains, in a word of a fixed scale.
 
 The word follows the upper end of the 95 % interval, so few trials never make it milder. Where
-there are too few trials, or where the scale or sign of the update is in doubt, a low figure shows
-nothing, and no word below a moderate leak is given. `docs/scale.md` says why the bounds are these.
+there are too few trials, or where the scale, sign, task or loss of the update is in doubt, a low
+figure shows nothing, and no word below a moderate leak is given. `docs/scale.md` says why the
+bounds are these.
 """
 
 from __future__ import annotations
@@ -215,13 +216,14 @@ def _of_courses(
     off = [course for course in courses if not course.defended] or list(courses)
     rows = [row for row in records if is_federated(row)]
     unsettled = sum(
-        not is_settled(row.extra, row.flags) or bool({*IMPOSSIBLE} & {*row.flags}) for row in rows
+        not is_settled(row.extra, row.flags, row.defense) or bool({*IMPOSSIBLE} & {*row.flags})
+        for row in rows
     )
     doubt = ""
     if unsettled:
         doubt = (
-            f"The scale or sign of {wording.share(unsettled / len(rows))} of the updates is not "
-            "known to hold, so a low figure here is no evidence of safety."
+            f"The scale, sign, task or loss of {wording.share(unsettled / len(rows))} of the "
+            "updates is not known to hold, so a low figure here is no evidence of safety."
         )
     found = [
         Exposure(

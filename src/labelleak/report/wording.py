@@ -260,20 +260,20 @@ def labels_named(rate: float, labels: int) -> str:
 
 
 def doubt(cell: Cell) -> str:
-    """Say that a cell is no evidence of safety, where its scale or sign is in doubt; else nothing.
+    """Say that a cell is no evidence of safety, where what it rests on is in doubt; else nothing.
 
     An impossible scale or sign means that something else than the client's update was attacked.
     """
     flags = dict(cell.flags)
     broken = max((flags.get(flag, 0) for flag in IMPOSSIBLE), default=0)
     if broken:
-        what, trials = "is impossible", broken
+        what, trials = "scale or sign is impossible", broken
     elif cell.unsettled:
-        what, trials = "is not known to hold", cell.unsettled
+        what, trials = "scale, sign, task or loss is not known to hold", cell.unsettled
     else:
         return ""
     of = "" if trials == cell.trials else f" in {count(trials, 'trial')} of {cell.trials:,}"
-    return f"The update's scale or sign {what}{of}, so a low figure here is no evidence of safety."
+    return f"The update's {what}{of}, so a low figure here is no evidence of safety."
 
 
 def name_series(cell: Cell) -> str:
