@@ -89,7 +89,7 @@ def make_attack(name: str) -> Attack:
 def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
     """Say of each attack that is too slow for so many classes why the battery leaves it out.
 
-    >>> list(slow_attacks(["llg", "rlu"], 2000)), slow_attacks(["rlu"], 10)
+    >>> list(slow_attacks(["llg", "rlu"], 20_000)), slow_attacks(["rlu"], 10)
     (['rlu'], {})
     """
     limits = {name: ATTACKS[name].card.quick_up_to for name in sorted(names)}

@@ -53,7 +53,7 @@ def choose_attacks(
     Raises:
         BadInput: for a name that is no attack, and where nothing is asked for.
 
-    >>> choice = choose_attacks(["standard", "rlu"], 2000)
+    >>> choice = choose_attacks(["standard", "rlu"], 20_000)
     >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
     (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'shadow_layers'])
     """

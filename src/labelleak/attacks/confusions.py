@@ -7,18 +7,20 @@ a bias, PPLR and RLU use row sums instead, each sample weighted with the sum H o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.class_sums import ClassSums, input_sums, ones, sum_posteriors
+from labelleak.attacks.many_confusions import CUT_SHORT, DIRECT, ManyConfusions
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
-from labelleak.core.knowledge import Knowledge
-from labelleak.core.lazy import Tensor, special, torch
+from labelleak.core.knowledge import PART_ENTRIES, Knowledge
+from labelleak.core.lazy import F, Tensor, special, torch
 from labelleak.core.mixtures import shortest_mixture
 from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
@@ -95,7 +97,9 @@ class RLU(Attack):
     Edge cases: what the system cannot tell apart stays even. A class without auxiliary data is
     modelled by all of them. Cost: one pass over the auxiliary data and a K x K
     pseudo-inverse once; ``K^2`` a trial, and a non-negative least squares (about K^3) for each
-    trial in which the plain solution turns negative.
+    trial in which the plain solution turns negative. Above 1,000 classes nothing is inverted: the
+    least squares are solved on the classes that matter (`ManyConfusions`), to a hundredth of a
+    label, some ``10 K^2`` a trial; a note says where that took too many classes.
     """
 
     name = "rlu"
@@ -105,11 +109,13 @@ class RLU(Attack):
         PPLR.card,
         title="RLU",
         plain="Solves for all classes at once, from how the model confuses them.",
-        quick_up_to=1_000,
+        quick_up_to=10_000,
     )
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once and invert the confusions of biases and of row sums."""
+        if num_classes > DIRECT:
+            return _of_many(known, num_classes, int(rng.integers(2**31)))
         tables = auxiliary_tables(known, num_classes, rng)
         of_bias, of_rows = (Confusions.of(table.by_class()) for table in tables)
 
@@ -137,7 +143,8 @@ class ILRG(Attack):
     Edge cases: where b_c is faint beside the largest entry, h_c is pulled smoothly to the mean
     feature ``sum_i b_i dW_i / sum_i b_i^2``; an all-zero update gives N times the softmax of the
     head's bias. Counts are held within 0 and N, and rounded to sum to N. Cost: ``K^2 D + K^3`` a
-    trial, in slices of trials.
+    trial, in slices of trials. Above 1,000 classes nothing is inverted: ``K^2 (D + N)`` a trial
+    by a Krylov solver (`ManyConfusions`), and a note where it did not reach the solution.
 
     Attributes:
         faint: the share of the largest bias entry at which h_c lies half-way to the mean feature.
@@ -154,7 +161,7 @@ class ILRG(Attack):
         PPLR.card,
         title="iLRG",
         plain="Recovers the mean features of each class from the update and solves for the counts.",
-        quick_up_to=1_000,
+        quick_up_to=10_000,
     )
 
     def __post_init__(self) -> None:
@@ -175,6 +182,14 @@ class ILRG(Attack):
             total, b = samples(observation), observation.bias_gradient
             stacked = observation.weight.detach().reshape(-1, *weight.shape)
             flat = b.reshape(-1, num_classes)
+            if num_classes > DIRECT:
+                return _solved(
+                    observation,
+                    (
+                        self._many(_double(part), own, weight, bias).plain_shares(own)
+                        for part, own in zip(stacked, flat, strict=True)
+                    ),
+                )
             size = max(1, _SLICE_BYTES // (16 * stacked[0].numel() + 48 * num_classes**2))
             shares = []
             for n, part in enumerate(torch.split(stacked, size)):
@@ -186,6 +201,75 @@ class ILRG(Attack):
             return Estimate(round_bounded(counts, observation), counts)
 
         return answer
+
+    def _many(self, gradient: Floats, b: Floats, weight: Floats, bias: Floats) -> ManyConfusions:
+        """Make the posteriors of many classes, some rows at a time."""
+        features = recover_features(gradient, b, self.faint)
+        head, offset = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+        table = torch.empty(len(b), len(b))
+        for rows in torch.split(torch.arange(len(b)), max(1, PART_ENTRIES // len(b))):
+            part = torch.from_numpy(features[rows.numpy()]).float()
+            torch.softmax(F.linear(part, head, offset), dim=-1, out=table[rows[0] : rows[-1] + 1])
+        return ManyConfusions.of(table)
+
+
+def _of_many(known: Knowledge, num_classes: int, seed: int) -> Prepared:
+    """Prepare RLU for many classes: the table that an observation calls for is made when it comes.
+
+    Args:
+        known: what the attacker holds.
+        num_classes: K.
+        seed: of the pass.
+    """
+    weighings = {False: ones, True: input_sums}
+
+    @cache
+    def confusions(of_rows: bool) -> ManyConfusions:
+        passes, labels = known.stream_own(seed)
+        return ManyConfusions.of(
+            mean_posteriors(passes, labels.cpu(), num_classes, weighings[of_rows])
+        )
+
+    def answer(observation: Observation) -> Estimate:
+        total = samples(observation)
+        solver, signals = confusions(observation.bias is None), _signal(observation)
+        each = signals.reshape(-1, num_classes)
+        return _solved(observation, (solver.shares(own, total) for own in each))
+
+    return answer
+
+
+def _solved(observation: Observation, found: Iterable[tuple[Floats, bool]]) -> Estimate:
+    """Round the shares of many classes to counts, with a note where they were not reached."""
+    shares, reached = zip(*found, strict=True)
+    bounded = np.clip(np.reshape(shares, (*observation.trials, observation.num_classes)), 0.0, 1.0)
+    counts = samples(observation) * bounded
+    notes = () if all(reached) else (CUT_SHORT,)
+    return Estimate(round_bounded(counts, observation), counts, notes)
+
+
+def mean_posteriors(
+    passes: Iterable[HeadPass],
+    labels: Tensor,
+    num_classes: int,
+    weigh: Callable[[HeadPass], Floats],
+) -> Tensor:
+    """Return the mean weighted posterior of each class, ``K x K`` in single precision.
+
+    A class that has no samples gets that of all.
+    """
+    sizes = torch.bincount(labels, minlength=num_classes)
+    table, at = torch.zeros(num_classes, num_classes), 0
+    whole = torch.zeros(num_classes, dtype=torch.float64)
+    for seen in passes:
+        mine = labels[at : at + len(seen.inputs)]
+        at += len(mine)
+        heavy = torch.from_numpy(weigh(seen))
+        weighted = seen.probabilities.detach().cpu() * heavy.float()[:, None]
+        whole += weighted.sum(dim=0, dtype=torch.float64)
+        table.index_add_(0, mine, weighted / sizes[mine, None])
+    table[sizes == 0] = (whole / max(at, 1)).float()
+    return table
 
 
 def recover_features(weight: Floats, bias: Floats, faint: float = 1e-5) -> Floats:

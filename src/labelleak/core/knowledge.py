@@ -294,4 +294,4 @@ def _rows(seen: HeadPass, labels: Tensor, seed: int) -> tuple[HeadPass, Tensor]:
     return HeadPass(inputs, logits, logits), labels[held]
 
 
-__all__ = ["Defense", "FitCache", "Knowledge", "LabelledData"]
+__all__ = ["PART_ENTRIES", "Defense", "FitCache", "Knowledge", "LabelledData"]

@@ -222,6 +222,11 @@ FLAGS: dict[str, Meaning] = {
         Assumption.LOW_RANK,
         "raise RLG(effort=...), or use row_min",
     ),
+    "confusions_cut_short": Meaning(
+        "iLRG or RLU did not reach its solution of so many classes, and gave the nearest it had",
+        None,
+        "use llg_plus or pplr",
+    ),
     "simulation_diverged": Meaning(
         "training on one class alone diverged, so nothing was matched",
         Assumption.STABLE_SIMULATION,
