@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from labelleak.attacks import LLG
-from labelleak.attacks.row_energy import RowEnergy, count_rows, split_rows
+from labelleak.attacks.row_energy import RowEnergy, count_rows, is_rescaled, split_rows
 from labelleak.core import head_sums
 from labelleak.core.counts import best_counts, round_counts
 from labelleak.core.frequencies import FrequencyPrior
@@ -114,5 +114,14 @@ def test_frequencies_keep_the_answer_above_the_guess_where_rows_say_little():
     for rows in (plain, plain.sign()):
         counts = round_counts(count_rows(rows, 200, shares), 200)
         assert np.minimum(counts, true).sum() > np.minimum(guess, true).sum() + 20
-    counts = round_counts(count_rows(noise, 200, shares), 200)
-    assert np.abs(counts - 200 * shares).max() <= 1
+    assert np.array_equal(count_rows(noise, 200, shares), guess)
+
+
+def test_entries_that_were_rescaled_one_by_one_are_told_from_gradients_and_noise():
+    gradient, _ = text_gradient(0)
+    noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0))
+    sizes = gradient.abs()
+    for rescaled in (gradient.sign(), gradient / (sizes + sizes.median())):
+        assert is_rescaled(rescaled)
+    for plain in (gradient, noise, gradient + 0.1 * noise, torch.zeros_like(gradient)):
+        assert not is_rescaled(plain)

@@ -28,6 +28,8 @@ _SURE = 3.0
 _TELLING = 1.5
 # Rows that tell of lengths, or of posteriors, by their quantiles at least.
 _FEW = 20
+# Rows sum to so much of what rows that are all alike sum to, at most, if nothing rescaled entries.
+_ALIKE = 0.5
 # The shortest interval that holds this share of the present rows is where single labels lie; when
 # it is wider than this (in logarithms of energy), single labels have no energy of their own.
 _MODE, _WIDE = 0.3, 0.2
@@ -50,7 +52,7 @@ class RowEnergy(Attack):
     that are parallel (r = 1). Where it is known how often each class occurs (a prior of
     frequencies f), the posteriors' part is known, too: such a model's posteriors sum to about
     ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``, with the length L at which counts sum to N.
-    Where all rows are of one length (a first step of Adam, signs) a present class has the count
+    Where entries were rescaled one by one (signs, steps of Adam) a present class has the count
     that is expected of it, and where those that stand out are not the expected ones (noise) the
     answer is the guess by frequencies.
 
@@ -103,7 +105,8 @@ def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floa
     there = present_rows(along, energy, across, total)
     if shares is not None:
         if not there.any() or not _likely(there, total * shares):
-            return total * shares
+            guess, _ = FrequencyPrior(tuple(shares.tolist())).best_guess(total, len(shares))
+            return guess.astype(np.float64)
         # A word that common is there, however its row looks.
         there |= (total * shares > _SURE) & (energy > 0)
     there = there if there.any() else energy > 0
@@ -111,7 +114,7 @@ def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floa
         return np.full(len(energy), total / len(energy))
     one, width = _single(energy[there])
     labels = energy[there] / one
-    if shares is not None and are_signs(energy):
+    if shares is not None and is_rescaled(weight):
         found = np.maximum(total * shares[there], 1.0)
     elif shares is not None and (width > _WIDE or _has_learnt(along[~there], shares[~there])):
         found = _beside_posteriors(-along[there], total * shares[there], total)
@@ -142,6 +145,19 @@ def are_signs(energy: Floats) -> bool:
     """Return whether rows are of one length, as the first step of Adam makes them."""
     low, high = np.quantile(energy, [0.05, 0.95])
     return bool(len(energy) >= _FEW and high < 1.1 * low)
+
+
+def is_rescaled(weight: Tensor) -> bool:
+    """Return whether entries were rescaled one by one, as Adam and RMSprop do.
+
+    The rows of a gradient sum to zero, and noise sums to little. Rescaled rows are nearly alike,
+    present ones aside, at the first step (signs) and at later ones.
+    """
+    energy = by_rows(weight, lambda rows: rows.square().sum(-1))
+    columns = by_rows(weight.mT, lambda rows: rows.sum(-1))
+    most = len(energy) * energy.sum()
+    alike = len(energy) >= _FEW and np.square(columns).sum() > _ALIKE**2 * most > 0
+    return bool(alike) or are_signs(energy)
 
 
 def _has_learnt(along: Floats, shares: Floats) -> bool:
@@ -245,4 +261,4 @@ def _single(energy: Floats) -> tuple[float, float]:
     return float(np.exp((logs[first] + logs[first + held - 1]) / 2)), float(widths[first])
 
 
-__all__ = ["RowEnergy", "are_signs", "count_rows", "present_rows", "split_rows"]
+__all__ = ["RowEnergy", "are_signs", "count_rows", "is_rescaled", "present_rows", "split_rows"]

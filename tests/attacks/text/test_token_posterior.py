@@ -1,5 +1,6 @@
 """The token posterior: near exact over training, honest of its own doubt, whatever the scale."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_a_clipped_gradient_is_found_out_and_flagged(learnt, ready, factor):
     assert found.notes == ("unlikely_scale",)
     assert found.expected_asr is None
     assert ready(seen).notes == ()
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.AdamW, torch.optim.RMSprop])
+def test_steps_that_rescale_entries_are_read_by_presence_and_the_prior(learnt, ready, optimiser):
+    model, sent = copy.deepcopy(learnt), learnt.lm_head.weight.detach()
+    steps = optimiser(model.parameters(), lr=1e-3)
+    for seed in (1, 2):
+        gradients(model, texts(seed))
+        steps.step()
+    moved = Observation.from_gradient(sent - model.lm_head.weight.detach(), num_samples=256)
+    both, found = torch.cat([texts(1), texts(2)]), ready(moved)
+    guess = known_of(learnt).prior.best_guess(256, TOKENS)[0]
+    assert rate(found, both) > rate(replace(found, counts=guess), both)
+    assert found.expected_asr is None
 
 
 def test_signs_tell_which_tokens_and_nothing_shared_is_the_guess(learnt, ready):

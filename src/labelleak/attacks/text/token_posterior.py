@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelleak.attacks.row_energy import are_signs, count_rows
+from labelleak.attacks.row_energy import count_rows, is_rescaled
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
 from labelleak.attacks.text.row_noise import FEWEST, measure_noise, squares, whitening
 from labelleak.core.card import Card
@@ -53,7 +53,7 @@ class TokenPosterior(Attack):
     Assumes text like the client's, a known scale and one gradient. Where the learning rate is not
     known the scale is the likeliest one. Noise is measured on rows of tokens that are hardly there.
 
-    Edge cases: where all rows are of one length (a first step of Adam) the answer is that of
+    Edge cases: where entries were rescaled one by one (steps of Adam) the answer is that of
     `RowEnergy`. Where another scale explains the gradient better than the one that was told, as
     after clipping, it is taken and flagged. A token that own text lacks has the mean of all and a
     small share of what is seen for the first time. Of a tied embedding own text tells what a token
@@ -98,7 +98,7 @@ class TokenPosterior(Attack):
             found, odd = [], False
             for one, beside, factor in zip(rows, bias, scaled, strict=True):
                 held = known_scale
-                if are_signs(squares(one)):
+                if is_rescaled(one):
                     told_by = count_rows(one, total, shares)
                     found.append((round_counts(told_by, total), told_by, 0.0))
                     tells = False
