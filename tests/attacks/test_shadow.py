@@ -449,3 +449,11 @@ def test_every_group_can_be_left_out():
         attack = Shadow(batches=30, epochs=1, groups=tuple(g for g in GROUPS if g != group))
         found = prepare(attack, scenario.known, 5, rng())(scenario.observation)
         assert (found.counts.sum(axis=1) == 8).all()
+
+
+@pytest.mark.parametrize("epochs", range(1, 6))
+def test_the_smallest_budgets_are_fitted(epochs):
+    counts = draw_counts(4, 3, 5, rng())
+    features = torch.from_numpy(rng(1).standard_normal((4, 5, 2)))
+    posterior = CountPosterior.fit(features, counts, 3, epochs=epochs, rng=rng(2), width=4)
+    assert np.isfinite(posterior.tails(features)).all()

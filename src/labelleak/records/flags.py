@@ -18,9 +18,7 @@ FLAGS: dict[str, Meaning] = {
         "trust attacks on the bias gradient: llbg, pplr, rlu",
     ),
     "samples_unknown": Meaning(
-        "the number of samples is not known",
-        None,
-        "give the batch size, or attack only presence",
+        "the number of samples is not known", None, "give the batch size, or attack only presence"
         Doubt.untold,
     ),
     "impossible_scale": Meaning(
@@ -223,9 +221,7 @@ FLAGS: dict[str, Meaning] = {
         "raise RLG(effort=...), or use row_min",
     ),
     "confusions_cut_short": Meaning(
-        "iLRG or RLU did not reach its solution of so many classes, and gave the nearest it had",
-        None,
-        "use llg_plus or pplr",
+        "iLRG or RLU did not reach its solution of so many classes", None, "use llg_plus or pplr"
     ),
     "simulation_diverged": Meaning(
         "training on one class alone diverged, so nothing was matched",

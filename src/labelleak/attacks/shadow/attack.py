@@ -10,6 +10,7 @@ import numpy as np
 
 from labelleak.attacks.bounds import hold_tails
 from labelleak.attacks.by_class import by_appearance
+from labelleak.attacks.many_confusions import DIRECT
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
@@ -57,7 +58,9 @@ class Shadow(Attack):
     of what was learnt. In train mode batch norm sees auxiliary batches.
 
     Cost: one pass over the auxiliary data; at the first update of each N it fits, some
-    seconds at the default budget, and keeps what it learnt; then ``K D + K N`` a trial.
+    seconds at the default budget, and keeps what it learnt; then ``K D + K N`` a trial. Above
+    1,000 classes presence comes first: 256 candidates or more, twice N, are looked at and all
+    others merged into one class (`CandidateShadow`), for up to 500 labels.
 
     Attributes:
         batches: shadow batches, the budget; fewer are drawn above 20 classes or 250 labels.
@@ -77,6 +80,7 @@ class Shadow(Attack):
         SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES},
         standard=True,
         learns=True,
+        quick_up_to=10_000,
         plain="Learns to read counts off practice updates made of the attacker's own data.",
     )
 
@@ -89,6 +93,10 @@ class Shadow(Attack):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass the auxiliary data once; fitting waits for the first update of each N."""
+        if num_classes > DIRECT and Need.DEFENSE not in self.needs:
+            from labelleak.attacks.shadow.candidates import CandidateShadow  # which asks this one
+
+            return CandidateShadow.of(self, known, num_classes, rng)
         ready = ShadowPosterior.of(self, known, num_classes, rng)
         if Need.DEFENSE not in self.needs:
             return ready
@@ -114,6 +122,7 @@ class AdaptiveShadow(Shadow):
     card = Shadow.card.renamed(
         "shadow models, adaptive",
         "As shadow models, with practice updates that pass through the client's defense.",
+        quick_up_to=DIRECT,
     )
 
 
@@ -203,7 +212,11 @@ class ShadowPosterior:
         return label, np.where(label.any(axis=-1, keepdims=True), label, 1)
 
     def _posterior(self, observation: Observation) -> CountPosterior:
-        key = samples(observation), observation.bias is not None
+        return self.learnt(samples(observation), observation.bias is not None)
+
+    def learnt(self, total: int, has_bias: bool) -> CountPosterior:
+        """Return what is learnt of N labels, with or without a bias; it is fitted once."""
+        key = total, has_bias
         if key not in self.fitted:
             self.fitted[key] = self._learn(*key)
         return self.fitted[key]

@@ -207,9 +207,9 @@ def _train(
     optimiser = uncompiled(torch.optim.AdamW)(
         net.parameters(), lr=_LR, weight_decay=_DECAY, fused=fused or None
     )
-    pace = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, _LR, total_steps=epochs * rounds + 1, pct_start=0.2
-    )
+    steps = epochs * rounds + 1
+    rising = 0.2 if steps != 5 else 0.3  # a rise of no length would be divided by
+    pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LR, total_steps=steps, pct_start=rising)
     with torch.enable_grad():
         for _ in range(epochs):
             order = torch.from_numpy(rng.permutation(examples)[: rounds * size])
