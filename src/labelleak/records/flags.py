@@ -18,7 +18,9 @@ FLAGS: dict[str, Meaning] = {
         "trust attacks on the bias gradient: llbg, pplr, rlu",
     ),
     "samples_unknown": Meaning(
-        "the number of samples is not known", None, "give the batch size, or attack only presence"
+        "the number of samples is not known",
+        None,
+        "give the batch size, or attack only presence",
         Doubt.untold,
     ),
     "impossible_scale": Meaning(
@@ -153,8 +155,7 @@ FLAGS: dict[str, Meaning] = {
         Doubt.untold,
     ),
     "reply_form_uncertain": Meaning(
-        "the reply does not look like weights, and nobody said whether it is a difference or a "
-        "gradient",
+        "the reply does not look like weights, and nobody said what it is",
         None,
         "say returns='difference', 'gradient' or 'weights'",
         Doubt.untold,
@@ -184,8 +185,7 @@ FLAGS: dict[str, Meaning] = {
         "read calibrated attacks as approximate",
     ),
     "near_converged": Meaning(
-        "the model is sure of its answers: little is left in the gradient, and a few "
-        "misclassified samples carry it",
+        "the model is sure of its answers: a few misclassified samples carry the gradient",
         None,
         "look at presence (row_min): counts of published attacks fall to the guess or below",
     ),
@@ -221,7 +221,7 @@ FLAGS: dict[str, Meaning] = {
         "raise RLG(effort=...), or use row_min",
     ),
     "confusions_cut_short": Meaning(
-        "iLRG or RLU did not reach its solution of so many classes", None, "use llg_plus or pplr"
+        "iLRG or RLU did not reach a solution of so many classes", None, "use llg_plus or pplr"
     ),
     "simulation_diverged": Meaning(
         "training on one class alone diverged, so nothing was matched",
