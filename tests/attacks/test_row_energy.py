@@ -14,6 +14,7 @@ from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.priors import free_guess
+from labelleak.errors import BadInput
 
 CLASSES, WIDTH, TOTAL = 400, 48, 120
 
@@ -125,3 +126,44 @@ def test_entries_that_were_rescaled_one_by_one_are_told_from_gradients_and_noise
         assert is_rescaled(rescaled)
     for plain in (gradient, noise, gradient + 0.1 * noise, torch.zeros_like(gradient)):
         assert not is_rescaled(plain)
+
+
+def test_absent_classes_are_named_no_more_often_than_was_chosen():
+    """Noise leaves no gap between present and absent rows, so the law decides."""
+    rates, found = (0.02, 0.1, 0.3), []
+    for rate in rates:
+        named = []
+        for seed in range(4):
+            weight, counts = text_gradient(seed)
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            noised = weight + 0.17 * weight.abs().max() * noise
+            there = count_rows(noised, TOTAL, false_alarms=rate) > 0
+            named.append([there[counts == 0].mean(), there[counts > 0].mean()])
+        found.append(np.mean(named, axis=0))
+    false, right = np.transpose(found)
+    assert (false < rates).all()
+    assert (np.diff(false) > 0).all()
+    assert (np.diff(right) > 0.05).all()
+    assert (right > 4 * false).all()
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        RowEnergy(false_alarms=rate)
+
+
+def test_a_batch_of_most_classes_is_guessed_at_least():
+    """Few rows are short enough to be absent ones, so few stand out."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    shares = 1 / (2 + np.arange(CLASSES))
+    shares /= shares.sum()
+    labels = torch.from_numpy(rng.choice(CLASSES, 6000, p=shares))
+    inputs = torch.randn(6000, WIDTH, generator=generator, dtype=torch.float64) + 0.3
+    gradient = torch.full((CLASSES, 6000), 1 / CLASSES, dtype=torch.float64)
+    gradient[labels, torch.arange(6000)] -= 1
+    counts = round_counts(count_rows(gradient @ inputs / 6000, 6000, shares), 6000)
+    true = np.bincount(labels.numpy(), minlength=CLASSES)
+    guess, _ = FrequencyPrior(tuple(shares)).best_guess(6000, CLASSES)
+    assert np.minimum(counts, true).sum() >= np.minimum(guess, true).sum()

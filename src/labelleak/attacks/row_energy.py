@@ -12,16 +12,19 @@ from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.head_sums import by_rows
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
-from labelleak.core.lazy import Tensor, torch
+from labelleak.core.lazy import Tensor, special, torch
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.errors import BadInput
 from labelleak.records.assumptions import ONE_GRADIENT
 
 # Rows nearer to a limit than this are on its safe side, whatever the order of sums.
 _TIE = 1e-6
 # A gap this wide (in logarithms) parts present rows from absent ones; else the absent rows' own
-# spread decides, this many times.
-_GAP, _SPREADS = 0.5, 2.0
+# spread decides.
+_GAP = 0.5
+# Rows tell little if fewer stand out than this share of the classes that are expected.
+_ENOUGH = 0.5
 # A class of which so many labels are expected is hardly ever absent.
 _SURE = 3.0
 # Expected classes must be so much likelier than all for their rows to be held against it.
@@ -42,7 +45,8 @@ class RowEnergy(Attack):
     Row v of the weight gradient is ``N g_v = sum_j p_jv h_j - sum_{j: y_j = v} h_j``. With many
     classes most are absent. Their rows hold the first sum alone, which is nearly parallel to the
     mean head input; its direction d is read off the shorter half of the rows. A row is present
-    if it points against d, or if more of it lies across d than the absent rows' law allows.
+    if it points against d, or if more of it lies across d than the absent rows' law allows: their
+    law is normal in logarithms, and `false_alarms` of them may pass for present.
 
     Counts of present rows: c labels leave the energy ``|N g_v|^2 = u (c + c (c - 1) r)``. Here u,
     the energy of one label, is where most present rows lie (most present tokens occur once), and
@@ -53,8 +57,12 @@ class RowEnergy(Attack):
     frequencies f), the posteriors' part is known, too: such a model's posteriors sum to about
     ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``, with the length L at which counts sum to N.
     Where entries were rescaled one by one (signs, steps of Adam) a present class has the count
-    that is expected of it, and where those that stand out are not the expected ones (noise) the
-    answer is the guess by frequencies.
+    that is expected of it. Where few of the expected classes stand out (noise, or a batch of most
+    classes) the answer is the guess by frequencies, with a label for each class that does.
+
+    Attributes:
+        false_alarms: the share of absent classes that may be named, above 0 and below 1. Where a
+            gap parts present rows from absent ones the gap decides, and hardly any is.
 
     Of this project (no paper). It needs no bias and no sign of the features, unlike LLG.
 
@@ -75,6 +83,12 @@ class RowEnergy(Attack):
         plain="Counts labels by how long each class's gradient row is, whatever its sign.",
     )
 
+    false_alarms: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.false_alarms < 1:
+            raise BadInput(f"false_alarms must lie between 0 and 1, not {self.false_alarms}")
+
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep how often each class occurs, where that is known."""
         told = known.prior
@@ -85,28 +99,30 @@ class RowEnergy(Attack):
             total = samples(observation)
             weight = observation.weight.detach()
             rows = weight.reshape(-1, *weight.shape[-2:])
-            found = np.stack([count_rows(one, total, shares) for one in rows])
+            found = np.stack([count_rows(one, total, shares, self.false_alarms) for one in rows])
             scores = found.reshape(*weight.shape[:-2], num_classes)
             return Estimate(round_counts(scores, total), scores)
 
         return answer
 
 
-def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floats:
+def count_rows(
+    weight: Tensor, total: int, shares: Floats | None = None, false_alarms: float = 0.05
+) -> Floats:
     """Return about how many of N labels each row holds, before rounding.
 
     Args:
         weight: gradient of the head's weight at any scale, ``K x D``.
         total: N.
         shares: how often each class occurs, where that is known.
+        false_alarms: share of absent classes that may be named.
     """
     along, energy = split_rows(weight)
     across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
-    there = present_rows(along, energy, across, total)
+    there = present_rows(along, energy, across, total, weight.shape[-1], false_alarms)
     if shares is not None:
-        if not there.any() or not _likely(there, total * shares):
-            guess, _ = FrequencyPrior(tuple(shares.tolist())).best_guess(total, len(shares))
-            return guess.astype(np.float64)
+        if not _tells(there, total * shares):
+            return _beside_guess(there, shares, total, false_alarms)
         # A word that common is there, however its row looks.
         there |= (total * shares > _SURE) & (energy > 0)
     there = there if there.any() else energy > 0
@@ -127,8 +143,27 @@ def count_rows(weight: Tensor, total: int, shares: Floats | None = None) -> Floa
     return counts
 
 
+def _beside_guess(there: np.ndarray, shares: Floats, total: int, false_alarms: float) -> Floats:
+    """Return the best guess by frequencies, with a label at least for rows that stand out.
+
+    They have none where no more stand out than may by chance.
+    """
+    guess, _ = FrequencyPrior(tuple(shares.tolist())).best_guess(total, len(shares))
+    by_chance = false_alarms * np.exp(-total * shares).sum()
+    if there.sum() <= by_chance or not _likely(there, total * shares):
+        return guess.astype(np.float64)
+    found = np.maximum(guess, there).astype(np.float64)
+    return np.asarray(found * total / found.sum())
+
+
+def _tells(there: np.ndarray, expected: Floats) -> bool:
+    """Return whether rows stand out as if labels did it, and not too few of them."""
+    enough = _ENOUGH * -np.expm1(-expected).sum()
+    return there.sum() > enough and _likely(there, expected)
+
+
 def _likely(there: np.ndarray, expected: Floats) -> bool:
-    """Return whether rows stand out as if labels did it: those that are expected do so more often.
+    """Return whether rows that are expected to stand out do so more often.
 
     Under noise all rows stand out alike.
 
@@ -136,6 +171,8 @@ def _likely(there: np.ndarray, expected: Floats) -> bool:
         there: which rows stand out.
         expected: how many labels of each class are expected.
     """
+    if not there.any():
+        return False
     chance = -np.expm1(-expected)
     plain, right = chance.mean(), np.square(chance).sum() / chance.sum()
     return bool(right < _TELLING * plain or chance[there].mean() > (plain + right) / 2)
@@ -187,25 +224,43 @@ def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
     return along / longest, energy / longest**2
 
 
-def present_rows(along: Floats, energy: Floats, across: Floats, total: int) -> np.ndarray:
+def present_rows(
+    along: Floats,
+    energy: Floats,
+    across: Floats,
+    total: int,
+    width: int,
+    false_alarms: float = 0.05,
+) -> np.ndarray:
     """Tell which rows hold more than the posteriors' part, at most N of them.
 
     The direction is not quite right, so what lies across it grows with the row: it is held
     against what the shorter half of the rows has, made longer in proportion.
+
+    Args:
+        along: projection of each row on the absent rows' direction.
+        energy: of each row.
+        across: how long what is left of each row is.
+        total: N.
+        width: D.
+        false_alarms: share of absent rows that may pass for present.
     """
     short = energy <= np.median(energy)
     size, law = float(np.median(np.abs(along[short]))), float(np.median(across[short]))
     tiny = np.finfo(np.float64).tiny
     stretched = max(law, tiny) * np.maximum(1.0, np.abs(along) / max(size, tiny))
     beyond = np.log(np.maximum(across, tiny) / stretched)
-    there = (along < -size / 2) | (beyond > _cut(beyond, total) + _TIE)
+    spreads = float(special.ndtri(1 - false_alarms / 2))  # half of them by either rule
+    # Absent rows point along d, as far as noise like that across d lets them.
+    against = max(size / 2, spreads * law / np.sqrt(max(width - 1, 1)))
+    there = (along < -against) | (beyond > _cut(beyond, total, spreads) + _TIE)
     there &= energy > 0
     if there.sum() > total:
         there &= energy >= np.sort(energy[there])[-total]
-    return there
+    return np.asarray(there)
 
 
-def _cut(beyond: Floats, total: int) -> float:
+def _cut(beyond: Floats, total: int, spreads: float) -> float:
     """Return the middle of the widest gap above the median, or the end of the absent rows' law."""
     ranked = np.sort(beyond)
     upper = ranked[max(len(ranked) // 2, len(ranked) - 1 - total) :]
@@ -214,7 +269,7 @@ def _cut(beyond: Floats, total: int) -> float:
         widest = int(gaps.argmax())
         return float(upper[widest] + upper[widest + 1]) / 2
     low, middle = np.quantile(beyond, [0.16, 0.5])
-    return float(middle + _SPREADS * (middle - low))
+    return float(middle + spreads * (middle - low))
 
 
 def _solve(labels: Floats, total: int) -> Floats:
