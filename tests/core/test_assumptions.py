@@ -11,7 +11,7 @@ from torch import nn
 
 from contract import scenarios
 from labelleak.attacks import ATTACKS
-from labelleak.core.assumptions import check_model, check_update
+from labelleak.core.assumptions import assumed_loss, check_model, check_update
 from labelleak.core.battery import Battery
 from labelleak.core.interfaces import Estimate, prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
@@ -19,6 +19,7 @@ from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess
 from labelleak.core.score import Truth
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
@@ -205,7 +206,7 @@ BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_t
 BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
 BATTERY |= {"activations_not_smooth", "capture_doubtful"}
 BATTERY |= {"head_uncertain", "unlikely_scale", "own_data_one_sided"}
-BATTERY |= {"pos_weight", "pos_weight_assumed"}
+BATTERY |= {"pos_weight", "pos_weight_assumed", "loss_assumed", "confusions_cut_short"}
 BATTERY |= {
     "task_assumed",
     "reply_form_uncertain",
@@ -220,6 +221,13 @@ def test_a_flag_is_raised_where_it_should_be_and_not_close_by(name):
     bad, good = CASES[name]
     assert raised(**bad)[name] > 0.8
     assert raised(**good).get(name, 0.0) == 0.0
+
+
+def test_a_plain_loss_of_maps_is_assumed_until_it_is_told_or_measured():
+    untold, told = LocalTraining(), LocalTraining(class_weights=(), label_smoothing=0.0)
+    assert [flag.name for flag in assumed_loss(Task.dense, untold)] == ["loss_assumed"]
+    assert not [*assumed_loss(Task.dense, told), *assumed_loss(Task.classes, untold)]
+    assert not [*assumed_loss(Task.dense, untold, "cross_entropy")]
 
 
 def test_head_inputs_below_zero_are_seen_in_the_gradient_alone():

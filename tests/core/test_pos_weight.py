@@ -69,6 +69,24 @@ def test_own_data_rule_out_a_plain_loss_and_no_right_one(model, seed):
     assert right == {"pos_weight": "not_known", "pos_weight_assumed": "failed"}
 
 
+def focal(z, y):
+    each = F.binary_cross_entropy_with_logits(z, y, reduction="none")
+    return ((1 - torch.exp(-each)) ** 2 * each).mean()
+
+
+@pytest.mark.parametrize(
+    "loss", [focal, lambda z, y: F.mse_loss(z.sigmoid(), y)], ids=["focal", "squares"]
+)
+def test_another_loss_of_many_samples_is_ruled_out(model, loss):
+    """Its gradients are shorter than those of a plain one; of 32 samples that cannot be told."""
+    held, form = known(model), HeadForm(Task.multilabel, (K, 32))
+    for size, off in ((32, False), (400, True)):
+        x, y = people(size, 77)
+        rows = torch.autograd.grad(loss(model(x), y.float()), list(model[2].parameters()))
+        found = states(Observation.from_gradient(*rows, num_samples=size, form=form), held)
+        assert (found["pos_weight"] == "failed") == off
+
+
 def test_what_was_told_is_held_against_own_data(model):
     heavy = seen(model, 1, HEAVY)
     assert states(heavy, known(model, pos_weight=HEAVY)) == {

@@ -116,6 +116,29 @@ def test_a_squared_error_is_no_task():
         labelleak.attack_update(captured=update)
 
 
+def focal(z, y):
+    each = F.binary_cross_entropy_with_logits(z, y, reduction="none")
+    return ((1 - torch.exp(-each)) ** 2 * each).mean()
+
+
+def dice(z, y):
+    chance = z.sigmoid()
+    return 1 - (2 * (chance * y).sum() + 1) / (chance.sum() + y.sum() + 1)
+
+
+@pytest.mark.parametrize("loss", [focal, dice, lambda z, y: F.mse_loss(z.sigmoid(), y)])
+@pytest.mark.parametrize("labels", [1, 3])
+def test_another_loss_of_sigmoids_is_in_doubt(loss, labels):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, labels))
+    there = (X[:, :labels] > 0.3).float()
+    update = capture(model, lambda r: loss(model(X[r]), there[r]), [torch.arange(40)])
+    assert update.measured.doubtful
+    task = "binary" if labels == 1 else "multilabel"
+    report = labelleak.attack_update(captured=update, task=task, attacks=["llbg"])
+    assert "capture_doubtful" in report.results[0].flags
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_maps_are_measured_pixel_by_pixel(kernel, tmp_path):
     torch.manual_seed(0)
@@ -141,6 +164,12 @@ def test_maps_are_measured_pixel_by_pixel(kernel, tmp_path):
     assert report.results[0].asr > 0.97
     held = torch.bincount(masks[:4][masks[:4] >= 0], minlength=3)
     assert report.truth.counts.tolist() == held.tolist()
+    rows = {"before": update.before, "after": dict(model.state_dict()), "head": "2"}
+    for told in ({}, {"class_weights": (), "label_smoothing": 0.0}):
+        made = labelleak.LocalTraining(lr=0.1, batch_size=120, **told)
+        alone = labelleak.attack_update(**rows, made=made, attacks=["llbg"])
+        assert ("loss_assumed" in alone.results[0].flags) == (not told)
+    assert "loss_assumed" not in report.results[0].flags
 
 
 def test_a_transposed_head_is_not_captured():

@@ -20,6 +20,7 @@ from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
+from labelleak.core.assumptions import assumed_loss
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
@@ -209,7 +210,9 @@ def _applicable(
 ) -> tuple[Battery, dict[str, str]]:
     """Add to the flags what was settled and measured, and say which attacks cannot answer."""
     told = (as_told(flag, update) for flag in battery.flags)
-    battery = replace(battery, flags=(*told, *settled.flags, *measured_flags(update.measured)))
+    loss = assumed_loss(update.task, update.training, update.measured.loss)
+    flags = (*told, *settled.flags, *measured_flags(update.measured), *loss)
+    battery = replace(battery, flags=flags)
     missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
     if len(missing) == len(choice.attacks) + len(choice.left_out):
         raise BadInput(_nothing_applies(missing, settled.observation, why))

@@ -147,6 +147,21 @@ def raise_flag(name: str, figure: float = 1.0) -> Flag:
     return _one(name, True, figure)
 
 
+def assumed_loss(
+    task: Task | None, training: LocalTraining, loss: str | None = None
+) -> Iterator[Flag]:
+    """Say of maps that the plain loss was assumed, where nobody told it and no capture saw it.
+
+    Args:
+        task: what the labels are.
+        training: what was told of the client's.
+        loss: the kind that a capture saw.
+    """
+    told = training.class_weights is not None and training.label_smoothing is not None
+    if task is Task.dense and loss is None and not told:
+        yield raise_flag("loss_assumed")
+
+
 def check_training(known: Knowledge) -> list[Flag]:
     """Check what is known of the client's training; what nobody told is not known.
 

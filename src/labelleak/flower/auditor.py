@@ -235,7 +235,7 @@ class Auditor(TrainingFacts):
         choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
         assumed = task is Task.binary and self.task is None
-        more = flags_of(senders[0], found, trained, assumed=assumed)
+        more = flags_of(senders[0], found, trained, task, assumed=assumed)
         battery = replace(battery, flags=(*battery.flags, *more))
         truth = truth_of(senders, observation)
         return Finding(

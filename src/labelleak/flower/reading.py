@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from labelleak.core.assumptions import Flag, raise_flag
+from labelleak.core.assumptions import Flag, assumed_loss, raise_flag
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_shapes import key_of
@@ -108,13 +108,14 @@ def check_own(own: LabelledData | None, task: Task) -> None:
 
 
 def flags_of(
-    sender: Sender, found: HeadFinding, trained: Trained, *, assumed: bool
+    sender: Sender, found: HeadFinding, trained: Trained, task: Task, *, assumed: bool
 ) -> Iterator[Flag]:
     """Raise what is known of an update otherwise than from its entries."""
     if found.how == UNCERTAIN:
         yield raise_flag("head_uncertain", 1 + len(found.rivals))
     if assumed:
         yield raise_flag("task_assumed")
+    yield from assumed_loss(task, trained.training)
     if trained.form.doubt:
         yield raise_flag("reply_form_uncertain")
     if not trained.steps_known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from labelleak.records.assumptions import Assumption, Doubt, Meaning
+from labelleak.records.attack_flags import ATTACK_FLAGS
 
 FLAGS: dict[str, Meaning] = {
     "no_bias": Meaning(
@@ -79,16 +80,24 @@ FLAGS: dict[str, Meaning] = {
         "use client_simulation, which weighs as the client does",
     ),
     "pos_weight": Meaning(
-        "own data rule out that labels which are there weigh as much as others in the loss",
+        "own data rule out a plain binary cross-entropy: labels which are there weigh more, or the "
+        "loss is another (focal, Dice, a squared error, smoothed labels)",
         None,
         "give `pos_weight`, as torch's BCEWithLogitsLoss has it; noise or a wrong scale look alike",
         Doubt.refuted,
     ),
     "pos_weight_assumed": Meaning(
-        "that labels which are there weigh as much as others (`pos_weight` 1) was assumed, and "
-        "nothing here could verify it; with another weight, counts are off by up to as much",
+        "a plain binary cross-entropy (`pos_weight` 1, no focal loss, no smoothed labels) was "
+        "assumed, and nothing here could verify it; of another loss counts come out wrong",
         None,
         "give `pos_weight`, or '' for none; a capture measures it",
+        Doubt.untold,
+    ),
+    "loss_assumed": Meaning(
+        "a plain cross-entropy by pixel was assumed (no Dice or focal loss, no class weights), and "
+        "nothing told or measured it; of another loss counts come out wrong",
+        None,
+        "tell class weights and smoothing ('' and 0 for none); a capture measures the loss",
         Doubt.untold,
     ),
     "learning_rate_unknown": Meaning(
@@ -199,55 +208,7 @@ FLAGS: dict[str, Meaning] = {
         Assumption.FEW_CLASSES,
         "read ASR and advantage, not presence accuracy",
     ),
-    "impact_not_negative": Meaning(
-        "a label was measured to raise its row sum, which LLG cannot explain",
-        Assumption.NON_NEGATIVE_INPUTS,
-        "use attacks on the bias gradient: this answer rests on signs alone",
-    ),
-    "rank_exceeded": Meaning(
-        "there are as many samples as active head inputs or classes, too many for RLG",
-        Assumption.LOW_RANK,
-        "use row_min or a count attack",
-    ),
-    "own_data_one_sided": Meaning(
-        "some label is with none, or with all, of the attacker's own data, and an attack that "
-        "needs both took it to be so in the batch",
-        None,
-        "give data that hold samples with and without each label, or read another attack",
-    ),
-    "linear_programs_cut_short": Meaning(
-        "RLG ran out of its effort and filled up with the likeliest classes",
-        Assumption.LOW_RANK,
-        "raise RLG(effort=...), or use row_min",
-    ),
-    "confusions_cut_short": Meaning(
-        "iLRG or RLU did not reach a solution of so many classes", None, "use llg_plus or pplr"
-    ),
-    "simulation_diverged": Meaning(
-        "training on one class alone diverged, so nothing was matched",
-        Assumption.STABLE_SIMULATION,
-        "check the learning rate that was given",
-    ),
-    "optimisation_diverged": Meaning(
-        "the dummy batch did not come near the gradient",
-        Assumption.CLOSE_FIT,
-        "raise DLG(restarts=...), or use an analytic attack",
-    ),
-    "activations_not_smooth": Meaning(
-        "the model's activations have no useful second derivative",
-        Assumption.SMOOTH_ACTIVATIONS,
-        "use an analytic attack; DLG needs a smooth model",
-    ),
-    "more_than_one_sample": Meaning(
-        "the attack is for one sample, and there are more",
-        Assumption.ONE_SAMPLE,
-        "use an attack on counts",
-    ),
-    "weaker_attack_wins": Meaning(
-        "an attack that knows less scored higher on the same batches",
-        None,
-        "read the strongest attacker: what this one assumes does not hold here",
-    ),
+    **ATTACK_FLAGS,
 }
 
 
