@@ -177,3 +177,10 @@ def test_batches_of_any_shape_of_observation_are_read():
     )
     found = answer(LayerRegression(), scenario, one)
     assert found.counts.shape == (5,)
+
+
+def test_one_sample_of_each_class_shows_no_spread_and_still_gives_finite_means():
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 7)))
+    found = ClassMeans.measure(rows, torch.arange(3), 3)
+    assert np.isfinite(found.onto(rows)).all()
+    assert found.onto(rows).argmax(axis=1).tolist() == [0, 1, 2]

@@ -1,11 +1,15 @@
 """The benchmark's ratios are of the same work, and its page says what was measured."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from labelleak.core.counts import extract_counts
 from labelleak.core.head_sums import row_sums_of
+from labelleak.studies import measuring
+from labelleak.studies.measuring import peak_of
 from labelleak.studies.speed import (
     Cost,
     chunked_sum,
@@ -18,7 +22,7 @@ from labelleak.studies.speed import (
 
 @pytest.fixture(scope="module")
 def costs():
-    return list(measure_costs((10, 20), (4, 8), (1, 3), (16, 8)))
+    return list(measure_costs((10, 20), (4, 8), (1, 3), (16, 8), (3, 12)))
 
 
 def test_what_is_compared_gives_the_same():
@@ -31,7 +35,7 @@ def test_what_is_compared_gives_the_same():
 
 def test_every_group_is_measured(costs):
     assert [one.group for one in costs].count("rows") == 4
-    assert {one.group for one in costs} == {"rows", "labels", "trials", "file"}
+    assert {one.group for one in costs} == {*("rows", "labels", "trials", "file", "battery")}
     assert all(one.seconds > 0 and one.beside > 0 for one in costs)
 
 
@@ -39,7 +43,31 @@ def test_the_page_holds_every_ratio_and_the_picture(costs, tmp_path):
     page = write_costs(costs, tmp_path / "docs").read_text()
     assert all(one.what in page for one in costs)
     assert f"LLG as K to the {growth(costs, 'rows')}" in page
+    assert f"LLG+ with a model as K to the {growth(costs, 'battery')}" in page
     assert (tmp_path / "docs" / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sums_over_rows_are_aimed_at_where_rows_are_many(costs):
+    assert not any(one.aim for one in costs if one.group == "rows")
+    times = [Cost("rows", "", n, "", s, 1.0) for n, s in ((10, 7.0), (1_000, 1.0), (10_000, 10.0))]
+    assert growth(times, "rows") == 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak")
+def test_the_peak_of_a_work_is_its_own():
+    large = peak_of(lambda: np.ones(2**23))
+    small = peak_of(lambda: np.ones(2**10))
+    assert 2**25 < large < 2**27
+    assert small < 2**23
+
+
+def test_where_nobody_tells_the_peak_the_work_is_done_and_nothing_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "_OWN", tmp_path / "none")
+    done = []
+    assert peak_of(lambda: done.append(1)) is None
+    assert done == [1]
+    assert Cost("rows", "LLG", 10, "a sum", 1.0, 1.0).memory == ""
+    assert "24 MiB" in str(Cost("rows", "LLG", 10, "a sum", 1.0, 1.0, peak=24 * 2**20))
 
 
 def test_a_ratio_above_its_aim_is_a_miss():

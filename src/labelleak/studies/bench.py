@@ -25,7 +25,7 @@ from labelleak.simulation.client import draw_steps
 from labelleak.simulation.cohort import Federation, run_rounds
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model
-from labelleak.studies.speed import measure_costs, write_costs
+from labelleak.studies.speed import grown, measure_costs, write_costs
 
 SWEEP = ("llg", "llg_star", "llg_plus", "random", "free")
 SWEEP_SECONDS = 5.0
@@ -49,6 +49,7 @@ def run_bench(out: Path | None = None) -> Iterator[str]:
         for cost in measure_costs():
             costs.append(cost)
             yield str(cost)
+        yield f"times grow: {grown(costs)}"
         if out is not None:
             yield f"written to {write_costs(costs, out)}"
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +13,25 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from labelleak.attacks import LLG
 from labelleak.audits.one_update import attack_update
 from labelleak.core.counts import Floats, Ints, extract_counts
-from labelleak.core.knowledge import Knowledge
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import LocalTraining
 from labelleak.records.files import write_whole
 from labelleak.report.markdown import table
+from labelleak.studies.measuring import compare
 
 WIDTH = 512
-CLASSES = (1_000, 10_000, 128_256)
+CLASSES = (10, 1_000, 10_000, 128_256)
+# From so many classes on, a ratio to a sum over rows is aimed at; below it is calls that cost.
+MANY = 1_000
+BATTERY = (10, 1_000, 10_000)
 LABELS = (16, 256, 4_096, 65_536)
 TRIALS = (1, 100, 1_000)
 # Rows and columns of the head in a file: a quarter of a GiB in bfloat16.
@@ -46,6 +51,7 @@ class Cost:
         seconds: the least processor time of several runs.
         beside: the same of what it is compared with.
         aim: the largest ratio that is aimed at; None where none is.
+        peak: bytes that the work took at most; None where that was not told.
     """
 
     group: str
@@ -55,6 +61,7 @@ class Cost:
     seconds: float
     beside: float
     aim: float | None = None
+    peak: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -66,11 +73,17 @@ class Cost:
         """Whether the aim is reached."""
         return self.aim is None or self.ratio <= self.aim
 
+    @property
+    def memory(self) -> str:
+        """The most memory that the work took, in words."""
+        return "" if self.peak is None else f"{self.peak / 2**20:,.0f} MiB"
+
     def __str__(self) -> str:
         aim = "" if self.aim is None else f" (aim <= {self.aim:g} x)"
+        held = f", {self.memory}" if self.memory else ""
         return (
             f"{'ok  ' if self.met else 'MISS'} {self.what}: {self.ratio:.2g} x {self.against}, "
-            f"{self.seconds * 1e3:.3g} ms / {self.beside * 1e3:.3g} ms{aim}"
+            f"{self.seconds * 1e3:.3g} ms / {self.beside * 1e3:.3g} ms{held}{aim}"
         )
 
 
@@ -79,6 +92,7 @@ def measure_costs(
     labels: Sequence[int] = LABELS,
     trials: Sequence[int] = TRIALS,
     head: tuple[int, int] = HEAD,
+    battery: Sequence[int] = BATTERY,
 ) -> Iterator[Cost]:
     """Measure everything, on one thread."""
     for number in classes:
@@ -88,6 +102,8 @@ def measure_costs(
     for number in trials:
         yield _trials(number)
     yield from _files(*head)
+    for number in battery:
+        yield from _battery(number)
 
 
 def _row_sums(classes: int) -> Iterator[Cost]:
@@ -101,9 +117,10 @@ def _row_sums(classes: int) -> Iterator[Cost]:
     )
     for given, name, other, aim in cases:
         ask = partial(Observation.from_gradient, given, num_samples=128)
-        seconds, beside = _least(lambda ask=ask: answer(ask()), other)  # type: ignore[misc]
+        seconds, beside, peak = compare(lambda ask=ask: answer(ask()), other)  # type: ignore[misc]
         what = f"LLG from a {classes:,} x {WIDTH} gradient in {str(given.dtype)[6:]}"
-        yield Cost("rows", what, classes, name, seconds, beside, aim)
+        aimed = aim if classes >= MANY else None
+        yield Cost("rows", what, classes, name, seconds, beside, aimed, peak)
 
 
 def chunked_sum(weight: Tensor) -> Tensor:
@@ -121,13 +138,13 @@ def _extraction(labels: int) -> Cost:
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.full(100, 0.1))
     row_sums = 1e-3 - rng.multinomial(labels, shares) / labels
-    seconds, beside = _least(
+    seconds, beside, peak = compare(
         lambda: extract_counts(row_sums, -1 / labels, 0.0, labels),
         lambda: one_by_one(row_sums, -1 / labels, labels),
         repeats=3,
     )
     what = f"extraction of {labels:,} labels of 100 classes, most of them of a few"
-    return Cost("labels", what, labels, "one by one", seconds, beside)
+    return Cost("labels", what, labels, "one by one", seconds, beside, peak=peak)
 
 
 def one_by_one(row_sums: Floats, impact: float, labels: int) -> Ints:
@@ -156,11 +173,11 @@ def _trials(number: int) -> Cost:
         for one in weight:
             answer(Observation.from_gradient(one, num_samples=32))
 
-    seconds, beside = _least(
+    seconds, beside, peak = compare(
         lambda: answer(Observation.from_gradient(weight, num_samples=32)), each, repeats=3
     )
     what = f"LLG on {number:,} updates of 100 classes in one call"
-    return Cost("trials", what, number, "a call for each", seconds, beside)
+    return Cost("trials", what, number, "a call for each", seconds, beside, peak=peak)
 
 
 def _files(classes: int, width: int) -> Iterator[Cost]:
@@ -183,9 +200,42 @@ def _files(classes: int, width: int) -> Iterator[Cost]:
                 lambda: attack_update(before=before, after=after, made=made),
             ),
         ):
-            seconds, beside = _least(work, gradient.read_bytes, repeats=2)
+            seconds, beside, peak = compare(work, gradient.read_bytes, repeats=2)
             what = f"standard battery on the {what}, {size} a file"
-            yield Cost("file", what, classes, "a plain read of one file", seconds, beside, aim)
+            other = "a plain read of one file"
+            yield Cost("file", what, classes, other, seconds, beside, aim, peak)
+
+
+def _battery(classes: int) -> Iterator[Cost]:
+    """Time LLG+, and of many classes the standard battery, against a pass of the own data."""
+    generator = torch.Generator().manual_seed(0)
+    with torch_seeded(0):
+        model = nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes))
+    labels = torch.arange(classes).repeat(2)
+    own = LabelledData(torch.rand(len(labels), 64, generator=generator), labels)
+    batch = torch.randint(classes, (64,), generator=generator)
+    loss = F.cross_entropy(model(torch.rand(64, 64, generator=generator)), batch)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradient = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    made = LocalTraining(batch_size=64, local_steps=1)
+
+    def attack(*names: str) -> None:
+        attack_update(gradient=gradient, made=made, model=model, auxiliary=own, attacks=names)
+
+    def passed() -> None:
+        with torch.no_grad():
+            for part in torch.split(own.inputs, 512):
+                model(part)
+
+    # Of few classes the battery trains on all layers: minutes, in which nothing grows with K.
+    works = (("llg_plus", "LLG+"), ("standard", "standard battery"))
+    for name, what in works if classes > MANY else works[:1]:
+        seconds, beside, peak = compare(
+            partial(attack, name), passed, repeats=1 if classes > MANY else 2
+        )
+        what = f"{what} with a model of {classes:,} classes and two own samples of each"
+        other = "a forward pass of these samples"
+        yield Cost("battery", what, classes, other, seconds, beside, peak=peak)
 
 
 def growth(costs: Sequence[Cost], group: str) -> float:
@@ -195,8 +245,30 @@ def growth(costs: Sequence[Cost], group: str) -> float:
     2.0
     """
     found = [(one.size, one.seconds) for one in costs if one.group == group]
+    if group == "battery":
+        found = [(one.size, one.seconds) for one in costs if one.what.startswith("LLG+")]
+    if group == "rows":  # of few classes calls are what costs, and they do not grow
+        found = [one for one in found if one[0] >= MANY] or found
     sizes, seconds = np.log(np.array(found, dtype=np.float64)).T
     return round(float(np.polyfit(sizes, seconds, 1)[0]), 2)
+
+
+def grown(costs: Sequence[Cost]) -> str:
+    """Say by which exponents times grow.
+
+    >>> grown([Cost("rows", "", n, "", n**2.0, 1.0) for n in (1, 10, 100)])
+    'LLG as K to the 2.0'
+    """
+    words = (
+        *(("rows", "LLG", "K"), ("labels", "extraction", "N"), ("trials", "calls", "updates")),
+        ("battery", "LLG+ with a model", "K"),
+    )
+    held = {one.group for one in costs}
+    return ", ".join(
+        f"{word} as {unit} to the {growth(costs, group)}"
+        for group, word, unit in words
+        if group in held
+    )
 
 
 def write_costs(costs: Sequence[Cost], folder: Path) -> Path:
@@ -208,15 +280,12 @@ def write_costs(costs: Sequence[Cost], folder: Path) -> Path:
 
 
 def _page(costs: Sequence[Cost]) -> str:
-    words = (("rows", "LLG", "K"), ("labels", "extraction", "N"), ("trials", "calls", "updates"))
-    grown = ", ".join(
-        f"{word} as {unit} to the {growth(costs, group)}" for group, word, unit in words
-    )
     rows = [
         [
             one.what,
             f"{one.ratio:.2g} x {one.against}",
             f"{one.seconds * 1e3:.3g} ms",
+            one.memory,
             "" if one.aim is None else f"{one.aim:g} x{'' if one.met else ' (missed)'}",
         ]
         for one in costs
@@ -224,12 +293,13 @@ def _page(costs: Sequence[Cost]) -> str:
     met = sum(one.met for one in costs)
     return f"""# How fast
 
-Of {len(costs)} ratios {met} are within what is aimed at. Times grow: {grown}.
+Of {len(costs)} ratios {met} are within what is aimed at. Times grow: {grown(costs)}.
 
 `labelleak bench --out docs` measured it on one thread: processor time, the two sides of a ratio in
-turn, the least of several runs. A ratio carries over to other machines, a time does not.
+turn, the least of several runs. A ratio carries over to other machines, a time does not. Memory is
+by how much the process grew at most, pages of mapped files among it.
 
-{table(["work", "ratio", "time", "aim"], rows)}
+{table(["work", "ratio", "time", "memory", "aim"], rows)}
 
 ![Ratios by the number of classes, and times by the number of labels](speed.png)
 """
@@ -257,18 +327,4 @@ def _picture(costs: Sequence[Cost]) -> bytes:
     return out.getvalue()
 
 
-def _least(
-    work: Callable[[], object], other: Callable[[], object], *, repeats: int = 7
-) -> tuple[float, float]:
-    """Return the least processor time of two works, run in turn; a first run is not counted."""
-    least = [float("inf"), float("inf")]
-    for turn in range(repeats + 1):
-        for place, one in enumerate((work, other)):
-            start = time.process_time()
-            one()
-            if turn:
-                least[place] = min(least[place], max(time.process_time() - start, 1e-7))
-    return least[0], least[1]
-
-
-__all__ = ["Cost", "chunked_sum", "growth", "measure_costs", "one_by_one", "write_costs"]
+__all__ = ["Cost", "chunked_sum", "grown", "growth", "measure_costs", "one_by_one", "write_costs"]

@@ -58,6 +58,9 @@ class ClassMeans:
         step = -(-len(within) // _SAMPLES)
         within = within[::step]
         spread = within.square().sum() / len(within)
+        # One sample of each class shows no spread at all; the ridge keeps a size then.
+        least = torch.finfo(rows.dtype).eps * means.square().sum() / classes
+        spread = torch.maximum(spread, least)
         inner, crossed = within @ within.T / len(within), within @ means.T / len(within)
         eye = torch.eye(len(within)).to(inner)
         found = []
