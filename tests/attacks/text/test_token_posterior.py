@@ -11,6 +11,7 @@ from attacks.text.twins import slow_posterior
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts, train
 from labelleak.attacks.text import own_sums, token_posterior
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
+from labelleak.attacks.text.row_noise import find_drift
 from labelleak.attacks.text.token_posterior import TokenPosterior
 from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
 from labelleak.core.interfaces import prepare
@@ -183,3 +184,33 @@ def test_sums_start_with_the_first_pass():
     assert own.seen.tolist() == [1, 0, 0, 1]
     assert own.chances.tolist() == [0.25] * 4
     assert own.middle.tolist() == [1, 1, 1]
+
+
+def test_a_drift_of_all_head_inputs_is_found_over_local_steps(learnt, ready):
+    """Each row holds its labels' inputs, all moved alike."""
+    rng = np.random.default_rng(0)
+    means, drift = (torch.from_numpy(rng.normal(size=shape)) for shape in ((200, 16), (16,)))
+    prior = 60 / (1 + np.arange(200.0))
+    counts = torch.from_numpy(rng.poisson(prior)).double()
+    spread = (counts + 0.2).sqrt()[:, None] * torch.from_numpy(rng.normal(size=(200, 16)))
+    noise, still = np.full(200, 0.2), counts[:, None] * means + spread
+    moved = still + counts[:, None] * drift
+    assert torch.allclose(find_drift(moved, means, 1.0, noise, prior), drift, atol=0.25)
+    assert not find_drift(0 * spread, 0 * means, 1.0, noise, prior).any()
+    seen = seen_of(learnt, texts(2))
+    assert rate(ready(replace(seen, local_steps=4)), texts(2)) > 0.9
+
+
+def test_labels_of_local_steps_whose_inputs_drift_are_named():
+    """A bias that all head inputs share moves at each step, with the model's first answers."""
+    model, steps, rate_of = GPT(), [texts(seed) for seed in range(4)], 0.5
+    ready = prepare(TokenPosterior(), known_of(model), TOKENS, np.random.default_rng(0))
+    sent = model.lm_head.weight.detach().clone()
+    moves = torch.optim.SGD(model.parameters(), lr=rate_of)
+    for ids in steps:
+        gradients(model, ids)
+        moves.step()
+    weight = (sent - model.lm_head.weight.detach()) / (rate_of * 4)
+    seen = Observation.from_gradient(weight, num_samples=512)
+    found = ready(replace(seen, local_steps=4))
+    assert rate(found, torch.cat(steps)) > rate(ready(seen), torch.cat(steps)) + 0.01

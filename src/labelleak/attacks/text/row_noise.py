@@ -1,4 +1,4 @@
-"""What rows of the head's gradient hold beside labels: noise, and where it is round."""
+"""What rows of the head's gradient hold beside labels: noise, where it is round, and drift."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from labelleak.core.lazy import Tensor, torch
 
 # Rows that noise is measured on, at least.
 FEWEST = 20
+# Turns in which a drift and the counts beside it are found.
+_TURNS = 5
 
 
 def squares(rows: Tensor) -> Floats:
@@ -34,6 +36,35 @@ def measure_noise(energy: Floats, posterior: Floats, rare: np.ndarray) -> tuple[
     return float(np.clip(np.median(ratio), 1.0, 100.0)), noise
 
 
+def find_drift(left: Tensor, means: Tensor, label: float, noise: Floats, prior: Floats) -> Tensor:
+    """Return how far all head inputs moved alike, on average over local steps.
+
+    Rows hold ``c_v (m_v + d)``. This is the d of least squares beside counts that are drawn to the
+    prior, found in turns; 0 where it is no longer than noise makes it.
+
+    Args:
+        left: R, ``K x D``.
+        means: m, ``K x D``.
+        label: variance that one label adds.
+        noise: t_v, K numbers.
+        prior: N f_v, K numbers.
+    """
+    expected = torch.from_numpy(np.maximum(prior, 1e-12))
+    spread, counts = torch.from_numpy(noise), expected
+    drift = torch.zeros_like(means[0])
+    for _ in range(_TURNS):
+        weight = counts / (label * counts + spread)
+        known = float(weight @ counts)
+        drift = weight @ (left - counts[:, None] * means) / known
+        if float(drift.square().sum()) * known < 2 * len(drift):
+            return torch.zeros_like(drift)
+        moved = means + drift
+        sharp = 1 / (label * counts + spread)
+        along, size = (left * moved).sum(1), moved.square().sum(1)
+        counts = ((along * sharp + 1) / (size * sharp + 1 / expected)).clamp_min(0.0)
+    return drift
+
+
 def whitening(metric: Tensor) -> tuple[Tensor, int]:
     """Return the turn to coordinates in which a covariance is round, and how many there are."""
     sizes, axes = torch.linalg.eigh(metric)
@@ -41,4 +72,4 @@ def whitening(metric: Tensor) -> tuple[Tensor, int]:
     return axes / sizes.sqrt(), len(sizes)
 
 
-__all__ = ["FEWEST", "measure_noise", "squares", "whitening"]
+__all__ = ["FEWEST", "find_drift", "measure_noise", "squares", "whitening"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from labelleak.attacks.row_energy import count_rows, is_rescaled
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
-from labelleak.attacks.text.row_noise import FEWEST, measure_noise, squares, whitening
+from labelleak.attacks.text.row_noise import FEWEST, find_drift, measure_noise, squares, whitening
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, round_counts
 from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
@@ -51,7 +52,8 @@ class TokenPosterior(Attack):
     models: an untrained model's rows tell by their length, a trained one's by their direction.
 
     Assumes text like the client's, a known scale and one gradient. Where the learning rate is not
-    known the scale is the likeliest one. Noise is measured on rows of tokens that are hardly there.
+    known the scale is the likeliest one. Over local steps head inputs drift; how far they do alike
+    is read off all rows together. Noise is measured on rows of tokens that are hardly there.
 
     Edge cases: where entries were rescaled one by one (steps of Adam) the answer is that of
     `RowEnergy`. Where another scale explains the gradient better than the one that was told, as
@@ -93,6 +95,7 @@ class TokenPosterior(Attack):
                 bias = list(observation.bias_gradient.reshape(-1, num_classes))
             known_scale = observation.lr_known
             # What a guessed scale leaves in doubt is not in the chances.
+            drifts = observation.local_steps > 1
             tells = known_scale and (total * shares < _ABSENT).sum() >= FEWEST
             scaled = [_expected_scale(one, own, shares) for one in rows]
             found, odd = [], False
@@ -103,9 +106,12 @@ class TokenPosterior(Attack):
                     found.append((round_counts(told_by, total), told_by, 0.0))
                     tells = False
                     continue
-                best = _Rows.of(one if held else one * factor, beside, own, within, total, shares)
+                rows_of = partial(
+                    _Rows.of, own=own, within=within, total=total, shares=shares, drifts=drifts
+                )
+                best = rows_of(one if held else one * factor, beside)
                 if held and abs(np.log(factor)) > _FAR:  # a clipped update, say
-                    other = _Rows.of(one * factor, None, own, within, total, shares)
+                    other = rows_of(one * factor, None)
                     if other.evidence(factor) > best.evidence(1.0):
                         best, held, odd = other, False, True
                 found.append(best.answer(held))
@@ -156,8 +162,9 @@ class _Rows:
         within: Tensor,
         total: int,
         shares: Floats,
+        drifts: bool = False,
     ) -> _Rows:
-        """Whiten a gradient and measure its noise."""
+        """Whiten a gradient and measure its noise, and how far head inputs drift over steps."""
         width = gradient.shape[1]
         posterior = total * np.maximum(
             own.squares * float(own.second.trace()) / width - squares(own.weighted) / width,
@@ -172,6 +179,9 @@ class _Rows:
         around = float((turn.mT @ turn).trace()) / width
         means, doubt = _token_means(own, turn, label)
         q, g = (total * (rows.to(turn) @ turn) for rows in (own.weighted, gradient))
+        other = factor * posterior * around + noise * around + 1e-9
+        if drifts:
+            means = means + find_drift(q - g, means, label, other, total * shares)
         sums = [(a * b).sum(1).numpy() for a, b in ((q, q), (q, g), (g, g), (q, means), (g, means))]
         told = None
         if bias is not None:
@@ -184,7 +194,7 @@ class _Rows:
             kept,
             np.stack([*sums, squares(means)]),
             (label, label * doubt),
-            factor * posterior * around + noise * around + 1e-9,
+            other,
             total * shares,
             told,
             float(torch.linalg.slogdet(turn)[1]),
