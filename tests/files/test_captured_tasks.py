@@ -172,7 +172,61 @@ def test_maps_are_measured_pixel_by_pixel(kernel, tmp_path):
     assert "loss_assumed" not in report.results[0].flags
 
 
-def test_a_transposed_head_is_not_captured():
-    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 3, 3))
-    with pytest.raises(BadInput, match="attack the weights before and after"):
-        capture(model, lambda r: model(torch.rand(2, 1, 6, 6)).sum(), [0], head="2")
+class Segmenter(nn.Module):
+    """Deep supervision: a transposed head beside an auxiliary one, in a mapping."""
+
+    def __init__(self, channels, bias, **how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(1, channels, 2, padding=1)
+        self.aux = nn.Conv2d(channels, 3, 1)
+        self.out = nn.ConvTranspose2d(channels, 3, bias=bias, **how)
+
+    def forward(self, images):
+        seen = self.body(images).relu()
+        return {"aux": self.aux(seen), "out": self.out(seen)}
+
+
+IMAGES = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def masks_of(side):
+    """Return a mask of three classes of that size for each image."""
+    return (3 * F.interpolate(IMAGES, side)[:, 0] ** 2).long()
+
+
+def deep_loss(outputs, masks):
+    coarse = F.cross_entropy(outputs["aux"], masks_of(outputs["aux"].shape[2:]))
+    return F.cross_entropy(outputs["out"], masks) + coarse
+
+
+HOW = (
+    {"kernel_size": 2, "padding": 1},
+    {"kernel_size": 4, "stride": 2, "padding": 4},
+    {"kernel_size": 2, "stride": 2, "output_padding": 1, "padding": (4, 4), "dilation": 2},
+)
+
+
+@pytest.mark.parametrize("how", HOW, ids=["narrow", "strided", "dilated"])
+@pytest.mark.parametrize(("channels", "bias"), [(6, True), (3, True), (6, False)])
+def test_a_transposed_head_is_captured(how, channels, bias):
+    model = Segmenter(channels, bias, **how)
+    masks = masks_of(model(IMAGES)["out"].shape[2:])
+    twin = torch.autograd.grad(deep_loss(model(IMAGES), masks), list(model.out.parameters()))
+    update = capture(model, lambda _: deep_loss(model(IMAGES), masks), [0], head="out")
+    assert (update.measured.loss, update.made.batch_size) == ("cross_entropy", masks.numel())
+    assert (update.measured.loss_scale, update.measured.doubtful) == (1.0, None)
+    for name, true in zip(model.out.state_dict(), twin, strict=True):
+        assert torch.allclose(update.gradient[f"out.{name}"], true, atol=1e-6)
+    attacks, truth = ["llbg"] if bias else ["llg"], masks.flatten().tolist()
+    report = labelleak.attack_update(captured=update, truth=truth, attacks=attacks)
+    assert (report.task, report.num_samples) == ("dense", masks.numel())
+    doubts = {"capture_doubtful", "not_cross_entropy", "loss_assumed"}
+    assert not doubts & set(report.results[0].flags)
+
+
+def test_several_heads_of_maps_are_in_doubt_until_one_is_named():
+    model = Segmenter(6, True, kernel_size=2, padding=1)
+    update = capture(model, lambda _: deep_loss(model(IMAGES), masks_of((6, 6))), [0])
+    assert update.measured.doubtful
+    assert any("several layers may be the head" in note for note in update.notes)

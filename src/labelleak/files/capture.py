@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
+from labelleak.core.white_box import transposed
 from labelleak.errors import BadInput, few
 from labelleak.files.captured_training import TrainingSummary, summarise
 from labelleak.files.head_watch import HeadWatch
@@ -91,6 +92,13 @@ class CapturedUpdate:
             return TrainingSummary(None, LocalTraining(), Measured(), (), (none,))
         summaries = [summarise(watch, self._given.lr) for watch in watches]
         return summaries[0] if len(summaries) == 1 else _common(watches, summaries)
+
+    @property
+    def transposed(self) -> bool | None:
+        """Whether the head is a transposed convolution; None where it is not known."""
+        if self.head is None:
+            return None
+        return isinstance(self._model.get_submodule(self.head), transposed())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write both sides to one file, for ``labelleak attack --update FILE``."""

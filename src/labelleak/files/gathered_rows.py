@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labelleak.core.logit_gradients import LogitRows
-from labelleak.core.white_box import patches
+from labelleak.core.white_box import patches, transposed
 from labelleak.files.optimiser_steps import CLOSE, StepOptions
 from labelleak.files.sigmoid_weights import SigmoidWeights, read_weights
 
@@ -140,12 +140,28 @@ def parameter_gradients(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> d
     """
     wide = torch.promote_types(gradient.dtype, torch.float32)
     flat = gradient.reshape(-1, gradient.shape[-1]).to(wide)
+    if isinstance(layer, transposed()):
+        sums = {"weight": _of_transposed(layer, inputs.to(wide), gradient.movedim(-1, 1).to(wide))}
+        return sums if layer.bias is None else {**sums, "bias": flat.sum(0)}
     rows = inputs if isinstance(layer, nn.Linear) else patches(layer, inputs)
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     pushed = flat.T @ rows.reshape(-1, rows.shape[-1]).to(wide)
     sums = {"weight": pushed.reshape(weight.shape)}
     return sums if bias is None else {**sums, "bias": flat.sum(0)}
+
+
+def _of_transposed(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a transposed convolution's kernel."""
+    how = [getattr(layer, n) for n in ("stride", "padding", "dilation", "output_padding")]
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    found = torch.ops.aten.convolution_backward(
+        gradient, inputs, weight.detach().to(inputs.dtype), None, *how[:3], True, how[3], 1,
+        [False, True, False],
+    )  # fmt: skip
+    pushed: Tensor = found[1]
+    return pushed
 
 
 def _near(scale: float, rows: int, tolerance: float) -> float | None:

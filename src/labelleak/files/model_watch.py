@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.head_tracing import output_tensors
-from labelleak.core.white_box import convolutions, has_patches, transposed
+from labelleak.core.white_box import convolutions, has_patches
 from labelleak.errors import BadInput, few, shown
 from labelleak.files.head_watch import HeadWatch
 
@@ -50,11 +50,6 @@ class ModelWatch:
         self._kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
         if not linear or isinstance(layers.get(head or ""), convolutions()):
             self._kinds = (nn.Linear, *convolutions())
-        if isinstance(layers.get(head or ""), transposed()):
-            raise BadInput(
-                f"the head {shown(head)} is a transposed convolution, which a capture does not "
-                "read; attack the weights before and after"
-            )
         if head is not None and not isinstance(layers.get(head), self._kinds):
             listed = few(linear)
             raise BadInput(f"the head {shown(head)} is no linear layer of the model: {listed}")
@@ -68,8 +63,7 @@ class ModelWatch:
 
     def _may_be_head(self, module: nn.Module) -> bool:
         return isinstance(module, self._kinds) and (
-            isinstance(module, nn.Linear)
-            or (has_patches(module) and not isinstance(module, transposed()))
+            isinstance(module, nn.Linear) or has_patches(module)
         )
 
     @property

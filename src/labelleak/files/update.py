@@ -88,6 +88,7 @@ def gather_update(
             head=captured.head,
             num_samples=num_samples,
             measured=captured.measured,
+            transposed=captured.transposed,
             task=task,
         )
     reader = _Reader(layout, max_bytes, any_part=head is not None)
