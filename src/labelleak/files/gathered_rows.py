@@ -130,6 +130,17 @@ class Step:
     taken: bool = True
 
 
+def outputs_of(layer: nn.Module) -> int:
+    """Return how many outputs a linear layer or a convolution has.
+
+    >>> outputs_of(nn.ConvTranspose2d(5, 3, 2))
+    3
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[int(isinstance(layer, transposed()))]
+
+
 def parameter_gradients(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     """Return the gradient of a layer's weight and bias, summed over rows in float32 at least.
 
@@ -174,4 +185,4 @@ def _near(scale: float, rows: int, tolerance: float) -> float | None:
     return None
 
 
-__all__ = ["GatheredRows", "Step", "parameter_gradients"]
+__all__ = ["GatheredRows", "Step", "outputs_of", "parameter_gradients"]

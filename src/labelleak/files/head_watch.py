@@ -11,8 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from labelleak.core.logit_gradients import LogitRows, read_logit_rows
-from labelleak.core.white_box import transposed
-from labelleak.files.gathered_rows import GatheredRows, Step, parameter_gradients
+from labelleak.files.gathered_rows import GatheredRows, Step, outputs_of, parameter_gradients
 from labelleak.files.optimiser_steps import (
     SgdReplay,
     close,
@@ -49,8 +48,7 @@ class HeadWatch:
     @property
     def rows(self) -> int:
         """Outputs of the layer."""
-        turned = isinstance(self.layer, transposed())
-        return 0 if is_lazy(self.weight) else self.weight.shape[int(turned)]
+        return 0 if is_lazy(self.weight) else outputs_of(self.layer)
 
     @property
     def weight(self) -> Tensor:
