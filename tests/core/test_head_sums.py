@@ -15,6 +15,7 @@ from labelleak.core.head_sums import (
     share_scaled,
     shared_sums,
     sums_of,
+    weighted_sum,
 )
 from labelleak.core.observation import Observation
 
@@ -99,6 +100,9 @@ def test_rows_are_measured_block_by_block(monkeypatch):
     whole = weight.double().square().sum(-1)
     monkeypatch.setattr(head_sums, "BLOCK", 20)
     assert np.allclose(by_rows(weight, lambda rows: rows.square().sum(-1)), whole)
+    shares = np.linspace(0, 1, weight.shape[-2])
+    one = weight.reshape(-1, *weight.shape[-2:])[0]
+    assert np.allclose(weighted_sum(one, shares), shares @ one.double().numpy())
 
 
 def test_a_large_head_says_what_a_small_one_does():

@@ -9,10 +9,10 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.frequencies import FrequencyPrior
-from labelleak.core.head_sums import by_rows
+from labelleak.core.head_sums import by_rows, weighted_sum
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
-from labelleak.core.lazy import Tensor, special, torch
+from labelleak.core.lazy import Tensor, special
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
@@ -191,9 +191,9 @@ def is_rescaled(weight: Tensor) -> bool:
     present ones aside, at the first step (signs) and at later ones.
     """
     energy = by_rows(weight, lambda rows: rows.square().sum(-1))
-    columns = by_rows(weight.mT, lambda rows: rows.sum(-1))
+    columns = weighted_sum(weight, np.ones(len(energy)))
     most = len(energy) * energy.sum()
-    alike = len(energy) >= _FEW and np.square(columns).sum() > _ALIKE**2 * most > 0
+    alike = len(energy) >= _FEW and float(columns.square().sum()) > _ALIKE**2 * most > 0
     return bool(alike) or are_signs(energy)
 
 
@@ -216,8 +216,7 @@ def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
     longest = float(np.sqrt(energy.max()))
     if longest == 0:
         return np.zeros(len(energy)), energy
-    short = torch.from_numpy((energy <= np.median(energy)).astype(np.float64))
-    mean = torch.from_numpy(by_rows(weight.mT, lambda columns: columns @ short))
+    mean = weighted_sum(weight, (energy <= np.median(energy)).astype(np.float64))
     size = float(mean.norm())
     direction = mean / size if size > 0 else mean
     along = by_rows(weight, lambda rows: rows @ direction)

@@ -165,10 +165,37 @@ def by_rows(weight: Tensor, measure: Callable[[Tensor], Tensor]) -> Floats:
     >>> by_rows(torch.ones(3, 2), lambda rows: rows.sum(-1)).tolist()
     [2.0, 2.0, 2.0]
     """
-    entries = max(1, weight.numel() // max(weight.shape[-2], 1))
-    blocks = torch.split(weight.detach(), max(1, BLOCK // entries), dim=-2)
-    found = [measure(block.cpu().double()) for block in blocks]
-    return np.asarray(torch.cat(found, dim=-1).numpy())
+    found = np.empty(tuple(weight.shape[:-1]))
+    for rows, block in _wide_blocks(weight):
+        found[..., rows] = measure(block).numpy()
+    return found
+
+
+def weighted_sum(weight: Tensor, shares: Floats) -> Tensor:
+    """Return the sum of the rows times a number each, found in float64 a block of rows at a time.
+
+    >>> weighted_sum(torch.ones(3, 2), np.array([1.0, 2.0, 0.5])).tolist()
+    [3.5, 3.5]
+    """
+    found = torch.zeros(weight.shape[-1], dtype=torch.float64)
+    for rows, block in _wide_blocks(weight):
+        found += torch.from_numpy(shares[rows]) @ block
+    return found
+
+
+def _wide_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of rows in float64, in memory that is used again for the next one.
+
+    New memory for each would lie beside what is kept of the last one, and would grow to the size
+    of them all.
+    """
+    rows = weight.shape[-2]
+    deep = max(1, BLOCK * rows // max(weight.numel(), 1))
+    shape = (*weight.shape[:-2], min(deep, rows), weight.shape[-1])
+    room = torch.empty(shape, dtype=torch.float64)
+    for start in range(0, rows, deep):
+        block = weight.detach()[..., start : start + deep, :]
+        yield slice(start, start + deep), room[..., : block.shape[-2], :].copy_(block)
 
 
 def row_sums_of(weight: Tensor) -> Floats:
@@ -250,4 +277,5 @@ __all__ = [
     "shared_sums",
     "sums_are_shared",
     "sums_of",
+    "weighted_sum",
 ]
