@@ -18,7 +18,7 @@ from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift, shared_names, transposed
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.designs import own_init
@@ -67,6 +67,7 @@ def view_update(
         rows = _rows(update, head, data)
         module, notes = _build(model, update, rows, example, seed, max_bytes)
         module.train(model.mode == "train")
+    _refuse_empty(module)
     update = update.named_like(module.state_dict()).tied_like(shared_names(module))
     found = locate_head(
         update.tensors,
@@ -127,6 +128,13 @@ def _rows(update: ReceivedUpdate, head: str | None, data: Dataset | LabelledData
         return classes
     names = (key_of(found.name, part) for part in ("weight", "bias"))
     return len(next(update.tensors[name] for name in names if name in update.tensors))
+
+
+def _refuse_empty(module: nn.Module) -> None:
+    """Refuse a model of which only the shapes were made."""
+    empty = next((name for name, one in module.named_parameters() if one.is_meta), None)
+    if empty is not None:
+        raise BadInput(f"the model's {shown(empty)} has a shape and no data (device meta)")
 
 
 def _example(

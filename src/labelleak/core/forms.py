@@ -236,6 +236,8 @@ def _flat(arrays: Mapping[str, Any], before: str = "", depth: int = 0) -> Iterat
 
 def _tensor(name: str, array: Any) -> Tensor:
     if isinstance(array, torch.Tensor):
+        if array.is_meta:
+            raise BadInput(f"{shown(name)} has a shape and no data (device meta)")
         return array
     try:
         plain = np.asarray(array)

@@ -118,7 +118,7 @@ class Observation:
 
         Raises:
             BadInput: for shapes that do not fit, fewer than 2 classes, NaN or infinite values,
-                sparse or integer tensors, or numbers below 1.
+                sparse, integer or meta tensors, or numbers below 1.
 
         >>> weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
         >>> Observation.from_gradient(weight, num_samples=1).row_sums.tolist()
@@ -273,6 +273,8 @@ def _as_tensor(values: Any) -> Tensor | None:
 def _check_floats(tensor: Tensor, name: str, *, least_dimensions: int) -> None:
     if tensor.layout is not torch.strided:
         raise BadInput(f"the {name} is sparse; make it dense first")
+    if tensor.is_meta:
+        raise BadInput(f"the {name} has a shape and no data (device meta)")
     if not tensor.dtype.is_floating_point:
         raise BadInput(f"the {name} must hold floating-point numbers, not {tensor.dtype}")
     if tensor.dim() < least_dimensions or tensor.numel() == 0:
