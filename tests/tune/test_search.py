@@ -20,6 +20,7 @@ from labelleak.records.record import read_records
 from labelleak.tune import measurements
 from labelleak.tune.answers import Point, pareto_front
 from labelleak.tune.clear_layers import leaves_layers_clear
+from labelleak.tune.files import describe_answer
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost, Measurements
 from labelleak.tune.options import TuneOptions
@@ -53,6 +54,7 @@ class Imagined:
     harder: float = 0.0
     learners: float = 0.0
     flattering: bool = False
+    fresh_losses: dict = field(default_factory=dict)
     asked: list = field(default_factory=list)
     together: list = field(default_factory=list)
     learnt: set = field(default_factory=set)
@@ -79,6 +81,8 @@ class Imagined:
         return make_leak(self.leak(label, fresh).advantage.mean + learnt * self.learners)
 
     def cost(self, label, *, fresh=False, repeats=None):
+        if fresh and label in self.fresh_losses:
+            return make_cost(self.fresh_losses[label], repeats or 3)
         if self.flattering and repeats == 1 and label.startswith("gaussian"):
             return make_cost(float(label.split(":")[1]) / 40, repeats)
         if label.startswith("gaussian"):
@@ -108,7 +112,8 @@ class Imagined:
 
 
 def search(**changes):
-    made = {key: changes.pop(key) for key in ("harder", "learners", "flattering") if key in changes}
+    imagined = ("harder", "learners", "flattering", "fresh_losses")
+    made = {key: changes.pop(key) for key in imagined if key in changes}
     options = replace(OPTIONS, **changes)
     imagined = Imagined(options, **made)
     return Search(imagined).run(), imagined, options
@@ -421,6 +426,30 @@ def test_of_several_settings_only_those_that_may_be_best_are_trained_in_full():
     trained = {p.label: p.cost.federations for p in answer.points if p.cost}
     assert trained == {"gaussian:1": 1, "withhold:last_6": 3}
     assert answer.recommended.point.label == "withhold:last_6"
+
+
+def test_what_loses_more_accuracy_on_fresh_seeds_than_another_did_gives_way_to_that_one():
+    answer, _, options = search(
+        families=("gaussian", "withhold"), fresh_losses={"withhold:last_6": 0.5}
+    )
+    assert answer.recommended.point.label == "gaussian:1"
+    assert [one.point.label for one in answer.surpassed] == ["withhold:last_6"]
+    assert answer.recommended.seed != answer.surpassed[0].seed
+    told = describe_answer(answer, options, Path("out"), command="labelleak tune")
+    assert [one["defense"] for one in told["surpassed"]] == ["withhold:last_6"]
+    assert not told["missed"]
+
+
+@pytest.mark.parametrize("loss", [0.04, 0.5])
+def test_another_is_confirmed_only_where_it_promised_clearly_more(loss):
+    # gaussian:1 loses 0.05 in the search and on fresh seeds.
+    answer, imagined, _ = search(
+        families=("gaussian", "withhold"),
+        fresh_losses={"withhold:last_6": loss, "gaussian:1": 0.6},
+    )
+    assert answer.recommended.point.label == "withhold:last_6"
+    assert [one.point.label for one in answer.surpassed] == ["gaussian:1"] * (loss > 0.1)
+    assert (("gaussian:1", 2) in imagined.learnt) == (loss > 0.1)
 
 
 def test_the_closest_is_what_leaks_least_to_attackers_that_learn_too():

@@ -186,7 +186,9 @@ class SparseVector(Noisy):
         sent = np.zeros_like(row)
         if passed.any():
             # Drawn twice, an entry is written twice, and one value of it leaves.
-            drawn = np.unique(rng.choice(np.flatnonzero(passed), number))
+            chosen = np.zeros_like(passed)
+            chosen[rng.choice(np.flatnonzero(passed), number)] = True
+            drawn = np.flatnonzero(chosen)
             sent[drawn] = row[drawn] + rng.laplace(
                 scale=2 * self.gamma / self.noise, size=drawn.size
             )

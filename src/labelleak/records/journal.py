@@ -22,8 +22,6 @@ from labelleak.records.record import (
     Record,
     append_records,
     read_record_lines,
-    read_records,
-    to_lines,
 )
 
 if TYPE_CHECKING:
@@ -147,11 +145,15 @@ class Journal:
 
     def amend(self, change: Callable[[Record], Record]) -> None:
         """Write every record anew, changed; the file is the old one or the new one, whole."""
-        rows = [change(row) for row in read_records(self.records)]
-        self._rewrite(to_lines(rows), private=any(TRUTH in row.extra for row in rows))
         units: dict[Unit, list[str]] = defaultdict(list)
-        for row in rows:
-            units[_unit(row)].append(row.to_json())
+        lines: list[str] = []
+        private = False
+        for _, record in read_record_lines(self.records):
+            row = change(record)
+            lines.append(row.to_json())
+            units[_unit(row)].append(lines[-1])
+            private |= TRUTH in row.extra
+        self._rewrite("".join(line + "\n" for line in lines), private=private)
         self.held.update((unit, _lines(units[unit])) for unit in self.held)
         self._mark()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost
@@ -47,6 +47,11 @@ class Confirmed:
     cost: MeanCost
     seed: int
 
+    @property
+    def on_fresh_seeds(self) -> Point:
+        """The point with what was measured there."""
+        return replace(self.point, leak=self.leak, cost=self.cost)
+
 
 @dataclass(frozen=True, eq=False)
 class Missed:
@@ -72,7 +77,8 @@ class Answer:
     Attributes:
         baseline: no defense.
         points: every defense that was measured.
-        recommended: the setting that holds on fresh seeds; None where none does.
+        recommended: the best setting that holds on fresh seeds; None where none does.
+        surpassed: settings that hold there too and did worse.
         missed: settings that held in the search and missed on fresh seeds.
         closest: the best found where nothing holds.
         grid: the best of a plain grid, likewise confirmed; None where no grid was asked for, or
@@ -83,6 +89,7 @@ class Answer:
     baseline: Point
     points: tuple[Point, ...]
     recommended: Confirmed | None
+    surpassed: tuple[Confirmed, ...] = ()
     missed: tuple[Missed, ...] = ()
     closest: Point | None = None
     grid: Confirmed | None = None

@@ -57,6 +57,7 @@ def describe_answer(
         "sentence": say_answer(answer, options),
         "recommended": _confirmed(chosen, options, out) if chosen else None,
         "closest": _point(answer.closest, options) if answer.closest else None,
+        "surpassed": [_confirmed(one, options, out) for one in answer.surpassed],
         "missed": [_missed(one, options) for one in answer.missed],
         "front": [point.label for point in answer.front],
         "baseline": _point(answer.baseline, options),
@@ -135,7 +136,7 @@ def _with_cost(
 def _costs(answer: Answer) -> dict[tuple[str, str], MeanCost]:
     """Gather what was paid by defense and phase; no defense costs nothing in any."""
     found = {(p.label, SEARCH): p.cost for p in (answer.baseline, *answer.points)}
-    confirmed: list[Confirmed | Missed] = [*answer.missed]
+    confirmed: list[Confirmed | Missed] = [*answer.missed, *answer.surpassed]
     confirmed += [one for one in (answer.recommended, answer.grid) if one]
     found |= {(one.point.label, FRESH): one.cost for one in confirmed}
     baseline = answer.baseline.cost
@@ -150,8 +151,7 @@ def draw_answer(answer: Answer, options: TuneOptions) -> str:
     chosen = answer.recommended
     circled = None
     if chosen is not None:
-        moved = replace(chosen.point, leak=chosen.leak, cost=chosen.cost)
-        circled = _place(moved)
+        circled = _place(chosen.on_fresh_seeds)
     budget, plain = options.accuracy_budget, answer.baseline.cost
     return draw_tradeoffs(
         places,
@@ -183,10 +183,11 @@ def _page(answer: Answer, options: TuneOptions, out: Path, command: str) -> Iter
             yield from ("What this does not cover:", "", *(f"- {one}" for one in said), "")
     yield from ("![leakage against accuracy](tune.svg)", "")
     yield _table(answer, options)
-    for one in answer.missed:
-        yield f"- {one.point.label} held in the search and missed on fresh seeds: " + _fresh(
-            one, options
-        )
+    for outcome, ones in (
+        ("holds on fresh seeds too, and did worse there", answer.surpassed),
+        ("held in the search and missed on fresh seeds", answer.missed),
+    ):
+        yield from (f"- {one.point.label} {outcome}: {_fresh(one, options)}" for one in ones)
     if answer.grid_points:
         best = f"`{answer.grid.point.label}`: {_fresh(answer.grid, options)}" if answer.grid else ""
         found = best or "none of them holds on fresh seeds"

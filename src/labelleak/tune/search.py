@@ -18,6 +18,8 @@ that leaks least.
 The search looks at many intervals and picks the best, which flatters the candidate. So the
 candidate is measured again on data splits, models and batches that the search never saw. If it
 misses there, the next stronger rung of its family takes its place (for a budget, the next weaker).
+Where it holds and does clearly worse there than another one did in the search, that one is
+confirmed too, and the better of them on fresh seeds is recommended.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ from labelleak.tune.measurements import NONE, MeanCost, Measurements
 
 # Federations per rung during bisection over costs; the rungs it finds are then measured in full.
 _SCREEN = 1
+# How much worse than another's figure in the search a confirmed one must be for that other to be
+# confirmed too, in accuracy or advantage; and how many are confirmed at most.
+_WORSE, _MOST_CONFIRMED = 0.05, 3
 # Text form of a defense, and the family that it is of.
 Setting = tuple[str, str]
 
@@ -81,12 +86,19 @@ class Search:
             ]
         )
         ladders = {family.name: family.labels for family in families}
-        chosen = self._settle(found, ladders, self.missed)
+        held = self._settle(found, ladders, self.missed)
         grid = self._grid(families) if options.grid else None
-        closest = None if chosen else self._closest()  # which trains with it
+        closest = None if held else self._closest()  # which trains with it
         points = tuple(p for p in self.points.values() if p.label != NONE)
         return Answer(
-            self.points[NONE], points, chosen, tuple(self.missed), closest, grid, options.grid
+            baseline=self.points[NONE],
+            points=points,
+            recommended=held[0] if held else None,
+            surpassed=tuple(held[1:]),
+            missed=tuple(self.missed),
+            closest=closest,
+            grid=grid,
+            grid_points=options.grid,
         )
 
     def _expect(self, families: Sequence[Family]) -> None:
@@ -156,17 +168,20 @@ class Search:
 
     def _settle(
         self, found: Sequence[Point], ladders: Mapping[str, Sequence[str]], missed: list[Missed]
-    ) -> Confirmed | None:
-        """Return the best point confirmed on fresh seeds.
+    ) -> list[Confirmed]:
+        """Return the points confirmed on fresh seeds, the best there first.
 
         Args:
             found: points with their costs.
             ladders: families whose next rung takes the place of one that does not hold.
             missed: told which did not hold on fresh seeds.
         """
-        candidates, fresh = [point for point in found if point.attacked], 0
-        while candidates:
+        candidates, held = [point for point in found if point.attacked], list[Confirmed]()
+        fresh = 0
+        while candidates and len(held) < _MOST_CONFIRMED:
             best = min(candidates, key=self._order)
+            if held and not self._promises_more(best, held[0]):
+                break
             candidates.remove(best)
             if _cost(best).federations < self.measured.options.repeats:
                 candidates += self._train([(best.label, best.family)])
@@ -174,10 +189,15 @@ class Search:
             fresh += 1
             confirmed = self._confirm(best, fresh)
             if isinstance(confirmed, Confirmed):
-                return confirmed
+                held = sorted([*held, confirmed], key=lambda one: self._order(one.on_fresh_seeds))
+                continue
             missed.append(confirmed)
             candidates += self._next(best, ladders.get(best.family, ()))
-        return None
+        return held
+
+    def _promises_more(self, point: Point, held: Confirmed) -> bool:
+        """Whether a point did clearly better in the search than another on fresh seeds."""
+        return self._order(point)[0] < self._order(held.on_fresh_seeds)[0] - _WORSE
 
     def _next(self, point: Point, labels: Sequence[str]) -> list[Point]:
         """Return the next stronger rung of a ladder, with its cost; for a budget the weaker."""
@@ -247,7 +267,7 @@ class Search:
             usable = self._train([(point.label, point.family) for point in usable], _SCREEN)
         else:
             usable = [p for p in self._train(settings) if self._affordable(_cost(p))]
-        return self._settle(usable, {}, [])
+        return next(iter(self._settle(usable, {}, [])), None)
 
     def _points(self, settings: Sequence[Setting]) -> list[Point]:
         labels = [label for label, _ in settings]
