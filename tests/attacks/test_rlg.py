@@ -137,3 +137,15 @@ def test_head_inputs_that_nothing_excites_do_not_count():
         assert (RANK_EXCEEDED in found.notes) is exceeded
         missed = (found.scores[labels] < 1).sum()
         assert bool(missed) is exceeded
+
+
+def test_rows_are_settled_alike_in_blocks(monkeypatch):
+    rng = np.random.default_rng(4)
+    rows, _ = np.linalg.qr(errors(rng, [0, 0, 3, 5, 7], 11, 2.0).T)
+    whole, cut = separable_rows(rows, 10**9)
+    assert whole.any()
+    assert not whole.all()
+    monkeypatch.setattr(rlg, "_ENTRIES", 30)
+    again, still = separable_rows(rows, 10**9)
+    assert (again == whole).all()
+    assert cut == still

@@ -17,6 +17,9 @@ from labelleak.records.assumptions import Assumption
 RANK_EXCEEDED = "rank_exceeded"
 CUT_SHORT = "linear_programs_cut_short"
 
+# Inner products of rows that are held at once.
+_ENTRIES = 2**22
+
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 # Singular values below this many rounding errors of the gradient's own precision are noise.
 _ROUNDING = 4.0
@@ -124,16 +127,12 @@ def separable_rows(rows: Floats, effort: int) -> tuple[Mask, bool]:
     >>> separable_rows(np.abs(rows) * [[-1], [1], [1]], 0)[0].tolist()
     [True, False, False]
     """
-    inner = rows @ rows.T
-    own = np.diagonal(inner).copy()
-    np.fill_diagonal(inner, -np.inf)
-    separable = (own > _EXACT) & (inner.max(axis=1) <= _EXACT * own)
-    ones = 1 - rows @ rows.sum(axis=0)
-    open_ = ~separable & (own > _EXACT)
-    if (ones > 0).all():
-        np.fill_diagonal(inner, np.inf)
-        least = (-inner / ones).max(axis=1)
-        open_ &= 1 - own - least * ones <= _EXACT
+    own = np.empty(len(rows))
+    separable, open_ = np.zeros((2, len(rows)), dtype=bool)
+    step = max(1, _ENTRIES // len(rows))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        own[part], separable[part], open_[part] = _certify(rows, part)
     waiting = np.flatnonzero(open_)
     waiting = waiting[np.argsort(-own[waiting], kind="stable")]
     affordable = effort // max(rows.size, 1)
@@ -142,6 +141,22 @@ def separable_rows(rows: Floats, effort: int) -> tuple[Mask, bool]:
     missing = max(rows.shape[1] - int(separable.sum()), 0)
     separable[waiting[affordable:][:missing]] = True
     return separable, len(waiting) > affordable
+
+
+def _certify(rows: Floats, part: slice) -> tuple[Floats, Mask, Mask]:
+    """Return squared lengths of a part's rows, which are separable, and which stay unsettled."""
+    inner = rows[part] @ rows.T
+    place = np.arange(len(inner)), np.arange(len(rows))[part]
+    own = inner[place].copy()
+    inner[place] = -np.inf
+    separable = (own > _EXACT) & (inner.max(axis=1) <= _EXACT * own)
+    ones = 1 - rows @ rows.sum(axis=0)
+    open_ = ~separable & (own > _EXACT)
+    if (ones > 0).all():
+        inner[place] = np.inf
+        least = (-inner / ones).max(axis=1)
+        open_ &= 1 - own - least * ones[part] <= _EXACT
+    return own, separable, open_
 
 
 def _is_separable(rows: Floats, row: int) -> bool:
