@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
-		--out demo --overwrite --gzip
+		--executor joblib --out demo --overwrite --gzip
 	@echo "Open demo/report.html in a browser."
 
 test: .venv/dev

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 import time
 from pathlib import Path
 
@@ -59,6 +60,19 @@ def test_the_same_command_again_does_nothing_twice(folder):
     before = (folder / "records.jsonl").read_bytes()
     assert run("audit", *QUICK, "--out", folder).returncode == 0
     assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_processes_write_the_same_records(folder, tmp_path):
+    done = run("audit", *QUICK, "--out", tmp_path, "--executor", "joblib", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    same, found = (
+        [
+            replace(one, seconds=0.0, command="")
+            for one in read_records(place / "records.jsonl")
+        ]
+        for place in (folder, tmp_path)
+    )
+    assert found == same
 
 
 @pytest.mark.parametrize(

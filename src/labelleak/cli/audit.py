@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labelleak.audits.executors import Executor
 from labelleak.audits.options import AuditOptions, Learnt
 from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
 from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
@@ -48,7 +49,9 @@ class AuditRun(Options):
 
 
 @command
-def audit(options: AuditOptions, place: AuditRun, about: About, shown: Shown) -> None:
+def audit(
+    options: AuditOptions, place: AuditRun, where: Executor, about: About, shown: Shown
+) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
@@ -66,8 +69,9 @@ def audit(options: AuditOptions, place: AuditRun, about: About, shown: Shown) ->
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,
     ):
-        notes.tell = advance.tell
-        run_parts(parts, journal, numbered=False, progress=advance)
+        if where.kind == "serial":  # the bar does not reach other processes
+            notes.tell = advance.tell
+        run_parts(parts, journal, numbered=False, executor=where, progress=advance)
     _conclude(journal.records, place.out / "report.html", about, shown)
 
 

@@ -27,8 +27,8 @@ FLAGS: dict[str, Meaning] = {
     "impossible_scale": Meaning(
         "the bias gradient is longer than any mean softmax cross-entropy makes it",
         None,
-        "check the reduction of the loss, the learning rate, the local steps, momentum and the "
-        "gradient scaler; see docs/limits.md",
+        "check the reduction of the loss, the learning rate, the local steps, momentum, the "
+        "gradient scaler, and that gradients are set to zero before each batch; see limits.md",
     ),
     "impossible_sign": Meaning(
         "more classes have a negative bias gradient than samples could have; the negative fits",
@@ -123,10 +123,11 @@ FLAGS: dict[str, Meaning] = {
         "use labelleak.attacks.soft_labels",
     ),
     "not_cross_entropy": Meaning(
-        "the gradient does not sum to zero over classes: another loss, noise or pruning, or an "
-        "optimiser that scales each coordinate (Adam, AdamW, RMSprop)",
+        "the gradient does not sum to zero over classes: another loss, noise or pruning, an "
+        "optimiser that scales each coordinate (Adam, AdamW, RMSprop), or weights in its place",
         None,
-        "check the optimiser and the loss: if each class has a sigmoid of its own, say `task` "
+        "check that this is a gradient or a change, not weights; check the optimiser and the "
+        "loss: if each class has a sigmoid of its own, say `task` "
         "multilabel; see labelleak.attacks.losses for closed forms of others",
         Doubt.unlike,
     ),
