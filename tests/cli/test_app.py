@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,10 +66,7 @@ def test_processes_write_the_same_records(folder, tmp_path):
     done = run("audit", *QUICK, "--out", tmp_path, "--executor", "joblib", "--workers", "2")
     assert done.returncode == 0, done.stderr
     same, found = (
-        [
-            replace(one, seconds=0.0, command="")
-            for one in read_records(place / "records.jsonl")
-        ]
+        [replace(one, seconds=0.0, command="") for one in read_records(place / "records.jsonl")]
         for place in (folder, tmp_path)
     )
     assert found == same

@@ -150,7 +150,7 @@ class AuditOptions(Options):
         int, Option("Tokens of the vocabulary that is made of the texts' words.", min=4)
     ] = 2000
     tokenizer: Annotated[
-        str | None, Option("tokenizer.json in place of words (needs labelleak[text]).")
+        str | None, Option("tokenizer.json in place of words (the extra `text`).")
     ] = None
     keep_counts: Annotated[bool, Option("Write true and guessed counts; private!")] = False
     seed: Seed = 0

@@ -251,7 +251,10 @@ def suspect(limits: Limits, observation: Observation, momentum: float | None = N
         )
     said = f"the bias gradient is {times:.3g} times the largest possible"
     if size is not None and size / 12 <= times <= size:
-        cure = f"is the loss summed over {size} samples? then divide the gradient by {size}"
+        cure = (
+            f"is the loss summed over {size} samples? then divide the gradient by {size}; or do "
+            "gradients of several batches add up, with no `zero_grad` between them?"
+        )
     elif times <= 20 and steps == 1:
         cure = "were several local steps or momentum not told? then give them"
     elif times <= 20:
