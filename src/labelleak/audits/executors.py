@@ -18,7 +18,10 @@ _DIED = (
     "a worker process has died, as happens where memory runs out; what was finished is kept: "
     "give the command again, perhaps with fewer `workers`"
 )
+# Named, so that a class that only has other defaults declares them once.
 ExecutorKind = Annotated[str, Option("serial, joblib (processes) or ray.", flag="executor")]
+Workers = Annotated[int | None, Option("Processes at a time; all cores if left out.", min=1)]
+Address = Annotated[str | None, Option("Address of a running Ray cluster; auto finds a local one.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,8 @@ class Executor(Options):
     """
 
     kind: ExecutorKind = "serial"
-    workers: Annotated[int | None, Option("Processes at a time; all cores if left out.", min=1)] = (
-        None
-    )
-    address: Annotated[
-        str | None, Option("Address of a running Ray cluster; auto finds a local one.")
-    ] = None
+    workers: Workers = None
+    address: Address = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
