@@ -55,7 +55,7 @@ def choose_attacks(
 
     >>> choice = choose_attacks(["standard", "rlu"], 20_000)
     >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
-    (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'shadow_layers'])
+    (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'shadow', 'shadow_layers'])
     """
     named = [one for one in asked if not isinstance(one, str) or one not in GROUPS]
     chosen: dict[str, Attack] = {}
