@@ -129,10 +129,11 @@ def separable_rows(rows: Floats, effort: int) -> tuple[Mask, bool]:
     """
     own = np.empty(len(rows))
     separable, open_ = np.zeros((2, len(rows)), dtype=bool)
+    ones = 1 - rows @ rows.sum(axis=0)
     step = max(1, _ENTRIES // len(rows))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        own[part], separable[part], open_[part] = _certify(rows, part)
+        own[part], separable[part], open_[part] = _certify(rows, part, ones)
     waiting = np.flatnonzero(open_)
     waiting = waiting[np.argsort(-own[waiting], kind="stable")]
     affordable = effort // max(rows.size, 1)
@@ -143,14 +144,13 @@ def separable_rows(rows: Floats, effort: int) -> tuple[Mask, bool]:
     return separable, len(waiting) > affordable
 
 
-def _certify(rows: Floats, part: slice) -> tuple[Floats, Mask, Mask]:
+def _certify(rows: Floats, part: slice, ones: Floats) -> tuple[Floats, Mask, Mask]:
     """Return squared lengths of a part's rows, which are separable, and which stay unsettled."""
     inner = rows[part] @ rows.T
     place = np.arange(len(inner)), np.arange(len(rows))[part]
     own = inner[place].copy()
     inner[place] = -np.inf
     separable = (own > _EXACT) & (inner.max(axis=1) <= _EXACT * own)
-    ones = 1 - rows @ rows.sum(axis=0)
     open_ = ~separable & (own > _EXACT)
     if (ones > 0).all():
         inner[place] = np.inf

@@ -18,6 +18,8 @@ from labelleak.core.observation import Observation
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import ONE_GRADIENT
 
+# The share of absent classes that may be named, unless said.
+_FALSE_ALARMS = 0.05
 # Rows nearer to a limit than this are on its safe side, whatever the order of sums.
 _TIE = 1e-6
 # A gap this wide (in logarithms) parts present rows from absent ones; else the absent rows' own
@@ -83,7 +85,7 @@ class RowEnergy(Attack):
         plain="Counts labels by how long each class's gradient row is, whatever its sign.",
     )
 
-    false_alarms: float = 0.05
+    false_alarms: float = _FALSE_ALARMS
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarms < 1:
@@ -107,7 +109,7 @@ class RowEnergy(Attack):
 
 
 def count_rows(
-    weight: Tensor, total: int, shares: Floats | None = None, false_alarms: float = 0.05
+    weight: Tensor, total: int, shares: Floats | None = None, false_alarms: float = _FALSE_ALARMS
 ) -> Floats:
     """Return about how many of N labels each row holds, before rounding.
 
@@ -229,7 +231,7 @@ def present_rows(
     across: Floats,
     total: int,
     width: int,
-    false_alarms: float = 0.05,
+    false_alarms: float = _FALSE_ALARMS,
 ) -> np.ndarray:
     """Tell which rows hold more than the posteriors' part, at most N of them.
 
