@@ -155,6 +155,16 @@ def test_the_scheme_sets_the_guess_without_the_update():
         attack_update(**given, scheme="natural")
 
 
+def test_the_guess_gains_nothing_over_itself_though_it_is_lucky(capsys):
+    given = {"gradient": gradient_of(build(), [0, 1, 2, 3]), "made": told_of(4)}
+    found = attack_update(**given, truth=[0, 1, 2, 3], attacks=["free", "llg"])
+    guess, other = found.results
+    assert (guess.asr, guess.advantage, found.asr_of_guess) == (1.0, 0.0, 1.0)
+    assert other.advantage == pytest.approx((other.asr - found.asr_free) / (1 - found.asr_free))
+    _show(found, None, None)
+    assert "Of this batch it names 100.0%" in capsys.readouterr().out
+
+
 def test_dlg_takes_the_whole_gradient():
     model = build()
     report = attack_update(

@@ -12,10 +12,11 @@ from labelleak import flower  # first: it keeps Flower from phoning home
 from flower import federation  # isort: skip
 from flwr.app import ArrayRecord
 
+from labelleak.core.likeness import doubt_weights
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.findings import Sender
-from labelleak.flower.forms import AsWeights, Returns, doubt_weights
+from labelleak.flower.forms import AsWeights, Returns
 from labelleak.flower.rows import write_finding
 
 
@@ -53,8 +54,8 @@ def test_weights_are_told_from_differences_and_gradients(seed):
         more["lr"] /= 10
     before, after, gradient, _ = make_update(seed, **more)
     assert doubt_weights(before, after) == ""
-    assert "does not look like weights" in doubt_weights(before, gradient)
-    assert "does not look like weights" in doubt_weights(before, difference(before, after))
+    assert doubt_weights(before, gradient)
+    assert doubt_weights(before, difference(before, after))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,15 @@ def test_block_withholds_it_declared_or_not(tmp_path, kind, told):
         (event,) = rows(tmp_path / "events.jsonl")
         assert event["event"] == "audit_failed"
         assert "does not look like weights" in event["reason"]
+
+
+def test_block_withholds_weights_that_were_declared_to_be_a_gradient(tmp_path):
+    auditor = federation.make_auditor(tmp_path, returns="gradient", truth=None)
+    app = federation.make_app(flower.audit_mod(auditor, "block"))
+    (reply,) = flower.InProcessGrid(app, 1).send_and_receive([federation.train_message()])
+    assert reply.has_error()
+    (event,) = rows(tmp_path / "events.jsonl")
+    assert "looks like weights, not like the gradient it was said" in event["reason"]
 
 
 def test_a_defense_changes_a_declared_difference_as_it_stands():

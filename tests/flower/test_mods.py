@@ -140,6 +140,9 @@ def test_block_lets_nothing_leave(tmp_path):
     assert "advantage" not in reply.error.reason
     assert actions(tmp_path) == ["blocked"]
     assert not context.state
+    (event,) = rows(tmp_path, "events")
+    assert (event["event"], event["limit"]) == ("blocked", 0.5)
+    assert event["advantage"] > 0.5
 
 
 def test_block_sees_an_update_though_the_client_writes_it_over_what_was_sent(tmp_path):

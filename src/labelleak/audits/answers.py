@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from labelleak.attacks.baselines import FreeGuess
 from labelleak.audits.standing import Standing
 from labelleak.core.answers import CONFIDENCE, Answer, AttackResult, make_records
 from labelleak.core.batch_size import BatchSize
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
+from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.provenance import VERSION, origin
 from labelleak.records.record import Record
+from labelleak.records.states import IMPOSSIBLE, doubts
 
 # Classes up to which answers tell all of them.
 MOST_DENSE = 1000
@@ -77,8 +82,8 @@ class UpdateReport:
 
     @property
     def results(self) -> tuple[AttackResult, ...]:
-        """The answers as plain values."""
-        found = tuple(answer.at(0) for answer in self.answers)
+        """The answers as plain values; the guess, lucky or not, gains nothing over itself."""
+        found = tuple(_over_itself(answer.at(0)) for answer in self.answers)
         if self.task != "multilabel":
             return found
         return tuple(
@@ -88,6 +93,34 @@ class UpdateReport:
     def _told(self, counts: Sequence[int]) -> list[int]:
         """Return counts by class; of several labels, how many samples have each."""
         return list(counts)[1::2] if self.task == "multilabel" else list(counts)
+
+    @property
+    def asr_of_guess(self) -> float | None:
+        """The share of this batch's labels that the guess names, where the truth is told."""
+        if self.truth is None or self.free_guess is None:
+            return None
+        real = self.truth.counts
+        return float(np.minimum(self.free_guess, real).sum() / real.sum())
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Flags with which no low number is evidence of safety, of every attack."""
+        return tuple(doubts(name for name, found in self.checked.items() if found["failed"]))
+
+    @property
+    def disbelief(self) -> str:
+        """Say why no answer of the report is to be believed; empty where they may be.
+
+        That is where the update cannot be what it was said to be, or is unlike any gradient of the
+        loss: weights and noise look the same there.
+        """
+        found = self.checked.items()
+        impossible = [name for name, one in found if one["failed"] and name in IMPOSSIBLE]
+        odd = [*impossible, *doubts(self.doubts, (Doubt.refuted, Doubt.unlike))]
+        if not odd:
+            return ""
+        said = "; ".join(f"{FLAGS[name].says} ({name})" for name in odd)
+        return f"no answer here is to be believed, and a low score shows nothing: {said}"
 
     def to_json(self, *, dense: bool = False, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers.
@@ -119,11 +152,14 @@ class UpdateReport:
             "sign": self.sign.to_json(),
             "free_guess": None if self.free_guess is None else whole(self.free_guess),
             "asr_free": self.asr_free,
+            "asr_of_guess": self.asr_of_guess,
             "scheme": self.scheme,
             "estimated": None if self.estimated is None else asdict(self.estimated),
             "true_counts": None if self.truth is None else whole(self.truth.counts.tolist()),
             "confidence_means": CONFIDENCE,
             "results": [told(result) for result in self.results],
+            "doubts": list(self.doubts),
+            "disbelief": self.disbelief,
             "checked": {name: dict(found) for name, found in self.checked.items()},
             "not_applicable": dict(self.not_applicable),
             "notes": list(self.notes),
@@ -180,6 +216,11 @@ class UpdateReport:
                 keep_counts=keep_counts,
             )
         ]
+
+
+def _over_itself(result: AttackResult) -> AttackResult:
+    told = result.attack == FreeGuess.name and result.advantage is not None
+    return replace(result, advantage=0.0) if told else result
 
 
 def _sparse(result: AttackResult, names: Sequence[str] | None) -> dict[str, Any]:

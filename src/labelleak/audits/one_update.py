@@ -17,10 +17,11 @@ from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
+from labelleak.audits.update_forms import form_doubt, refuse_weights_of
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
-from labelleak.core.assumptions import assumed_loss
+from labelleak.core.assumptions import assumed_loss, raise_flag
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
@@ -139,9 +140,9 @@ def attack_update(
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     real = None if truth is None else _truth(truth, case.settled.observation, case.size)
-    about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
-    about["notes"] = (*notes, *drawn.notes, *more)
-    return case.report(real, not_applicable=missing, **about)
+    about = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
+    said = (*notes, *drawn.notes, *more)
+    return case.report(real, not_applicable=missing, notes=said, **about)
 
 
 def _by_name(
@@ -174,6 +175,7 @@ def _make_case(
     Returns:
         The case, the attacks that cannot answer with the reason of each, and what is to be said.
     """
+    refuse_weights_of(update, held.model)
     seen = update.observe(head.name, rest=_trained(held.model, update.gradient))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
@@ -188,7 +190,8 @@ def _make_case(
     case = UpdateCase(update, settled, head, size, battery)
     odd = [f"the head {shown(head.name)}: {e}" for e in (TIED, LOW_RANK) if e in head.evidence]
     few = few_pixels(held.auxiliary, seen, update.task)
-    return case, missing, (*why, *odd, *few, *notes_of(update, seen))
+    form = [f"the weights after do not look like weights: {e}" for e in [form_doubt(update)] if e]
+    return case, missing, (*form, *why, *odd, *few, *notes_of(update, seen))
 
 
 def _sized(
@@ -211,7 +214,8 @@ def _applicable(
     """Add to the flags what was settled and measured, and say which attacks cannot answer."""
     told = (as_told(flag, update) for flag in battery.flags)
     loss = assumed_loss(update.task, update.training, update.measured.loss)
-    flags = (*told, *settled.flags, *measured_flags(update.measured), *loss)
+    odd = [raise_flag("reply_form_uncertain")] if form_doubt(update) else []
+    flags = (*told, *settled.flags, *measured_flags(update.measured), *loss, *odd)
     battery = replace(battery, flags=flags)
     missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
     if len(missing) == len(choice.attacks) + len(choice.left_out):

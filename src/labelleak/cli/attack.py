@@ -102,6 +102,8 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
         f"({printable(report.head_found)}), "
         f"{report.num_classes} classes, {size} labels, {report.made.local_steps or 1} local step(s)"
     )
+    if report.disbelief:
+        say(f"Verdict: {report.disbelief}. What to do stands below.")
     scored = report.truth is not None
     table = Table("attack", "attacker holds", "labels guessed (class: count, confidence)")
     tells = any(result.expected_asr is not None for result in report.results)
@@ -126,6 +128,11 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
         print(
             f"A guess without the update names {report.asr_free:.1%} of the labels on average "
             f"(batches drawn {report.scheme}); only what is above it was leaked."
+        )
+    if report.asr_of_guess is not None:
+        print(
+            f"Of this batch it names {report.asr_of_guess:.1%}: one batch's score is partly luck, "
+            "and an advantage over the average is, too."
         )
     print("Confidence: the attack's own score scaled to 0..1 within this update; no probability.")
     if tells:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from labelleak.core.forms import named_like, torch_form
+from labelleak.core.likeness import refuse_weights
 from labelleak.core.measured import Measured
 from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
@@ -68,7 +69,8 @@ def gather_update(
         max_bytes: largest file that is read.
 
     Raises:
-        BadInput: if no form or more than one is given, or a file cannot be read.
+        BadInput: if no form or more than one is given, a file cannot be read, or weights are given
+            as a difference.
     """
     given = {
         "after": after,
@@ -167,7 +169,8 @@ def _sides(read: Mapping[str, Tensors]) -> dict[str, Tensors]:
         other = "difference" if "difference" in sides else "after"
         sides[other] = named_like(sides[other], sides["before"]) or sides[other]
         if other == "difference":
-            sides["after"] = _added(sides["before"], sides.pop("difference"))
+            refuse_weights(other, sides[other], sides["before"])
+            sides["after"] = _added(sides["before"], sides.pop(other))
     return sides
 
 

@@ -9,16 +9,14 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from labelleak.core.likeness import Arrays, doubt_weights, weights_instead
 from labelleak.core.limits import LARGEST
-from labelleak.core.weights import buffer_names
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput
 
-Arrays = Mapping[str, Tensor]
-# Entries of a tensor that are looked at, which bounds what the look costs.
-LOOK = 2**18
-# Sums over a matrix' rows against its size: of a softmax gradient, and of no trained weight.
-CLOSED = 1e-3
-_SIGMAS = 4.0
+_NO_WEIGHTS = (
+    "the reply does not look like weights: {}; if it is a difference or a gradient, say "
+    "returns='difference' or 'gradient'; if it is weights, returns='weights'"
+)
 
 
 class Returns(StrEnum):
@@ -39,7 +37,7 @@ class Form:
 
     Attributes:
         kind: the form.
-        doubt: why it was not taken for weights, where nobody declared it; else empty.
+        doubt: why it is not the form that was expected; else empty.
     """
 
     kind: Returns = Returns.weights
@@ -47,81 +45,32 @@ class Form:
 
 
 def form_of(before: Arrays, reply: Arrays, declared: str | None, *, strict: bool = False) -> Form:
-    """Tell the form of a reply: as declared, else weights unless it does not look like them.
+    """Tell the form of a reply: as declared, else weights, unless its entries speak against it.
+
+    A reply that was declared to be weights is taken for weights.
 
     Args:
         before: the weights that were sent.
         reply: what came back, under the same names.
         declared: a form of `Returns`, or None.
-        strict: refuse what does not look like weights, instead of naming the doubt.
+        strict: refuse what does not look like its form, instead of naming the doubt.
 
     Raises:
-        UncertainForm: if it does not look like weights, and strict.
+        UncertainForm: if it does not look like its form, and strict.
     """
-    if declared is not None:
-        return Form(Returns(declared))
-    doubt = doubt_weights(before, reply)
-    if doubt and strict:
-        raise UncertainForm(doubt)
-    return Form(Returns.difference, doubt) if doubt else Form()
-
-
-def doubt_weights(before: Arrays, reply: Arrays) -> str:
-    """Say why a reply does not look like the weights that were sent, moved; empty if it does.
-
-    Weights that were trained or defended are what was sent plus something, so their projection
-    on what was sent is near 1. Differences and gradients are far shorter, or point anywhere:
-    their projection is near 0. And a matrix whose sums over classes vanish is a gradient of a
-    softmax head or a multiple of it, unless those sums vanished in what was sent, too.
-
-    >>> sent = {"fc.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
-    >>> doubt_weights(sent, {"fc.weight": sent["fc.weight"] + 0.1})
-    ''
-    >>> doubt_weights(sent, {"fc.weight": torch.tensor([[0.1, 0.2], [-0.1, -0.2]])})[:34]
-    'the reply does not look like weigh'
-    """
-    product = square = moved = 0.0
-    entries = 0
-    for name in _compared(before, reply):
-        start, end = before[name], reply[name]
-        if _closes(end) and not _closes(start, empty=True):
-            return _said(f"the sums of {shown(name)} over its rows are zero, as a gradient's are")
-        sent, got = (t.detach().flatten()[:LOOK].double() for t in (start, end))
-        product, square = product + float(sent @ got), square + float(sent @ sent)
-        moved, entries = moved + float((got - sent).square().sum()), entries + len(sent)
-    if square == 0:
-        return ""
-    # Noise that a defense added tilts the projection by chance; room is left for it. NaN is
-    # nobody's form; what reads the update refuses it by name.
-    chance = _SIGMAS * (moved / square / entries) ** 0.5
-    if product / square < min(0.5, 1 - chance):
-        return _said(f"its projection on the weights sent is {product / square:.2g}, not about 1")
-    return ""
-
-
-def _said(why: str) -> str:
-    return (
-        f"the reply does not look like weights: {why}; if it is a difference or a gradient, say "
-        "returns='difference' or 'gradient'; if it is weights, returns='weights'"
-    )
-
-
-def _compared(before: Arrays, reply: Arrays) -> Iterator[str]:
-    buffers = buffer_names(before)
-    for name, start in before.items():
-        if name in buffers or name not in reply or not start.is_floating_point():
-            continue
-        if start.shape == reply[name].shape:
-            yield name
-
-
-def _closes(tensor: Tensor, *, empty: bool = False) -> bool:
-    """Return whether a matrix' columns sum to zero; an all-zero one says what is asked."""
-    if tensor.dim() != 2 or min(tensor.shape) < 2 or tensor.numel() > 64 * LOOK:
-        return False
-    wide = tensor.detach().double()
-    size, rest = float(wide.norm()), float(wide.sum(0).norm())
-    return rest < CLOSED * size if size else empty
+    if declared == Returns.weights:
+        return Form()
+    if declared is None:
+        kind, doubt = Returns.difference, doubt_weights(before, reply)
+        said = _NO_WEIGHTS.format(doubt)
+    else:
+        kind, doubt = Returns.weights, weights_instead(reply, before)
+        said = f"the reply looks like weights, not like the {declared} it was said to be: {doubt}"
+    if not doubt:
+        return Form(Returns(declared or Returns.weights))
+    if strict:
+        raise UncertainForm(said)
+    return Form(kind, said)
 
 
 class AsWeights(Mapping[str, Tensor]):
@@ -180,7 +129,7 @@ def likelier(form: Form, bias: Callable[[], Tensor | None], rate: float) -> Form
     As a difference its bias gradient would be the reply over the rate, of which the L1 norm is
     at most 2.
     """
-    if not form.doubt:
+    if not form.doubt or form.kind is Returns.weights:
         return form
     found = bias()
     if found is None or float(found.abs().sum()) <= 1.01 * LARGEST * rate:
@@ -188,4 +137,4 @@ def likelier(form: Form, bias: Callable[[], Tensor | None], rate: float) -> Form
     return Form(Returns.gradient, form.doubt)
 
 
-__all__ = ["AsWeights", "Form", "Returns", "UncertainForm", "doubt_weights", "form_of", "likelier"]
+__all__ = ["AsWeights", "Form", "Returns", "UncertainForm", "form_of", "likelier"]

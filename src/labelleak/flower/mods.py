@@ -154,17 +154,18 @@ class AuditMod:
             self._write(finding, "sent", update_digest=digest)
             return reply
         if self.policy is Policy.warn:
-            self._warn(finding)
+            self._tell("above_limit", finding)
             self._write(finding, "warned", update_digest=digest)
             return reply
         if self.policy is Policy.block:
+            self._tell("blocked", finding)
             self._write(finding, "blocked", update_digest=digest)
             return withhold(message)
         self._defend(message, context, before, reply)
         self._write(finding, "defended", update_digest=digest)
         again = self._audit(before, reply, sender, finding.head)
         if again.worst > self.limit or again.impossible:
-            self._warn(again)
+            self._tell("above_limit", again)
         digest = digest_tensors(Arrays(model_record(reply)))
         self._write(again, "sent", defense=label_of(self.defense), update_digest=digest)
         return reply
@@ -201,10 +202,10 @@ class AuditMod:
         for name, reason in why.items():
             self.auditor.note(name, round=sender.round, client=sender.client, reason=reason)
 
-    def _warn(self, finding: Finding) -> None:
+    def _tell(self, event: str, finding: Finding) -> None:
         sender = finding.sender
         self.auditor.note(
-            "above_limit",
+            event,
             round=sender.round,
             client=sender.client,
             advantage=round(finding.worst, 4),

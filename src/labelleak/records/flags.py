@@ -165,9 +165,11 @@ FLAGS: dict[str, Meaning] = {
         Doubt.untold,
     ),
     "reply_form_uncertain": Meaning(
-        "the reply does not look like weights, and nobody said what it is",
+        "what came back does not look like what it was said to be (weights, a difference or a "
+        "gradient)",
         None,
-        "say returns='difference', 'gradient' or 'weights'",
+        "say the form: `returns` of flower.Auditor; of one update `after`, `difference` or "
+        "`gradient`",
         Doubt.untold,
     ),
     "steps_unknown": Meaning(

@@ -1,0 +1,71 @@
+"""An update that was given in the wrong form is refused, or nobody is told to believe it."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from labelleak.audits.one_update import attack_update
+from labelleak.cli import main
+from labelleak.core.training import LocalTraining
+from labelleak.errors import BadInput
+from labelleak.records.states import is_settled
+
+MADE = LocalTraining(batch_size=8, lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Make a model with weights before and after one step, and the step's gradient."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 6))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    F.cross_entropy(model(torch.rand(8, 20)), torch.arange(8) % 6).backward()
+    gradient = {name: value.grad.clone() for name, value in model.named_parameters()}
+    after = {name: before[name] - 0.1 * gradient[name] for name in before}
+    return model, before, after, gradient
+
+
+def attacked(**given):
+    return attack_update(**given, made=MADE, attacks=["llg", "llbg"])
+
+
+def test_weights_given_as_a_gradient_or_a_difference_are_refused_where_the_model_is_known(client):
+    model, before, after, gradient = client
+    for given in ({"gradient": after}, {"difference": after}):
+        with pytest.raises(BadInput, match="holds weights, not a"):
+            attacked(**given, model=model)
+    with pytest.raises(BadInput, match="`difference` holds weights"):
+        attacked(before=before, difference=after)
+    assert attacked(gradient=gradient, model=model).disbelief == ""
+    moved = {name: after[name] - before[name] for name in before}
+    assert attacked(before=before, difference=moved).doubts == ()
+
+
+def test_weights_given_as_a_gradient_without_a_model_are_not_believed(client):
+    _, _, after, gradient = client
+    found = attacked(gradient=after)
+    assert "no answer here is to be believed" in found.disbelief
+    assert {"not_cross_entropy", "noise_dominates"} <= {*found.doubts}
+    assert not is_settled({"scale": "held", "sign": "held"}, found.results[0].flags)
+    assert attacked(gradient=gradient).disbelief == ""
+
+
+def test_a_gradient_given_as_the_weights_after_is_in_doubt(client):
+    _, before, after, gradient = client
+    found = attacked(before=before, after=gradient)
+    assert "reply_form_uncertain" in found.doubts
+    assert any("do not look like weights" in note for note in found.notes)
+    assert "reply_form_uncertain" not in attacked(before=before, after=after).doubts
+
+
+def test_the_command_says_so_above_the_table(client, tmp_path, monkeypatch, capsys):
+    save_file(client[2], tmp_path / "weights.safetensors")
+    words = ["attack", "--gradient", str(tmp_path / "weights.safetensors"), "--batch-size", "8"]
+    monkeypatch.setattr("sys.argv", ["labelleak", *words, "--attacks", "llg"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    told = capsys.readouterr().out
+    assert told.index("Verdict: no answer here is to be believed") < told.index("llg")
+    assert "weights in its place" in told

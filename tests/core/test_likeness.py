@@ -1,0 +1,56 @@
+"""Weights are told from gradients and differences, wherever the one is given for the other."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labelleak.core.likeness import doubt_weights, refuse_weights, weights_instead
+from labelleak.errors import BadInput
+
+
+def trained(seed, steps, *layers):
+    """Train a random network; give its weights before and after, and a gradient after."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(12, 80), *layers, nn.ReLU(), nn.Linear(80, 5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    how = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(steps + 1):
+        after = {name: value.clone() for name, value in model.state_dict().items()}
+        how.zero_grad()
+        F.cross_entropy(model(torch.randn(16, 12)), torch.randint(0, 5, (16,))).backward()
+        how.step()
+    return before, after, {name: value.grad for name, value in model.named_parameters()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_are_told_by_the_model_and_gradients_and_differences_are_not(seed):
+    before, after, gradient = trained(seed, 1 + seed)
+    moved = {name: after[name] - before[name] for name in before}
+    assert weights_instead(after, before)
+    assert weights_instead({name: -3 * t for name, t in after.items()}, before) == ""
+    assert weights_instead({name: 3 * t.half() for name, t in after.items()}, before)
+    assert weights_instead(gradient, after) == ""
+    assert weights_instead(moved, before) == ""
+    noised = {name: t + torch.randn_like(t) for name, t in gradient.items()}
+    assert weights_instead(noised, after) == ""
+
+
+def test_without_a_model_the_scales_of_norm_layers_tell():
+    _, after, gradient = trained(0, 3, nn.BatchNorm1d(80))
+    with pytest.raises(BadInput, match="`gradient` holds weights, not a gradient: the scales"):
+        refuse_weights("gradient", after, None)
+    assert weights_instead(gradient, None) == ""
+
+
+def test_a_head_alone_that_began_at_zero_may_move_on_the_way_that_it_went():
+    own = {"fc.weight": torch.randn(10, 200)}
+    on = {"fc.weight": own["fc.weight"] + 0.1 * torch.randn(10, 200)}
+    assert weights_instead(on, own) == ""
+    assert weights_instead(own, own)
+
+
+def test_weights_of_several_clients_added_up_are_not_those_of_one():
+    before, after, _ = trained(1, 1)
+    assert doubt_weights(before, after) == ""
+    assert "times" in doubt_weights(before, {name: 2 * t for name, t in after.items()})
