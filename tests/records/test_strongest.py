@@ -104,3 +104,14 @@ def test_models_of_several_seeds_are_models_of_their_own() -> None:
 
 def test_only_the_guess_was_run() -> None:
     assert worst_cases([make_record(attack="free", threat_model="none")]) == []
+
+
+def test_a_server_that_holds_more_is_never_shown_weaker() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        scores = {(f"u{n}", "update"): rng.uniform(0, 1, (4, 3)) for n in range(2)}
+        scores |= {(f"m{n}", "model"): rng.uniform(0, 1, (4, 3)) for n in range(9)}
+        update, model = worst_cases(rows_of(scores))
+        assert model.advantage.mean >= update.advantage.mean
+        assert (update.threat_model, model.threat_model) == ("update", "model")
+        assert {name[0] for name, _ in update.chosen} <= {"u", "f"}

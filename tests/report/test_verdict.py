@@ -9,8 +9,9 @@ import pytest
 
 from labelleak.attacks import ATTACKS
 from labelleak.records.intervals import Interval
-from labelleak.report import render
+from labelleak.report import headline, render, worst_cases
 from labelleak.report.about import About
+from labelleak.report.headlines import judged_cells
 from labelleak.report.verdict import GRADES, UNDECIDED, Exposure, grade, reach_verdict
 
 from .federated import federated_records
@@ -120,3 +121,29 @@ def test_every_attack_has_a_plain_sentence() -> None:
 def test_class_names_stand_where_records_have_them() -> None:
     extra = {"class_names": ["asthma", "flu"]}
     assert "have each label (asthma and flu)" in render(few(extra=extra), source="r")
+
+
+def test_page_terminal_and_evidence_speak_of_one_case() -> None:
+    gains = {("iid", "update"): 0.6, ("iid", "model"): 0.3, ("natural", "update"): 0.1}
+    gains[("natural", "model")] = 0.5
+    rows = [
+        make_record(
+            attack=f"a_{server}",
+            threat_model=server,
+            scheme=scheme,
+            initialisation=model,
+            asr=0.5 + gain / 2,
+            asr_free=0.5,
+            advantage=gain,
+        )
+        for (scheme, server), gain in gains.items()
+        for model in range(3)
+    ]
+    cells = worst_cases(rows)
+    verdict, shown = reach_verdict(rows), judged_cells(cells)
+    assert {(cell.scheme, cell.advantage and cell.advantage.mean) for cell in shown} == {
+        ("iid", 0.6)
+    }
+    assert [one.server for one in verdict.exposures] == ["update", "model"]
+    assert verdict.judged in shown
+    assert all("scheme iid" in sentence for sentence in headline(cells))

@@ -26,16 +26,27 @@ def nearest_batch_size(cells: Iterable[Cell], wanted: int = HEADLINE_BATCH_SIZE)
 
 
 def strongest(cells: Iterable[Cell]) -> Cell:
-    """Return the cell that is worst for the client: highest advantage, then highest ASR.
+    """Return the cell that is worst for the client, by `harm`; of equals, the first.
 
     Raises:
         ValueError: if there are no cells.
     """
-    return max(cells, key=_harm)
+    return max(cells, key=lambda cell: (*harm(cell.advantage), cell.asr.mean))
 
 
-def _harm(cell: Cell) -> tuple[float, float]:
-    return (cell.advantage.mean if cell.advantage else -math.inf, cell.asr.mean)
+def harm(advantage: Interval | None) -> tuple[float, float]:
+    """Rank an advantage as every page, gate and terminal does: by its upper end, then its mean.
+
+    >>> harm(None) < harm(Interval(0.3, 0.2, 0.4)) < harm(Interval(0.2, 0.0, 0.5))
+    True
+    """
+    return (-math.inf, -math.inf) if advantage is None else (advantage.high, advantage.mean)
+
+
+def case_of(cell: Cell) -> tuple[object, ...]:
+    """Return all that a cell is of but the attacker."""
+    key = cell.sort_key
+    return (*key[:3], key[4])
 
 
 def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
@@ -54,6 +65,22 @@ def headline_cells(cells: Sequence[Cell]) -> list[Cell]:
             size = nearest_batch_size(own)
             chosen.append(strongest(cell for cell in own if cell.batch_size == size))
     return chosen
+
+
+def judged_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """Return each server's cell in the one case that is judged, weakest server first.
+
+    That is the worst of `headline_cells`. A server that was not tried in it has its own worst case.
+
+    Args:
+        cells: the strongest attackers' cells, as `worst_cases` gives them.
+    """
+    chosen = headline_cells(cells)
+    if not chosen:
+        return []
+    case = case_of(strongest(chosen))
+    same = {cell.threat_model: cell for cell in cells if case_of(cell) == case}
+    return [same.get(cell.threat_model, cell) for cell in chosen]
 
 
 def verdict_cells(cells: Sequence[Cell]) -> list[Cell]:
@@ -83,7 +110,7 @@ def headline(cells: Sequence[Cell]) -> list[str]:
     >>> headline([])
     ['No attack that reads the update was run, so no leak was measured.']
     """
-    chosen = headline_cells(cells)
+    chosen = judged_cells(cells)
     if not chosen:
         return ["No attack that reads the update was run, so no leak was measured."]
     return [f"{sentence(cell)} {detail(cell, cells)}" for cell in chosen]
@@ -140,7 +167,7 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
         f"{wording.name_stage(cell.training_steps)}, scheme {cell.scheme} "
         f"({wording.name_setting(cell.setting)}): advantage {_advantage(cell)}"
     )
-    if len(rivals) > 1:
+    if len(rivals) > 1 and cell == strongest(rivals):
         where += (
             f", the worst for the client of {_name_rivals(rivals)} tested for this attacker at "
             "this batch size"

@@ -147,7 +147,9 @@ def assumptions(records: Iterable[Record]) -> list[str]:
         _intervals(frame),
         "Headline and verdict speak of the strongest attack that each server could run. It is "
         "chosen on other models than it is measured on, so the choice flatters no "
-        "one. The headline's stage and scheme are the worst that were tested.",
+        "one; where it came out weaker than that of a server that holds less, it is that server's. "
+        "Headline and verdict speak of one case: the one whose upper end is highest, at the batch "
+        "size nearest to 32.",
     ]
 
 

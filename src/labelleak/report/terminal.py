@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from labelleak.errors import printable
 from labelleak.records.cells import Cell
-from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
 from labelleak.report.figures import Series
+from labelleak.report.headlines import harm
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,8 +97,9 @@ def _place(cell: Cell) -> Place:
 
 
 def _leaders(worst: Sequence[Cell]) -> dict[Place, Cell]:
-    """Return the cell of the strongest server in each place; it may run every attack."""
-    ranked = sorted(worst, key=lambda cell: THREAT_MODELS.index(cell.threat_model))
+    """Return the cell of the server that gains most in each place."""
+    ranked = sorted(worst, key=lambda cell: harm(cell.advantage), reverse=True)
+    ranked = list(reversed(ranked))  # of equals, the server that holds least stands last
     return {_place(cell): cell for cell in ranked}
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
-from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.record import Record
 from labelleak.records.rounds import Course, follow_rounds, is_federated
 from labelleak.records.states import IMPOSSIBLE, is_settled
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
-from labelleak.report.headlines import headline_cells, labels_of
+from labelleak.report.headlines import case_of, harm, judged_cells, labels_of, strongest
 
 ENOUGH_TRIALS = 20
 _MODERATE = 0.2
@@ -119,8 +119,7 @@ def grade(exposure: Exposure | None) -> Grade:
 
 def worst(exposures: Sequence[Exposure]) -> Exposure | None:
     """Return the exposure that reaches highest; of equals, that of the server that holds least."""
-    ends = [(e.advantage.high if e.advantage else -9.0) for e in exposures]
-    return exposures[ends.index(max(ends))] if exposures else None
+    return max(exposures, key=lambda one: harm(one.advantage), default=None)
 
 
 def _of_cells(cells: Sequence[Cell]) -> tuple[list[Exposure], Cell | None]:
@@ -132,19 +131,11 @@ def _of_cells(cells: Sequence[Cell]) -> tuple[list[Exposure], Cell | None]:
     Returns:
         One exposure a threat model, all in the same case, and the cell that the case is of.
     """
-    chosen = headline_cells(cells)
+    chosen = judged_cells(cells)
     if not chosen:
         return [], None
-    judged = max(chosen, key=lambda c: c.advantage.high if c.advantage else -9.0)
-    same = [cell for cell in cells if case_of(cell) == case_of(judged)]
-    same.sort(key=lambda cell: THREAT_MODELS.index(cell.threat_model))
-    return [_of_cell(cell) for cell in same], judged
-
-
-def case_of(cell: Cell) -> tuple[object, ...]:
-    """Return all that a cell is of but the attacker."""
-    key = cell.sort_key
-    return (*key[:3], key[4])
+    judged = strongest(chosen)
+    return [_of_cell(cell) for cell in chosen if case_of(cell) == case_of(judged)], judged
 
 
 def _of_cell(cell: Cell) -> Exposure:

@@ -13,7 +13,7 @@ from labelleak.records.rounds import Course, client_of, follow_rounds, is_federa
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import follow_actions, say_action_counts
-from labelleak.report.headlines import headline_cells
+from labelleak.report.headlines import judged_cells
 from labelleak.report.terminal import inert
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _fill_cells(table: Table, rows: Sequence[Record]) -> None:
 
     for name in ("server", "advantage", "attack", "where"):
         table.add_column(name, overflow="fold")
-    for cell in headline_cells(worst_cases(rows)):
+    for cell in judged_cells(worst_cases(rows)):
         where = f"batch size {cell.batch_size}, scheme {cell.scheme}"
         row = (
             wording.SHORT_SERVERS[cell.threat_model],
