@@ -17,7 +17,7 @@ from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox, lift, shared_names, transposed
+from labelleak.core.white_box import WhiteBox, lift, shared_names, transposed, unlifted
 from labelleak.errors import BadInput, shown
 from labelleak.files.tensors import read_tensors
 from labelleak.simulation.data.datasets import Dataset
@@ -28,6 +28,10 @@ from labelleak.simulation.user_models import call_factory
 BY_LABELS = (
     "the head has one output and its labels are 0 and 1, so the task is taken to be binary; say "
     "`task` if it is another"
+)
+RESIZED = (
+    "the model gives maps of {} and the labels are {}; they are taken to be resized linearly "
+    "between neighbours before the loss (`align_corners` false)"
 )
 AS_BUILT = "the model's weights are as it was built; give `weights` if the client had others"
 
@@ -83,9 +87,26 @@ def view_update(
     update, said = with_task(update, found.name, labels)
     assert update.task is not None
     _check_rows_of(data, update.task)
+    own = data.y_train if isinstance(data, Dataset) else None if data is None else data.labels
     if update.task is not Task.tokens:
-        module = as_tensor_model(module, found.name, example)
-    return update, WhiteBox(lift(module, update.task), found.name), found, (*notes, *said)
+        try:
+            module = as_tensor_model(module, found.name, example)
+        except BadInput as reason:  # what reads the update alone answers all the same
+            return update, None, found, (*notes, *said, f"the model is left out: {reason}")
+    view = WhiteBox(lift(module, update.task, own), found.name)
+    return update, view, found, (*notes, *said, *_resized(view, example, own))
+
+
+def _resized(
+    view: WhiteBox, example: torch.Tensor | None, labels: torch.Tensor | None
+) -> tuple[str, ...]:
+    """Say where maps had to be given the size of their labels."""
+    if view.task is not Task.dense or example is None or labels is None:
+        return ()
+    plain = WhiteBox(lift(unlifted(view.module), Task.dense), view.head)
+    own, wanted = tuple(plain.run(example).outputs.shape[2:]), tuple(labels.shape[1:])
+    size, other = ("x".join(map(str, one)) for one in (own, wanted))
+    return () if own == wanted else (RESIZED.format(size, other),)
 
 
 def _check_rows_of(data: Dataset | LabelledData | None, task: Task) -> None:

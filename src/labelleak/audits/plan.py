@@ -310,7 +310,7 @@ def _as_attacked(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.
 
 
 def _lifted(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
-    return lift(module, task_of(options.task, data))
+    return lift(module, task_of(options.task, data), data.y_train)
 
 
 def init_of(options: AuditOptions) -> str:

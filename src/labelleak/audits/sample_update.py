@@ -61,7 +61,7 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
     head = _head_of(model, data, rows, task)
     rng = stream(step.seed, "training", 0)
     told = as_tensor_model(model, head, data.x_train[:2])
-    lifted = lift(told, task)
+    lifted = lift(told, task, data.y_train)
     for _ in train_in_stages(lifted, roles.train, [step.training_steps], Training(), rng=rng):
         model.train()
     batches = draw_batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,7 +215,8 @@ def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
     assert known.model is not None
     if known.auxiliary is not None:
         each = known.auxiliary.labels[0].numel() if known.model.task is Task.tokens else 1
-        return known.pass_own(most=max(1, LOOK // each))
+        with suppress(NotApplicable):  # which each attack that would pass them says
+            return known.pass_own(most=max(1, LOOK // each))
     if known.input_shape is None:
         return None, None
     generator = torch.Generator().manual_seed(0)
@@ -339,13 +341,11 @@ def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Fla
 
 def _soft_labels(observation: Observation, known: Knowledge) -> Iterator[Flag]:
     """With one sample, a bias and the model the label is exact: y = softmax(W h + b) - db."""
-    both = observation.weight is not None and observation.bias is not None
-    one = observation.num_samples == 1 and observation.problems == 1
-    if not one or not both or known.model is None:
-        return
     weight, bias = observation.weight, observation.bias
-    assert weight is not None
-    assert bias is not None
+    if weight is None or bias is None or known.model is None:
+        return
+    if observation.num_samples != 1 or observation.problems != 1:
+        return
     top = bias.abs().argmax(dim=-1, keepdim=True)
     row = weight.gather(-2, top[..., None].expand(*top.shape, weight.shape[-1])).squeeze(-2)
     inputs = row / bias.gather(-1, top)

@@ -10,12 +10,13 @@ import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import Need
+from labelleak.core.one_label import OneLabel
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.task import SEVERAL, Task
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.update import Memory, Scope, SharedTensors
-from labelleak.core.white_box import CHUNK, HeadPass, OneLabel, WhiteBox
+from labelleak.core.white_box import CHUNK, HeadPass, WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 
 # Rows at the head that stand for a dense task's own data; more only cost.

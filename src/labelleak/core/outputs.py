@@ -9,6 +9,7 @@ from typing import Any
 
 from labelleak.core.copies import copy_model
 from labelleak.core.lazy import Tensor, nn, torch
+from labelleak.core.resizing import find_resizing
 from labelleak.errors import BadInput
 
 
@@ -30,7 +31,8 @@ class Pick:
 def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.Module:
     """Return a model that returns the output of its head, where it returns several things.
 
-    Which of them that is shows by passing an example. The model itself stays as it is.
+    Which of them that is shows by passing an example; maps may be resized after the head. The model
+    itself stays as it is.
 
     Args:
         module: the model.
@@ -91,7 +93,11 @@ def _parts(outputs: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is(part: Any, given: Tensor) -> bool:
-    return isinstance(part, torch.Tensor) and part.shape == given.shape and torch.equal(part, given)
+    if not isinstance(part, torch.Tensor) or part.dim() != given.dim():
+        return False
+    if part.shape == given.shape:
+        return torch.equal(part, given)
+    return given.dim() > 2 and find_resizing(given, part) is not None
 
 
 __all__ = ["as_tensor_model"]

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.resizing import usual_resizing
 from labelleak.errors import BadInput, NotApplicable, unknown_name
 
 ASKED = (
@@ -173,9 +174,12 @@ class Lift:
 
     Attributes:
         task: what the labels are.
+        size: of the maps that the loss compares with labels; smaller ones are resized to it as
+            images usually are, linearly between neighbours. Empty takes them as they are.
     """
 
     task: Task
+    size: tuple[int, ...] = ()
 
     def __call__(self, _module: Any, _inputs: Any, outputs: Any) -> Any:
         """Put a logit of 0 beside each."""
@@ -183,7 +187,13 @@ class Lift:
             return logits_of(outputs).movedim(-1, 1)
         if not isinstance(outputs, torch.Tensor):
             return outputs
-        return lift_outputs(outputs, self.task)
+        return lift_outputs(self._enlarged(outputs), self.task)
+
+    def _enlarged(self, outputs: Tensor) -> Tensor:
+        """Resize maps to the size of their labels, as whoever trains on them has to."""
+        if outputs.dim() != 2 + len(self.size) or outputs.shape[2:] == self.size:
+            return outputs
+        return usual_resizing(len(self.size))(outputs, self.size)
 
 
 def lift_outputs(outputs: Tensor, task: Task) -> Tensor:

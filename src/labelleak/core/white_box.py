@@ -12,6 +12,7 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import F, Tensor, nn, torch
+from labelleak.core.resizing import find_resizing
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import BY_POSITION, HeadForm, Lift, Task, form_shape
 from labelleak.errors import BadInput, NotApplicable
@@ -190,13 +191,20 @@ class WhiteBox:
             return HeadPass(*caught[0], outputs)
         if self.task is Task.tokens:  # what follows the head, a scale or a cap, is part of it
             return HeadPass(caught[0][0].flatten(0, -2), outputs.mT.flatten(0, 1), outputs)
-        return HeadPass(*self._rows(*caught[0]), outputs, self.form.problems)
+        return HeadPass(*self._rows(*caught[0], outputs), outputs, self.form.problems)
 
-    def _rows(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, inputs: Tensor, outputs: Tensor, returned: Tensor) -> tuple[Tensor, Tensor]:
         """Lay out what the head saw and said, a row for each label."""
         layer = self.head_layer
         if not isinstance(layer, nn.Linear):
-            inputs, outputs = patches(layer, inputs), outputs.flatten(2).transpose(1, 2)
+            inputs, own = patches(layer, inputs), outputs.shape[2:]
+            last = returned[:, 1:] if self.form.paired else returned
+            way = None if last.shape[2:] == own else find_resizing(outputs, last)
+            if way is not None:
+                places = inputs.transpose(1, 2).reshape(len(inputs), -1, *own)
+                inputs = way(places, tuple(last.shape[2:])).flatten(2).transpose(1, 2)
+                outputs = last
+            outputs = outputs.flatten(2).transpose(1, 2)
         inputs, outputs = inputs.flatten(0, -2), outputs.flatten(0, -2)
         if self.form.paired:
             outputs = torch.stack((torch.zeros_like(outputs), outputs), -1).flatten(1)
@@ -268,10 +276,15 @@ class WhiteBox:
         )
 
 
-def lift(module: nn.Module, task: Task) -> nn.Module:
+def lift(module: nn.Module, task: Task, labels: Tensor | None = None) -> nn.Module:
     """Return a model whose outputs are the logits of softmax problems; see `Lift`.
 
     It shares everything with the model, which stays as it is. What needs no change is given back.
+
+    Args:
+        module: the model.
+        task: what its labels are.
+        labels: of a dense task, whose size the maps get.
 
     >>> lift(nn.Linear(3, 1), Task.binary)(torch.zeros(2, 3)).shape
     torch.Size([2, 2])
@@ -280,7 +293,8 @@ def lift(module: nn.Module, task: Task) -> nn.Module:
         return module
     lifted = copy.copy(module)
     lifted.__dict__["_forward_hooks"] = module._forward_hooks.copy()
-    lifted.register_forward_hook(Lift(task))
+    size = labels.shape[1:] if labels is not None and task is Task.dense else ()
+    lifted.register_forward_hook(Lift(task, tuple(size)))
     return lifted
 
 
@@ -358,42 +372,6 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     axes = len(kernel)
     places = inputs.movedim(1, 1 + axes)  # channels stand before their kernel
     return places.flatten(1, axes).flatten(2)
-
-
-@dataclass(frozen=True, eq=False)
-class OneLabel(WhiteBox):
-    """A model of several labels as the attacker of one of them sees it.
-
-    Attributes:
-        label: which one.
-    """
-
-    label: int = 0
-
-    @property
-    def head_module(self) -> nn.Linear:
-        """The two rows of the label."""
-        whole, rows = super().head_module, self._rows_of_label
-        head = nn.Linear(whole.in_features, 2, self.head_bias is not None, device="meta")
-        head.weight = nn.Parameter(whole.weight.detach()[rows])
-        if self.head_bias is not None:
-            head.bias = nn.Parameter(whole.bias.detach()[rows])
-        return head
-
-    @property
-    def moving(self) -> Floats:
-        """The row of the class that is absent stays."""
-        return np.array([0.0, 1.0])
-
-    @property
-    def _rows_of_label(self) -> slice:
-        return slice(2 * self.label, 2 * self.label + 2)
-
-    def run(self, inputs: Tensor, *, seed: int = 0, grad: bool = False) -> HeadPass:
-        """Pass a batch through the whole model, and keep what it says of the label."""
-        seen = super().run(inputs, seed=seed, grad=grad)
-        logits = seen.logits[:, self._rows_of_label]
-        return HeadPass(seen.inputs, logits, logits)
 
 
 def explain_failure(inputs: Tensor, error: Exception) -> str:

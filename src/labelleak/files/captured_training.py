@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from labelleak.core.measured import Measured
 from labelleak.core.scale import StepPath
@@ -57,7 +58,7 @@ def summarise(watch: HeadWatch, given_lr: float | None = None) -> TrainingSummar
     for step in steps:
         doubts.extend(step.doubts)
     told = {
-        **_sizes(steps, notes, doubts),
+        **_sizes(steps, notes, by_position=not isinstance(watch.layer, nn.Linear)),
         **_loss(steps, notes, doubts, one=watch.rows == 1),
         **_optimiser(steps, notes, doubts),
     }
@@ -76,8 +77,11 @@ def summarise(watch: HeadWatch, given_lr: float | None = None) -> TrainingSummar
     )
 
 
-def _sizes(steps: Sequence[Step], notes: list[str], doubts: list[str]) -> dict[str, Any]:
+def _sizes(steps: Sequence[Step], notes: list[str], *, by_position: bool) -> dict[str, Any]:
     """Say how many labels there were a step, or in all where that varies."""
+    if by_position and any(step.gathered.loss in ("unknown", "softmax") for step in steps):
+        notes.append("the batch size is not known: maps may be resized before their loss")
+        return {}
     counts = [step.gathered.rows for step in steps]
     known = [count for count in counts if count is not None]
     if len(known) < len(counts):

@@ -21,6 +21,7 @@ from labelleak.files.optimiser_steps import (
     name_optimiser,
     read_options,
 )
+from labelleak.files.resized_maps import ResizedMaps
 
 
 class HeadWatch:
@@ -35,7 +36,8 @@ class HeadWatch:
         self.mean: dict[str, Tensor] = {}
         self.rest: dict[str, Tensor] = {}
         self.pending: GatheredRows | None = None
-        self._calls = 0
+        self.calls = 0
+        self.maps = ResizedMaps()
         self._pass = -1
         self._inside = 0
         self._held: dict[str, Tensor] | None = None
@@ -83,10 +85,10 @@ class HeadWatch:
             self.look()
         if not (torch.is_grad_enabled() and outputs.requires_grad):
             return
-        self._calls += 1
+        self.calls += 1
         seen = (inputs.detach(), outputs.detach())
         versions = (inputs._version, outputs._version)
-        hook = partial(self._backward, self._calls, seen, versions)
+        hook = partial(self._backward, self.calls, seen, versions)
         outputs.register_hook(hook)  # type: ignore[no-untyped-call]
 
     def _backward(
@@ -96,11 +98,11 @@ class HeadWatch:
         self._begin_pass()
         if self._ignored or self.pending is None:
             return
-        inputs, outputs = seen
-        dz = gradient.detach()
+        inputs, pushed = seen[0], gradient.detach()
+        outputs, version, dz = self.maps.take(call, (seen[1], versions[1], pushed))
         if not isinstance(self.layer, nn.Linear):
-            outputs, dz = outputs.movedim(1, -1), dz.movedim(1, -1)
-        if (inputs._version, outputs._version) == versions:
+            outputs, dz, pushed = (t.movedim(1, -1) for t in (outputs, dz, pushed))
+        if (inputs._version, outputs._version) == (versions[0], version):
             reading = read_logit_rows(outputs, dz, smoothing=self._smoothing)
             self._smoothing = reading.smoothing if reading.certain else self._smoothing
         else:
@@ -110,7 +112,7 @@ class HeadWatch:
         self.pending.coarse |= min(torch.finfo(kind).bits for kind in kinds) < 32
         self.pending.readings.append(reading)
         self.pending.by_call.setdefault(call, reading)
-        for name, value in parameter_gradients(self.layer, inputs, dz).items():
+        for name, value in parameter_gradients(self.layer, inputs, pushed).items():
             held = self.pending.gradient.get(name)
             self.pending.gradient[name] = value if held is None else held + value
 
@@ -222,8 +224,7 @@ class HeadWatch:
         """Add the other parameters' gradients of the step that was just seen to their mean."""
         count, over = len(self.steps), self.steps[-1].used_over_mean or 1.0
         known = gradients if count == 1 else self.rest.keys() & gradients.keys()
-        rest = self.rest
-        self.rest = {name: rest.get(name, torch.zeros_like(gradients[name])) for name in known}
+        self.rest = {name: self.rest.get(name, torch.zeros_like(gradients[name])) for name in known}
         for name, mean in self.rest.items():
             mean += (gradients[name] / over - mean) / count
 
@@ -294,11 +295,10 @@ class HeadWatch:
         factor, fits = factor_between(
             moved, gathered.gradient, tolerance=gathered.tolerance, slack=rounding
         )
-        scale = gathered.scale
         if not fits or factor >= 0:
             way = "against its descent" if fits else "otherwise than along its gradient"
             return Step(gathered, {}, None, None, None, (f"the head was moved by hand, {way}",))
-        lr = None if scale is None else -factor * scale
+        lr = None if gathered.scale is None else -factor * gathered.scale
         return Step(gathered, {}, None, 1.0 if lr is not None else None, lr, ())
 
 

@@ -124,7 +124,19 @@ class ModelWatch:
         self._depth -= 1
         if self._depth == 0:
             self._last |= _last_layers(output, self._outputs)
+            self._follow(output)
             self._outputs.clear()
+
+    def _follow(self, output: Any) -> None:
+        """Let layers read the loss where their maps have the size of the images."""
+        by_name = {watch.name: watch for watch in self._alive}
+        for _, maps in output_tensors(output):
+            node = maps.grad_fn
+            if node is None or not node.name().startswith("Upsample"):
+                continue
+            watch = by_name.get(self._outputs.get(node.next_functions[0][0], ""))
+            if watch is not None:
+                watch.maps.follow(watch.calls, maps)
 
     def _before_step(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
         self._prune()

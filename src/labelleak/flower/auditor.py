@@ -363,7 +363,8 @@ class Auditor(TrainingFacts):
             own = self.auxiliary
             example = torch.zeros(2, *shape) if own is None else own.inputs[:2]
             module = as_tensor_model(module, head, example)
-        return WhiteBox(lift(module, task or Task.classes), head)
+        labels = None if self.auxiliary is None else self.auxiliary.labels
+        return WhiteBox(lift(module, task or Task.classes, labels), head)
 
 
 __all__ = ["Auditor", "Finding", "Sender"]
