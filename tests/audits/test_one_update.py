@@ -178,6 +178,22 @@ def test_dlg_takes_the_whole_gradient():
     assert report.results[0].counts == (0, 0, 1, 0)
 
 
+def test_attacks_on_all_layers_read_a_pair_and_a_difference_as_they_read_a_gradient():
+    model = build()
+    before, after = stepped(model)
+    told = {"attacks": ["gdbr", "layer_regression"], "model": model, "auxiliary": auxiliary()}
+    one = attack_update(gradient=gradient_of(model), made=told_of(), **told)
+    moved = {name: after[name] - before[name] for name in before}
+    pairs = ({"before": before, "after": after}, {"difference": moved})
+    for given in pairs:
+        two = attack_update(**given, made=told_of(lr=0.1), **told)
+        assert [r.counts for r in one.results] == [r.counts for r in two.results]
+        assert len(two.results) == 2
+    part = {name: value for name, value in moved.items() if name.startswith("2.")}
+    with pytest.raises(BadInput, match="needs the gradient of every parameter"):
+        attack_update(difference=part, made=told_of(lr=0.1), **told)
+
+
 def test_without_a_bias_the_attacks_on_it_say_so():
     weight = {"weight": gradient_of(build())["2.weight"]}
     report = attack_update(gradient=weight, made=told_of(), attacks=["llg", "llbg"])

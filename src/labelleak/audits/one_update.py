@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
@@ -27,6 +27,7 @@ from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.knowledge import FitCache, Knowledge, LabelledData
+from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior
 from labelleak.core.score import Truth
@@ -176,7 +177,7 @@ def _make_case(
         The case, the attacks that cannot answer with the reason of each, and what is to be said.
     """
     refuse_weights_of(update, held.model)
-    seen = update.observe(head.name, rest=_trained(held.model, update.gradient))
+    seen = update.observe(head.name, rest=_trained(held.model, update, asked))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
     training = _known_training(update.training, seen)
@@ -231,17 +232,13 @@ def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | N
 
 
 def _trained(
-    view: WhiteBox | None, gradient: Mapping[str, Tensor] | None
+    view: WhiteBox | None, update: ReceivedUpdate, asked: Choice
 ) -> Collection[str] | None:
-    """Name the model's parameters if the gradient of each is shared: finite, and in its shape."""
-    if view is None or gradient is None:
+    """Name the model's parameters if the gradient of each is told and an attack reads them."""
+    if view is None or not any(Need.FULL_GRADIENT in attack.needs for attack in asked.attacks):
         return None
     shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
-    whole = all(
-        n in gradient and gradient[n].shape == shape and bool(gradient[n].isfinite().all())
-        for n, shape in shapes.items()
-    )
-    return shapes if whole else None
+    return shapes if update.covers(shapes) else None
 
 
 def _own(data: Dataset | LabelledData | None, task: Task | None = None) -> LabelledData | None:

@@ -17,6 +17,7 @@ from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
 from labelleak.core.observation import Observation
 from labelleak.core.priors import free_guess
+from labelleak.core.rest import LazyGradients
 from labelleak.core.score import Truth
 from labelleak.core.update import ReceivedUpdate
 
@@ -92,11 +93,15 @@ def _figure(flag: Flag) -> float | None:
 
 def _as_trial(seen: Observation) -> Observation:
     """Return a lone update a trial dimension of one."""
+    rest = seen.rest
+    later = None
+    if rest is not None:
+        later = LazyGradients(tuple(rest), lambda: {n: rest[n][None] for n in rest})
     return replace(
         seen,
         weight=None if seen.weight is None else seen.weight[None],
         bias=None if seen.bias is None else seen.bias[None],
-        rest=None if seen.rest is None else {n: t[None] for n, t in seen.rest.items()},
+        rest=later,
     )
 
 

@@ -20,6 +20,7 @@ from labelleak.core.head_sums import (
 )
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.measured import Measured
+from labelleak.core.rest import LazyGradients
 from labelleak.core.scale import StepPath
 from labelleak.core.task import HeadForm
 from labelleak.core.training import LocalTraining
@@ -185,13 +186,17 @@ class Observation:
             return _mean_gradient(own, *_pair(before, after, name))
 
         others = None if rest is None else [name for name in rest if name not in (weight, bias)]
+        for name in others or ():
+            _pair(before, after, name)
         moved = mean_gradient(bias) if bias in before or bias in after else None
         rows = (mean_gradient(weight), moved)
         return cls(
             *(rows if form is None else form.lift(*rows)),
             None if told.batch_size is None else told.batch_size * path.steps,
             path.steps,
-            None if others is None else {name: mean_gradient(name) for name in others},
+            None
+            if others is None
+            else LazyGradients(tuple(others), lambda: {n: mean_gradient(n) for n in others}),
             told.lr is not None,
             paired=form is not None and form.paired,
             problems=1 if form is None else form.problems,

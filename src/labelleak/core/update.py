@@ -199,6 +199,23 @@ class ReceivedUpdate:
             return self.before[name]
         return self.tensors.get(name)
 
+    def covers(self, shapes: Mapping[str, Any]) -> bool:
+        """Return whether it tells the gradient of each parameter: finite, and in its shape.
+
+        Args:
+            shapes: of the parameters, by name.
+
+        >>> one = ReceivedUpdate(gradient={"fc.weight": torch.eye(2)})
+        >>> one.covers({"fc.weight": (2, 2)}), one.covers({"fc.weight": (2, 2), "fc.bias": (2,)})
+        (True, False)
+        """
+        sides = self._sides() if self.gradient is None else (self.gradient,)
+        return all(
+            name in side and side[name].shape == shape and bool(side[name].isfinite().all())
+            for side in sides
+            for name, shape in shapes.items()
+        )
+
     def observe(self, head: str, *, rest: Iterable[str] | None = None) -> Observation:
         """Turn it into what the attacker sees at the head; see `labelleak.core.scale`.
 

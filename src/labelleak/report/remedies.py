@@ -15,7 +15,8 @@ _REMEDIES = {
     "needs auxiliary data": "labelled data of the attacker's own: give `auxiliary`",
     "needs the number of samples": "the number of labels: give `batch_size` or `num_samples`",
     "needs the gradient of the head's bias": "the gradient of the head's bias, which is not there",
-    "needs the gradient of every parameter": "the gradient of every layer: give the whole update",
+    "needs the gradient of every parameter": "the gradient of every layer: "
+    "give all of the model's parameters in the update, and the `model`",
     "needs the client's local training": "the client's training: give `lr` and what else is known",
     "needs the defense": "to know the defense",
     "is left out of the standard battery": "to be named in `attacks`: with so many classes they "
