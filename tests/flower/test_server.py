@@ -172,7 +172,7 @@ def test_estimates_carry_flags_like_any_answer():
 
 def test_counts_in_a_metric_are_truth_only_when_asked_for(tmp_path):
     auditor = federation.make_auditor(tmp_path, truth=None, truth_metric="counts")
-    assert auditor.labels_of("0", 1, {"counts": [1, 0, 2]}) == (0, 2, 2)
+    assert auditor.labels_of("0", 1, {"counts": [1, 0, 2]}).labels == (0, 2, 2)
     silent = federation.make_auditor(tmp_path, truth=None)
     assert silent.labels_of("0", 1, {"counts": [1, 0, 2]}) is None
 

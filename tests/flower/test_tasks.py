@@ -2,10 +2,11 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 from torch.nn import functional as F
@@ -140,7 +141,31 @@ def test_block_withholds_an_update_of_any_task(name, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert {row["action"] for row in rows} == {"blocked"}
     assert {row["task"] for row in rows} == {name}
+    assert {"asr_image" in row for row in rows} == {name == "dense"}
     assert reply.has_error()
+
+
+def test_masks_tell_the_counts_of_each_image_over_the_steps():
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    masks = torch.where(MASKS < 0, 255, MASKS)
+    for rows in (slice(0, 2), slice(2, 3)):
+        flower.report_labels(context, masks[rows], ignore_index=255)
+    found = flower.labels.take_labels(context)
+    assert found == replace(flower.labels.Reported.of(MASKS[:3]), steps=2)
+    assert (found.images.sizes, found.images.axes) == ((24, 24, 24), 2)
+    assert flower.labels.take_labels(context) is None
+    before, after = step(maps(), F.cross_entropy, IMAGES[:3], MASKS[:3])
+    auditor = flower.Auditor(folder=None, lr=0.1, local_steps=1, attacks=["free", "llbg"])
+    for axes in (2, 1):  # rows of one mask are no images
+        images = replace(found.images, axes=axes)
+        sender = Sender(1, "0", labels=found.labels, images=images)
+        truth = auditor.audit(before, after, sender).truth
+        each = None if truth.images is None else truth.images[0]
+        assert (each is None) == (axes == 1)
+        assert each is None or each.sum(0).tolist() == truth.counts[0].tolist()
+    flower.report_labels(context, masks[0])
+    flower.report_labels(context, masks[:2])
+    assert not flower.labels.take_labels(context).images.sizes
 
 
 class Segmenter(nn.Module):
@@ -257,7 +282,7 @@ def test_block_closes_on_a_weight_that_own_data_rule_out(told, closed, tmp_path)
     assert reply.has_error() == closed
     events = tmp_path / "events.jsonl"
     noted = [json.loads(line) for line in events.read_text().splitlines()] if closed else []
-    assert [row["event"] for row in noted] == ["pos_weight"] * closed
+    assert [row["event"] for row in noted] == ["pos_weight", "blocked"] * closed
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])

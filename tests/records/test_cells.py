@@ -98,6 +98,7 @@ def test_flags_are_counted() -> None:
 def test_every_field_of_a_cell_is_set(grid: list[Record]) -> None:
     cell = tabulate(grid)[0]
     optional = {"presence_accuracy", "count_accuracy", "expected_asr", "concerned_by"}
+    optional |= {"asr_image", "asr_image_free"}
     unset = {f.name for f in fields(cell) if getattr(cell, f.name) is None}
     assert unset == optional
 

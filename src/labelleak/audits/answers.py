@@ -90,6 +90,11 @@ class UpdateReport:
             replace(one, counts=one.counts[1::2], confidence=one.confidence[1::2]) for one in found
         )
 
+    def _images(self) -> dict[str, Any]:
+        """Return the true counts of each image, where they are known."""
+        held = None if self.truth is None else self.truth.images
+        return {} if held is None else {"true_image_counts": held.tolist()}
+
     def _told(self, counts: Sequence[int]) -> list[int]:
         """Return counts by class; of several labels, how many samples have each."""
         return list(counts)[1::2] if self.task == "multilabel" else list(counts)
@@ -156,6 +161,7 @@ class UpdateReport:
             "scheme": self.scheme,
             "estimated": None if self.estimated is None else asdict(self.estimated),
             "true_counts": None if self.truth is None else whole(self.truth.counts.tolist()),
+            **self._images(),
             "confidence_means": CONFIDENCE,
             "results": [told(result) for result in self.results],
             "doubts": list(self.doubts),
@@ -203,7 +209,7 @@ class UpdateReport:
         }
         if self.not_applicable:
             extra["not_applicable"] = dict(self.not_applicable)
-        truth = Truth(self.truth.counts[None])
+        truth = self.truth[None]
         return [
             record
             for answer in self.answers

@@ -67,8 +67,8 @@ class CellUpdates:
                     observation=replace(
                         seen, weight=weight, bias=bias, rest=None, num_samples=total
                     ),
-                    truth=Truth(self.truth.counts[one]),
-                    each=Truth(self.each.counts[one]),
+                    truth=self.truth[one],
+                    each=self.each[one],
                     extra={**self.extra, "labelled": total},
                 ),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.label_priors import LabelPriors
 from labelleak.audits.plan import CellOptions, Plan
 from labelleak.audits.sent_bytes import count_bytes, dense_update, moved_update
+from labelleak.core.counts import Ints
+from labelleak.core.images import count_images
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
@@ -93,11 +96,18 @@ class Clients:
             "defense": cell.defense.label,
         }
         each = count_labels(labels, task, classes)
-        truth = Truth(each.counts.sum(axis=1))
+        truth = Truth(each.counts.sum(axis=1), self._images(pool[drawn]))
         priors, bands = self.priors.of(cell), self.priors.bands
         return CellUpdates(
             observation, truth, each, *priors, training, common, extra=extra, bands=bands
         )
+
+    def _images(self, labels: Ints) -> Ints | None:
+        """Count the labels of each image of a trial, of maps."""
+        if self.model.task is not Task.dense:
+            return None
+        maps = labels.reshape(self.trials, -1, math.prod(labels.shape[4:]))
+        return count_images(maps, self.plan.data.num_classes)
 
     @cached_property
     def priors(self) -> LabelPriors:

@@ -38,7 +38,7 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable, shown
 from labelleak.files.capture import CapturedUpdate
-from labelleak.files.truth import labels_in, read_many, read_truth
+from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.data.given import dataset_of
@@ -95,7 +95,7 @@ def attack_update(
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
         auxiliary: labelled data of the attacker's own: `LabelledData`, or as `audit` takes data.
-        truth: true labels or counts, to score the answers; see `read_truth`.
+        truth: true labels or counts, to score the answers; see `read_truth`, of masks `read_maps`.
         attacks: names, or ``standard``.
         scheme: how batches are drawn, for the guess without the update: a name of
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
@@ -140,7 +140,7 @@ def attack_update(
     held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
-    real = None if truth is None else _truth(truth, case.settled.observation, case.size)
+    real = None if truth is None else _truth(truth, case)
     about = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
     said = (*notes, *drawn.notes, *more)
     return case.report(real, not_applicable=missing, notes=said, **about)
@@ -285,13 +285,15 @@ def _nothing_applies(missing: Mapping[str, str], seen: Observation, why: Sequenc
     return f"no attack asked for can answer: {next(iter(missing.values()))}"
 
 
-def _truth(told: Any, seen: Observation, size: BatchSize | None) -> Truth:
+def _truth(told: Any, case: UpdateCase) -> Truth:
+    seen, size = case.settled.observation, case.size
     if seen.num_samples is None:
         raise BadInput("scoring against the truth needs `batch_size`")
     try:
         if seen.problems > 1:
             return read_many(told, seen.problems, seen.num_samples)
-        return read_truth(told, seen.num_classes, seen.num_samples)
+        read = read_maps if case.update.task is Task.dense else read_truth
+        return read(told, seen.num_classes, seen.num_samples)
     except BadInput as error:
         if size is None:
             raise

@@ -38,7 +38,7 @@ class UpdateCase:
         """Let every attack answer, scored where the truth is known."""
         seen, battery = self.settled.observation, self.battery
         guess, asr_free = _free(battery, seen)
-        one, real = _as_trial(seen), None if truth is None else Truth(truth.counts[None])
+        one, real = _as_trial(seen), None if truth is None else truth[None]
         answers = tuple(battery.answer(one, real))
         return UpdateReport(
             answers=answers,

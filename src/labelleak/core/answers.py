@@ -34,12 +34,17 @@ class Result:
         asr_free: expected ASR of the best guess without the update.
         advantage: (ASR - asr_free) / (1 - asr_free) per trial; None where nothing is left to learn.
         class_free: asr_free of each label, where an input has several; else empty.
+        asr_image: of maps, the share of positions named where each image is taken to hold its share
+            of the pooled counts, trial by trial; None where images are not told apart.
+        asr_image_free: the same of the best guess at one image without the update.
     """
 
     score: Score
     asr_free: float
     advantage: np.ndarray | None
     class_free: tuple[float, ...] = ()
+    asr_image: Floats | None = None
+    asr_image_free: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +116,7 @@ class Answer:
             None if result is None else float(result.score.asr[trial]),
             None if gained is None else float(gained[trial]),
             None if told is None else round(float(told[trial]), 6),
+            None if result is None else _of_images(result, trial).get("asr_image"),
         )
 
 
@@ -128,6 +134,7 @@ class AttackResult:
         asr: attack success rate, where the truth was given.
         advantage: over the best guess without the update, where the truth was given.
         expected_asr: the ASR that the attack expects of its counts, where it can say.
+        asr_image: of maps, what the pooled counts name of single images; see `Result`.
     """
 
     attack: str
@@ -139,6 +146,7 @@ class AttackResult:
     asr: float | None = None
     advantage: float | None = None
     expected_asr: float | None = None
+    asr_image: float | None = None
 
 
 def make_records(
@@ -181,6 +189,7 @@ def make_records(
         if several:
             keys["class_asr"] = _by_class(answer.estimate.counts[row], truth.counts[row])
             keys["class_asr_free"] = [round(share, 6) for share in answer.scored.class_free]
+        keys |= _of_images(answer.scored, row)
         if keep_counts:
             keys |= _counts(answer.estimate, truth, row, several=several)
         gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)
@@ -208,9 +217,19 @@ def _counts(guess: Estimate, truth: Truth, row: int, *, several: bool) -> dict[s
     """Return what is private of a trial; of several labels, how many samples have each."""
     own = slice(1, None, 2) if several else slice(None)
     kept = {"counts": guess.counts[row][own], "true_counts": truth.counts[row][own]}
+    if truth.images is not None:
+        kept["true_image_counts"] = truth.images[row]
     if guess.expected_asr is not None:
         kept["presence_chances"] = np.round(guess.scores[row], 6)[own]
     return {name: values.tolist() for name, values in kept.items()}
+
+
+def _of_images(result: Result, row: int) -> dict[str, float]:
+    """Return what a trial's pooled counts say of its single images, and what a guess does."""
+    if result.asr_image is None or result.asr_image_free is None:
+        return {}
+    own = float(np.ravel(result.asr_image)[row])
+    return {"asr_image": round(own, 6), "asr_image_free": round(result.asr_image_free, 6)}
 
 
 def _by_class(guess: Ints, real: Ints) -> list[float]:

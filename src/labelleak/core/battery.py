@@ -11,8 +11,10 @@ import numpy as np
 from labelleak.core.answers import Answer, Result
 from labelleak.core.assumptions import Flag, check_model, check_training, check_update
 from labelleak.core.card import card_of
+from labelleak.core.counts import Ints
 from labelleak.core.each_label import for_each_label
 from labelleak.core.frequencies import guess_asr
+from labelleak.core.images import image_free, score_images
 from labelleak.core.interfaces import (
     Attack,
     Estimate,
@@ -164,21 +166,33 @@ class Battery:
             each = tuple(guess_asr(real, guess, size))
             asr_free, each = float(np.mean(each)), each if self.known.has_several else ()
         answers = self.answer(observation)
+        image = None if truth.images is None else image_free(real or self.known.prior, truth.images)
         scored = [
-            replace(answer, result=Result(score, asr_free, advantage(score.asr, asr_free), each))
-            for answer, score in zip(answers, _scores(answers, truth), strict=True)
+            replace(
+                answer,
+                result=Result(
+                    score,
+                    asr_free,
+                    advantage(score.asr, asr_free),
+                    each,
+                    None if truth.images is None else score_images(counts, truth.images),
+                    image,
+                ),
+            )
+            for answer, counts, score in _scores(answers, truth)
         ]
         return [replace(one, flags=(*one.flags, *_outdone(one, scored))) for one in scored]
 
 
-def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[Score]:
+def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[tuple[Answer, Ints, Score]]:
     """Score all answers in one call, which for a single trial is most of the cost."""
     if not answers:
         return
     counts = np.stack([answer.estimate.counts for answer in answers])
     found = score(counts, Truth(np.broadcast_to(truth.counts, counts.shape)))
-    for place in range(len(answers)):
-        yield Score(**{part.name: getattr(found, part.name)[place] for part in fields(Score)})
+    for place, answer in enumerate(answers):
+        own = {part.name: getattr(found, part.name)[place] for part in fields(Score)}
+        yield answer, counts[place], Score(**own)
 
 
 def _one_label(known: Knowledge) -> Knowledge:

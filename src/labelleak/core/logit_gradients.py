@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ def read_logit_rows(
         for at in range(0, len(z), step)
     ]
     found = join_rows(chunks) if chunks else LogitRows("unknown", 0)
+    if gradient.dim() > 2:
+        took = gradient.ne(0).any(-1).flatten(1).sum(1)
+        each = tuple(took.tolist()) if int(took.sum()) == found.rows else None
+        found = replace(found, images=each)
     return _read_sigmoids(z, dz) if found.loss == "bce" else found
 
 

@@ -22,6 +22,7 @@ class LogitRows:
         scales: weight of each such label's loss in the total; None where it cannot be told.
         smoothing: share of each label that is spread over all classes.
         certain: False where other targets and scales explain these rows as well.
+        images: of maps, how many rows of each image took part; None where that is not known.
     """
 
     loss: str
@@ -30,6 +31,7 @@ class LogitRows:
     scales: Tensor | None = None
     smoothing: float | None = None
     certain: bool = False
+    images: tuple[int, ...] | None = None
 
 
 def join_rows(chunks: list[LogitRows]) -> LogitRows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,9 +17,20 @@ from labelleak.records.values import CERTAIN
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The label counts that really stood behind each update, ``*R x K``."""
+    """The label counts that really stood behind each update.
+
+    Attributes:
+        counts: ``*R x K``.
+        images: of maps, the counts of each image, ``*R x n x K``; None where they are not known.
+    """
 
     counts: Ints
+    images: Ints | None = None
+
+    def __getitem__(self, trials: Any) -> Truth:
+        """Return that of some trials, or with a dimension more, as numpy's indices have it."""
+        images = None if self.images is None else self.images[trials]
+        return Truth(self.counts[trials], images)
 
     @classmethod
     def from_labels(cls, labels: ArrayLike, num_classes: int) -> Truth:

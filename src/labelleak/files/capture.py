@@ -130,6 +130,8 @@ class CapturedUpdate:
     def save_truth(self, path: str | os.PathLike[str]) -> Path:
         """Write the labels that were trained on, for ``labelleak attack --truth FILE``; private!
 
+        Of maps, ``images`` says how many of them each image has, where that was seen.
+
         Raises:
             BadInput: if they could not be told, or are soft.
         """
@@ -138,7 +140,8 @@ class CapturedUpdate:
         labels = watches[0].labels() if len(watches) == 1 else None
         if labels is None:
             raise BadInput("the labels could not be told from the gradient at the head")
-        write_whole(Path(path), json.dumps({"labels": labels}).encode(), private=True)
+        told = {"labels": labels, **_images(watches[0])}
+        write_whole(Path(path), json.dumps(told).encode(), private=True)
         return Path(path)
 
     def _check(self) -> None:
@@ -211,6 +214,15 @@ def capture(
         if filling is not None:
             filling.remove()
     update._finish()
+
+
+def _images(watch: HeadWatch) -> dict[str, list[int]]:
+    """Say how many labels each image of a head of maps has."""
+    readings = [one for step in watch.steps for one in step.gathered.by_call.values()]
+    each = [one.images for one in readings if one.images is not None]
+    if isinstance(watch.layer, nn.Linear) or len(each) < len(readings):
+        return {}
+    return {"images": [size for sizes in each for size in sizes]}
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.core.images import count_split
 from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import NO_LABEL
 from labelleak.errors import BadInput
@@ -59,6 +60,48 @@ def read_truth(
             "(batch size times local steps)"
         )
     return truth
+
+
+def read_maps(source: Any, num_classes: int, num_samples: int) -> Truth:
+    """Read the truth of maps: as `read_truth`, or masks, an image after the other.
+
+    Masks are nested lists; labels in a row may say under ``images`` how many each image has. Then
+    the counts of each image are known, too.
+
+    Raises:
+        BadInput: as `read_truth`, or if the images' labels are not all that there are.
+
+    >>> masks = [[[0, 1], [1, 1]], [[2, 2], [-100, 2]]]
+    >>> read_maps(masks, num_classes=3, num_samples=7).images.tolist()
+    [[1, 3, 0], [0, 0, 3]]
+    """
+    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    inner = found.get("labels") if isinstance(found, Mapping) else found
+    sizes = found.get("images") if isinstance(found, Mapping) else None
+    if isinstance(inner, Sequence | np.ndarray) and len(inner) and not _fits(inner[0]):
+        each = [[y for y in _flat(mask) if y != NO_LABEL] for mask in inner]
+        found, sizes = {"labels": [y for image in each for y in image]}, list(map(len, each))
+    truth = read_truth(found, num_classes, num_samples)
+    if sizes is None or inner is None:
+        return truth
+    told = _whole(sizes)
+    labels = [y for y in _flat(found["labels"]) if y != NO_LABEL]
+    if told.min() < 0 or told.sum() != len(labels):
+        raise BadInput(f"`images` must say how many labels each has, {len(labels)} in all")
+    return Truth(truth.counts, count_split(labels, told.tolist(), num_classes))
+
+
+def _flat(mask: Any) -> list[int]:
+    """Return the labels of a mask of any depth."""
+    return list(map(int, _whole([mask] if _fits(mask) else _leaves(mask))))
+
+
+def _leaves(mask: Any) -> list[Any]:
+    if isinstance(mask, np.ndarray):
+        return list(mask.ravel())
+    if not isinstance(mask, Sequence) or isinstance(mask, str):
+        return [mask]
+    return [leaf for part in mask for leaf in _leaves(part)]
 
 
 def read_many(source: Any, num_classes: int, num_samples: int) -> Truth:

@@ -24,7 +24,6 @@ from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.outputs import as_tensor_model
 from labelleak.core.priors import Prior, UniformPrior
-from labelleak.core.scale import StepPath
 from labelleak.core.task import Task, read_task
 from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
@@ -34,7 +33,7 @@ from labelleak.errors import BadInput
 from labelleak.flower.events import note
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
-from labelleak.flower.labels import plain_labels
+from labelleak.flower.labels import Reported
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import (
     check_own,
@@ -227,17 +226,17 @@ class Auditor(TrainingFacts):
             own = one_label_each(senders[0], before.get(key_of(found.name)))
             trained = how_trained(self, own, form)
         update = receive(before, returned, found.name, trained, read_task(self.task))
-        task = update.form_of(found.name, senders[0].labels).task
+        head_form = update.form_of(found.name, senders[0].labels)
+        task = head_form.task
         observation = replace(update, task=task).observe(found.name)
-        rate = StepPath.of(update.training).rate
-        largest = largest_after(self.defense, observation, self.batch_size, rate)
+        largest = largest_after(self.defense, observation, self.batch_size, trained.rate)
         observation = replace(observation, largest=largest)
         choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
         assumed = task is Task.binary and self.task is None
         more = flags_of(senders[0], found, trained, task, assumed=assumed)
         battery = replace(battery, flags=(*battery.flags, *more))
-        truth = truth_of(senders, observation)
+        truth = truth_of(senders, observation, len(head_form.shape) - 2)
         return Finding(
             tuple(senders),
             observation,
@@ -256,16 +255,16 @@ class Auditor(TrainingFacts):
 
     def labels_of(
         self, known_as: str, server_round: int, metrics: Mapping[str, Any]
-    ) -> tuple[int, ...] | None:
+    ) -> Reported | None:
         """Find the true labels of an update where the server's side was given them."""
         if self.truth is not None:
-            return plain_labels(self.truth(known_as, server_round))
+            return Reported.of(self.truth(known_as, server_round))
         counts = metrics.get(self.truth_metric) if self.truth_metric else None
         if counts is None:
             return None
         if sum(counts) > MOST_COUNTED:  # from a client, which may say anything
             raise BadInput(f"{self.truth_metric} counts more than {MOST_COUNTED:,} labels")
-        return tuple(int(label) for label in np.repeat(np.arange(len(counts)), counts))
+        return Reported.of(np.repeat(np.arange(len(counts)), counts))
 
     def control_of(self, sender: Sender) -> Arrays:
         """Return the terms that a client's steps added to their gradients, by name."""

@@ -15,6 +15,7 @@ from labelleak.core.observation import Observation
 from labelleak.core.score import Truth
 from labelleak.core.task import Task
 from labelleak.errors import BadInput
+from labelleak.flower.labels import NO_IMAGES, Images
 from labelleak.records.flags import Doubt
 from labelleak.records.states import State, doubts
 
@@ -39,6 +40,7 @@ class Sender:
         lr: its learning rate in this round; None takes the auditor's.
         partition: the partition that the client claims, short and printable.
         flags: what is known of it that concerns every attack, by the flags' names.
+        images: how the labels are spread over images, if they are labels of maps.
     """
 
     round: int
@@ -50,6 +52,7 @@ class Sender:
     lr: float | None = None
     partition: str | None = None
     flags: tuple[str, ...] = ()
+    images: Images = NO_IMAGES
 
     @property
     def known_as(self) -> str:

@@ -8,7 +8,25 @@ import numpy as np
 from flwr.app import Context, MetricRecord
 from numpy.typing import ArrayLike
 
+from labelleak.core.task import NO_LABEL
+
 KEY = "labelleak.labels"
+
+
+@dataclass(frozen=True)
+class Images:
+    """How labels of maps are spread over images, as their arrays told.
+
+    Attributes:
+        sizes: labels of each image, in the order of the labels.
+        axes: dimensions of an image; 0 where labels came one by one.
+    """
+
+    sizes: tuple[int, ...] = ()
+    axes: int = 0
+
+
+NO_IMAGES = Images()
 
 
 @dataclass(frozen=True)
@@ -18,10 +36,25 @@ class Reported:
     Attributes:
         labels: every label, in the order of use; one that was used twice stands twice.
         steps: local steps that they were spread over.
+        images: how they are spread over images, if they are labels of maps.
     """
 
     labels: tuple[int, ...]
-    steps: int
+    steps: int = 1
+    images: Images = NO_IMAGES
+
+    @classmethod
+    def of(cls, labels: ArrayLike) -> Reported:
+        """Take the labels of one step.
+
+        >>> Reported.of([[[0, 1], [1, -100]]]).images
+        Images(sizes=(3,), axes=2)
+        """
+        array = np.asarray(labels)
+        if array.ndim < 2:
+            return cls(plain_labels(array))
+        held = (array >= 0).reshape(len(array), -1).sum(axis=1)
+        return cls(plain_labels(array), 1, Images(tuple(held.tolist()), array.ndim - 1))
 
 
 def plain_labels(labels: ArrayLike) -> tuple[int, ...]:
@@ -34,7 +67,7 @@ def plain_labels(labels: ArrayLike) -> tuple[int, ...]:
     return tuple(flat[flat >= 0].astype(np.int64).tolist())
 
 
-def report_labels(context: Context, labels: ArrayLike) -> None:
+def report_labels(context: Context, labels: ArrayLike, *, ignore_index: int = NO_LABEL) -> None:
     """Note the labels of one local step for the audit mod; call it once for each step.
 
     They are kept in the client's own state and taken out of it before the reply is handed on;
@@ -43,22 +76,28 @@ def report_labels(context: Context, labels: ArrayLike) -> None:
     Args:
         context: the context that the ClientApp's function was given.
         labels: class indices of the step's batch, in an array of any shape: 0 and 1 of a binary
-            task, rows of them of a multilabel one, masks of a dense one, whose negative entries are
-            pixels without a label.
+            task, rows of them of a multilabel one, masks of a dense one (images first, as the loss
+            takes them), whose negative entries are pixels without a label.
+        ignore_index: another number that stands for no label, as torch's losses have it.
 
     >>> from flwr.app import RecordDict
     >>> context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     >>> report_labels(context, [3, 3])
     >>> report_labels(context, [1])
-    >>> take_labels(context)
-    Reported(labels=(3, 3, 1), steps=2)
+    >>> take_labels(context).labels
+    (3, 3, 1)
     """
-    held = context.state.metric_records.get(KEY, MetricRecord({"labels": [], "steps": 0}))
-    before, steps = held["labels"], held["steps"]
-    assert isinstance(before, list)
-    assert isinstance(steps, int)
-    new = plain_labels(labels)
-    context.state[KEY] = MetricRecord({"labels": [*before, *new], "steps": steps + 1})
+    array = np.asarray(labels)
+    new = Reported.of(np.where(array == ignore_index, NO_LABEL, array))
+    held = take_labels(context) or Reported((), 0, Images((), new.images.axes))
+    alike = held.images.axes == new.images.axes
+    kept: dict[str, int | float | list[int] | list[float]] = {
+        "labels": [*held.labels, *new.labels],
+        "steps": held.steps + 1,
+        "sizes": [*held.images.sizes, *new.images.sizes] if alike else [],
+        "axes": new.images.axes if alike else 0,
+    }
+    context.state[KEY] = MetricRecord(kept)
 
 
 def take_labels(context: Context) -> Reported | None:
@@ -66,11 +105,13 @@ def take_labels(context: Context) -> Reported | None:
     if KEY not in context.state:
         return None
     held = context.state.metric_records[KEY]
-    labels, steps = held["labels"], held["steps"]
+    labels, steps, sizes, axes = (held[name] for name in ("labels", "steps", "sizes", "axes"))
     del context.state[KEY]
     assert isinstance(labels, list)
     assert isinstance(steps, int)
-    return Reported(tuple(int(label) for label in labels), steps)
+    assert isinstance(sizes, list)
+    assert isinstance(axes, int)
+    return Reported(tuple(map(int, labels)), steps, Images(tuple(map(int, sizes)), axes))
 
 
-__all__ = ["Reported", "plain_labels", "report_labels", "take_labels"]
+__all__ = ["NO_IMAGES", "Images", "Reported", "plain_labels", "report_labels", "take_labels"]

@@ -21,7 +21,7 @@ from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
 from labelleak.flower.defense_mods import CallNext, DefenseMod, defense_mod, generator_of
 from labelleak.flower.events import LOG
-from labelleak.flower.labels import plain_labels, take_labels
+from labelleak.flower.labels import Reported, take_labels
 from labelleak.flower.messages import (
     Arrays,
     Sent,
@@ -125,22 +125,29 @@ class AuditMod:
             flags=(CONTROL,) if controls and auditor.control is None else (),
         )
         if self.labels is None and reported is not None:
-            total = len(reported.labels)
-            return replace(
-                sender, num_samples=total, local_steps=reported.steps, labels=reported.labels
-            )
-        known: ArrayLike | None
+            return self._with(sender, reported, reported.steps)
+        found: Reported | None
         if self.labels is not None:
             known = self.labels(message, context)
+            found = None if known is None else Reported.of(known)
         else:
-            known = auditor.labels_of(sender.known_as, sent.round, {})
-        if known is None:
+            found = auditor.labels_of(sender.known_as, sent.round, {})
+        if found is None:
             raise BadInput("the client reported no labels; call report_labels in its training")
-        labels = plain_labels(known)
         note = partial(auditor.note, round=sent.round, client=client)
-        own = len(labels) // (auditor.epochs or 1)
-        steps = steps_told(auditor, own or None, metrics_of(reply), note)
-        return replace(sender, num_samples=len(labels), local_steps=steps, labels=labels)
+        own = len(found.labels) // (auditor.epochs or 1)
+        return self._with(sender, found, steps_told(auditor, own or None, metrics_of(reply), note))
+
+    @staticmethod
+    def _with(sender: Sender, found: Reported, steps: int | None) -> Sender:
+        """Add the labels that a client told."""
+        return replace(
+            sender,
+            num_samples=len(found.labels),
+            local_steps=steps,
+            labels=found.labels,
+            images=found.images,
+        )
 
     def _judge(
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender

@@ -14,6 +14,7 @@ from labelleak.core.assumptions import Flag, assumed_loss, raise_flag
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_shapes import key_of
+from labelleak.core.images import count_split
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
@@ -124,8 +125,14 @@ def flags_of(
         yield raise_flag(name)
 
 
-def truth_of(senders: Sequence[Sender], observation: Observation) -> Truth | None:
-    """Count the labels of the senders, if they are known."""
+def truth_of(senders: Sequence[Sender], observation: Observation, axes: int = 0) -> Truth | None:
+    """Count the labels of the senders, if they are known.
+
+    Args:
+        senders: whose they are.
+        observation: the updates.
+        axes: dimensions of an image where labels are maps; each is counted if all have as many.
+    """
     if senders[0].labels is None:
         return None
     if not senders[0].labels:
@@ -136,7 +143,13 @@ def truth_of(senders: Sequence[Sender], observation: Observation) -> Truth | Non
         if rows.max(initial=0) > 1:
             raise BadInput("labels of a multilabel task are rows of 0 and 1, a number a class")
         return Truth(pair_counts(rows.sum(axis=1), rows.shape[1]))
-    return Truth.from_labels(labels, observation.num_classes)
+    truth = Truth.from_labels(labels, observation.num_classes)
+    told = [sender.images for sender in senders]
+    if axes < 1 or any(one.axes != axes or len(one.sizes) != len(told[0].sizes) for one in told):
+        return truth
+    each = zip(labels, told, strict=True)
+    images = [count_split(own, one.sizes, observation.num_classes) for own, one in each]
+    return Truth(truth.counts, np.stack(images))
 
 
 def one_label_each(sender: Sender, head: Tensor | None) -> Sender:

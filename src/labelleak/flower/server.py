@@ -134,7 +134,8 @@ def _sender(auditor: Auditor, arrival: Arrival) -> Sender:
     )
     if CLASH in arrival.flags:  # whose labels these are is not known
         return sender
-    return replace(sender, labels=auditor.labels_of(sender.known_as, server_round, metrics))
+    known = auditor.labels_of(sender.known_as, server_round, metrics)
+    return sender if known is None else replace(sender, labels=known.labels, images=known.images)
 
 
 def _audit(auditor: Auditor, group: Sequence[Arrival], senders: Mapping[int, Sender]) -> Finding:

@@ -72,6 +72,8 @@ class Cell:
     unsettled: int = 0
     task: str = "classes"
     by_class: tuple[tuple[float, float], ...] = ()
+    asr_image: float | None = None
+    asr_image_free: float | None = None
 
     @property
     def num_labels(self) -> int:
@@ -186,6 +188,8 @@ def _cell(
         concerned_by=_concerned_by(held("concerned_by")),
         task=str(frame.rows[rows[0]].extra.get("task", "classes")),
         by_class=_by_class(held("class_asr"), held("class_asr_free")),
+        asr_image=mean("asr_image"),
+        asr_image_free=mean("asr_image_free"),
         unsettled=sum(frame.unsettled[index] for index in rows) if frame.unsettled else 0,
     )
 

@@ -28,6 +28,7 @@ _FOUND = {
     "hellinger",
     "flag_figures",
     "expected_asr",
+    "asr_image",
     "presence_chances",
     "not_applicable",
     "action",

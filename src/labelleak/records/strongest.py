@@ -135,6 +135,8 @@ def _unread(row: Record, threat_model: str) -> Record:
     chosen = {"chosen": "free", "chosen_adaptive": False, "attack_title": None}
     if "class_asr_free" in row.extra:
         chosen["class_asr"] = row.extra["class_asr_free"]
+    if "asr_image_free" in row.extra:
+        chosen["asr_image"] = row.extra["asr_image_free"]
     nothing = None if row.advantage is None else 0.0
     return _as_strongest(row, threat_model, chosen, asr=row.asr_free, advantage=nothing)
 

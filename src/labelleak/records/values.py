@@ -17,6 +17,7 @@ CERTAIN = 1 - 1e-6
 # Half of the last digit that records of any source must keep.
 _ROUNDING = 5e-5
 _SHARES = ("asr", "asr_free", "model_accuracy", "presence_precision", "presence_recall")
+_SHARES_BESIDE = ("expected_asr", "asr_image", "asr_image_free")
 _LEAST = {
     "trial": 0,
     "initialisation": 0,
@@ -54,6 +55,8 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "not_applicable": (dict,),
     "expected_asr": (int, float),
     "task": (str,),
+    "asr_image": (int, float),
+    "asr_image_free": (int, float),
     "class_asr": (list,),
     "class_asr_free": (list,),
     "band_labels": (list,),
@@ -92,8 +95,9 @@ def check_values(record: Record) -> None:
         if name in record.extra:
             _check_extra(name, kinds, record.extra[name])
     _check_classes(record)
-    if not -_ROUNDING <= record.extra.get("expected_asr", 0) <= 1 + _ROUNDING:
-        raise BadInput("has an expected_asr that is not between 0 and 1")
+    for name in _SHARES_BESIDE:
+        if not -_ROUNDING <= record.extra.get(name, 0) <= 1 + _ROUNDING:
+            raise BadInput(f"has {name} {record.extra[name]:.6g}, which is not between 0 and 1")
 
 
 def are_sound(columns: Mapping[str, Sequence[Any]], extras: Mapping[str, Sequence[Any]]) -> bool:
@@ -148,7 +152,7 @@ def _is_sound_extra(name: str, values: Sequence[Any]) -> bool:
         return True
     known = values if kinds <= {int, float} else [v for v in values if isinstance(v, int | float)]
     most = _LARGEST if kinds.isdisjoint({int, bool}) else _MOST
-    least, most = (0, 1) if name == "expected_asr" else (-most, most)
+    least, most = (0, 1) if name in _SHARES_BESIDE else (-most, most)
     return _lie(known, least, most)
 
 

@@ -219,6 +219,19 @@ def _advantage(cell: Cell) -> str:
     return wording.span(cell.advantage, cell.trials).replace("(", "(95\xa0% interval ")
 
 
+def say_images(judged: Cell | None) -> str:
+    """Say what the pooled counts of several images tell of one of them."""
+    if judged is None or judged.asr_image is None or judged.asr_image_free is None:
+        return ""
+    if judged.batch_size * judged.local_steps == 1:
+        return ""
+    own, free = (wording.share(share) for share in (judged.asr_image, judged.asr_image_free))
+    return (
+        f" Its images are pooled: of each one by itself that names {own} of the pixels, and a "
+        f"guess without the update {free}."
+    )
+
+
 def labels_of(cell: Cell) -> str:
     """Say how many labels stand behind an update, and whose."""
     # Labels of several clients together come in an average of their updates.

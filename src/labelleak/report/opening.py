@@ -10,7 +10,7 @@ from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import Course, client_of, is_federated
 from labelleak.report import wording
 from labelleak.report.defenses import Comparison, Row
-from labelleak.report.headlines import near_zero, say_named, verdict_cells
+from labelleak.report.headlines import near_zero, say_images, say_named, verdict_cells
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Exposure, Verdict
 from labelleak.report.wording import capital, count, list_words, number, points, span
 
@@ -120,6 +120,7 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
         return (
             f"Whoever receives an update {can} how many pixels of the images behind it have each "
             f"class{names}: how large a tumour is, say, and whether there is one."
+            f"{say_images(verdict.judged)}"
         )
     if any(record.extra.get("task") == "tokens" for record in records):
         return (
