@@ -399,7 +399,7 @@ def test_on_fresh_batches_the_expected_asr_lies_within_the_interval_of_what_come
     told, came = [], []
     for seed in range(11, 16):  # attackers, each with few or many samples of its own
         own = scenarios.replace(known, auxiliary=scenarios.blobs(5, rows=rows, seed=seed))
-        ready = prepare(Shadow(batches=400, epochs=8), own, 5, rng(seed))
+        ready = prepare(Shadow(batches=400), own, 5, rng(seed))
         counts = draw_counts(120, 16, 5, rng(seed))
         found = ready(fresh_batches(model, 16, counts, 100 * seed))
         told.append(found.expected_asr)

@@ -143,6 +143,8 @@ class LayerPosterior:
         client: what passes shadows through training and defense; None for one plain step.
         fit_cache: where what was learnt of one plain step is kept for another time, if anywhere.
         fitted: what was learnt so far, by N and by what is shown.
+        kits: how updates are measured, by what is shown.
+        banks: what shadows are drawn from, of any N, by what is shown.
     """
 
     attack: LayerShadow
@@ -152,7 +154,9 @@ class LayerPosterior:
     seed: int
     client: LayerClient | None = None
     fit_cache: FitCache | None = None
-    fitted: dict[tuple[int, _Shown], tuple[_Kit, CountPosterior]] = field(default_factory=dict)
+    fitted: dict[tuple[int, _Shown], CountPosterior] = field(default_factory=dict)
+    kits: dict[_Shown, _Kit] = field(default_factory=dict)
+    banks: dict[_Shown, LayerBank] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -184,12 +188,14 @@ class LayerPosterior:
         total, gradients = samples(observation), self.reader.shown(observation)
         shown = self._what_is_shown(observation, gradients)
         refuse_nothing([*shown.names, *(["head"] if shown.weight else [])], self.attack.name)
+        if shown not in self.kits:
+            self.kits[shown] = self._make_kit(shown)
+        kit = self.kits[shown]
         if (total, shown) not in self.fitted:
-            self.fitted[total, shown] = self._fit(total, shown)
-        kit, posterior = self.fitted[total, shown]
+            self.fitted[total, shown] = self._fit(total, shown, kit)
         below = {name: gradients[name] for name in shown.names}
         measured = kit.features(self._see(observation, below, shown, kit.bridges, total), total)
-        return best_estimate(posterior, measured, self.order, observation.trials)
+        return best_estimate(self.fitted[total, shown], measured, self.order, observation.trials)
 
     def _what_is_shown(self, observation: Observation, gradients: Mapping[str, Tensor]) -> _Shown:
         names = tuple(name for name in gradients if name not in self.reader.head)
@@ -222,23 +228,25 @@ class LayerPosterior:
     def _errors(self) -> Tensor:
         return one_hot_errors(self.reader.table.seen.probabilities[:, self.order], self.labels)
 
-    def _fit(self, total: int, shown: _Shown) -> tuple[_Kit, CountPosterior]:
-        everything = torch.arange(len(self.labels))
-        bridges = Bridges.learn(self.reader, shown.names, self._errors, self.labels, everything)
-        views = self._views(bridges, shown)
-        groups = self.attack.groups
-        kit = self._kit(
-            bridges,
-            {name: ClassFeatures.measure(v, self.labels, groups) for name, v in views.items()},
-        )
-        posterior = learn_once(
+    def _make_kit(self, shown: _Shown) -> _Kit:
+        bridges = self._learn_bridges(shown, torch.arange(len(self.labels)))
+        groups, views = self.attack.groups, self._views(bridges, shown)
+        heads = {n: ClassFeatures.measure(view, self.labels, groups) for n, view in views.items()}
+        seen = self.reader.table.seen
+        sure = sureness(seen.logits[:, self.order].double().softmax(dim=-1), self.labels)
+        return _Kit(bridges, heads, sure)
+
+    def _learn_bridges(self, shown: _Shown, rows: Tensor) -> Bridges:
+        return Bridges.learn(self.reader, shown.names, self._errors, self.labels, rows)
+
+    def _fit(self, total: int, shown: _Shown, kit: _Kit) -> CountPosterior:
+        return learn_once(
             self.fit_cache,
             self.attack.name,
             total,
             lambda: self._fingerprint(total, shown),
-            lambda: self._learn(total, shown, views, kit),
+            lambda: self._learn(total, shown, kit),
         )
-        return kit, posterior
 
     def _fingerprint(self, total: int, shown: _Shown) -> str:
         """Hash all that a fit of one plain step depends on; bridges and features follow from it."""
@@ -256,14 +264,10 @@ class LayerPosterior:
             ]
         )
 
-    def _learn(
-        self, total: int, shown: _Shown, views: Mapping[str, HeadPass], kit: _Kit
-    ) -> CountPosterior:
+    def _learn(self, total: int, shown: _Shown, kit: _Kit) -> CountPosterior:
         """Draw shadows and learn from them."""
         rng = stream(self.seed, "shadow", total, shown)
-        batches = (
-            self.attack.batches if self.client is None else self.client.affords(self.attack.batches)
-        )
+        batches = self.client.affords(self.attack.batches) if self.client else self.attack.batches
         number = budget_of(batches, total, len(self.order))
         counts = draw_counts(number, total, len(self.order), rng)
         make = self._from_bank if self.client is None else self._from_client
@@ -281,11 +285,6 @@ class LayerPosterior:
             inputs[""] = seen.inputs
         return {name: HeadPass(own, logits, logits) for name, own in inputs.items()}
 
-    def _kit(self, bridges: Bridges, heads: Mapping[str, ClassFeatures]) -> _Kit:
-        seen = self.reader.table.seen
-        sure = sureness(seen.logits[:, self.order].double().softmax(dim=-1), self.labels)
-        return _Kit(bridges, heads, sure)
-
     def _halves(self, views: Mapping[str, HeadPass], kit: _Kit, rng: np.random.Generator) -> _Kit:
         halves = {
             name: ClassFeatures.measure_half(view, self.labels, self.attack.groups, rng)
@@ -298,8 +297,9 @@ class LayerPosterior:
     ) -> list[Tensor]:
         """Measure shadows whose every layer is a sum of rows."""
         views = self._views(kit.bridges, shown)
-        rows = self._honest(shown, kit.bridges, rng)
-        bank = LayerBank.of(self.reader, rows, views, self._errors, self.labels, self.order, rng)
+        if shown not in self.banks:
+            self.banks[shown] = self._make_bank(shown, kit.bridges)
+        bank = self.banks[shown]
         biased = {name for name in views if f"{name}.bias" in shown.names}
         biased |= {""} if shown.bias else set()
         parts = []
@@ -310,6 +310,11 @@ class LayerPosterior:
                 parts.append(measure.features(_Seen(heads, scores), int(counts[0].sum())))
         return parts
 
+    def _make_bank(self, shown: _Shown, bridges: Bridges) -> LayerBank:
+        rng = stream(self.seed, "bank", shown)
+        rows, views = self._honest(shown, bridges, rng), self._views(bridges, shown)
+        return LayerBank.of(self.reader, rows, views, self._errors, self.labels, self.order, rng)
+
     def _honest(self, shown: _Shown, bridges: Bridges, rng: np.random.Generator) -> SampleRows:
         """Measure every sample by maps that were learnt from the others."""
         folds = torch.from_numpy(folds_of(self.labels.numpy(), _FOLDS, rng))
@@ -318,7 +323,7 @@ class LayerPosterior:
         scores = torch.zeros(len(self.labels), width).double()
         for fold in range(_FOLDS):
             own, others = (torch.nonzero(which)[:, 0] for which in (folds == fold, folds != fold))
-            learnt = Bridges.learn(self.reader, shown.names, self._errors, self.labels, others)
+            learnt = self._learn_bridges(shown, others)
             for name, found in learnt.errors(self.reader, own).items():
                 errors[name][own] = found
             rows = {name: row[own] for name, row in self.reader.table.rows.items()}
@@ -335,7 +340,7 @@ class LayerPosterior:
         total, parts = int(counts[0].sum()), []
         for fold, own in enumerate(np.array_split(counts, _FOLDS)):
             others = torch.nonzero(folds != fold)[:, 0]
-            learnt = Bridges.learn(self.reader, shown.names, self._errors, self.labels, others)
+            learnt = self._learn_bridges(shown, others)
             measure = self._halves(views, kit, rng)
             pool = np.flatnonzero(folds.numpy() == fold)
             picks = pick_samples(pool, self.labels.numpy(), own, rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PARTS = 3
+from labelleak.attacks.shadow.slopes import PARTS
 
 
 class CountNet(nn.Module):
@@ -13,7 +13,8 @@ class CountNet(nn.Module):
 
     Each class is passed alike, and sees the mean and maximum over all classes. For each class
     it gives a mixture of logistic distributions of ``sqrt(c)``, a scale on which counts of
-    every size spread alike, so that its cost does not grow with N.
+    every size spread alike, so that its cost does not grow with N. What is linear in a class's own
+    features shifts all centres alike.
     """
 
     def __init__(self, features: int, width: int, spread: float) -> None:
@@ -22,6 +23,7 @@ class CountNet(nn.Module):
         self.second = nn.Linear(3 * width, width)
         self.third = nn.Linear(3 * width, width)
         self.last = nn.Linear(width, 3 * PARTS)
+        self.direct = nn.Linear(features, 1, bias=False)
         self.spread = spread
         with torch.no_grad():
             self.last.bias[:PARTS] = torch.linspace(0.3, 1.7, PARTS)
@@ -35,6 +37,7 @@ class CountNet(nn.Module):
             hidden = hidden + nn.functional.silu(_apply(layer, hidden, _mean(hidden), most))
         centres, widths, weights = self.last(hidden).chunk(3, dim=-1)
         inverse = torch.exp(-widths.clamp(-5, 4)) / self.spread
+        centres = centres + self.direct(features)
         return centres * self.spread, inverse, weights.softmax(dim=-1)
 
 

@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelleak.attacks.bounds import hold_tails
+from labelleak.attacks.shadow.slopes import Slopes
+from labelleak.attacks.shadow.training import train
 from labelleak.core.counts import Floats, Ints, best_counts, smallest
-from labelleak.core.lazy import Tensor, nn, torch
-from labelleak.core.optimisers import uncompiled
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
 
 if TYPE_CHECKING:
     from labelleak.attacks.shadow.net import CountNet
 
-# Rows (classes of batches) in one step of training, within these numbers of batches.
-_ROWS, _FEWEST, _MOST = 640, 4, 64
 # Fields of the posterior that are kept beside its network.
 _LEARNT = ("middle", "size", "lowest", "highest", "classes")
-# Half the epochs at this rate find what twice as many find at 3e-3.
-_LR, _DECAY, _STEEPEST = 8e-3, 1e-4, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ class CountPosterior:
         *,
         epochs: int,
         rng: np.random.Generator,
-        width: int = 64,
+        width: int = 32,
     ) -> CountPosterior:
         """Learn from examples by maximum likelihood of each class's count (AdamW, one cycle).
 
@@ -77,7 +74,7 @@ class CountPosterior:
         with torch_seeded(int(rng.integers(2**31))):
             net = _make_net(features.shape[-1], width, total, classes)
         posterior = cls(net, middle, size, lowest, highest, torch.tensor(classes), total)
-        _train(net, posterior._scaled(features), torch.from_numpy(counts), total, epochs, rng)
+        train(Slopes.of(net), posterior._scaled(features).numpy(), counts, total, epochs, rng)
         return posterior
 
     def pack(self) -> dict[str, Tensor]:
@@ -190,49 +187,6 @@ def _make_net(features: int, width: int, total: int, classes: int) -> CountNet:
     from labelleak.attacks.shadow.net import CountNet  # a class of torch's, so torch is loaded
 
     return CountNet(features, width, math.sqrt(max(total / classes, 1.0)))
-
-
-def _train(
-    net: CountNet,
-    features: Tensor,
-    counts: Tensor,
-    total: int,
-    epochs: int,
-    rng: np.random.Generator,
-) -> None:
-    examples, classes = counts.shape
-    size = min(examples, int(np.clip(_ROWS // classes, _FEWEST, _MOST)))
-    rounds = examples // size
-    fused = all(one.device.type in ("cpu", "cuda") for one in net.parameters())
-    optimiser = uncompiled(torch.optim.AdamW)(
-        net.parameters(), lr=_LR, weight_decay=_DECAY, fused=fused or None
-    )
-    steps = epochs * rounds + 1
-    rising = 0.2 if steps != 5 else 0.3  # a rise of no length would be divided by
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LR, total_steps=steps, pct_start=rising)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            order = torch.from_numpy(rng.permutation(examples)[: rounds * size])
-            for picks in torch.split(order, size):
-                loss = _surprise(net(features[picks]), counts[picks], total)
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(net.parameters(), _STEEPEST)
-                optimiser.step()
-                pace.step()
-
-
-def _surprise(parts: tuple[Tensor, Tensor, Tensor], counts: Tensor, total: int) -> Tensor:
-    """Mean of -log P(c_i): the mixture's mass between the square roots of c - 1/2 and c + 1/2."""
-    centres, inverse, weights = parts
-    c = counts[..., None].to(centres.dtype)
-    low = torch.where(c > 0, torch.sqrt((c - 0.5).clamp(min=0.1)), -1e4)
-    high = torch.where(c < total, torch.sqrt(c + 0.5), 1e4)
-    above, below = (high - centres) * inverse, (low - centres) * inverse
-    # log(s(a) - s(b)) in a form whose slope never vanishes, however far off a part is.
-    apart = torch.log(-torch.expm1(below - above) + 1e-12)
-    mass = nn.functional.logsigmoid(above) + nn.functional.logsigmoid(-below) + apart
-    return -torch.logsumexp(torch.log(weights + 1e-12) + mass, dim=-1).mean()
 
 
 __all__ = ["CountPosterior", "expected_success"]

@@ -1,0 +1,69 @@
+"""The network of counts: its slope by hand against autograd's, and where its training begins."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from labelleak.attacks.shadow.net import CountNet
+from labelleak.attacks.shadow.slopes import Examples, Slopes
+from labelleak.attacks.shadow.training import train
+
+
+def surprise(parts, counts, total):
+    """Take the mean of -log P(c_i) the slow way, for autograd."""
+    centres, inverse, weights = parts
+    c = counts[..., None].to(centres.dtype)
+    low = torch.where(c > 0, torch.sqrt((c - 0.5).clamp(min=0.1)), -1e4)
+    high = torch.where(c < total, torch.sqrt(c + 0.5), 1e4)
+    above, below = (high - centres) * inverse, (low - centres) * inverse
+    apart = torch.log(-torch.expm1(below - above))
+    mass = nn.functional.logsigmoid(above) + nn.functional.logsigmoid(-below) + apart
+    return -torch.logsumexp(torch.log(weights) + mass, dim=-1).mean()
+
+
+def examples(batches, classes, total, seed=0):
+    made = np.random.default_rng(seed)
+    counts = made.multinomial(total, np.full(classes, 1 / classes), size=batches)
+    noise = made.normal(size=(batches, classes, 4))
+    return np.concatenate([np.sqrt(counts)[..., None] + 0.3 * noise, noise], axis=2), counts
+
+
+@pytest.mark.parametrize(("classes", "total"), [(2, 1), (5, 3), (7, 90)])
+def test_the_slope_by_hand_is_autograd_s(classes, total):
+    features, counts = examples(6, classes, total)
+    counts[0] = np.eye(classes, dtype=int)[0] * total  # all of one class, so 0 and N are there
+    features[1] = features[1, :1]  # classes that are alike share the slope of the greatest
+    torch.manual_seed(classes)
+    net = CountNet(8, 6, math.sqrt(max(total / classes, 1.0))).double()
+    for parameter in net.parameters():  # far out, some widths beyond where they are held
+        nn.init.normal_(parameter, std=1.5)
+    loss = surprise(net(torch.from_numpy(features)), torch.from_numpy(counts), total)
+    wanted = torch.autograd.grad(loss, list(net.parameters()))
+    slopes = Slopes.of(net)
+    found = slopes.measure(Examples.of(features, counts, total))
+    assert found == pytest.approx(loss.item(), rel=1e-6)
+    for (name, _), slope in zip(net.named_parameters(), wanted, strict=True):
+        assert np.allclose(slopes.slopes[name], slope, rtol=1e-5, atol=1e-7), name
+
+
+def test_the_network_follows_what_is_written_to_the_flat_parameters():
+    net = CountNet(3, 4, 1.0)
+    Slopes.of(net).flat[:] = 0
+    assert not any(parameter.any() for parameter in net.parameters())
+
+
+def test_training_begins_with_a_straight_line_and_ends_closer():
+    features, counts = examples(400, 5, 12)
+    scaled = ((features - features.mean((0, 1))) / features.std((0, 1))).astype(np.float32)
+    loss = []
+    for epochs in (0, 2):
+        torch.manual_seed(0)
+        net = CountNet(8, 8, math.sqrt(12 / 5))
+        plain = surprise(net(torch.from_numpy(scaled)), torch.from_numpy(counts), 12).item()
+        slopes = Slopes.of(net)
+        train(slopes, scaled, counts, 12, epochs, np.random.default_rng(1))
+        loss.append(slopes.measure(Examples.of(scaled, counts, 12)))
+    assert loss[1] < loss[0] < 0.9 * plain
