@@ -134,6 +134,11 @@ def weights_seen(lr):
     return {"observation": seen}
 
 
+def told_of(size, told):
+    """Make updates of some samples, of which another number was told."""
+    return {"observation": replace(of_size(size)["observation"], num_samples=told)}
+
+
 TRAINING = RELU.known.training
 CASES = {
     "no_bias": ({"observation": changed(bias=lambda b: None)}, {}),
@@ -153,6 +158,7 @@ CASES = {
     ),
     "parts_inconsistent": (other_bias(of_size(2)), of_size(2)),
     "samples_inconsistent": ({"observation": changed(num_samples=1)}, {}),
+    "samples_doubtful": (told_of(2, 40), of_size(2)),
     "momentum": (
         {"known": known(training=replace(TRAINING, momentum=0.9))},
         {"known": known(training=TRAINING)},
@@ -233,6 +239,13 @@ def test_a_plain_loss_of_maps_is_assumed_until_it_is_told_or_measured():
 def test_head_inputs_below_zero_are_seen_in_the_gradient_alone():
     assert raised(**blind(TANH))["negative_head_inputs"] > 0.8
     assert raised(**blind(RELU))["negative_head_inputs"] < 0.2
+
+
+def test_a_number_told_too_small_is_seen_and_raises_no_alarm_of_negative_inputs():
+    few = scenarios.one_step("few", RELU.known.model.module, size=20).observation
+    found = raised(observation=replace(few, num_samples=2), known=Knowledge())
+    assert found["samples_inconsistent"] == 1.0  # its rank shows more samples
+    assert found["negative_head_inputs"] < 0.2
 
 
 def test_attacks_that_an_unknown_learning_rate_leaves_alone_read_no_size():

@@ -17,7 +17,7 @@ from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
-from labelleak.audits.update_forms import form_doubt, refuse_weights_of
+from labelleak.audits.update_doubts import refuse_weights_of, update_doubts
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
@@ -187,12 +187,13 @@ def _make_case(
     settled = settle(seen, held, mode, measured=update.measured.holds_scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
+    doubts = update_doubts(update, seen, held, told=size is None)
     battery, missing = _applicable(battery, choice, settled, update, why)
+    battery = replace(battery, flags=(*battery.flags, *map(raise_flag, doubts)))
     case = UpdateCase(update, settled, head, size, battery)
     odd = [f"the head {shown(head.name)}: {e}" for e in (TIED, LOW_RANK) if e in head.evidence]
     few = few_pixels(held.auxiliary, seen, update.task)
-    form = [f"the weights after do not look like weights: {e}" for e in [form_doubt(update)] if e]
-    return case, missing, (*form, *why, *odd, *few, *notes_of(update, seen))
+    return case, missing, (*doubts.values(), *why, *odd, *few, *notes_of(update, seen))
 
 
 def _sized(
@@ -215,8 +216,7 @@ def _applicable(
     """Add to the flags what was settled and measured, and say which attacks cannot answer."""
     told = (as_told(flag, update) for flag in battery.flags)
     loss = assumed_loss(update.task, update.training, update.measured.loss)
-    odd = [raise_flag("reply_form_uncertain")] if form_doubt(update) else []
-    flags = (*told, *settled.flags, *measured_flags(update.measured), *loss, *odd)
+    flags = (*told, *settled.flags, *measured_flags(update.measured), *loss)
     battery = replace(battery, flags=flags)
     missing = {**choice.left_out, **battery.not_applicable(settled.observation)}
     if len(missing) == len(choice.attacks) + len(choice.left_out):

@@ -66,6 +66,7 @@ class UpdateCase:
     def _checked(self, flags: Sequence[Flag]) -> dict[str, dict[str, Any]]:
         """Say of each assumption whether it failed, by what figure, and what is known of it."""
         found = [as_told(flag, self.update) for flag in (*flags, *not_checked(flags))]
+        found.sort(key=lambda flag: bool(flag.raised.any()))  # what failed in one look, failed
         return {
             flag.name: {
                 "failed": bool(flag.raised.any()),

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelleak.core.entries import distinct_share, ratio, stands_out, sum_rests, zeroed_share
+from labelleak.core.entries import distinct_share, stands_out, sum_rests, zeroed_share
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
+from labelleak.core.sample_checks import Ranks, negative_inputs
 from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
@@ -29,10 +30,6 @@ NEGATIVE_INPUTS = 0.01
 ZERO_SUM = 0.01
 NOISE = 0.5
 ZEROED = 0.05
-# Singular values below this share of the largest are rounding.
-RANK = 1e-4
-# Entries of a weight beyond which its rank is not looked at, which takes seconds then.
-LARGEST_RANKED = 2**18
 HARD_LABEL = 0.05
 CONFIDENT = 0.8
 MANY = 4
@@ -129,12 +126,11 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
         _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
         _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
         *_limits(limits),
-        *_samples(observation, limits),
+        *_samples(observation),
         *_sums(observation),
         *_positives(observation, known),
         *_entries(observation),
-        *_parts(observation),
-        *_signs_of_inputs(observation, known),
+        *_sample_number(observation, known, limits),
         *_soft_labels(observation, known),
     ]
 
@@ -237,16 +233,13 @@ def _limits(found: Limits) -> Iterator[Flag]:
     yield Flag("impossible_sign", found.sign, found.negative, found.otherwise)
 
 
-def _samples(observation: Observation, limits: Limits) -> Iterator[Flag]:
+def _samples(observation: Observation) -> Iterator[Flag]:
     size, classes = observation.num_samples, observation.num_classes // observation.problems
     yield _one("samples_unknown", size is None, float(size is None))
     if size is None:
         return
     yield _one("many_samples", size > MANY * classes, size / classes)
     yield _one("more_classes_than_samples", classes > size, classes / size)
-    if observation.bias is not None and observation.problems == 1:
-        needed = np.maximum(limits.negative, limits.needed)
-        yield Flag("samples_inconsistent", needed > size, needed)
 
 
 def _positives(observation: Observation, known: Knowledge) -> Iterator[Flag]:
@@ -297,46 +290,22 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     yield Flag("quantised_gradient", clear & few, distinct)
 
 
-def _parts(observation: Observation) -> Iterator[Flag]:
-    """Look for a bias gradient that is not of the samples behind the weight gradient.
+def _sample_number(observation: Observation, known: Knowledge, limits: Limits) -> Iterator[Flag]:
+    """Hold the number of samples that was told against signs, sizes and rank of the update.
 
-    Both are sums of the samples' errors, which span at most N dimensions; a weight gradient of
-    rank N shows all of them, so the bias gradient lies among its columns.
+    Without the model, the signs of head inputs are read where that number is right.
     """
-    size, classes = observation.num_samples, observation.num_classes
-    if observation.weight is None or observation.bias is None or size is None:
-        return
-    width = observation.weight.shape[-1]
-    if size >= min(classes - 1, width) or classes * width > LARGEST_RANKED:
-        return
-    if observation.scale is State.held:  # whoever made the update knows what it is of
-        return
-    weight, bias = observation.weight.detach().double().cpu(), observation.bias.detach().double()
-    ways, sizes, _ = torch.linalg.svd(weight, full_matrices=False)
-    last, next_ = sizes[..., size - 1], sizes[..., size]
-    whole = (next_ < RANK * sizes[..., 0]) & (next_ < ZERO_SUM * last)
-    kept, column = ways[..., :size], bias.cpu()[..., None]
-    left = column - kept @ (kept.mT @ column)
-    share = ratio(left.flatten(-2).norm(dim=-1), column.flatten(-2).norm(dim=-1))
-    yield Flag("parts_inconsistent", whole.numpy() & (share > ZERO_SUM), share)
-
-
-def _signs_of_inputs(observation: Observation, known: Knowledge) -> Iterator[Flag]:
-    """Without the model, read head inputs off a class that is absent: dW_i / db_i."""
-    if known.model is not None or observation.weight is None or observation.bias is None:
-        return
-    classes = observation.num_classes // observation.problems
-    if observation.num_samples is None or observation.num_samples >= classes:
-        return  # no class need be absent, and a present class mixes signs
-    top = observation.bias.argmax(dim=-1, keepdim=True)
-    scale = observation.bias.gather(-1, top)
-    row = observation.weight.gather(
-        -2, top[..., None].expand(*top.shape, observation.weight.shape[-1])
-    )
-    inputs = row.squeeze(-2) * scale.sign()
-    reach = inputs.abs().amax(dim=-1, keepdim=True)
-    share = (inputs < -1e-4 * reach).double().mean(dim=-1).cpu().numpy()
-    yield Flag("negative_head_inputs", share > NEGATIVE_INPUTS, share)
+    size, needed = observation.num_samples, np.maximum(limits.negative, limits.needed)
+    if size is not None and observation.bias is not None and observation.problems == 1:
+        ranks = Ranks.of(observation)
+        if ranks is not None:
+            needed = np.maximum(needed, ranks.least)
+            yield Flag("parts_inconsistent", ranks.apart > ZERO_SUM, ranks.apart)
+            yield Flag("samples_doubtful", ranks.shown < size, ranks.shown)
+        yield Flag("samples_inconsistent", needed > size, needed)
+    share = None if known.model is not None else negative_inputs(observation, needed)
+    if share is not None:
+        yield Flag("negative_head_inputs", share > NEGATIVE_INPUTS, share)
 
 
 def _soft_labels(observation: Observation, known: Knowledge) -> Iterator[Flag]:

@@ -165,7 +165,8 @@ class AuditMod:
             self._write(finding, "warned", update_digest=digest)
             return reply
         if self.policy is Policy.block:
-            self._tell("blocked", finding)
+            if finding.worst > self.limit:  # else the doubt that closed it is noted
+                self._tell("blocked", finding)
             self._write(finding, "blocked", update_digest=digest)
             return withhold(message)
         self._defend(message, context, before, reply)

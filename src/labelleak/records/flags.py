@@ -48,6 +48,13 @@ FLAGS: dict[str, Meaning] = {
         "check the batch size, smoothing, class weights, the update's sign and size, and noise",
         Doubt.refuted,
     ),
+    "samples_doubtful": Meaning(
+        "the weight gradient has a smaller rank than so many samples give, so their number may be "
+        "told too large",
+        None,
+        "check the batch size; equal inputs, narrow layers below the head, and a head that starts "
+        "at zero look alike",
+    ),
     "parts_inconsistent": Meaning(
         "the bias gradient is not made of the samples that the weight gradient is made of",
         None,

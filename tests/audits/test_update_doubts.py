@@ -1,4 +1,4 @@
-"""An update that was given in the wrong form is refused, or nobody is told to believe it."""
+"""An update that was told to be what it is not is refused, or nobody is told to believe it."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from labelleak.audits.one_update import attack_update
 from labelleak.cli import main
+from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.records.states import is_settled
@@ -58,6 +59,31 @@ def test_a_gradient_given_as_the_weights_after_is_in_doubt(client):
     assert "reply_form_uncertain" in found.doubts
     assert any("do not look like weights" in note for note in found.notes)
     assert "reply_form_uncertain" not in attacked(before=before, after=after).doubts
+
+
+def test_another_number_of_labels_than_the_update_shows_is_in_doubt():
+    torch.manual_seed(1)
+    model, inputs = (
+        nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 10)),
+        torch.rand(160, 20),
+    )
+    labels = torch.arange(160) % 9
+    loss = F.cross_entropy(model(inputs[:11]), labels[:11])
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradient = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    given = {"gradient": gradient, "model": model, "attacks": ["llbg"]}
+    given["auxiliary"] = LabelledData(inputs[11:], labels[11:])
+
+    def told(number):
+        found = attack_update(**given, made=LocalTraining(batch_size=number))
+        return "samples_inconsistent" in found.results[0].flags, found
+
+    wrong, found = told(18)
+    assert wrong
+    assert "samples_inconsistent" in found.disbelief
+    assert any("looks like that of 11 labels or a multiple" in note for note in found.notes)
+    assert not told(11)[0]
+    assert not told(22)[0]  # every label twice gives the same gradient
 
 
 def test_the_command_says_so_above_the_table(client, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,88 @@
+"""What one update refutes of what was told: its form, and the number of its labels."""
+
+from __future__ import annotations
+
+from labelleak.core.batch_size import BatchSize, estimate_batch_size
+from labelleak.core.knowledge import Knowledge
+from labelleak.core.likeness import doubt_weights, refuse_weights
+from labelleak.core.limits import is_clean
+from labelleak.core.observation import Observation
+from labelleak.core.task import Task
+from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
+from labelleak.core.white_box import WhiteBox
+from labelleak.errors import NotApplicable
+
+# Confidence from which another number is believed more than the one that was told.
+_SURE = 0.99
+# Classes up to which the number is looked at; of more it takes long.
+_MOST_CLASSES = 1000
+
+
+def refuse_weights_of(update: ReceivedUpdate, view: WhiteBox | None) -> None:
+    """Refuse weights that were given as a gradient or a difference.
+
+    Raises:
+        BadInput: naming the form, and what tells.
+    """
+    own = None if view is None else view.module.state_dict()
+    for said, given in (("gradient", update.gradient), ("difference", update.difference)):
+        if given is not None:
+            refuse_weights(said, given, own)
+
+
+def update_doubts(
+    update: ReceivedUpdate, seen: Observation, known: Knowledge, *, told: bool
+) -> dict[str, str]:
+    """Return the flags to raise of what was told of an update, each with a note.
+
+    Args:
+        update: as it was received.
+        seen: the same at the head.
+        known: the model and data that are held.
+        told: whether the number of labels was told, and not read off the update.
+    """
+    found = {}
+    form = ""
+    if update.before is not None and update.after is not None and not update.measured.known:
+        form = doubt_weights(update.before, update.after)
+    if form:
+        found["reply_form_uncertain"] = f"the weights after do not look like weights: {form}"
+    shown = other_size(seen, known, update.training) if told else None
+    if shown is not None:
+        found["samples_inconsistent"] = (
+            f"the bias gradient looks like that of {shown.num_samples} labels or a multiple "
+            f"(confidence {shown.confidence:.2f}), not of {seen.num_samples}"
+        )
+    return found
+
+
+def other_size(seen: Observation, known: Knowledge, told: LocalTraining) -> BatchSize | None:
+    """Return the number of labels that the update shows, where it is not the one that was told.
+
+    Counts are whole numbers for the right N and its multiples, by the model's posteriors on own
+    data (`estimate_batch_size`). So a multiple of the number shown is not refuted, nor is anything
+    after several steps, of an unknown scale, or where labels were told to be soft or weighted.
+
+    Args:
+        seen: the update, with the number that was told.
+        known: the model and data that are held.
+        told: how the client trained, as far as it is known.
+    """
+    soft = bool(told.label_smoothing) or len({*(told.class_weights or ())}) > 1
+    plain = seen.problems == 1 and not seen.paired and seen.local_steps == 1 and not soft
+    held = known.model is not None and known.auxiliary is not None
+    if seen.num_samples is None or seen.bias is None or not (plain and held and seen.lr_known):
+        return None
+    few = known.model is not None and known.model.task is Task.classes
+    if not few or seen.num_classes > _MOST_CLASSES or not bool(is_clean(seen)):
+        return None
+    try:
+        shown = estimate_batch_size(seen, known)
+    except NotApplicable:
+        return None
+    sure = shown.confidence > _SURE and seen.num_samples % shown.num_samples != 0
+    return shown if sure else None
+
+
+__all__ = ["other_size", "refuse_weights_of", "update_doubts"]
