@@ -13,8 +13,9 @@ from labelleak.core.limits import is_clean
 from labelleak.core.observation import Observation
 from labelleak.records.states import State
 
-# Singular values below this share of the largest are rounding; above the second, they are none.
-_ROUNDING, _SURE = 1e-4, 0.01
+# Singular values below this share of the largest are rounding; above the second, they are neither
+# rounding nor noise that sums over classes do not show.
+_ROUNDING, _SURE = 1e-4, 0.03
 # A singular value this much smaller than the one before ends the samples' directions.
 _GAP = 0.01
 # Entries of a weight beyond which its rank is not looked at, which takes seconds then.
