@@ -42,6 +42,7 @@ _LINES = (
     "shadow.attack:AdaptiveShadow",
     "shadow.layers:LayerShadow",
     "shadow.layers:AdaptiveLayerShadow",
+    "text.input_tokens:InputTokens",
     "text.token_posterior:TokenPosterior",
     "adaptive:AdaptiveLLGStar",
     "adaptive:AdaptiveLLGPlus",
@@ -66,9 +67,9 @@ ADAPTIVE = tuple(
 
 
 # What goes with the battery where the labels are tokens.
-FOR_TOKENS = ("row_energy", "token_posterior")
+FOR_TOKENS = ("row_energy", "input_tokens", "token_posterior")
 # The standard battery on texts: the guess by frequencies, two known rules that need neither a bias
-# nor few classes, and those two.
+# nor few classes, and those three.
 TOKEN_BATTERY = ("free", "row_min", "llg", *FOR_TOKENS)
 
 

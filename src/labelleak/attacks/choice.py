@@ -76,7 +76,7 @@ def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
     """Turn names into attacks on texts, where ``standard`` is the battery that suits them.
 
     >>> [attack.name for attack in choose_for_tokens(["standard"]).attacks]
-    ['free', 'row_min', 'llg', 'row_energy', 'token_posterior']
+    ['free', 'row_min', 'llg', 'row_energy', 'input_tokens', 'token_posterior']
     """
     groups = {"standard": TOKEN_BATTERY, "rules": TOKEN_BATTERY}
     names = [

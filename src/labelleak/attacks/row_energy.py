@@ -35,9 +35,11 @@ _TELLING = 1.5
 _FEW = 20
 # Rows sum to so much of what rows that are all alike sum to, at most, if nothing rescaled entries.
 _ALIKE = 0.5
-# The shortest interval that holds this share of the present rows is where single labels lie; when
-# it is wider than this (in logarithms of energy), single labels have no energy of their own.
-_MODE, _WIDE = 0.3, 0.2
+# The shortest interval that holds this share of the present rows is where single labels lie.
+_MODE = 0.3
+# Absent rows of a model that has not learnt are alike; their lengths spread by less than this, in
+# logarithms (0.1 untrained and 1.0 after 60 steps in language models).
+_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ class RowEnergy(Attack):
     the energy of one label, is where most present rows lie (most present tokens occur once), and
     r, the mean cosine of two inputs of a class, is the one with which all counts sum to N. In a
     model that has learnt, the posteriors' part lies in present rows too, and single labels have no
-    one energy. Then counts go with the length, ``c = max(1, |g_v| / sqrt(u))``, as for inputs
-    that are parallel (r = 1). Where it is known how often each class occurs (a prior of
-    frequencies f), the posteriors' part is known, too: such a model's posteriors sum to about
-    ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``, with the length L at which counts sum to N.
+    one energy, and the absent rows' lengths spread. There the posteriors cancel what labels have
+    in common, and ``c = max(1, |g_v|^2 / L)`` is left, with the L at which counts sum to N. Where
+    it is known how often each class occurs (a prior of frequencies f), the posteriors' part is
+    known, too: such a model's posteriors sum to about ``N f_v``, so ``c = max(1, N f_v - N g_v . d
+    / L)``.
     Where entries were rescaled one by one (signs, steps of Adam) a present class has the count
     that is expected of it. Where few of the expected classes stand out (noise, or a batch of most
     classes) the answer is the guess by frequencies, with a label for each class that does.
@@ -109,7 +112,11 @@ class RowEnergy(Attack):
 
 
 def count_rows(
-    weight: Tensor, total: int, shares: Floats | None = None, false_alarms: float = _FALSE_ALARMS
+    weight: Tensor,
+    total: int,
+    shares: Floats | None = None,
+    false_alarms: float = _FALSE_ALARMS,
+    named: np.ndarray | None = None,
 ) -> Floats:
     """Return about how many of N labels each row holds, before rounding.
 
@@ -118,11 +125,15 @@ def count_rows(
         total: N.
         shares: how often each class occurs, where that is known.
         false_alarms: share of absent classes that may be named.
+        named: the classes that are there, where something else tells.
     """
     along, energy = split_rows(weight)
-    across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
-    there = present_rows(along, energy, across, total, weight.shape[-1], false_alarms)
-    if shares is not None:
+    if named is None:
+        across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
+        there = present_rows(along, energy, across, total, weight.shape[-1], false_alarms)
+    else:
+        there = named & (energy > 0)
+    if shares is not None and named is None:
         if not _tells(there, total * shares):
             return _beside_guess(there, shares, total, false_alarms)
         # A word that common is there, however its row looks.
@@ -130,16 +141,15 @@ def count_rows(
     there = there if there.any() else energy > 0
     if not there.any():
         return np.full(len(energy), total / len(energy))
-    one, width = _single(energy[there])
-    labels = energy[there] / one
+    labels = energy[there] / _single(energy[there])
     if shares is not None and is_rescaled(weight):
         found = np.maximum(total * shares[there], 1.0)
-    elif shares is not None and (width > _WIDE or _has_learnt(along[~there], shares[~there])):
-        found = _beside_posteriors(-along[there], total * shares[there], total)
-    elif width <= _WIDE:
+    elif not has_learnt(energy[~there]):
         found = _solve(labels, total)
+    elif shares is not None:
+        found = _beside_posteriors(-along[there], total * shares[there], total)
     else:
-        found = np.maximum(np.sqrt(labels), 1.0)
+        found = _beside_posteriors(labels, np.zeros(len(labels)), total)
     counts = np.zeros(len(energy))
     counts[there] = found * total / found.sum()
     return counts
@@ -199,14 +209,13 @@ def is_rescaled(weight: Tensor) -> bool:
     return bool(alike) or are_signs(energy)
 
 
-def _has_learnt(along: Floats, shares: Floats) -> bool:
-    """Return whether posteriors follow how often classes occur, by the rows of absent ones."""
-    if len(shares) < _FEW:
+def has_learnt(absent: Floats) -> bool:
+    """Return whether posteriors differ from class to class, by the energies of absent rows."""
+    seen = absent[absent > 0]
+    if len(seen) < _FEW:
         return False
-    common = shares > np.median(shares)
-    sizes = [(part[common].mean(), part[~common].mean()) for part in (along, shares)]
-    (much, little), (often, rarely) = sizes
-    return bool(min(little, rarely) > 0 and (much / little) ** 2 > often / rarely > 1)
+    low, high = np.quantile(np.log(seen) / 2, [0.16, 0.84])
+    return bool(high - low > 2 * _SPREAD)
 
 
 def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
@@ -308,13 +317,13 @@ def _counts_of(labels: Floats, cosine: float) -> Floats:
     return np.asarray((np.sqrt(rest**2 + 4 * cosine * labels) - rest) / (2 * cosine))
 
 
-def _single(energy: Floats) -> tuple[float, float]:
-    """Return the centre and width of the shortest interval, in logarithms, that holds a share."""
+def _single(energy: Floats) -> float:
+    """Return the centre of the shortest interval, in logarithms, that holds a share."""
     logs = np.log(np.sort(energy))
     held = min(len(logs), max(2, int(_MODE * len(logs))))
     widths = logs[held - 1 :] - logs[: len(logs) - held + 1]
     first = int(widths.argmin())
-    return float(np.exp((logs[first] + logs[first + held - 1]) / 2)), float(widths[first])
+    return float(np.exp((logs[first] + logs[first + held - 1]) / 2))
 
 
 __all__ = ["RowEnergy", "are_signs", "count_rows", "is_rescaled", "present_rows", "split_rows"]

@@ -13,6 +13,7 @@ from torch import nn
 
 from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.attacks.text.input_tokens import embeddings_in
 from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
@@ -177,7 +178,7 @@ def _make_case(
         The case, the attacks that cannot answer with the reason of each, and what is to be said.
     """
     refuse_weights_of(update, held.model)
-    seen = update.observe(head.name, rest=_trained(held.model, update, asked))
+    seen = update.observe(head.name, rest=_kept(update, head.name, held.model, asked))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
     training = _known_training(update.training, seen)
@@ -231,14 +232,21 @@ def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | N
     return replace(told, batch_size=math.ceil(seen.num_samples / seen.local_steps))
 
 
-def _trained(
-    view: WhiteBox | None, update: ReceivedUpdate, asked: Choice
+def _kept(
+    update: ReceivedUpdate, head: str, view: WhiteBox | None, asked: Choice
 ) -> Collection[str] | None:
-    """Name the model's parameters if the gradient of each is told and an attack reads them."""
-    if view is None or not any(Need.FULL_GRADIENT in attack.needs for attack in asked.attacks):
+    """Name the tensors beside the head that attacks read: the model's, or a token embedding."""
+    if not any(Need.FULL_GRADIENT in attack.needs for attack in asked.attacks):
         return None
-    shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
-    return shapes if update.covers(shapes) else None
+    named, own = update.tensors, f"{head}.weight" if head else "weight"
+    if view is not None:
+        shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
+        if update.covers(shapes):
+            return shapes
+    if update.task is not Task.tokens or own not in named:
+        return None
+    found = embeddings_in(named, len(named[own]))
+    return [name for name in found if named[name] is not named[own]]
 
 
 def _own(data: Dataset | LabelledData | None, task: Task | None = None) -> LabelledData | None:

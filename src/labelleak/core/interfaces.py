@@ -95,7 +95,7 @@ def prepare(
             if the observation lacks what the attack needs, and BadInput if its classes differ.
     """
     _refuse_missing(attack, known.holds, "granted")
-    if attack.needs & {Need.FULL_GRADIENT, Need.DEFENSE}:
+    if Need.MODEL in attack.needs and attack.needs & {Need.FULL_GRADIENT, Need.DEFENSE}:
         known.refuse_maps(attack.name)
     ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
 
