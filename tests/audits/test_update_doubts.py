@@ -95,3 +95,19 @@ def test_the_command_says_so_above_the_table(client, tmp_path, monkeypatch, caps
     told = capsys.readouterr().out
     assert told.index("Verdict: no answer here is to be believed") < told.index("llg")
     assert "weights in its place" in told
+
+
+def build(input_shape, num_classes):
+    """Build the module of the tests as an audit asks for it."""
+    torch.manual_seed(3)
+    hidden = nn.Linear(*input_shape, 40)
+    return nn.Sequential(hidden, nn.ReLU(), nn.Linear(40, num_classes))
+
+
+def test_attack_takes_the_factory_of_an_audit_and_says_what_it_lacks(client):
+    _, before, after, gradient = client
+    name = f"{__name__}:build"
+    with pytest.raises(BadInput, match="takes input_shape, which is not known; give `input_shape`"):
+        attacked(gradient=gradient, model=name)
+    own = LabelledData(torch.rand(30, 20), torch.arange(30) % 6)
+    assert attacked(before=before, after=after, model=name, auxiliary=own).model == name

@@ -46,7 +46,8 @@ def test_every_option_of_a_command_is_a_field(name):
     assert options
     flags = {f"--{(o.flag or field).replace('_', '-')}": o for _, field, o in FIELDS}
     for option in options:
-        [flag] = option.opts
+        flag, *others = option.opts
+        assert len(others) <= 1
         assert flag in flags
         assert not option.secondary_opts
 

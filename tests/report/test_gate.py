@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,19 @@ def test_bad_policies_end_in_one_sentence(tmp_path: Path, text: str, reason: str
 
 
 EVIL = 'a|b\n<script>"&`*_\x00\x1b'
+
+
+def test_findings_that_say_the_same_are_one_row_for_people_and_all_in_json(tmp_path: Path) -> None:
+    rows = [make_record(batch_size=n, num_samples=n, extra={"round": n}) for n in range(20, 50)]
+    records, policy, runner = tmp_path / "r.jsonl", tmp_path / "p.toml", CliRunner()
+    append_records(records, rows)
+    policy.write_text("min_trials = 2\n[max_advantage]\nupdate = 0.5\n")
+    words = ["gate", str(records), "--policy", str(policy)]
+    told = runner.invoke(app, words).output
+    assert told.count("1 trial here") == 1
+    assert "and 29 more cells" in " ".join(told.split())
+    assert "30 of 30 checks failed" in told
+    assert len(json.loads(runner.invoke(app, [*words, "--json"]).output)["checks"]) == 30
 
 
 def test_files_are_valid_and_inert() -> None:

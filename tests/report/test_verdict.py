@@ -12,6 +12,7 @@ from labelleak.records.intervals import Interval
 from labelleak.report import headline, render, worst_cases
 from labelleak.report.about import About
 from labelleak.report.headlines import judged_cells
+from labelleak.report.opening import next_steps
 from labelleak.report.verdict import GRADES, UNDECIDED, Exposure, grade, reach_verdict
 
 from .federated import federated_records
@@ -78,6 +79,15 @@ def test_the_page_says_what_what_for_whom_and_what_now() -> None:
         ATTACKS["llg"].card.plain.split("'")[0],
     ):
         assert said in text, said
+
+
+def test_a_search_on_a_federation_names_what_is_to_be_filled_in() -> None:
+    verdict = reach_verdict(rows := few(trials=10, command="flower", data="federation"))
+    steps = [step for step in next_steps(rows, verdict, ()) if step.command]
+    assert [step.command for step in steps] == [
+        "labelleak tune --target-advantage 0.2 --data DATA --model MODULE:FUNCTION"
+    ]
+    assert "DATA like the clients'" in steps[0].says
 
 
 def test_thin_evidence_is_said_and_more_is_asked_for() -> None:

@@ -190,7 +190,7 @@ def _build(
         )
     elif ":" in options.name:
         with torch_seeded(number):
-            module = call_factory(options.name, seed=number, num_classes=rows)
+            module = call_factory(options.name, seed=number, input_shape=None, num_classes=rows)
     else:
         raise BadInput(
             f"the model {options.name} needs the shape of an input; give `auxiliary` data, or "

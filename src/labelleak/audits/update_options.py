@@ -48,7 +48,7 @@ class UpdateOptions(Options):
     head: Head = None
     task: TaskName = None
     auxiliary: Annotated[
-        str | None, Option("The attacker's own data: a name or path, as for audit.")
+        str | None, Option("The attacker's own data, named as for audit.", also="data")
     ] = None
     truth: Annotated[
         str | None, Option("JSON list of the true labels or counts, to score against.")
@@ -79,7 +79,9 @@ class ModelOptions(Options):
 
     name: Annotated[
         str | None,
-        Option("The attacker's model: a name, or package.module:factory.", flag="model"),
+        Option(
+            "The attacker's model: a name or package.module:factory, as for audit.", flag="model"
+        ),
     ] = None
     init: Annotated[str | None, Option("default, uniform or xavier, for a named model.")] = None
     activation: Annotated[str | None, Option("Activation of a named model.")] = None

@@ -125,17 +125,19 @@ def _append(text: str) -> None:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    """Print what failed in full, and what passed in short."""
+    """Print what failed, then what passed in short; findings that say the same are one row."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    from labelleak.report.gate import group
     from labelleak.report.terminal import inert
 
     failed = [finding for finding in findings if not finding.passed]
     passed = [finding for finding in findings if finding.passed]
     console = Console()
-    for title, rows in (("failed", failed), ("passed", passed[:_SHOWN_PASSED])):
+    alike = group(passed)
+    for title, rows in (("failed", group(failed)), ("passed", alike[:_SHOWN_PASSED])):
         if rows:
             table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
             for name in ("rule", "cell", "found"):
@@ -143,7 +145,7 @@ def _show(findings: Sequence[Finding]) -> None:
             for row in rows:
                 table.add_row(*map(inert, (row.rule, row.cell, row.said)))
             console.print(table)
-    if len(passed) > _SHOWN_PASSED:
-        print(f"and {len(passed) - _SHOWN_PASSED} more passed")
+    if len(alike) > _SHOWN_PASSED:
+        print(f"and {len(alike) - _SHOWN_PASSED} more findings passed; --json lists all")
     verdict = "FAILED" if failed else "PASSED"
     print(f"gate {verdict}: {len(failed)} of {len(findings)} checks failed")

@@ -73,7 +73,8 @@ class _Field:
         """Return the parameter that typer makes the option of."""
         kind, option, default = _plain(self.kind), self.option, self.default
         text = _spell(option.help, flags)
-        told = typer.Option(self.flag, help=text, click_type=_range(kind, option))
+        names = [self.flag, *([f"--{option.also}"] if option.also else [])]
+        told = typer.Option(*names, help=text, click_type=_range(kind, option))
         if default is not Parameter.empty and kind is not bool:
             kind = kind | None
         if isinstance(default, tuple):

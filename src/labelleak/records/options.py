@@ -27,6 +27,7 @@ class Option:
         repeats: whether a list may name a value twice.
         infinite: whether infinity is a value, which says that there is no bound.
         flag: name on the command line, where it is not the field's.
+        also: another name that the command line takes.
     """
 
     help: str
@@ -36,6 +37,7 @@ class Option:
     repeats: bool = False
     infinite: bool = False
     flag: str | None = None
+    also: str | None = None
 
     def refuse(self, value: object) -> str | None:
         """Return why a value is out of range, or None if it is within.

@@ -63,6 +63,26 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
     return findings
 
 
+def group(findings: Iterable[Finding]) -> list[Finding]:
+    """Join findings of one rule that say the same, for people; the cell counts the others.
+
+    >>> each = [Finding("on_unknown", f"batch size {n}", False, "not known") for n in (1, 8, 9)]
+    >>> [one.cell for one in group(each)]
+    ['batch size 1; and 2 more cells']
+    """
+    groups: dict[tuple[str, bool, str], list[str]] = defaultdict(list)
+    for one in findings:
+        groups[one.rule, one.passed, one.said].append(one.cell)
+    return [
+        Finding(rule, _cells(cells), passed, said) for (rule, passed, said), cells in groups.items()
+    ]
+
+
+def _cells(cells: Sequence[str]) -> str:
+    more = len(cells) - 1
+    return f"{cells[0]}; and {wording.count(more, 'more cell')}" if more else cells[0]
+
+
 def _value(row: Record, key: str) -> Any:
     if key == "defended":
         return row.extra.get(key, row.defense != "none")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from xml.etree import ElementTree
 
-from labelleak.report.gate import Finding
+from labelleak.report.gate import Finding, group
 from labelleak.report.markdown import table
 
 # What XML 1.0 cannot hold, escaped or not.
@@ -40,7 +40,7 @@ def _fit(text: str) -> str:
 
 
 def markdown(findings: Sequence[Finding], *, source: str) -> str:
-    """Return findings as GitHub-flavoured Markdown, what failed first."""
+    """Return findings as GitHub-flavoured Markdown: failed ones first, those alike in one row."""
     failed = [finding for finding in findings if not finding.passed]
     passed = [finding for finding in findings if finding.passed]
     verdict = f"failed: {len(failed)} of {len(findings)} checks" if failed else "passed"
@@ -58,7 +58,7 @@ def markdown(findings: Sequence[Finding], *, source: str) -> str:
 def _table(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
-    rows = [[_cell(f.rule), _cell(f.cell), _cell(f.said)] for f in findings]
+    rows = [[_cell(f.rule), _cell(f.cell), _cell(f.said)] for f in group(findings)]
     return [table(["rule", "cell", "found"], rows), ""]
 
 

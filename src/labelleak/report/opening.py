@@ -245,16 +245,28 @@ def _defend(
         ]
     best = _best_defense(comparisons, known=any(record.adaptive for record in records))
     measured = [Advice(best)] if best else []
-    first = records[0]
-    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}"]
-    if first.command.startswith("labelleak "):
-        words += ["--data", first.data, "--model", first.model, *_of_task(first)]
     search = "a cheaper one" if measured else "the cheapest defense that works"
     return [
         *measured,
-        Advice(f"Search for {search}:", shlex.join(words)),
+        _search(records[0], search),
         Advice("Larger batches, and averaging several clients before the server looks, help too."),
     ]
+
+
+def _search(record: Record, wanted: str) -> Advice:
+    """Advise a search on the data and model of the records; of others, on ones that are like them.
+
+    Records of a federation name its data and model for people, and no search can load them.
+    """
+    says, of = f"Search for {wanted}:", ["--data", record.data, "--model", record.model]
+    if not record.command.startswith("labelleak "):
+        of = ["--data", "DATA", "--model", "MODULE:FUNCTION"]
+        says = (
+            f"Search for {wanted}, on DATA like the clients' (`labelleak list data`) and the "
+            "FUNCTION of MODULE.py that builds the model:"
+        )
+    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}", *of, *_of_task(record)]
+    return Advice(says, shlex.join(words))
 
 
 def _of_task(record: Record) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ def call_factory(path: str, *, seed: int, **offered: Any) -> nn.Module:
     Args:
         path: ``package.module:factory``.
         seed: of torch's random state when the factory is called; the caller restores the state.
-        **offered: keywords, passed on as far as the factory's signature has them.
+        **offered: keywords, passed on as far as the factory's signature has them. One that is None
+            is not known, and a factory that cannot do without it is refused.
 
     Raises:
         BadInput: if it cannot be found, fails or returns no ``torch.nn.Module``.
@@ -38,8 +40,10 @@ def call_factory(path: str, *, seed: int, **offered: Any) -> nn.Module:
         factory = _find(path)
         # Only now, since importing may draw random numbers, and does so only once.
         torch.default_generator.manual_seed(seed)
+        taken = _accepted(factory, offered)
+        _refuse_unknown(path, factory, taken)
         try:
-            model = factory(**_accepted(factory, offered))
+            model = factory(**{n: value for n, value in taken.items() if value is not None})
         except (Exception, SystemExit) as error:
             raise BadInput(f"calling {path} failed: {describe_error(error)}") from error
     if not isinstance(model, nn.Module):
@@ -109,6 +113,13 @@ def describe_error(error: BaseException) -> str:
     """
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _refuse_unknown(path: str, factory: Callable[..., object], taken: dict[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters
+    for name, value in taken.items():
+        if value is None and name in parameters and parameters[name].default is Parameter.empty:
+            raise BadInput(f"{path} takes {name}, which is not known; give `{name}` or own data")
 
 
 @contextmanager
