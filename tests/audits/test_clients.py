@@ -205,4 +205,5 @@ def test_layers_below_the_head_are_there_for_attacks_that_read_them():
         clients.model, plan.roles.victims, drawn.reshape(len(drawn), -1), full=True
     )
     assert set(rest) == set(full.rest)
-    assert all(torch.equal(rest[name], full.rest[name]) for name in rest)
+    for name in rest:
+        assert torch.allclose(rest[name], full.rest[name], rtol=1e-4, atol=1e-7)

@@ -9,12 +9,15 @@ import numpy as np
 
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.knowledge import LabelledData
+from labelleak.core.layer_passes import pass_layers, shared_parameters
 from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox
 
 # Numbers that the gradients of all samples may take together, and those of clients at once.
 _MOST_HELD, _AT_ONCE = 2**27, 2**22
+# What is worth holding to spare some passes.
+_FEW_HELD = 2**25
 _SAMPLES = 128
 
 Tensors = dict[str, Tensor]
@@ -44,6 +47,29 @@ class SampleGradients:
         for part, labels in zip(*slices, strict=True):
             found = each(trained, part, labels)
             rows.append(torch.cat([one.flatten(1) for one in found.values()], dim=1))
+        return cls(torch.cat(rows), {name: value.shape for name, value in trained.items()})
+
+    @classmethod
+    def of_layers(cls, model: WhiteBox, data: LabelledData) -> SampleGradients | None:
+        """Put together as `of` what one pass shows at every layer, which needs no `torch.func`.
+
+        Returns:
+            None where samples have several labels or are tied together, where a parameter is shared
+            by layers or belongs to none that is linear or convolutional, and where all take more
+            than some 100 MB.
+        """
+        trained, _ = _parts(model)
+        numbers = sum(value.numel() for value in trained.values())
+        if len(data) * numbers > _FEW_HELD or not model.is_per_sample(data.inputs):
+            return None
+        if data.labels.dim() > 1 or shared_parameters(model.module):
+            return None
+        rows = []
+        for part in pass_layers(model, data):
+            found = dict(pair for name, one in part.layers.items() for pair in one.slopes(name))
+            if not trained.keys() <= found.keys():
+                return None
+            rows.append(torch.cat([found[name].flatten(1) for name in trained], dim=1))
         return cls(torch.cat(rows), {name: value.shape for name, value in trained.items()})
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelleak.attacks.many_clients import SampleGradients
 from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.label_priors import LabelPriors
 from labelleak.audits.plan import CellOptions, Plan
@@ -195,7 +196,15 @@ class Clients:
         if self.gradient_path != TABLE:
             return autograd_gradients(self.model, victims, batches, seed=seed, full=full)
         seen = replace(self.table.gradients(batches), paired=self.model.form.paired)
-        return replace(seen, rest=later_gradients(self.model, victims, batches)) if full else seen
+        if not full:
+            return seen
+        rest = later_gradients(self.model, victims, batches, lambda: self._samples)
+        return replace(seen, rest=rest)
+
+    @cached_property
+    def _samples(self) -> SampleGradients | None:
+        """The gradient of every victim by itself, where all can be held."""
+        return SampleGradients.of_layers(self.model, self.plan.roles.victims)
 
     @cached_property
     def _forward_seed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,16 @@ class LayerPass:
 
     inputs: Tensor
     signals: Tensor
+
+    def slopes(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        """Give each sample's gradient of the weight, ``n x outputs x inputs``, and of the bias.
+
+        Args:
+            name: the layer's, which comes before theirs.
+        """
+        prefix = f"{name}." if name else ""
+        yield f"{prefix}weight", torch.bmm(self.signals.transpose(1, 2), self.inputs)
+        yield f"{prefix}bias", self.signals.sum(dim=1)
 
     @classmethod
     def joined(cls, parts: Sequence[LayerPass]) -> LayerPass:
@@ -71,6 +82,12 @@ def pass_layers(
     parts = (torch.tensor_split(one, number) for one in (data.inputs, data.labels))
     for place, (inputs, labels) in enumerate(zip(*parts, strict=True)):
         yield _pass(model, inputs, labels, seed + place)
+
+
+def shared_parameters(module: nn.Module) -> frozenset[str]:
+    """Name the parameters that several layers hold, whose gradient no layer shows alone."""
+    held = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
+    return frozenset(name for name, p in module.named_parameters() if held[id(p)] > 1)
 
 
 def _pass(model: WhiteBox, inputs: Tensor, labels: Tensor, seed: int) -> ModelPass:
@@ -139,4 +156,4 @@ def _same(kernel: int, dilation: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-__all__ = ["LayerPass", "ModelPass", "pass_layers"]
+__all__ = ["LayerPass", "ModelPass", "pass_layers", "shared_parameters"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.core.knowledge import LabelledData
-from labelleak.core.layer_passes import LayerPass, pass_layers
+from labelleak.core.layer_passes import LayerPass, pass_layers, shared_parameters
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.sketches import Sketch
 from labelleak.core.white_box import HeadPass, WhiteBox
@@ -72,7 +71,7 @@ class LayerTable:
         """
         trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
         sketches = {name: Sketch.of(name, value.shape, size) for name, value in trained.items()}
-        shared = _shared(model.module)
+        shared = shared_parameters(model.module)
         alone = {name: sketch for name, sketch in sketches.items() if name not in shared}
         exact = model.is_per_sample(data.inputs)
         rows: dict[str, list[Tensor]] = {}
@@ -115,12 +114,6 @@ def _sketched(name: str, layer: LayerPass, sketches: Mapping[str, Sketch]) -> An
         yield f"{prefix}weight", weight.of_products(layer.signals, layer.inputs)
     if bias is not None:
         yield f"{prefix}bias", bias.of_gradients(layer.signals.sum(dim=1))
-
-
-def _shared(module: nn.Module) -> frozenset[str]:
-    """Name the parameters that several layers hold, whose gradient no layer shows alone."""
-    held = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
-    return frozenset(name for name, p in module.named_parameters() if held[id(p)] > 1)
 
 
 def _differentiated(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from labelleak.attacks.many_clients import SampleGradients
 from labelleak.core.head_table import HeadTable
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.local_steps import as_seen
@@ -14,6 +18,9 @@ from labelleak.core.rest import LazyGradients
 from labelleak.core.task import labels_each
 from labelleak.core.update import SharedTensors
 from labelleak.core.white_box import WhiteBox
+
+# Numbers of a batch's samples beyond which a backward pass is quicker than their sum.
+_SUMMED = 2**23
 
 
 def autograd_gradients(
@@ -56,14 +63,33 @@ def shared_gradients(
     return SharedTensors(dict(zip(wanted, stacked, strict=True)), model.head)
 
 
-def later_gradients(model: WhiteBox, data: LabelledData, batches: np.ndarray) -> LazyGradients:
-    """Return the gradients of ``T x B`` batches below the head, computed when one is read."""
+def later_gradients(
+    model: WhiteBox,
+    data: LabelledData,
+    batches: np.ndarray,
+    samples: Callable[[], SampleGradients | None] = lambda: None,
+) -> LazyGradients:
+    """Return the gradients of ``T x B`` batches below the head, computed when one is read.
+
+    Args:
+        model: the client's model.
+        data: where the batches' samples lie.
+        batches: indices into the data.
+        samples: gives the gradients of all samples, if they are held.
+    """
     prefix = f"{model.head}." if model.head else ""
     head = {f"{prefix}weight", f"{prefix}bias"}
     names = tuple(name for name in model.trained if name not in head)
-    return LazyGradients(
-        names, lambda: autograd_gradients(model, data, batches, full=True).rest or {}
-    )
+
+    def make() -> Mapping[str, Tensor]:
+        small = batches.shape[1] * model.trained_entries <= _SUMMED
+        held = samples() if small else None
+        if held is not None and held.shapes.keys() >= set(names):
+            found = held.of_batches(batches)
+            return {name: found[name] for name in names}
+        return autograd_gradients(model, data, batches, full=True).rest or {}
+
+    return LazyGradients(names, make)
 
 
 __all__ = ["HeadTable", "autograd_gradients", "later_gradients"]
