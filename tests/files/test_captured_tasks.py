@@ -105,6 +105,45 @@ def test_weights_of_several_labels_are_measured(loss, classes, positives, reduct
     assert "pos_weight_assumed" not in report.results[0].flags
 
 
+def four_labels():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 4))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("share", [0.05, 0.3])
+@pytest.mark.parametrize("sure", [1, 30], ids=["plain", "sure"])
+def test_smoothed_targets_of_several_labels_are_measured(reduction, share, sure, tmp_path):
+    """A sure model's chances lie beyond the targets, so that signs alone tell no label."""
+    model, truth = four_labels(), FINDINGS.float()
+    model[2].weight.data *= sure
+    targets = truth * (1 - share) + share / 2
+    update = capture(
+        model,
+        lambda r: F.binary_cross_entropy_with_logits(model(X[r]), targets[r], reduction=reduction),
+        [torch.arange(20), torch.arange(20, 40)],
+    )
+    assert (update.measured.loss, update.made.batch_size) == ("bce", 20)
+    assert update.made.label_smoothing == pytest.approx(share, abs=1e-3)
+    assert update.measured.loss_scale == (1 if reduction == "mean" else 80)
+    told = update.save_truth(tmp_path / "truth.json")
+    report = labelleak.attack_update(captured=update, truth=told, attacks=["llbg"])
+    assert report.task == "multilabel"
+    assert report.truth.counts[1::2].tolist() == FINDINGS.sum(0).tolist()
+    assert report.checked["label_smoothing"]["failed"]
+
+
+@pytest.mark.parametrize("low", [0.0, 0.02])
+def test_targets_that_are_smoothed_otherwise_are_in_doubt(low):
+    model, targets = four_labels(), FINDINGS.float() * 0.8 + low
+    update = capture(
+        model, lambda r: F.binary_cross_entropy_with_logits(model(X[r]), targets[r]),
+        [torch.arange(40)],
+    )  # fmt: skip
+    assert update.measured.doubtful
+    assert update.made.label_smoothing is None
+
+
 def test_a_squared_error_is_no_task():
     model = one_logit()
     update = capture(

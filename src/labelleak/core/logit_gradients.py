@@ -65,7 +65,7 @@ def _read_sigmoids(z: Tensor, dz: Tensor) -> LogitRows:
     found = read_logit_rows(z.reshape(-1, 1), dz.reshape(-1, 1))
     if found.loss == "cross_entropy" and found.labels is not None and found.rows == z.numel():
         labels = found.labels.reshape(z.shape)
-        return LogitRows("bce", len(z), labels, found.scales, None, found.certain)
+        return LogitRows("bce", len(z), labels, found.scales, found.smoothing, found.certain)
     return _read_columns(z, dz) or LogitRows("bce", None, certain=found.certain)
 
 
@@ -74,7 +74,7 @@ def _read_columns(z: Tensor, dz: Tensor) -> LogitRows | None:
     if z.shape[1] > MOST_COLUMNS:
         return None
     each = [read_logit_rows(z[:, [k]], dz[:, [k]]) for k in range(z.shape[1])]
-    if any(one.loss != "cross_entropy" or one.rows != len(z) for one in each):
+    if any(one.loss != "cross_entropy" or one.rows != len(z) or one.smoothing for one in each):
         return None
     labels = [one.labels for one in each if one.labels is not None]
     scales = [one.scales for one in each if one.scales is not None]
@@ -83,7 +83,7 @@ def _read_columns(z: Tensor, dz: Tensor) -> LogitRows | None:
     # A column alone does not tell a single label's weight; that others are read alike does.
     certain = any(one.certain for one in each)
     return LogitRows(
-        "bce", len(z), torch.stack(labels, 1), torch.stack(scales, 1).flatten(), None, certain
+        "bce", len(z), torch.stack(labels, 1), torch.stack(scales, 1).flatten(), 0.0, certain
     )
 
 

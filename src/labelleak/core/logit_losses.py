@@ -9,6 +9,9 @@ from torch import Tensor
 
 from labelleak.core.logit_rows import LogitRows
 
+# Entries that two unknowns and a label of each are told from.
+_FEWEST = 6
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -31,6 +34,31 @@ def _sigmoid(rows: Rows) -> LogitRows | None:
     chance = rows.z.sigmoid()
     apart = chance - (rows.dz < 0).double()
     return _one_scale(rows, apart, "bce")
+
+
+def _smoothed_sigmoid(rows: Rows) -> LogitRows | None:
+    """Tell binary cross-entropy whose targets are e/2 and 1 - e/2: ``s (p - y) + s e (y - 1/2)``.
+
+    Where labels are known, s and s e follow from least squares; where these are known, a label is
+    there if ``s p`` exceeds the gradient by more than s/2. Both are done in turn.
+    """
+    chance, dz = rows.z.sigmoid().flatten(), rows.dz.flatten()
+    if len(dz) < _FEWEST:
+        return None
+    there = dz < 0
+    for _ in range(8):
+        columns = torch.stack((chance - there.double(), there.double() - 0.5))
+        products = columns @ columns.T
+        if not float(torch.linalg.det(products)) > 0:
+            return None
+        scale, share = torch.linalg.solve(products, columns @ dz).tolist()
+        better = scale * chance - dz > scale / 2
+        if torch.equal(better, there):
+            break
+        there = better
+    left = (dz - scale * columns[0] - share * columns[1]).abs().max()
+    fits = scale > 0 and 0 < share < scale and left <= rows.tolerance * scale + rows.least
+    return LogitRows("bce", None, certain=True) if bool(fits) else None
 
 
 def _weighed_sigmoid(rows: Rows) -> LogitRows | None:
@@ -73,7 +101,7 @@ def fitted(rows: Rows, apart: Tensor) -> float | None:
 
 def read_other(rows: Rows) -> LogitRows:
     """Read rows as the first of these losses that explains them; unknown if none does."""
-    readers = (_sigmoid, _squares, _weighed_sigmoid)
+    readers = (_sigmoid, _squares, _weighed_sigmoid, _smoothed_sigmoid)
     return next(filter(None, (read(rows) for read in readers)), LogitRows("unknown", None))
 
 
