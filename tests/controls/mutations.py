@@ -23,6 +23,7 @@ from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import fit_scale
 from labelleak.core.training import LocalTraining
+from labelleak.core.training_checks import check_training
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable
 from labelleak.records.states import State
@@ -126,7 +127,7 @@ def raised(make: Callable[[], Observation], known: Knowledge) -> set[str]:
     """Return the flags that an observation raises, or that it is refused."""
     try:
         observation = make()
-        flags = [*check_model(known), *check_update(observation, known)]
+        flags = [*check_training(known), *check_model(known), *check_update(observation, known)]
     except BadInput:
         return {"refused"}
     found = {flag.name for flag in flags if flag.raised.any()}

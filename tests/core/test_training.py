@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from labelleak.core.assumptions import check_training
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.local_steps import make_optimiser
 from labelleak.core.training import OPTIMISERS, FullTraining, LocalTraining
+from labelleak.core.training_checks import check_training
 from labelleak.errors import BadInput
 from labelleak.files.notes import KEY, Note, read_note, write_tensors
 from labelleak.files.tensors import read_tensors

@@ -22,7 +22,7 @@ from labelleak.audits.update_doubts import refuse_weights_of, update_doubts
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
-from labelleak.core.assumptions import assumed_loss, raise_flag
+from labelleak.core.assumptions import raise_flag
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
@@ -35,6 +35,7 @@ from labelleak.core.score import Truth
 from labelleak.core.task import Task, next_tokens, read_task
 from labelleak.core.token_heads import LOW_RANK, TIED
 from labelleak.core.training import LocalTraining
+from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput, NotApplicable, shown

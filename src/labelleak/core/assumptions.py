@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +18,6 @@ from labelleak.core.observation import Observation
 from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
 from labelleak.core.sample_checks import Ranks, negative_inputs
 from labelleak.core.task import Task
-from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
@@ -80,25 +77,22 @@ class Flag:
 
 
 def check_model(known: Knowledge) -> list[Flag]:
-    """Check once what concerns the model and the client's training.
+    """Check once what concerns the model.
 
     Args:
         known: what is granted; what is not granted is not checked.
     """
-    flags = check_training(known)
+    flags: list[Flag] = []
     if known.model is not None:
         flags += _architecture(known.model)
         seen, labels = _look(known)
         if seen is not None:
             share = float((seen.inputs < 0).double().mean())
-            flags.append(_one("negative_head_inputs", share > NEGATIVE_INPUTS, share))
+            flags.append(one_flag("negative_head_inputs", share > NEGATIVE_INPUTS, share))
         if seen is not None and labels is not None:
             sure = float(seen.probabilities.gather(1, labels[:, None]).mean())
-            flags.append(_one("near_converged", sure > CONFIDENT, sure))
+            flags.append(one_flag("near_converged", sure > CONFIDENT, sure))
     return flags
-
-
-_NOT_KNOWN: dict[str, Any] = {"figure": np.asarray(np.nan), "otherwise": State.not_known}
 
 
 def not_checked(flags: Iterable[Flag]) -> Iterator[Flag]:
@@ -123,8 +117,12 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
     limits = check_limits(observation, known.training)
     return [
         _no_bias(observation),
-        _one("learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)),
-        _one("several_local_steps", observation.local_steps > 1, float(observation.local_steps)),
+        one_flag(
+            "learning_rate_unknown", not observation.lr_known, float(not observation.lr_known)
+        ),
+        one_flag(
+            "several_local_steps", observation.local_steps > 1, float(observation.local_steps)
+        ),
         *_limits(limits),
         *_samples(observation),
         *_sums(observation),
@@ -135,58 +133,14 @@ def check_update(observation: Observation, known: Knowledge) -> list[Flag]:
     ]
 
 
-def _one(name: str, raised: bool, figure: float) -> Flag:
+def one_flag(name: str, raised: bool, figure: float) -> Flag:
+    """Make a flag that is raised of all trials or of none."""
     return Flag(name, np.asarray(raised), np.asarray(figure))
 
 
 def raise_flag(name: str, figure: float = 1.0) -> Flag:
     """Make a raised flag of what is known otherwise than from the update itself."""
-    return _one(name, True, figure)
-
-
-def assumed_loss(
-    task: Task | None, training: LocalTraining, loss: str | None = None
-) -> Iterator[Flag]:
-    """Say of maps that the plain loss was assumed, where nobody told it and no capture saw it.
-
-    Args:
-        task: what the labels are.
-        training: what was told of the client's.
-        loss: the kind that a capture saw.
-    """
-    told = training.class_weights is not None and training.label_smoothing is not None
-    if task is Task.dense and loss is None and not told:
-        yield raise_flag("loss_assumed")
-
-
-def check_training(known: Knowledge) -> list[Flag]:
-    """Check what is known of the client's training; what nobody told is not known.
-
-    >>> from labelleak.core.training import LocalTraining
-    >>> flags = check_training(Knowledge(training=LocalTraining(lr=0.1, clip_norm=1.0)))
-    >>> [flag.name for flag in flags if flag.raised]
-    ['gradient_clipping']
-    """
-    how = (known.training or LocalTraining()).filled()
-    adaptive, clipped = how.optimiser != "sgd", how.clip_norm < math.inf
-    weights = how.class_weights or (1.0,)
-    spread, several = max(weights) / min(weights), known.has_several
-    each = _one("class_weights", spread > 1 and not several, spread)
-    if several and spread > 1:  # each label's rows were divided by its weight
-        each = replace(each, otherwise=State.repaired)
-    return [
-        flag if told in how.known else replace(flag, **_NOT_KNOWN)
-        for told, flag in (
-            ("momentum", _one("momentum", how.momentum > 0, how.momentum)),
-            ("optimiser", _one("adaptive_optimiser", adaptive, float(adaptive))),
-            ("clip_norm", _one("gradient_clipping", clipped, how.clip_norm if clipped else 0.0)),
-            (
-                "label_smoothing",
-                _one("label_smoothing", how.label_smoothing > 0, how.label_smoothing),
-            ),
-            ("class_weights", each),
-        )
-    ]
+    return one_flag(name, True, figure)
 
 
 def _architecture(model: WhiteBox) -> Iterator[Flag]:
@@ -201,9 +155,9 @@ def _architecture(model: WhiteBox) -> Iterator[Flag]:
         for layer in model.module.modules()
     )
     heads = max(holders, alike)
-    yield _one("several_heads", heads > 1, heads)
+    yield one_flag("several_heads", heads > 1, heads)
     norms = sum(isinstance(m, _BatchNorm) and m.training for m in model.module.modules())
-    yield _one("train_mode_batch_norm", norms > 0, norms)
+    yield one_flag("train_mode_batch_norm", norms > 0, norms)
 
 
 def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
@@ -222,7 +176,7 @@ def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
 def _no_bias(observation: Observation) -> Flag:
     """Look for a bias that is missing, or that was frozen or zeroed while the weight moved."""
     if observation.bias is None or observation.weight is None:
-        return _one("no_bias", observation.bias is None, float(observation.bias is None))
+        return one_flag("no_bias", observation.bias is None, float(observation.bias is None))
     moved = observation.bias.detach().abs().amax(-1).cpu().numpy() > 0
     still = stands_out(observation) & ~moved
     return Flag("no_bias", still, still.astype(np.float64))
@@ -235,11 +189,11 @@ def _limits(found: Limits) -> Iterator[Flag]:
 
 def _samples(observation: Observation) -> Iterator[Flag]:
     size, classes = observation.num_samples, observation.num_classes // observation.problems
-    yield _one("samples_unknown", size is None, float(size is None))
+    yield one_flag("samples_unknown", size is None, float(size is None))
     if size is None:
         return
-    yield _one("many_samples", size > MANY * classes, size / classes)
-    yield _one("more_classes_than_samples", classes > size, classes / size)
+    yield one_flag("many_samples", size > MANY * classes, size / classes)
+    yield one_flag("more_classes_than_samples", classes > size, classes / size)
 
 
 def _positives(observation: Observation, known: Knowledge) -> Iterator[Flag]:
@@ -257,7 +211,7 @@ def _positives(observation: Observation, known: Knowledge) -> Iterator[Flag]:
     held = State.repaired if {*(told or ())} - {1.0} else held
     yield Flag("pos_weight", apart > SIGMAS, apart, held)
     assumed = told is None and not sure
-    yield _one("pos_weight_assumed", assumed, float(assumed))
+    yield one_flag("pos_weight_assumed", assumed, float(assumed))
 
 
 def _sums(observation: Observation) -> Iterator[Flag]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from labelleak.core.answers import Answer, Result
-from labelleak.core.assumptions import Flag, check_model, check_training, check_update
+from labelleak.core.assumptions import Flag, check_model, check_update
 from labelleak.core.card import card_of
 from labelleak.core.counts import Ints
 from labelleak.core.each_label import for_each_label
@@ -30,7 +30,9 @@ from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
 from labelleak.core.task_priors import class_guesses
+from labelleak.core.told_loss import for_told_loss
 from labelleak.core.training import LocalTraining
+from labelleak.core.training_checks import check_training
 from labelleak.errors import NotApplicable
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import THREAT_MODELS
@@ -68,11 +70,13 @@ class Battery:
         cls, attacks: Iterable[Attack], known: Knowledge, num_classes: int, *, seed: int = 0
     ) -> Battery:
         """Prepare attacks; those whose needs are not granted are noted as refused."""
-        asked = tuple(attacks)
-        if known.has_several or {*known.pos_weight} - {1.0}:
-            asked = for_each_label(asked, known.pos_weight)
+        told = (_one_label(known) if known.has_several else known).training
+        heavy = known.pos_weight
+        asked = tuple(attacks) if {*heavy} - {1.0} else for_told_loss(attacks, told)
+        if known.has_several or {*heavy} - {1.0}:
+            asked = for_each_label(asked, heavy)
         ready, refused = _prepare(asked, known, num_classes, seed)
-        flags = tuple(check_model(_one_label(known)))
+        flags = (*check_training(known), *check_model(_one_label(known)))
         return cls(asked, ready, refused, known, num_classes, seed, flags)
 
     def with_batches(

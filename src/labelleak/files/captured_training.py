@@ -18,6 +18,7 @@ from labelleak.files.gathered_rows import COARSE, GatheredRows, Step
 from labelleak.files.head_watch import HeadWatch
 from labelleak.files.optimiser_steps import SGD_OPTIONS, StepOptions
 from labelleak.files.sigmoid_weights import read_weights
+from labelleak.files.softmax_weights import read_class_weights
 
 # Below it, two measured figures are one; and two weights of labels.
 SAME, SAME_WEIGHT = 1e-4, 1e-3
@@ -59,7 +60,7 @@ def summarise(watch: HeadWatch, given_lr: float | None = None) -> TrainingSummar
         doubts.extend(step.doubts)
     told = {
         **_sizes(steps, notes, by_position=not isinstance(watch.layer, nn.Linear)),
-        **_loss(steps, notes, doubts, one=watch.rows == 1),
+        **_loss(steps, notes, doubts, watch.rows),
         **_optimiser(steps, notes, doubts),
     }
     _compare_rates(told, given_lr, notes)
@@ -95,9 +96,10 @@ def _sizes(steps: Sequence[Step], notes: list[str], *, by_position: bool) -> dic
 
 
 def _loss(
-    steps: Sequence[Step], notes: list[str], doubts: list[str], *, one: bool
+    steps: Sequence[Step], notes: list[str], doubts: list[str], classes: int
 ) -> dict[str, Any]:
     """Say which loss it was, and its scale; of one logit it is that of a sigmoid."""
+    one = classes == 1
     gathered = [step.gathered for step in steps]
     losses = {g.loss for g in gathered}
     loss = losses.pop() if len(losses) == 1 else "unknown"
@@ -130,8 +132,7 @@ def _loss(
         told |= {} if any(g.weighted for g in gathered) else {"class_weights": ()}
     told |= _weights(gathered, notes)
     if any(g.weighted for g in gathered):
-        told["weighted"] = True
-        notes.append("rows weigh differently in the loss: class weights, or weights of their own")
+        told |= _class_weights(gathered, classes, notes)
     if any(r.loss == "cross_entropy" and r.labels is None for g in gathered for r in g.readings):
         notes.append("targets are soft: labels are mixed")
     return told
@@ -153,6 +154,21 @@ def _weights(gathered: Sequence[GatheredRows], notes: list[str]) -> dict[str, An
             times = ", ".join(f"{w:g}" for w in told[name][:8])
             notes.append(f"{what} in the loss: {times}{', ...' if len(values) > 8 else ''}")
     return told
+
+
+def _class_weights(
+    gathered: Sequence[GatheredRows], classes: int, notes: list[str]
+) -> dict[str, Any]:
+    """Say how a softmax cross-entropy weighs its classes, or that its rows weigh differently."""
+    rough = 3 * COARSE if any(one.coarse for one in gathered) else SAME_WEIGHT
+    readings = [reading for one in gathered for reading in one.readings]
+    found = read_class_weights(readings, classes, rough)
+    if found is None:
+        notes.append("rows weigh differently in the loss: class weights, or weights of their own")
+        return {"weighted": True}
+    times = ", ".join(f"{w:g}" for w in found[:8])
+    notes.append(f"classes weigh in the loss: {times}{', ...' if len(found) > 8 else ''}")
+    return {"class_weights": found}
 
 
 def _scale(scales: Sequence[float], rows: Sequence[int], notes: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from labelleak.core.assumptions import Flag, assumed_loss, raise_flag
+from labelleak.core.assumptions import Flag, raise_flag
 from labelleak.core.frequencies import prior_of_frequencies
 from labelleak.core.head import HeadFinding
 from labelleak.core.head_shapes import key_of
@@ -23,6 +23,7 @@ from labelleak.core.reparametrised import fold
 from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import Task
 from labelleak.core.task_priors import EachPrior
+from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput

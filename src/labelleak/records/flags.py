@@ -84,7 +84,8 @@ FLAGS: dict[str, Meaning] = {
     "class_weights": Meaning(
         "the client's loss weighs classes, so counts come out times their weights",
         Assumption.EQUAL_CLASSES,
-        "use client_simulation, which weighs as the client does",
+        "tell `class_weights`, which are undone, or use client_simulation, which weighs as the "
+        "client does",
     ),
     "pos_weight": Meaning(
         "own data rule out a plain binary cross-entropy: labels which are there weigh more, or the "
