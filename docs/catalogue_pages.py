@@ -1,7 +1,10 @@
 """The pages that are made from the catalogues: a page for each attack, defense, flag and module."""
 
 import inspect
+import tomllib
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 import labelleak
 from labelleak.attacks import ATTACKS
@@ -9,7 +12,7 @@ from labelleak.core.card import card_of
 from labelleak.core.interfaces import threat_model
 from labelleak.defenses import DEFENSES, parse_defense
 from labelleak.defenses.text import write_form
-from labelleak.records.flags import FLAGS
+from labelleak.records.flags import FLAGS, Doubt
 
 KINDS = ("attacks", "defenses", "flags", "api")
 _INTRO = {
@@ -25,7 +28,7 @@ What each hides and costs is measured in [The defenses, side by side](../../defe
 """,
     "flags": """# Flags
 
-A flag says that something an attack takes for granted does not hold.
+A flag says that something which an attack assumes does not hold, or is not known to hold.
 It stands beside the answers that it concerns, in records and on pages.
 """,
 }
@@ -36,6 +39,16 @@ _DOCSTRING = """::: {path}
       show_root_toc_entry: false
       separate_signature: false
 """
+# What a kind of doubt does to verdicts.
+_DOUBTS = {
+    None: "",
+    Doubt.untold: "A page says that a low score shows nothing here, and a gate with `on_unknown` "
+    "fails.",
+    Doubt.unlike: "A page says that a low score shows nothing here, and a gate with `on_unknown` "
+    "fails, unless a defense was declared.",
+    Doubt.refuted: "A page says that a low score shows nothing here, a gate with `on_unknown` "
+    "fails, and `block` withholds the update, unless a defense was declared.",
+}
 _API = {
     "labelleak": "The names of `labelleak`. They are loaded when first used.",
     "labelleak.flower": "Audits in a Flower federation; [the how-to](../../howto/flower.md) "
@@ -147,20 +160,29 @@ model: [the cheapest defense that works](../../tune.md).
 
 
 def _flag_page(name: str) -> str:
-    meaning = FLAGS[name]
+    meaning, more = FLAGS[name], _flag_notes()[name]
     names = [n for n in ATTACKS if meaning.concerns(card_of(ATTACKS[n]).assumes)]
     listed = ", ".join(f"[`{n}`](../attacks/{n}.md)" for n in names)
-    breaks = f"that {meaning.breaks.value}" if meaning.breaks else "the update is what it seems"
+    concerned = "Every attack that reads an update."
+    if meaning.breaks:
+        concerned = f"The attacks which assume that {meaning.breaks.value}: {listed}"
     return f"""# {name}
 
 {_sentence(meaning.says)}
 
+**When it is raised.** {more["when"]}
+
+**What follows.** {more["means"]} {_DOUBTS[meaning.doubt]}
+
 **What to do.** {_sentence(meaning.advice)}
 
-**What it contradicts.** Attacks assume {breaks}.
-
-**Whom it concerns.** {listed if meaning.breaks else "Every attack that reads an update."}
+**Whom it concerns.** {concerned}
 """
+
+
+@cache
+def _flag_notes() -> dict[str, dict[str, str]]:
+    return tomllib.loads(Path(__file__).with_name("flags.toml").read_text(encoding="utf-8"))
 
 
 def _api_page(module: str) -> str:

@@ -71,6 +71,7 @@ def test_every_attack_defense_and_flag_has_a_page(site):
             assert f"]({name}.md)" in listed
     assert ATTACKS["rlu"].cite in pages["catalogue/attacks/rlu.md"]
     assert FLAGS["no_bias"].advice in pages["catalogue/attacks/llbg.md"]
+    assert "**When it is raised.** The head has no bias" in pages["catalogue/flags/no_bias.md"]
     assert "::: labelleak.audits.audit.audit" in pages["catalogue/api/labelleak.md"]
 
 

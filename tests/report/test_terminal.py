@@ -57,3 +57,14 @@ def test_settings_are_sections_and_markup_is_inert() -> None:
 
 def test_free_guess_alone() -> None:
     assert "–" in shown([make_record(attack="free", threat_model="none")], 80)
+
+
+def test_no_word_of_a_heading_is_cut() -> None:
+    titles = {"rows": "Rare-token energy", "posterior": "Token interpolation", "third": "Third"}
+    rows = [
+        make_record(attack=name, threat_model="auxiliary", extra={"attack_title": title})
+        for name, title in titles.items()
+    ]
+    text = shown(rows, 80)
+    for word in ["Rare-token", "energy", "Token", "interpolation", "advantage", "strongest"]:
+        assert word in text

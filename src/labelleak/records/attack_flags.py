@@ -6,9 +6,9 @@ from labelleak.records.assumptions import Assumption, Meaning
 
 ATTACK_FLAGS: dict[str, Meaning] = {
     "impact_not_negative": Meaning(
-        "a label was measured to raise its row sum, which LLG cannot explain",
+        "on own data a label raises its row sum, which LLG cannot explain",
         Assumption.NON_NEGATIVE_INPUTS,
-        "use attacks on the bias gradient: this answer rests on signs alone",
+        "use attacks on the bias gradient: this answer rests on signs or on a guess",
     ),
     "rank_exceeded": Meaning(
         "there are as many samples as active head inputs or classes, too many for RLG",
@@ -22,7 +22,7 @@ ATTACK_FLAGS: dict[str, Meaning] = {
         "give data that hold samples with and without each label, or read another attack",
     ),
     "linear_programs_cut_short": Meaning(
-        "RLG ran out of its effort and filled up with the likeliest classes",
+        "RLG reached the limit of its work and filled up with the likeliest classes",
         Assumption.LOW_RANK,
         "raise RLG(effort=...), or use row_min",
     ),
@@ -30,7 +30,7 @@ ATTACK_FLAGS: dict[str, Meaning] = {
         "iLRG or RLU did not reach a solution of so many classes", None, "use llg_plus or pplr"
     ),
     "simulation_diverged": Meaning(
-        "training on one class alone diverged, so nothing was matched",
+        "simulated training on one class alone diverged, so there was nothing to compare with",
         Assumption.STABLE_SIMULATION,
         "check the learning rate that was given",
     ),
@@ -52,7 +52,7 @@ ATTACK_FLAGS: dict[str, Meaning] = {
     "weaker_attack_wins": Meaning(
         "an attack that knows less scored higher on the same batches",
         None,
-        "read the strongest attacker: what this one assumes does not hold here",
+        "read the strongest attack: something that this one assumes does not hold here",
     ),
 }
 

@@ -33,7 +33,7 @@ FLAGS: dict[str, Meaning] = {
     "impossible_sign": Meaning(
         "more classes have a negative bias gradient than samples could have; the negative fits",
         None,
-        "check which of the two weights was subtracted; see docs/limits.md",
+        "check which of the two weights was subtracted from the other; see docs/limits.md",
     ),
     "unlikely_scale": Meaning(
         "least squares on gradients of one's own data gives another scale or sign than 1",
@@ -43,7 +43,8 @@ FLAGS: dict[str, Meaning] = {
         Doubt.refuted,
     ),
     "samples_inconsistent": Meaning(
-        "the negative bias gradients need more hard labels of one weight than there are samples",
+        "the update does not fit the number of samples that was told, if labels are hard and weigh "
+        "alike",
         None,
         "check the batch size, smoothing, class weights, the update's sign and size, and noise",
         Doubt.refuted,
@@ -62,7 +63,7 @@ FLAGS: dict[str, Meaning] = {
         Doubt.refuted,
     ),
     "momentum": Meaning(
-        "the client's optimiser replays gradients (momentum)",
+        "the client's optimiser adds earlier gradients to each new one (momentum)",
         Assumption.ONE_STEP,
         "give momentum to Observation.from_update, or use client_simulation",
     ),
@@ -150,7 +151,7 @@ FLAGS: dict[str, Meaning] = {
         "look at presence: counts are lost with the sizes",
     ),
     "noise_dominates": Meaning(
-        "most of the gradient is not that of a softmax head: noise dominates",
+        "most of the gradient cannot be of a softmax head: it is noise, or weights in its place",
         None,
         "use gradient_regression, which averages noise over the whole head",
         Doubt.unlike,
@@ -194,7 +195,7 @@ FLAGS: dict[str, Meaning] = {
         Doubt.untold,
     ),
     "partition_clash": Meaning(
-        "another client claims the same partition, so whose labels these are is not known",
+        "another client claims the same partition, so it is not known whose labels these are",
         None,
         "look into events.jsonl, and at the clients' partition-id",
         Doubt.untold,
@@ -205,17 +206,18 @@ FLAGS: dict[str, Meaning] = {
         "read calibrated attacks as approximate",
     ),
     "near_converged": Meaning(
-        "the model is sure of its answers: a few misclassified samples carry the gradient",
+        "the model is nearly always right, so a few misclassified samples make the gradient",
         None,
         "look at presence (row_min): counts of published attacks fall to the guess or below",
     ),
     "many_samples": Meaning(
-        "there are more samples than classes by far",
+        "there are more than four samples for each class, so most classes are present",
         Assumption.FEW_SAMPLES,
-        "read llbg or a calibrated attack: llg's impact comes out too small, presence runs out",
+        "read llbg or a calibrated attack: llg's impact comes out too small, and presence tells "
+        "little",
     ),
     "more_classes_than_samples": Meaning(
-        "there are more classes than samples: shares of right classes are high for any guess",
+        "there are more classes than samples, so any guess is right about most classes",
         Assumption.FEW_CLASSES,
         "read ASR and advantage, not presence accuracy",
     ),

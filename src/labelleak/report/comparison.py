@@ -75,8 +75,7 @@ def say_change(change: Interval | None) -> str:
 
 
 def _span(*ends: float) -> str:
-    mean, low, high = map(wording.number, ends)
-    return f"{mean} (95\xa0% interval {low} to {high})"
+    return wording.span(Interval(*ends), 2, wording.INTERVAL)
 
 
 def read_side(path: Path) -> Side:

@@ -216,7 +216,7 @@ def near_zero(advantage: Interval | None, trials: int) -> str:
 def _advantage(cell: Cell) -> str:
     if cell.trials == 1:
         return f"{wording.span(cell.advantage, 1)} in a single trial, so without an interval"
-    return wording.span(cell.advantage, cell.trials).replace("(", "(95\xa0% interval ")
+    return wording.span(cell.advantage, cell.trials, wording.INTERVAL)
 
 
 def say_images(judged: Cell | None) -> str:

@@ -36,7 +36,7 @@ def say_advantage(worst: Exposure) -> str:
     """Say how much of what a guess leaves open the update gave away."""
     if worst.advantage is None:
         return "The labels are certain without any update here, so no leak can be measured."
-    said = span(worst.advantage, worst.trials).replace("(", "(95\xa0% interval ")
+    said = span(worst.advantage, worst.trials, wording.INTERVAL)
     return (
         f"Advantage {said}, where 0 means that the update told nothing beyond that guess and 1 "
         "that it told everything."

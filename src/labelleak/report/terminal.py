@@ -54,7 +54,8 @@ def summary_table(cells: Sequence[Cell], worst: Sequence[Cell]) -> Table:
     titles = {name: title for cell in cells for name, title in cell.titles}
     for attack, _, adaptive in series:
         name = inert(wording.name_attack(attack, adaptive, titles))
-        table.add_column(name, justify="right", overflow="fold", min_width=6)
+        least = max(6, *map(len, name.split()))  # no word of a heading is cut
+        table.add_column(name, justify="right", overflow="fold", min_width=least)
     table.add_column("advantage of the strongest", overflow="fold", min_width=10)
     names = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
     for setting, name in names.items():

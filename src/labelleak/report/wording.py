@@ -214,17 +214,31 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points".replace("-", "−")
 
 
-def span(interval: Interval | None, trials: int) -> str:
+def span(interval: Interval | None, trials: int, called: str = "") -> str:
     """Write an advantage with its interval, which a single trial does not have.
+
+    Args:
+        interval: the advantage; None where there was none to gain.
+        trials: behind it.
+        called: what the interval is called, where it is said.
 
     >>> span(Interval(0.5, 0.4, 0.6), 9), span(Interval(0.5, 0.5, 0.5), 1), span(None, 9)
     ('0.50 (0.40 to 0.60)', '0.50', 'none to gain')
+    >>> span(Interval(0.7, 0.7, 0.7), 9), span(Interval(0.5, 0.4, 0.6), 9, "interval")
+    ('0.70 (interval narrower than 0.01)', '0.50 (interval 0.40 to 0.60)')
     """
     if interval is None:
         return "none to gain"
     if trials == 1:
         return number(interval.mean)
-    return f"{number(interval.mean)} ({number(interval.low)} to {number(interval.high)})"
+    low, high = number(interval.low), number(interval.high)
+    ends = f"{low} to {high}"
+    if low == high:
+        ends, called = "narrower than 0.01", called or "interval"
+    return f"{number(interval.mean)} ({f'{called} {ends}'.strip()})"
+
+
+INTERVAL = "95\xa0% interval"
 
 
 def share_span(interval: Interval, trials: int) -> str:
@@ -235,8 +249,10 @@ def share_span(interval: Interval, trials: int) -> str:
     """
     if trials == 1:
         return share(interval.mean)
-    low = share(interval.low).removesuffix("\xa0%")
-    return f"{share(interval.mean)} ({low} to {share(interval.high)})"
+    low, high = share(interval.low), share(interval.high)
+    if low == high:
+        return f"{share(interval.mean)} (interval narrower than 0.1\xa0%)"
+    return f"{share(interval.mean)} ({low.removesuffix(chr(160) + '%')} to {high})"
 
 
 def labels_named(rate: float, labels: int) -> str:
