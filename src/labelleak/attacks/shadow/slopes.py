@@ -27,7 +27,7 @@ class Examples:
     Attributes:
         own: features of each class, ``S x K x F``.
         means: over the classes, ``S x F``.
-        below: square root of c - 1/2, or what nothing lies below where c is 0, ``S x K x 1``.
+        below: square root of c - 1/2, or what nothing lies below where c is 0, ``S x K``.
         above: square root of c + 1/2, or what nothing lies above where c is N.
     """
 
@@ -39,7 +39,7 @@ class Examples:
     @classmethod
     def of(cls, features: Numbers, counts: Ints, total: int) -> Examples:
         """Lay out ``S x K x F`` features and ``S x K`` counts of N labels."""
-        c = counts[..., None].astype(features.dtype)
+        c = counts.astype(features.dtype)
         below = np.where(c > 0, np.sqrt(np.maximum(c - 0.5, 0.1)), -1e4)
         above = np.where(c < total, np.sqrt(c + 0.5), 1e4)
         kind = features.dtype
@@ -92,33 +92,38 @@ class Slopes:
 
     @np.errstate(over="ignore")  # the gate of what is far below 0 is 1 / inf
     def measure(self, shown: Examples) -> float:
-        """Return the mean of ``-log P(c_i)`` over all classes of all batches, and set its slope."""
-        (batches, classes, _), values = shown.own.shape, self.values
-        first = self._pass("first", shown.own, shown.means)
+        """Return the mean of ``-log P(c_i)`` over all classes of all batches, and set its slope.
+
+        Classes come first here, so that what is added up over them lies side by side, and parts of
+        the mixture before them.
+        """
+        values, given = self.values, np.ascontiguousarray(shown.own.transpose(1, 0, 2))
+        first = self._pass("first", given, shown.means)
         kept, top = [("first", first)], first.given
         for name in ("second", "third"):
-            layer = self._pass(name, top, np.hstack([top.mean(axis=1), top.max(axis=1)]))
-            kept.append((name, layer))
-            top = top + layer.given
-        held = top.reshape(batches * classes, -1)
-        out = held @ values["last.weight"].T + values["last.bias"]
-        own = shown.own.reshape(batches * classes, -1)
-        out[:, :PARTS] += own @ values["direct.weight"].T
-        loss, rows = _surprise(out.reshape(batches, classes, -1), shown, self.net.spread)
-        self.slopes["last.weight"][:] = rows.T @ held
-        self.slopes["last.bias"][:] = rows.sum(axis=0)
-        self.slopes["direct.weight"][:] = rows[:, :PARTS].sum(axis=1) @ own
-        back = (rows @ values["last.weight"]).reshape(top.shape)
+            means = np.add.reduce(top, axis=0) / len(top)
+            others = np.concatenate([means, np.maximum.reduce(top, axis=0)], axis=1)
+            kept.append((name, self._pass(name, top, others)))
+            top = top + kept[-1][1].given
+        held, own = _flat(top), _flat(given)
+        out = values["last.weight"] @ held.T + values["last.bias"][:, None]
+        out[:PARTS] += values["direct.weight"] @ own.T
+        bounds = shown.below.T.ravel(), shown.above.T.ravel()
+        loss, slope = _surprise(out.reshape(3, PARTS, -1), bounds, self.net.spread)
+        self.slopes["last.weight"][:] = slope @ held
+        self.slopes["last.bias"][:] = np.add.reduce(slope, axis=1)
+        self.slopes["direct.weight"][:] = np.add.reduce(slope[:PARTS], axis=0) @ own
+        back = (slope.T @ values["last.weight"]).reshape(top.shape)
         for name, layer in kept[:0:-1]:
             back += self._push(name, layer, back)
         self._slope("first", first, back)
         return loss
 
     def _pass(self, name: str, own: Numbers, others: Numbers) -> _Layer:
-        weight, width = self.values[f"{name}.weight"], own.shape[2]
+        weight, (classes, batches, width) = self.values[f"{name}.weight"], own.shape
         shared = others @ weight[:, width:].T + self.values[f"{name}.bias"]
-        before = own @ weight[:, :width].T
-        before += shared[:, None]
+        before = (_flat(own) @ weight[:, :width].T).reshape(classes, batches, -1)
+        before += shared
         gate = np.exp(-before)
         gate += 1
         np.divide(1, gate, out=gate)
@@ -126,16 +131,15 @@ class Slopes:
 
     def _push(self, name: str, layer: _Layer, back: Numbers) -> Numbers:
         """Set the slope of a layer's parameters and return that of the layer's inputs."""
-        (_, classes, width), weight = layer.own.shape, self.values[f"{name}.weight"]
+        (classes, _, width), weight = layer.own.shape, self.values[f"{name}.weight"]
         steep, shared = self._slope(name, layer, back)
-        through = steep @ weight[:, :width]
+        through = (_flat(steep) @ weight[:, :width]).reshape(layer.own.shape)
         others = shared @ weight[:, width:]
         # The greatest of each number gets its slope; several that are equal share it.
-        first = (layer.own == layer.others[:, None, width:]).astype(through.dtype)
-        most = others[:, width:] / first.sum(axis=1)
-        first *= most[:, None]
+        first = (layer.own == layer.others[:, width:]).astype(through.dtype)
+        first *= others[:, width:] / np.add.reduce(first, axis=0)
         through += first
-        through += (others[:, :width] / classes)[:, None]
+        through += others[:, :width] / classes
         return np.asarray(through)
 
     def _slope(self, name: str, layer: _Layer, back: Numbers) -> tuple[Numbers, Numbers]:
@@ -144,12 +148,11 @@ class Slopes:
         steep *= layer.given
         steep += layer.gate
         steep *= back
-        shared = steep.sum(axis=1)
-        rows, own = steep.reshape(-1, steep.shape[2]), layer.own.reshape(-1, width)
+        shared = np.add.reduce(steep, axis=0)
         slope = self.slopes[f"{name}.weight"]
-        slope[:, :width] = rows.T @ own
+        slope[:, :width] = _flat(steep).T @ _flat(layer.own)
         slope[:, width:] = shared.T @ layer.others
-        self.slopes[f"{name}.bias"][:] = shared.sum(axis=0)
+        self.slopes[f"{name}.bias"][:] = np.add.reduce(shared, axis=0)
         return steep, shared
 
 
@@ -163,16 +166,21 @@ class _Layer:
     given: Numbers
 
 
-def _surprise(out: Numbers, shown: Examples, spread: float) -> tuple[float, Numbers]:
-    """Return the loss, and its slope by what the network gave last, a row a class.
+def _flat(values: Numbers) -> Numbers:
+    return values.reshape(-1, values.shape[2])
+
+
+def _surprise(
+    out: Numbers, bounds: tuple[Numbers, Numbers], spread: float
+) -> tuple[float, Numbers]:
+    """Return the loss, and its slope by what the network gave last, a column a class.
 
     It is the mixture's mass between the square roots of c - 1/2 and c + 1/2. ``log(s(a) - s(b))``
     is taken in a form whose slope never vanishes, however far off a part is.
     """
-    centres, widths, weights = np.split(out, 3, axis=2)
+    centres, widths, weights = out
     inverse = np.exp(-np.clip(widths, -5, 4)) / spread
-    above = (shown.above - centres * spread) * inverse
-    below = (shown.below - centres * spread) * inverse
+    below, above = ((bound - centres * spread) * inverse for bound in bounds)
     apart = _TINY - np.expm1(below - above)
     under, over = -np.logaddexp(0, -above), -np.logaddexp(0, below)
     chances = weights - _log_sum(weights)
@@ -183,13 +191,14 @@ def _surprise(out: Numbers, shown: Examples, spread: float) -> tuple[float, Numb
     up, down = share * (1 - np.exp(under) + near), share * (1 - np.exp(over) + near)
     moved = (up - down) * inverse * spread
     wider = (up * above - down * below) * (np.abs(widths + 0.5) < 4.5)
-    slope = np.concatenate([moved, wider, np.exp(chances) - share], axis=2) / likely.size
-    return -float(likely.mean()), slope.reshape(-1, 3 * PARTS)
+    slope = np.concatenate([moved, wider, np.exp(chances) - share])
+    slope /= likely.size
+    return -float(np.add.reduce(likely)) / likely.size, slope
 
 
 def _log_sum(values: Numbers) -> Numbers:
-    most = values.max(axis=2, keepdims=True)
-    return np.asarray(np.log(np.exp(values - most).sum(axis=2, keepdims=True)) + most)
+    most = np.maximum.reduce(values, axis=0)
+    return np.asarray(np.log(np.add.reduce(np.exp(values - most), axis=0)) + most)
 
 
 __all__ = ["PARTS", "Examples", "Numbers", "Slopes"]
