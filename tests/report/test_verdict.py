@@ -12,7 +12,7 @@ from labelleak.records.intervals import Interval
 from labelleak.report import headline, render, worst_cases
 from labelleak.report.about import About
 from labelleak.report.headlines import judged_cells
-from labelleak.report.opening import next_steps
+from labelleak.report.next_steps import next_steps
 from labelleak.report.verdict import GRADES, UNDECIDED, Exposure, grade, reach_verdict
 
 from .federated import federated_records

@@ -162,8 +162,10 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
         for other in cells
         if (other.threat_model, other.batch_size) == (cell.threat_model, cell.batch_size)
     ]
+    who = wording.name_attacker(cell)
+    who = wording.capital(who) if who == wording.NO_ATTACK else who
     where = (
-        f"{wording.name_attacker(cell)}, "
+        f"{who}, "
         f"{wording.name_stage(cell.training_steps)}, scheme {cell.scheme} "
         f"({wording.name_setting(cell.setting)}): advantage {_advantage(cell)}"
     )

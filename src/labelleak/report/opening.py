@@ -1,30 +1,18 @@
-"""The sentences of a page's first screen: what was tested, how bad it is, and what to do."""
+"""The sentences of a page's first screen: what was tested, how bad it is, and for whom."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from labelleak.records.record import THREAT_MODELS, Record
-from labelleak.records.rounds import Course, client_of, is_federated
+from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
-from labelleak.report.defenses import Comparison, Row
 from labelleak.report.headlines import near_zero, say_images, say_named, verdict_cells
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Exposure, Verdict
-from labelleak.report.wording import capital, count, list_words, number, points, span
+from labelleak.report.wording import capital, count, list_words, number, span
 
 _FIRM_TRIALS, _FIRM_GROUPS = 100, 10
 _MOST_NAMES = 12
-_TARGET = 0.2
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One thing to do next, and the command that does it, if there is one."""
-
-    says: str
-    command: str = ""
 
 
 def verdict_parts(worst: Exposure) -> tuple[str, str, str, str]:
@@ -70,8 +58,8 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
         clients = len({client_of(row) for row in rows})
         return (
             f"A federation: the updates of {count(clients, 'client')} over "
-            f"{count(rounds, 'round')}, model {rows[0].model}, data {rows[0].data} "
-            f"({rows[0].num_classes} classes). {attackers}."
+            f"{count(rounds, 'round')}, {_named(rows[0])}{rows[0].num_classes} classes. "
+            f"{attackers}."
         )
     if judged is None:
         return "No update was attacked: the records hold guesses without the update only."
@@ -83,6 +71,12 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
         f"{count(judged.num_classes, 'class')}, "
         f"{wording.name_scheme(judged.scheme)}, with {defense}. {attackers}.{_say_rest(verdict)}"
     )
+
+
+def _named(row: Record) -> str:
+    """Name a federation's model and data, where its auditor was told them."""
+    model = "" if row.model == "unknown" else f"model {row.model}, "
+    return model + ("" if row.data == "federation" else f"data {row.data}, ")
 
 
 def _say_rest(verdict: Verdict) -> str:
@@ -213,103 +207,8 @@ def say_untested(records: Sequence[Record]) -> str:
     return f"{capital(list_words(left, 9))}."
 
 
-def next_steps(
-    records: Sequence[Record], verdict: Verdict, comparisons: Sequence[Comparison]
-) -> list[Advice]:
-    """Say what to do: more evidence where it lacks, a defense where something leaks."""
-    worst, word, steps = verdict.worst, verdict.grade, []
-    if worst is not None and worst.doubt:
-        steps.append(Advice("Settle the scale and sign of the update first; the flags say how."))
-    if worst is None or worst.thin:
-        steps.append(Advice("Gather more evidence: at least 100 trials on 10 models."))
-    if word is not GRADES[0]:
-        steps += _defend(comparisons, verdict.courses, records)
-    if word is GRADES[0]:
-        steps.append(
-            Advice("Audit again when the model, the data or the clients' training changes.")
-        )
-    return steps
-
-
-def _defend(
-    comparisons: Sequence[Comparison], courses: Sequence[Course], records: Sequence[Record]
-) -> list[Advice]:
-    on = [course for course in courses if course.defended]
-    if on and len(on) < len(courses):
-        most = max(on, key=lambda course: course.advantage.high)
-        return [
-            Advice(
-                "Keep the clients' defense on: with it the strongest server's advantage is "
-                f"{span(most.advantage, most.updates)}."
-            )
-        ]
-    best = _best_defense(comparisons, known=any(record.adaptive for record in records))
-    measured = [Advice(best)] if best else []
-    search = "a cheaper one" if measured else "the cheapest defense that works"
-    return [
-        *measured,
-        _search(records[0], search),
-        Advice("Larger batches, and averaging several clients before the server looks, help too."),
-    ]
-
-
-def _search(record: Record, wanted: str) -> Advice:
-    """Advise a search on the data and model of the records; of others, on ones that are like them.
-
-    Records of a federation name its data and model for people, and no search can load them.
-    """
-    says, of = f"Search for {wanted}:", ["--data", record.data, "--model", record.model]
-    if not record.command.startswith("labelleak "):
-        of = ["--data", "DATA", "--model", "MODULE:FUNCTION"]
-        says = (
-            f"Search for {wanted}, on DATA like the clients' (`labelleak list data`) and the "
-            "FUNCTION of MODULE.py that builds the model:"
-        )
-    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}", *of, *_of_task(record)]
-    return Advice(says, shlex.join(words))
-
-
-def _of_task(record: Record) -> list[str]:
-    """Return the options that a search needs for a task, where its data do not show it."""
-    task = record.extra.get("task")
-    return {
-        "binary": ["--task", "binary"],
-        "multilabel": ["--scheme", "natural"],
-        "dense": ["--scheme", "natural"],
-        "tokens": ["--task", "tokens"],
-    }.get(str(task), [])
-
-
-def _best_defense(comparisons: Sequence[Comparison], *, known: bool) -> str:
-    """Name the defense that left least of those measured, and what it costs; nothing if none."""
-    for comparison in comparisons[:1]:
-        reach = {row.defense: _reach(row) for row in comparison.rows}
-        least = min(comparison.rows, key=lambda row: reach[row.defense])
-        if least.defense == "none" or reach[least.defense] >= reach.get("none", 9.0):
-            return "None of the defenses measured lowers the leak."
-        cost = least.costs.get("accuracy_cost")
-        price = "its cost in accuracy was not measured"
-        if isinstance(cost, int | float):
-            price = f"it costs {points(cost)} of accuracy"
-        blind = "" if known else ", to attackers who do not know it"
-        return (
-            f"Of the defenses measured, {least.defense} leaves least: at most "
-            f"{number(max(0.0, reach[least.defense]))}{blind}; {price}."
-        )
-    return ""
-
-
-def _reach(row: Row) -> float:
-    """Return the highest upper end that any server reaches under a defense."""
-    strongest = (leakage.strongest for leakage in row.leakages.values())
-    ends = [cell.advantage.high for cell in strongest if cell and cell.advantage]
-    return max(ends, default=9.0)
-
-
 __all__ = [
-    "Advice",
     "class_names",
-    "next_steps",
     "say_advantage",
     "say_evidence",
     "say_meaning",

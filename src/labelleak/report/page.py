@@ -26,6 +26,7 @@ from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
 from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 from labelleak.report.layer_leaks import LayerLeaks, split_layers
+from labelleak.report.next_steps import next_steps
 from labelleak.report.picture import draw
 from labelleak.report.verdict import GRADES, Verdict, reach_verdict
 from labelleak.report.words import rare_words
@@ -158,7 +159,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "evidence": opening.say_evidence(worst),
         "smaller": opening.say_smaller(verdict),
         "left_out": opening.say_untested(records),
-        "steps": opening.next_steps(records, verdict, comparisons),
+        "steps": next_steps(records, verdict, comparisons),
         "drawn": draw(verdict.exposures),
         "track": _track,
         "defenses": comparisons,

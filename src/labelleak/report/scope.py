@@ -214,7 +214,9 @@ def untested(records: Iterable[Record]) -> list[str]:
         *_untested_attackers(frame),
         *_untested_clients(frame),
         *(f"{capital(reason)}." for reason in group_reasons(not_applicable(frame))),
-        f"Other data and models than {data} on {models}, and other ways to draw batches than "
+        "Other data and models than those of this federation."
+        if (data, models) == ("federation", "unknown")
+        else f"Other data and models than {data} on {models}, and other ways to draw batches than "
         f"{schemes}.",
         "Anything but label counts: which sample has which label, the samples themselves, "
         "or who took part.",
