@@ -56,11 +56,11 @@ class RowEnergy(Attack):
     the energy of one label, is where most present rows lie (most present tokens occur once), and
     r, the mean cosine of two inputs of a class, is the one with which all counts sum to N. In a
     model that has learnt, the posteriors' part lies in present rows too, and single labels have no
-    one energy, and the absent rows' lengths spread. There the posteriors cancel what labels have
-    in common, and ``c = max(1, |g_v|^2 / L)`` is left, with the L at which counts sum to N. Where
-    it is known how often each class occurs (a prior of frequencies f), the posteriors' part is
-    known, too: such a model's posteriors sum to about ``N f_v``, so ``c = max(1, N f_v - N g_v . d
-    / L)``.
+    one energy, and the absent rows' lengths spread. As far as the posteriors cancel what labels
+    have in common, ``c = max(1, |g_v|^2 / L)`` is left, else ``max(1, |g_v| / L)``, with the L at
+    which counts sum to N; counts are the mean of both. Where it is known how often each class
+    occurs (a prior of frequencies f), the posteriors' part is known, too: such a model's posteriors
+    sum to about ``N f_v``, so ``c = max(1, N f_v - N g_v . d / L)``.
     Where entries were rescaled one by one (signs, steps of Adam) a present class has the count
     that is expected of it. Where few of the expected classes stand out (noise, or a batch of most
     classes) the answer is the guess by frequencies, with a label for each class that does.
@@ -149,7 +149,8 @@ def count_rows(
     elif shares is not None:
         found = _beside_posteriors(-along[there], total * shares[there], total)
     else:
-        found = _beside_posteriors(labels, np.zeros(len(labels)), total)
+        none = np.zeros(len(labels))
+        found = np.sum([_beside_posteriors(one, none, total) for one in (labels, labels**0.5)], 0)
     counts = np.zeros(len(energy))
     counts[there] = found * total / found.sum()
     return counts
