@@ -102,6 +102,25 @@ def test_resized_maps_are_attacked_and_captured(where, tmp_path):
         assert update.save_truth(tmp_path / "truth.json").stat().st_size
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_heads_of_maps_beside_each_other_are_said(several):
+    """Deep supervision: each head has a share of the loss, which an update does not tell."""
+
+    class Supervised(Halved):
+        def __init__(self):
+            super().__init__()
+            self.beside = nn.Conv2d(6, 3 if several else 4, 1)
+
+    model = Supervised()
+    loss_of(model).backward()
+    gradient = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    report = labelleak.attack_update(
+        gradient=gradient, made=LocalTraining(batch_size=244), model=model, head="head",
+        auxiliary=LabelledData(IMAGES, MASKS), attacks=["zlg"],
+    )  # fmt: skip
+    assert ("several_heads" in report.results[0].flags) == several
+
+
 def test_a_model_that_cannot_be_fed_leaves_the_rest_of_the_attacks():
     class Cropped(Halved):
         def forward(self, images):

@@ -17,8 +17,8 @@ from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
 from labelleak.core.sample_checks import Ranks, negative_inputs
-from labelleak.core.task import Task
-from labelleak.core.white_box import HeadPass, WhiteBox
+from labelleak.core.task import Task, form_shape
+from labelleak.core.white_box import HeadPass, WhiteBox, convolutions, transposed
 from labelleak.errors import NotApplicable
 from labelleak.records.states import State
 
@@ -150,14 +150,24 @@ def _architecture(model: WhiteBox) -> Iterator[Flag]:
         for module in model.module.modules()
         for parameter in module.parameters(recurse=False)
     )
-    alike = sum(
-        isinstance(layer, nn.Linear) and layer.out_features == weight.shape[0]
-        for layer in model.module.modules()
-    )
+    alike = sum(_may_be_head(layer, model) for layer in model.module.modules())
     heads = max(holders, alike)
     yield one_flag("several_heads", heads > 1, heads)
     norms = sum(isinstance(m, _BatchNorm) and m.training for m in model.module.modules())
     yield one_flag("train_mode_batch_norm", norms > 0, norms)
+
+
+def _may_be_head(layer: nn.Module, model: WhiteBox) -> bool:
+    """Tell a layer of as many rows; of convolutions those of one position, as heads mostly are."""
+    rows = model.form.shape[0]
+    if isinstance(layer, nn.Linear):
+        return layer.out_features == rows
+    if not isinstance(layer, convolutions()) or model.task is not Task.dense:
+        return False
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    first, _, *kernel = form_shape(weight.shape, isinstance(layer, transposed()))
+    return first == rows and {*kernel} == {1}
 
 
 def _look(known: Knowledge) -> tuple[HeadPass | None, Tensor | None]:
