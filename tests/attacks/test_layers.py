@@ -18,7 +18,7 @@ from labelleak.attacks.layers import regression
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.layers.regression import choose_weighting, shares_of
-from labelleak.attacks.layers.simulated import simulate
+from labelleak.attacks.layers.simulated import halve, simulate
 from labelleak.attacks.shadow.layer_clients import LayerClient
 from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import prepare
@@ -33,6 +33,9 @@ from labelleak.simulation.defended import defended_gradients
 from labelleak.simulation.gradients import autograd_gradients
 
 BOTH = pytest.mark.parametrize("attack", [GDBR(), LayerRegression()], ids=lambda one: one.name)
+
+
+rng = np.random.default_rng
 
 
 def withheld(seen):
@@ -119,13 +122,13 @@ def test_of_two_weightings_the_one_that_reads_other_batches_is_chosen():
     scenario = one_step("trained", train(network(nn.Tanh), blobs(5), 60), change=withheld)
     reader = LayerReader.of(scenario.known, 5, np.random.default_rng(0))
     names = [name for name in reader.table.rows if name not in reader.head]
-    halves = simulate(reader, 8, 60, np.random.default_rng(1))
-    chosen = choose_weighting(reader, halves, names)
+    halves = simulate(reader, 8, 60, halve(reader, rng(0)), rng(1))
+    chosen = choose_weighting(halves, names)
 
     def named(steady, prior):
         read = []
         for half in halves:
-            ((gram, onto),) = half.onto(reader, names, [steady])
+            ((gram, onto),) = half.onto(names, [steady])
             counts = round_counts(8 * shares_of(gram, onto, prior / 8), 8)
             read.append(score(counts, Truth(half.counts)).asr.mean())
         return np.mean(read)
@@ -133,12 +136,25 @@ def test_of_two_weightings_the_one_that_reads_other_batches_is_chosen():
     assert named(*chosen) == max(named(*one) for one in regression._WEIGHTINGS)
 
 
+def test_what_samples_show_is_measured_once_for_all_batches():
+    scenario = one_step("plain", network(nn.Tanh))
+    reader = LayerReader.of(scenario.known, 5, rng(0))
+    divided, names = halve(reader, rng(0)), list(reader.table.rows)
+    for total in (4, 8):
+        for half, (_, others) in zip(
+            simulate(reader, total, 6, divided, rng(1)), divided, strict=True
+        ):
+            ((gram, _),) = half.onto(names, [STEADY])
+            assert gram is others.of(names, [STEADY])[0].gram
+    assert all(len(others.known) == 1 for _, others in divided)
+
+
 def test_batches_are_measured_by_samples_that_are_not_in_them():
     scenario = one_step("plain", network(nn.Tanh))
     reader = LayerReader.of(scenario.known, 5, np.random.default_rng(0))
-    first, second = simulate(reader, 8, 20, np.random.default_rng(1))
-    assert not {*first.others.tolist()} & {*second.others.tolist()}
-    assert len(first.others) + len(second.others) == len(reader.data)
+    first, second = simulate(reader, 8, 20, halve(reader, rng(0)), rng(1))
+    assert not {*first.others.rows.tolist()} & {*second.others.rows.tolist()}
+    assert len(first.others.rows) + len(second.others.rows) == len(reader.data)
     assert (first.counts.sum(axis=1) == 8).all()
 
 
@@ -147,7 +163,7 @@ def test_a_client_without_a_defense_sends_the_means_of_its_samples():
     known = scenario.known
     reader = LayerReader.of(known, 5, np.random.default_rng(0))
     client = LayerClient(known.model, known.auxiliary, FullTraining(), parse_defense("none"))
-    made = (simulate(reader, 8, 20, np.random.default_rng(1), who) for who in (None, client))
+    made = (simulate(reader, 8, 20, halve(reader, rng(0)), rng(1), who) for who in (None, client))
     for own, sent in zip(*made, strict=True):
         for name, sketch in own.sketches.items():
             assert torch.allclose(sketch, sent.sketches[name], atol=1e-6)

@@ -11,7 +11,7 @@ from labelleak.attacks.adaptive import AdaptiveLLGStar, AdaptiveRegression, fit_
 from labelleak.attacks.layers.class_means import STEADIES, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader, joined, refuse_nothing
 from labelleak.attacks.layers.regression import LayerRegression
-from labelleak.attacks.layers.simulated import Half, simulate
+from labelleak.attacks.layers.simulated import Half, halve, simulate
 from labelleak.attacks.shadow.bridges import groups_of
 from labelleak.attacks.shadow.layer_clients import LayerClient
 from labelleak.core.counts import Floats, round_counts
@@ -59,11 +59,12 @@ class AdaptiveLayerRegression(AdaptiveRegression):
         reader = LayerReader.of(known, num_classes, rng)
         client = LayerClient(known.model, known.auxiliary, FullTraining(), known.defense)
         seed = int(rng.integers(2**31))
+        divided = halve(reader, np.random.default_rng(seed))
 
         @cache
         def halves(total: int) -> list[Half]:
             own = np.random.default_rng([seed, total])
-            return simulate(reader, total, self.batches, own, client)
+            return simulate(reader, total, self.batches, divided, own, client)
 
         @cache
         def fit(total: int, names: tuple[str, ...]) -> Callable[[Mapping[str, Tensor]], Floats]:
@@ -86,7 +87,7 @@ def _fit(
     """Return the line from gradients to counts, by the weighting that reads other batches best."""
     first, second = (half.counts for half in halves)
     groups = _groups(reader, names)
-    each = [_scores(reader, half, groups) for half in halves]
+    each = [_scores(half, groups) for half in halves]
     tried = []
     for steady, one, other in zip(STEADIES, *each, strict=True):
         asr = halves[0].named(fit_counts(other, second, ridge)(one))
@@ -104,9 +105,9 @@ def _fit(
     )
 
 
-def _scores(reader: LayerReader, half: Half, groups: Sequence[tuple[str, ...]]) -> list[Floats]:
+def _scores(half: Half, groups: Sequence[tuple[str, ...]]) -> list[Floats]:
     """Return the scores of a half's batches in all groups, for each of the ridges."""
-    each = [[own for _, own in half.onto(reader, group, STEADIES)] for group in groups]
+    each = [[own for _, own in half.onto(group, STEADIES)] for group in groups]
     return [np.concatenate(parts, axis=1) for parts in zip(*each, strict=True)]
 
 

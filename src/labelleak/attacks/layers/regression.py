@@ -11,13 +11,13 @@ import numpy as np
 
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader, joined, refuse_nothing
-from labelleak.attacks.layers.simulated import Half, simulate
+from labelleak.attacks.layers.simulated import Half, Measure, halve, simulate
 from labelleak.attacks.regression import GradientRegression
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
-from labelleak.core.lazy import Tensor
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
@@ -73,16 +73,19 @@ class LayerRegression(Attack):
         """Pass the auxiliary data once; the systems wait for the first update of each kind."""
         reader = LayerReader.of(known, num_classes, rng)
         seed = int(rng.integers(2**31))
+        everything = Measure(reader, torch.arange(len(reader.data.labels)))
+        divided = halve(reader, np.random.default_rng(seed))
 
         @cache
         def weigh(total: int, names: tuple[str, ...]) -> tuple[ClassMeans, float]:
-            rows, labels = joined(reader.table.rows, names), reader.data.labels
             if self._plain:
+                rows, labels = joined(reader.table.rows, names), reader.data.labels
                 return ClassMeans.plain(rows, labels, num_classes), 0.0
             number = max(_FEWEST, min(_ROWS // num_classes, _MOST))
-            halves = simulate(reader, total, number, np.random.default_rng([seed, total]))
-            steady, prior = choose_weighting(reader, halves, names)
-            return ClassMeans.measure(rows, labels, num_classes, steady), prior / total
+            own = np.random.default_rng([seed, total])
+            halves = simulate(reader, total, number, divided, own)
+            steady, prior = choose_weighting(halves, names)
+            return everything.of(names, [steady])[0], prior / total
 
         def answer(observation: Observation) -> Estimate:
             total, shown = samples(observation), reader.shown(observation)
@@ -117,15 +120,13 @@ class PlainLayerRegression(LayerRegression):
     _plain = True
 
 
-def choose_weighting(
-    reader: LayerReader, halves: Sequence[Half], names: Sequence[str]
-) -> tuple[float, float]:
+def choose_weighting(halves: Sequence[Half], names: Sequence[str]) -> tuple[float, float]:
     """Return the ridge and the prior's weight by which most labels of own batches are named."""
     total = int(halves[0].counts[0].sum())
     asr = dict.fromkeys(_WEIGHTINGS, 0.0)
     ridges = list(dict.fromkeys(steady for steady, _ in _WEIGHTINGS))
     for half in halves:
-        scored = dict(zip(ridges, half.onto(reader, names, ridges), strict=True))
+        scored = dict(zip(ridges, half.onto(names, ridges), strict=True))
         for steady, prior in _WEIGHTINGS:
             counts = total * shares_of(*scored[steady], prior / total)
             asr[steady, prior] += half.named(counts)

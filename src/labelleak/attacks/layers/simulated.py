@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,19 +18,47 @@ from labelleak.core.lazy import Tensor, torch
 
 
 @dataclass(frozen=True, eq=False)
+class Measure:
+    """What some samples show of class means, kept for batches of every N.
+
+    Attributes:
+        reader: the samples at every layer.
+        rows: places of those that are measured.
+        known: what was measured so far, by parameters and ridges.
+    """
+
+    reader: LayerReader
+    rows: Tensor
+    known: dict[tuple[tuple[str, ...], tuple[float, ...]], list[ClassMeans]] = field(
+        default_factory=dict
+    )
+
+    def of(self, names: Sequence[str], steadies: Sequence[float]) -> list[ClassMeans]:
+        """Measure some parameters with each of some ridges, once."""
+        key = tuple(names), tuple(steadies)
+        if key not in self.known:
+            table, labels = self.reader.table, self.reader.data.labels[self.rows]
+            rows = torch.cat([table.rows[name][self.rows] for name in names], dim=1).double()
+            self.known[key] = ClassMeans.measure_each(
+                rows, labels, self.reader.num_classes, steadies
+            )
+        return self.known[key]
+
+
+@dataclass(frozen=True, eq=False)
 class Half:
-    """Batches of one half of the samples, and which samples the other half is.
+    """Batches of one half of the samples, and what the other half shows.
 
     What single samples show of class means and of how they vary is not what others do, so batches
     are measured by samples that are not in them.
 
     Attributes:
-        others: places of the other half.
+        others: what the other half shows.
         sketches: of the batches' gradients, ``T x r`` by parameter name.
         counts: their label counts, ``T x K``.
     """
 
-    others: Tensor
+    others: Measure
     sketches: Mapping[str, Tensor]
     counts: Ints
 
@@ -40,24 +68,33 @@ class Half:
         guess = round_counts(counts, total)
         return float(np.minimum(guess, self.counts).sum(axis=1).mean() / total)
 
-    def onto(
-        self, reader: LayerReader, names: Sequence[str], steadies: Sequence[float]
-    ) -> list[tuple[Tensor, Floats]]:
+    def onto(self, names: Sequence[str], steadies: Sequence[float]) -> list[tuple[Tensor, Floats]]:
         """Score the batches along the class means of the other half, for each of some ridges.
 
         Returns:
             Inner products of those means, ``K x K``, and the batches' with them, ``T x K``.
         """
-        rows = torch.cat([reader.table.rows[name][self.others] for name in names], dim=1).double()
-        labels, seen = reader.data.labels[self.others], joined(self.sketches, names)
-        systems = ClassMeans.measure_each(rows, labels, reader.num_classes, steadies)
-        return [(system.gram, system.onto(seen)) for system in systems]
+        seen = joined(self.sketches, names)
+        return [(system.gram, system.onto(seen)) for system in self.others.of(names, steadies)]
+
+
+def halve(reader: LayerReader, rng: np.random.Generator) -> list[tuple[Ints, Measure]]:
+    """Divide the samples in two: places of each half, and what the other shows."""
+    folds = folds_of(_labels(reader), 2, rng)
+    found: list[tuple[Ints, Measure]] = []
+    for fold in (0, 1):
+        own, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        everything = np.arange(len(folds))  # one sample alone is in both halves
+        places = torch.from_numpy(others if others.size else everything)
+        found.append((own if own.size else everything, Measure(reader, places)))
+    return found
 
 
 def simulate(
     reader: LayerReader,
     total: int,
     number: int,
+    halves: Sequence[tuple[Ints, Measure]],
     rng: np.random.Generator,
     client: LayerClient | None = None,
 ) -> list[Half]:
@@ -67,24 +104,27 @@ def simulate(
         reader: the attacker's samples at every layer.
         total: N.
         number: batches in all.
+        halves: of the samples.
         rng: source of labels and samples.
         client: whose updates they are; None for plain gradients.
     """
     order = by_appearance(reader.data.labels, reader.num_classes)
-    labels = torch.argsort(order)[reader.data.labels].numpy()
-    folds = folds_of(labels, 2, rng)
     found = []
-    for fold in (0, 1):
-        own, others = np.flatnonzero(folds == fold), torch.from_numpy(folds != fold)
+    for own, others in halves:
         counts = draw_counts(-(-number // 2), total, reader.num_classes, rng)
-        picks = pick_samples(own if own.size else np.arange(len(labels)), labels, counts, rng)
+        picks = pick_samples(own, _labels(reader), counts, rng)
         sketches = reader.table.of_batches(picks) if client is None else None
         if client is not None:
             sketches = _sent(reader, client, picks, rng)
         assert sketches is not None
-        places = torch.nonzero(others if bool(others.any()) else ~others)[:, 0]
-        found.append(Half(places, sketches, counts[:, torch.argsort(order).numpy()]))
+        found.append(Half(others, sketches, counts[:, torch.argsort(order).numpy()]))
     return found
+
+
+def _labels(reader: LayerReader) -> Ints:
+    """Return the samples' classes in the order in which these first come."""
+    order = by_appearance(reader.data.labels, reader.num_classes)
+    return np.asarray(torch.argsort(order)[reader.data.labels].numpy())
 
 
 def _sent(
@@ -100,4 +140,4 @@ def _sent(
     return {name: torch.cat(own) for name, own in parts.items()}
 
 
-__all__ = ["Half", "simulate"]
+__all__ = ["Half", "Measure", "halve", "simulate"]

@@ -57,7 +57,7 @@ class Shadow(Attack):
     head without a bias is read by its rows alone. An update unlike every shadow is held at the edge
     of what was learnt. In train mode batch norm sees auxiliary batches.
 
-    Cost: one pass over the auxiliary data; at the first update of each N it fits, some
+    Cost: one pass over the auxiliary data; at the first update of each N it fits, one or two
     seconds at the default budget, and keeps what it learnt; then ``K D + K N`` a trial. Above
     1,000 classes presence comes first: 256 candidates or more, twice N, are looked at and all
     others merged into one class (`CandidateShadow`), for up to 500 labels.

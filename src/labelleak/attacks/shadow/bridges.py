@@ -9,7 +9,6 @@ import numpy as np
 
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader, joined
-from labelleak.core.counts import Floats
 from labelleak.core.lazy import F, Tensor, torch
 
 # Layers that are read as heads, the nearest to it; groups of layers that are scored.
@@ -112,7 +111,7 @@ def groups_of(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [*groups, tuple(names)] if len(groups) > 1 else [g for g in groups if g]
 
 
-def folds_of(labels: Floats, number: int, rng: np.random.Generator) -> np.ndarray:
+def folds_of(labels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """Divide samples into folds, each class evenly."""
     order = np.argsort(labels + rng.random(len(labels)), kind="stable")
     folds = np.empty(len(labels), dtype=np.int64)
