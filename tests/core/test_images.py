@@ -11,9 +11,13 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.audits.audit import audit
+from labelleak.audits.update_notes import few_pixels
 from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.images import count_images, count_split, image_free, score_images
+from labelleak.core.knowledge import LabelledData
+from labelleak.core.observation import Observation
 from labelleak.core.priors import RepeatedPrior, SummedPrior, UniformPrior, free_guess
+from labelleak.core.task import Task
 from labelleak.core.task_priors import MapPrior
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_maps
@@ -126,3 +130,11 @@ def test_an_audit_says_what_is_told_of_single_images(tmp_path):
         page = html.unescape(render(part, source="records.jsonl"))
         assert "how many pixels of the images behind it have each class" in page
         assert ("Its images are pooled: of each one by itself that names" in page) == said
+
+
+def test_how_many_inputs_there_are_is_said_where_all_positions_have_a_label():
+    half = torch.where(torch.arange(8)[:, None] < 4, torch.zeros(5, 8, 8).long(), -100)
+    seen = Observation(torch.zeros(2, 4), None, 128)
+    said = [few_pixels(LabelledData(IMAGES[:5], own), seen, Task.dense) for own in (half, 0 * half)]
+    assert said[0] == ()
+    assert "the labels of 2 inputs" in said[1][0]

@@ -62,8 +62,10 @@ def few_pixels(own: LabelledData | None, seen: Observation, task: Task | None) -
     if own is None or size is None or task not in BY_POSITION or own.labels.dim() < 2:
         return ()
     least = int((own.labels.flatten(1) >= 0).sum(1).min())
-    whole, rest = divmod(size, own.labels[0].numel())
-    if size >= least and (rest or task is not Task.dense):
+    most = own.labels[0].numel()
+    whole, rest = divmod(size, most)
+    # Where positions have no label, their number tells no number of inputs.
+    if size >= least and (rest or least < most or task is not Task.dense):
         return ()
     if size >= least:
         return (
