@@ -48,6 +48,13 @@ def test_a_hugging_face_data_set_is_read_and_its_parts_are_kept():
     whole = library.Dataset.from_dict(rows)
     found = dataset_of(whole)
     assert found.class_names == ("c0", "c1", "c2")
+    vectors = {"x": X.tolist(), "label": Y.tolist()}
+    assert dataset_of(library.Dataset.from_dict(vectors)).x_train.shape[1:] == X.shape[1:]
+    beside = library.Dataset.from_dict(vectors | {"a": X[:, 0].tolist()})
+    assert dataset_of(beside).x_train.shape[1:] == (X.shape[1] + 1,)
+    vectors["x"][0] = [1.0]
+    with pytest.raises(BadInput, match="lists that differ in length"):
+        dataset_of(library.Dataset.from_dict(vectors))
     both = library.DatasetDict({"train": whole, "test": whole.select(range(9))})
     assert (len(dataset_of(both).x_train), len(dataset_of(both).x_test)) == (60, 9)
     with pytest.raises(BadInput, match="no part called train"):
@@ -106,7 +113,7 @@ def test_own_arrays_with_a_function_that_builds_a_model():
     (first, *_) = found.records
     assert (first.data, first.num_classes) == ("your data", 3)
     assert "data=<your data>" in first.command
-    assert repr(found) == "<Audit: 2 records of 1 attacks>"
+    assert repr(found) == "<Audit: 2 records of 1 attack>"
     assert repr(dataset_of((X, Y))) == "<Dataset 'your data': 60 rows of 4, 3 classes>"
     assert repr(LabelledData(torch.zeros(2, 3), torch.zeros(2))) == "<LabelledData: 2 rows of 3>"
 

@@ -18,6 +18,7 @@ from labelleak.files.fit_cache import FolderFitCache
 from labelleak.records.files import write_whole
 from labelleak.records.provenance import bare, digests_of
 from labelleak.records.record import Record, read_records
+from labelleak.report.wording import count
 from labelleak.simulation.data.given import dataset_of
 from labelleak.simulation.user_models import name_factory
 
@@ -30,7 +31,7 @@ class Audit:
 
     def __repr__(self) -> str:
         attacks = len({record.attack for record in self.records})
-        return f"<Audit: {len(self.records):,} records of {attacks} attacks>"
+        return f"<Audit: {count(len(self.records), 'record')} of {count(attacks, 'attack')}>"
 
     def headline(self) -> list[str]:
         """Say in plain words what was found, one sentence per threat model."""

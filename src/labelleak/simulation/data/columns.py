@@ -186,11 +186,17 @@ def _read_inputs(rows: Any, columns: Columns, source: str) -> np.ndarray:
 
 
 def _stack_numbers(rows: Any, label: str, source: str) -> np.ndarray:
+    """Put numbers side by side, columns of equally long vectors among them; an array stays one."""
     left_out = (label, WRITER_COLUMN)
-    table = [np.asarray(rows[name][:]) for name in rows.column_names if name not in left_out]
-    if not table or any(column.dtype.kind not in "fiub" or column.ndim != 1 for column in table):
+    try:
+        table = [np.asarray(rows[name][:]) for name in rows.column_names if name not in left_out]
+    except ValueError as error:
+        raise BadInput(f"{source} holds lists that differ in length") from error
+    if not table or any(column.dtype.kind not in "fiub" for column in table):
         raise BadInput(f"{source} holds neither images nor columns of numbers alone")
-    return np.stack(table, axis=1).astype(np.float64)
+    if len(table) == 1 and table[0].ndim > 1:
+        return table[0].astype(np.float64)
+    return np.hstack([column.reshape(len(column), -1) for column in table]).astype(np.float64)
 
 
 def stack_images(pictures: Any, side: int | None, source: str) -> np.ndarray:
