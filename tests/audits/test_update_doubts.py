@@ -111,3 +111,11 @@ def test_attack_takes_the_factory_of_an_audit_and_says_what_it_lacks(client):
         attacked(gradient=gradient, model=name)
     own = LabelledData(torch.rand(30, 20), torch.arange(30) % 6)
     assert attacked(before=before, after=after, model=name, auxiliary=own).model == name
+
+
+def test_a_file_that_is_named_alone_is_refused_with_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["labelleak", "attack", "weights.safetensors"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert "takes no 'weights.safetensors' by itself; name the option that it is for" in said

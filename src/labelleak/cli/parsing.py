@@ -8,6 +8,8 @@ import click
 
 from labelleak.errors import nearest, shown, unknown_name
 
+_EXTRA = "Got unexpected extra argument"
+
 
 def say_refusal(error: click.ClickException) -> str:
     """Return the parser's error as one sentence.
@@ -28,6 +30,12 @@ def say_refusal(error: click.ClickException) -> str:
         return str(unknown_name("command", name, known.commands))
     if isinstance(error, click.MissingParameter):
         return f"{_called(error)} is missing; see `{_path(context)} --help`"
+    if context is not None and said.startswith(_EXTRA):
+        extra = said.removeprefix(_EXTRA).partition("(")[2].removesuffix(")")
+        return (
+            f"`{_path(context)}` takes no {shown(extra)} by itself; name the option that it is "
+            f"for, as `{_path(context)} --help` lists them"
+        )
     return said[:1].lower() + said[1:].removesuffix(".")
 
 
