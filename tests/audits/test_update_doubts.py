@@ -1,5 +1,7 @@
 """An update that was told to be what it is not is refused, or nobody is told to believe it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -51,6 +53,10 @@ def test_weights_given_as_a_gradient_without_a_model_are_not_believed(client):
     assert {"not_cross_entropy", "noise_dominates"} <= {*found.doubts}
     assert not is_settled({"scale": "held", "sign": "held"}, found.results[0].flags)
     assert attacked(gradient=gradient).disbelief == ""
+    adam = replace(MADE, optimiser="adam")
+    told = attack_update(gradient={n: g.sign() for n, g in gradient.items()}, made=adam)
+    assert "not_cross_entropy" in told.doubts
+    assert told.disbelief == ""
 
 
 def test_a_gradient_given_as_the_weights_after_is_in_doubt(client):

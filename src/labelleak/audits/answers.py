@@ -117,11 +117,14 @@ class UpdateReport:
         """Say why no answer of the report is to be believed; empty where they may be.
 
         That is where the update cannot be what it was said to be, or is unlike any gradient of the
-        loss: weights and noise look the same there.
+        loss: weights and noise look the same there. An optimiser that scales each coordinate
+        explains the latter, where it is known.
         """
-        found = self.checked.items()
-        impossible = [name for name, one in found if one["failed"] and name in IMPOSSIBLE]
-        odd = [*impossible, *doubts(self.doubts, (Doubt.refuted, Doubt.unlike))]
+        failed = [name for name, one in self.checked.items() if one["failed"]]
+        impossible = [name for name in failed if name in IMPOSSIBLE]
+        explained = "adaptive_optimiser" in failed
+        kinds = (Doubt.refuted,) if explained else (Doubt.refuted, Doubt.unlike)
+        odd = [*impossible, *doubts(self.doubts, kinds)]
         if not odd:
             return ""
         said = "; ".join(f"{FLAGS[name].says} ({name})" for name in odd)
