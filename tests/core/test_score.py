@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from labelleak.core.counts import best_counts
 from labelleak.core.priors import (
@@ -15,11 +16,24 @@ from labelleak.core.priors import (
     SummedPrior,
     UnbalancedPrior,
     UniformPrior,
+    beta_binomial,
     free_guess,
+    hypergeometric,
 )
 from labelleak.core.score import Truth, advantage, score
 from labelleak.errors import BadInput
 from labelleak.simulation.batches import draw_batches, parse_scheme
+
+
+def test_chances_of_counts_are_those_of_scipy_without_its_second_of_loading():
+    k = np.arange(21)
+    for a, b in ((0.05, 0.45), (3.0, 27.0)):
+        assert np.allclose(beta_binomial(k, 20, a, b), stats.betabinom.pmf(k, 20, a, b))
+    for sizes in ([0, 1, 3, 50, 200], [0, 1, 3, 17]):  # the second leaves none but one undrawn
+        each = np.array(sizes)[:, None]
+        wanted = stats.hypergeom.pmf(k, each.sum(), each, 20)
+        assert np.allclose(hypergeometric(k, each.sum(), each, 20), wanted, atol=1e-11)
+
 
 pairs = st.integers(2, 8).flatmap(
     lambda k: st.tuples(*[st.lists(st.integers(0, k - 1), min_size=6, max_size=6)] * 2).map(

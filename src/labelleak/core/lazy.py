@@ -38,14 +38,14 @@ def load_lines(room: str, lines: Iterable[str]) -> dict[str, Any]:
 
 if TYPE_CHECKING:
     import torch
-    from scipy import optimize, special, stats
+    from scipy import optimize, special
     from scipy.sparse import linalg as sparse_linalg
     from torch import Tensor, nn
     from torch.nn import functional as F
 else:
     Tensor = Any  # for signatures alone; at run time ask for torch.Tensor
     torch, nn, F = map(_Later, ("torch", "torch.nn", "torch.nn.functional"))
-    optimize, special, stats = map(_Later, ("scipy.optimize", "scipy.special", "scipy.stats"))
+    optimize, special = map(_Later, ("scipy.optimize", "scipy.special"))
     sparse_linalg = _Later("scipy.sparse.linalg")
 
 __all__ = [
@@ -57,6 +57,5 @@ __all__ = [
     "optimize",
     "sparse_linalg",
     "special",
-    "stats",
     "torch",
 ]

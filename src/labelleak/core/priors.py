@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from labelleak.core.counts import Floats, Ints, best_counts
-from labelleak.core.lazy import special, stats
+from labelleak.core.lazy import special
 from labelleak.errors import BadInput
 
 Capped = tuple[float, float]
@@ -103,14 +103,14 @@ class DirichletPrior:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
         counts = np.arange(num_samples + 1)
         others = (num_classes - 1) * self.alpha
-        chances = np.asarray(stats.betabinom.pmf(counts, num_samples, self.alpha, others))
+        chances = beta_binomial(counts, num_samples, self.alpha, others)
         return _alike(upper_tails(chances), num_classes)
 
     def capped(self, most: int, num_samples: int, num_classes: int) -> Capped:
         """Give E min(c_i, most) and P(c_i > most); takes ``most`` terms, N/K for a guess."""
         _refuse_many(most, self)
         others = (num_classes - 1) * self.alpha
-        chances = stats.betabinom.pmf(np.arange(most + 1), num_samples, self.alpha, others)
+        chances = beta_binomial(np.arange(most + 1), num_samples, self.alpha, others)
         above = 1 - np.cumsum(chances)  # P(c > k) for k = 0 .. most
         return float(above[:-1].sum()), max(0.0, float(above[-1]))
 
@@ -129,7 +129,7 @@ class PoolPrior:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
         counts = np.arange(num_samples + 1)
         sizes = np.asarray(self.sizes)[:, None]
-        return upper_tails(np.asarray(stats.hypergeom.pmf(counts, sizes.sum(), sizes, num_samples)))
+        return upper_tails(hypergeometric(counts, sizes.sum(), sizes, num_samples))
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,29 @@ def _binomial_above(k: ArrayLike, draws: int, chance: float) -> Floats:
     first, second = np.where(inside, (number + 1, draws - number), 1.0)
     tails = np.where(inside, special.betainc(first, second, chance), 0.0)
     return np.asarray(np.where(number < 0, 1.0, tails))
+
+
+def beta_binomial(k: Ints, draws: int, a: float, b: float) -> Floats:
+    """Return P(k) of draws whose chance is Beta(a, b), as scipy.stats has it."""
+    inside = (k >= 0) & (k <= draws)
+    held = np.where(inside, k, 0)
+    ways = -np.log(draws + 1) - special.betaln(draws - held + 1, held + 1)
+    chances = ways + special.betaln(held + a, draws - held + b) - special.betaln(a, b)
+    return np.where(inside, np.exp(chances), 0.0)
+
+
+def hypergeometric(k: Ints, size: int, good: Ints, draws: int) -> Floats:
+    """Return P(k good ones) among draws from some number without replacement, as scipy.stats."""
+    bad = size - good
+    inside = (k >= 0) & (k <= good) & (k <= draws) & (draws - k <= bad)
+    held = np.where(inside, k, np.minimum(np.maximum(draws - bad, 0), good))
+    rest = np.minimum(draws - held, bad)
+
+    def ways(number: Ints | int, of: Ints) -> Floats:
+        return np.asarray(-special.betaln(of + 1, number - of + 1) - np.log(number + 1.0))
+
+    chances = ways(good, held) + ways(bad, rest) - ways(size, np.asarray(draws))
+    return np.where(inside, np.exp(chances), 0.0)
 
 
 def upper_tails(chances: Floats) -> Floats:

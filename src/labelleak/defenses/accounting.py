@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtr
 
 from labelleak.core.knowledge import Defense
 from labelleak.defenses.clipping import Clipping
@@ -79,7 +78,7 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, rounds: int = 1) -> 
 
     def excess(epsilon: float) -> float:
         lost = exp(epsilon + float(log_ndtr(-0.5 / s - epsilon * s)))
-        return float(norm.cdf(0.5 / s - epsilon * s)) - lost - delta
+        return float(ndtr(0.5 / s - epsilon * s)) - lost - delta
 
     if excess(0.0) <= 0:
         return 0.0
