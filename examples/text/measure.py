@@ -1,7 +1,9 @@
 """Measure what one gradient of a GPT-2-like model names of a batch of AG News, over its training.
 
-usage: measure.py AG_NEWS.npz [STEPS ...]     (needs: pip install transformers tokenizers)
+usage: measure.py AG_NEWS.npz [STEPS ...] [--tied] [--alone]
+(needs: pip install transformers tokenizers)
 The data set holds texts x_train and x_test. Training text, own text and clients' text are disjoint.
+With --alone the attacker has neither the model nor text of its own.
 """
 
 import sys
@@ -15,7 +17,7 @@ from labelleak import LocalTraining, attack_update
 from labelleak.core.knowledge import LabelledData
 
 TOKENS, LENGTH, TRIALS = 2000, 64, 3
-ATTACKS = ("free", "row_energy", "token_posterior")
+ATTACKS = ("free", "row_energy", "input_tokens", "token_posterior")
 
 
 def read_texts(path):
@@ -63,6 +65,8 @@ def main(path, steps):
 
 def report_on(model, step, own, clients, generator):
     """Print the share of a client's tokens that each attack names."""
+    alone = "--alone" in sys.argv
+    held, attacks = ({}, ATTACKS[1:3]) if alone else ({"model": model, "auxiliary": own}, ATTACKS)
     found = []
     for _ in range(TRIALS):
         ids = draw(clients, 8, generator)
@@ -71,11 +75,11 @@ def report_on(model, step, own, clients, generator):
         labels = ids[:, 1:].flatten().tolist()
         report = attack_update(
             gradient={n: p.grad.clone() for n, p in model.named_parameters()},
-            task="tokens", model=model, auxiliary=own, truth=labels, attacks=ATTACKS,
-            num_samples=len(labels), made=LocalTraining(local_steps=1),
+            task="tokens", truth=labels, attacks=attacks, num_samples=len(labels),
+            made=LocalTraining(local_steps=1), **held,
         )  # fmt: skip
         found.append([result.asr for result in report.results])
-    means = ", ".join(f"{n} {x:.2f}" for n, x in zip(ATTACKS, np.mean(found, 0), strict=True))
+    means = ", ".join(f"{n} {x:.2f}" for n, x in zip(attacks, np.mean(found, 0), strict=True))
     print(f"{step} training steps: {means}", flush=True)
 
 
