@@ -1,8 +1,8 @@
 """Set our recovery of soft labels beside the figures of its paper (Wang et al., ICLR 2024).
 
-Run as ``python tests/reference/compare_soft_labels.py SET.npz [SAMPLES]``: one sample at a time, its
-label smoothed by up to 0.3 or mixed with another's, on untrained ResNet-20, from the gradient of the
-head's weight with and without that of its bias. The truth is used for scoring alone.
+Run as ``python tests/reference/compare_soft_labels.py SET.npz [SAMPLES]``: one sample at a time,
+its label smoothed by up to 0.3 or mixed with another's, on untrained ResNet-20, from the gradient
+of the head's weight with and without that of its bias. The truth is used for scoring alone.
 """
 
 import sys
