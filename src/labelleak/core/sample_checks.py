@@ -57,9 +57,10 @@ class Ranks:
         # Classes that the model rules out add nothing, nor do head inputs that are never active.
         most = np.minimum(_live(wide.norm(dim=-1)) - 1, _live(wide.norm(dim=-2)))
         rank = (share > _ROUNDING).sum(axis=-1)
-        sharp = _ends(share, rank) & (rank > 0) & (rank < most)
+        clean = is_clean(observation)
+        sharp = clean & _ends(share, rank) & (rank > 0) & (rank < most)
         shown = np.where(sharp, rank, np.inf)
-        least = np.where(is_clean(observation), (share > _SURE).sum(axis=-1), 0.0)
+        least = np.where(clean, (share > _SURE).sum(axis=-1), 0.0)
         if size >= min(observation.num_classes - 1, weight.shape[-1]):
             return cls(least, shown, np.zeros(observation.trials))
         kept = ways[..., :size]
