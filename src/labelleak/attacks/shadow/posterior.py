@@ -20,6 +20,8 @@ from labelleak.errors import BadInput
 if TYPE_CHECKING:
     from labelleak.attacks.shadow.net import CountNet
 
+# The least chance that is given, of a count and against it.
+_UNSEEN = 1e-4
 # Fields of the posterior that are kept beside its network.
 _LEARNT = ("middle", "size", "lowest", "highest", "classes")
 
@@ -180,7 +182,8 @@ def _tails(parts: tuple[Tensor, ...], most: int) -> Floats:
     for part in range(weights.shape[-1]):
         height = (centres[..., part, None] - steps) * inverse[..., part, None]
         chances += weights[..., part, None] * torch.sigmoid(height)
-    return np.asarray(chances.double().numpy())
+    # Some thousand shadows show no chance that is nearer to 0 or 1; the order of chances stays.
+    return np.asarray((chances.double().numpy() + _UNSEEN) / (1 + 2 * _UNSEEN))
 
 
 def _make_net(features: int, width: int, total: int, classes: int) -> CountNet:
