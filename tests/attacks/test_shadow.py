@@ -287,7 +287,7 @@ def test_a_proof_counts_more_than_certainty(classes):
     for bounds in ((counts, np.full_like(counts, 6)), (np.zeros_like(counts), counts)):
         found, told, _ = posterior.best(shown, np.arange(classes), bounds)
         assert (found == counts).all()
-        assert (told == 1.0).all()
+        assert told.min() > 0.999
 
 
 def test_a_packed_posterior_answers_to_the_last_bit_alike(noisy):
