@@ -49,8 +49,8 @@ def assert_leakage_below(
     >>> try:
     ...     assert_leakage_below("mlp", 0.1, data="digits", attacks=["llg", "ilrg"])
     ... except AssertionError as error:
-    ...     print(str(error)[:27])
-    iLRG has advantage 1.00 (1.
+    ...     print(str(error)[:23])
+    iLRG has advantage 1.00
     """
     __tracebackhide__ = True
     if not isinstance(max_advantage, Mapping):

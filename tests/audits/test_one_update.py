@@ -415,3 +415,10 @@ def test_records_say_how_scale_and_sign_stand():
         gradient=gradient_of(build()), made=told_of(), attacks=["llg"], truth=LABELS
     )
     assert report.records()[0].extra["scale"] == "not_known"
+
+
+def test_an_update_that_no_attack_can_read_is_refused_with_the_reason():
+    weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
+    made = LocalTraining(batch_size=4, class_weights=(1.0, 2.0, 3.0))
+    with pytest.raises(BadInput, match="without the bias or the model"):
+        attack_update(gradient={"fc.weight": weight}, made=made, attacks=["llg"])

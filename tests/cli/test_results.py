@@ -57,7 +57,7 @@ def records(tmp_path):
         (["audit", "--attacks", "lgg"], "unknown attack 'lgg'; did you mean 'llg'?"),
         (["audit", "--attacks", "zgl"], "unknown attack 'zgl'; did you mean 'zlg'?"),
         (["audit", "--model", "mlp:tanh"], "the activation of mlp is chosen by --activation"),
-        (["audit", "more"], "got unexpected extra argument (more)"),
+        (["audit", "more"], "`labelleak audit` takes no 'more' by itself"),
         (["report", "a", "b", "c"], "a report is of one file of records or of two, not of 3"),
         (["watch", "r.jsonl", "--json"], "--json needs --once: what is followed has no end"),
     ],

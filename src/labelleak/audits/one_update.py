@@ -145,7 +145,14 @@ def attack_update(
     real = None if truth is None else _truth(truth, case)
     about = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
     said = (*notes, *drawn.notes, *more)
-    return case.report(real, not_applicable=missing, notes=said, **about)
+    return _answered(case.report(real, not_applicable=missing, notes=said, **about), case)
+
+
+def _answered(report: UpdateReport, case: UpdateCase) -> UpdateReport:
+    """Refuse a report without an answer, where each attack found in the update what stops it."""
+    if not report.answers:
+        raise BadInput(_nothing_applies(report.not_applicable, case.settled.observation, ()))
+    return report
 
 
 def _by_name(

@@ -45,7 +45,7 @@ def usual_resizing(axes: int) -> Resizing:
 def find_resizing(maps: Tensor, resized: Tensor) -> Resizing | None:
     """Return the way in which maps were resized; None where it is none of torch's.
 
-    >>> find_resizing(torch.eye(3)[None, None], torch.eye(3)[None, None].repeat(1, 1, 1, 2))
+    >>> find_resizing(torch.eye(3)[None, None], torch.eye(3)[None, None].repeat_interleave(2, -1))
     Resizing(mode='nearest', corners=None)
     """
     axes = maps.dim() - 2
