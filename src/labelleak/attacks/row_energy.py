@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -104,11 +106,21 @@ class RowEnergy(Attack):
             total = samples(observation)
             weight = observation.weight.detach()
             rows = weight.reshape(-1, *weight.shape[-2:])
-            found = np.stack([count_rows(one, total, shares, self.false_alarms) for one in rows])
+            named = self._named(observation)
+            found = np.stack(
+                [
+                    count_rows(one, total, shares, self.false_alarms, there)
+                    for one, there in zip(rows, named, strict=True)
+                ]
+            )
             scores = found.reshape(*weight.shape[:-2], num_classes)
             return Estimate(round_counts(scores, total), scores)
 
         return answer
+
+    def _named(self, observation: Observation) -> Sequence[np.ndarray | None]:
+        """Return the classes that are there, trial by trial; None where the rows have to tell."""
+        return [None] * prod(observation.trials)
 
 
 def count_rows(

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from labelleak.attacks.row_energy import RowEnergy, count_rows
+from labelleak.attacks.row_energy import RowEnergy
 from labelleak.core.card import Card
-from labelleak.core.counts import round_counts
-from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.head_sums import by_rows
-from labelleak.core.interfaces import Estimate, Prepared, samples
-from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
@@ -52,27 +48,10 @@ class InputTokens(RowEnergy):
         plain="Sees in the embedding which tokens were read, and counts them at the head's rows.",
     )
 
-    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
-        """Keep how often each token occurs, where that is known."""
-        told = known.prior
-        shares = np.asarray(told.shares) if isinstance(told, FrequencyPrior) else None
-
-        def answer(observation: Observation) -> Estimate:
-            assert observation.weight is not None
-            total, weight = samples(observation), observation.weight.detach()
-            rows = weight.reshape(-1, *weight.shape[-2:])
-            read = read_tokens(observation).reshape(-1, num_classes)
-            named = [None if one.all() else one for one in read]
-            found = np.stack(
-                [
-                    count_rows(one, total, shares, self.false_alarms, there)
-                    for one, there in zip(rows, named, strict=True)
-                ]
-            )
-            scores = found.reshape(*weight.shape[:-2], num_classes)
-            return Estimate(round_counts(scores, total), scores)
-
-        return answer
+    def _named(self, observation: Observation) -> Sequence[np.ndarray | None]:
+        """Return the tokens that were read; None where the embedding does not tell."""
+        read = read_tokens(observation).reshape(-1, observation.num_classes)
+        return [None if one.all() else one for one in read]
 
 
 def read_tokens(observation: Observation) -> np.ndarray:
