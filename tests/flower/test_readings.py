@@ -106,3 +106,44 @@ def test_what_is_impossible_in_every_reading_is_refused():
     sent, after = trained(one_head(), times=1e5)
     with pytest.raises(UncertainForm):
         audit_readings(AUDITOR, sent, as_difference(sent, after), SENDER, 2.0)
+
+
+class Deep(nn.Module):
+    """Two heads on two layers, as deep supervision has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 16), nn.Linear(16, 14)
+        self.main, self.early = nn.Linear(14, 5), nn.Linear(16, 5)
+
+    def forward(self, x):
+        first = self.first(x).relu()
+        return self.main(self.second(first).relu()), self.early(first)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_shares_of_the_loss_that_nobody_told_are_tried(sigmoid):
+    torch.manual_seed(0)
+    model, inputs = Deep(), torch.rand(16, 12)
+    labels = torch.tensor([0] * 9 + [1] * 5 + [2, 4])
+    rows = F.one_hot(labels, 5)
+    loss = F.binary_cross_entropy_with_logits if sigmoid else F.cross_entropy
+    main, early = (loss(out, rows.float() if sigmoid else labels) for out in model(inputs))
+    (0.3 * main + 0.7 * early).backward()
+    before = {name: t.detach().clone() for name, t in model.named_parameters()}
+    after = {name: before[name] - LR * p.grad for name, p in model.named_parameters()}
+    sender = Sender(1, "0", labels=tuple((rows.flatten() if sigmoid else labels).tolist()))
+    options = {"lr": LR, "local_steps": 1, "task": "multilabel" if sigmoid else None}
+    auditor = flower.Auditor(folder=None, head="main", attacks=["llbg", "zlg"], **options)
+    plain = auditor.audit(before, after, sender)
+    assert plain.raises("loss_share_unknown")
+    tried = audit_readings(auditor, before, after, sender, 0.5)
+    assert tried.worst > plain.worst + 0.3
+    assert 0.2 < tried.trained.training.loss_share < 0.4
+    told = flower.Auditor(folder=None, head="main", attacks=["llbg"], loss_share=0.3, **options)
+    assert not told.audit(before, after, sender).raises("loss_share_unknown")
+    unnamed = flower.Auditor(folder=None, attacks=["llbg"], **options)
+    with pytest.raises(AmbiguousHead):
+        audit_readings(unnamed, before, after, sender, 0.5)
+    with pytest.raises(AmbiguousHead):
+        audit_readings(flower.Auditor(folder=None, **options), before, after, sender, 0.5)

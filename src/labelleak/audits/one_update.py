@@ -18,7 +18,7 @@ from labelleak.audits.answers import UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
-from labelleak.audits.update_doubts import refuse_weights_of, update_doubts
+from labelleak.audits.update_doubts import refuse_weights_of, share_doubt, update_doubts
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
 from labelleak.audits.update_options import Layout
 from labelleak.audits.update_prior import beliefs
@@ -26,6 +26,7 @@ from labelleak.core.assumptions import raise_flag
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
+from labelleak.core.head_shapes import key_of
 from labelleak.core.head_sums import shared_sums
 from labelleak.core.knowledge import FitCache, Knowledge, LabelledData
 from labelleak.core.needs import Need
@@ -186,17 +187,17 @@ def _make_case(
         The case, the attacks that cannot answer with the reason of each, and what is to be said.
     """
     refuse_weights_of(update, held.model)
-    seen = update.observe(head.name, rest=_kept(update, head.name, held.model, asked))
+    seen = update.observe(head.name, rest=_kept(update, head, held.model, asked))
     size, why = _estimate_size(seen, held)
     seen, update = _sized(seen, update, size)
-    training = _known_training(update.training, seen)
+    training = _known_training(update.trained, seen)
     held = replace(held, training=training, prior=believed(seen))
     _one_at_a_time(seen)
     mode = "check" if size is not None else scale
     settled = settle(seen, held, mode, measured=update.measured.holds_scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
-    doubts = update_doubts(update, seen, held, told=size is None)
+    doubts = {**update_doubts(update, seen, held, told=size is None), **share_doubt(update, head)}
     battery, missing = _applicable(battery, choice, settled, update, why)
     battery = replace(battery, flags=(*battery.flags, *map(raise_flag, doubts)))
     case = UpdateCase(update, settled, head, size, battery)
@@ -241,12 +242,15 @@ def _known_training(told: LocalTraining, seen: Observation) -> LocalTraining | N
 
 
 def _kept(
-    update: ReceivedUpdate, head: str, view: WhiteBox | None, asked: Choice
+    update: ReceivedUpdate, head: HeadFinding, view: WhiteBox | None, asked: Choice
 ) -> Collection[str] | None:
-    """Name the tensors beside the head that attacks read: the model's, or a token embedding."""
-    if not any(Need.FULL_GRADIENT in attack.needs for attack in asked.attacks):
+    """Name the tensors beside the head that attacks read: the model's, or a token embedding.
+
+    None are kept where other heads' losses moved them, too.
+    """
+    if head.beside or not any(Need.FULL_GRADIENT in attack.needs for attack in asked.attacks):
         return None
-    named, own = update.tensors, f"{head}.weight" if head else "weight"
+    named, own = update.tensors, key_of(head.name)
     if view is not None:
         shapes = {n: p.shape for n, p in view.module.named_parameters() if p.requires_grad}
         if update.covers(shapes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
+from labelleak.core.head_finding import HeadFinding, listed, module_shown
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.likeness import doubt_weights, refuse_weights
 from labelleak.core.limits import is_clean
@@ -57,6 +58,19 @@ def update_doubts(
     return found
 
 
+def share_doubt(update: ReceivedUpdate, head: HeadFinding) -> dict[str, str]:
+    """Return the flag of a head that shares the loss with others, where its share is not known."""
+    measured = update.measured
+    known = update.training.loss_share is not None or measured.gradient_scale is not None
+    if not head.beside or known or measured.holds_scale:
+        return {}
+    return {
+        "loss_share_unknown": f"{listed(head.beside)} learnt as the head {module_shown(head.name)} "
+        "did; its share of the loss was taken as 1, and counts are wrong if it is another: give "
+        "`loss_share`"
+    }
+
+
 def other_size(seen: Observation, known: Knowledge, told: LocalTraining) -> BatchSize | None:
     """Return the number of labels that the update shows, where it is not the one that was told.
 
@@ -85,4 +99,4 @@ def other_size(seen: Observation, known: Knowledge, told: LocalTraining) -> Batc
     return shown if sure else None
 
 
-__all__ = ["other_size", "refuse_weights_of", "update_doubts"]
+__all__ = ["other_size", "refuse_weights_of", "share_doubt", "update_doubts"]

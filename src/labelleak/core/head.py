@@ -19,6 +19,7 @@ from labelleak.core.head_finding import (
 )
 from labelleak.core.head_shapes import Layer, key_of, layers_of
 from labelleak.core.head_tracing import Trace, trace, trace_without_example
+from labelleak.core.other_heads import other_heads
 from labelleak.core.reparametrised import Folded, fold
 from labelleak.core.task import Task
 from labelleak.core.token_heads import TIED
@@ -76,8 +77,12 @@ def locate_head(
     elif name is not None:
         found = HeadFinding(module_called(name, update.tensors), "named")
     else:
-        return find_among(update, num_classes, task)
-    return found if update is None else _in_update(update, found, num_classes)
+        found = find_among(update, num_classes, task)
+        return replace(found, beside=other_heads(update, found, task))
+    if update is None:
+        return found
+    found = _in_update(update, found, num_classes)
+    return replace(found, beside=other_heads(update, found, task))
 
 
 def find_head(
@@ -175,7 +180,8 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Module], num_classes: int | Non
         heads = good
     after = f" through {few(dict.fromkeys(seen.through))}" if seen.through else ""
     said = f"its output becomes the model's{after}"
-    return HeadFinding(heads[0], "traced", (said,), tuple([*rivals, *seen.aside][:8]))
+    others = tuple([*rivals, *seen.aside][:8])
+    return HeadFinding(heads[0], "traced", (said,), others, seen.below)
 
 
 def _untraced(

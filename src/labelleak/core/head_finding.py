@@ -37,6 +37,8 @@ class HeadFinding:
             several, and names decided).
         evidence: what speaks for it, in sentences.
         rivals: module names of other layers that could be heads, likeliest first.
+        below: module names of the layers that it rests on, where a model was traced.
+        beside: module names of other heads, which have a share of the loss; see `other_heads`.
 
     >>> HeadFinding("fc", "named").describe()
     "'fc' (named)"
@@ -46,6 +48,8 @@ class HeadFinding:
     how: str
     evidence: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one line: the head, how it was found, and the evidence."""

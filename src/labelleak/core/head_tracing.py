@@ -39,6 +39,7 @@ class Trace:
         aside: module names of linear layers that the heads do not rest on, as other heads.
         others: what else made an output: ``convolution``, ``bmm``, ...
         shape: of the output.
+        below: module names of the layers that the heads rest on.
     """
 
     heads: tuple[str, ...]
@@ -47,6 +48,7 @@ class Trace:
     aside: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     layers = [path for path, m in model.named_modules() if isinstance(m, nn.Linear)]
     aside = tuple(path for path in layers if path not in below and path not in heads)
     through = kept[0].through if kept else ()
-    return Trace(heads, through, ran, aside, tuple(others), shape)
+    return Trace(heads, through, ran, aside, tuple(others), shape, tuple(sorted(below)))
 
 
 @contextmanager

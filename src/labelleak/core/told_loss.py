@@ -26,11 +26,11 @@ _OWN, _DUMMIES, _MOST_CLASSES = 2048, 256, 1000
 class ToldLoss:
     """What a softmax cross-entropy with class weights or smoothing made of a plain gradient.
 
-    A sample of class j has in the mean the error m_j = E[p - e_j]. With weights w the update is
-    ``sum_j u_j m_j`` with u_j = c_j w_j / sum c w; with smoothing e it is
-    ``sum_j s_j (m_j + e (e_j - 1/K))`` with s_j = c_j / N. Either is solved for u or s, and what
-    the plain loss would have made less is taken out. That is exact where samples of a class are
-    alike, and as good as a posterior from own data is else.
+    A sample of class j has in the mean the error m_j = E[p - e_j]. With weights w and smoothing e
+    the update is ``sum_j u_j b_j`` with u_j = c_j w_j / sum c w and
+    ``b_j = (1 - e) m_j + e (sum(w) E[p] - w) / (K w_j)``. That is solved for u, which gives the
+    shares c_j / N, and what the plain loss would have made less is taken out. It is exact where
+    samples of a class are alike, and as good as a posterior from own data is else.
 
     Attributes:
         weights: w, one a class; empty for equal ones.
@@ -79,25 +79,36 @@ class ToldLoss:
             NotApplicable: if neither the bias nor a model tells the shares of classes.
         """
         weight, bias = observation.weight, observation.bias
-        means = self._means(self.errors)
-        shares = self._solve(weight, bias, means)
-        classes = len(means)
-        if self.smoothing:
-            moved = self.smoothing * (1 / classes - shares)
-            rows = self._spread(shares)
-        else:
-            plain = shares / torch.tensor(self.weights, dtype=torch.float64)
-            change = plain / plain.sum(-1, keepdim=True) - shares
-            moved = change @ means
-            rows = self._rows(change)
+        bent = self._bent()
+        found = self._solve(weight, bias, bent)
+        shares = found / self._each_weight
+        shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-300)
+        moved = shares @ self._means(self.errors) - found @ self._means(bent)
         mended = None if bias is None else bias + moved.to(bias)
-        if weight is not None and rows is not None:
-            weight = weight + rows.to(weight)
+        if weight is not None and self.inputs is not None:
+            # Of each own sample what the plain loss makes of it, less what this one does.
+            sizes = torch.bincount(self.labels).double()
+            each = (shares / sizes)[..., self.labels, None] * self.errors
+            each = each - (found / sizes)[..., self.labels, None] * bent
+            weight = weight + (each.mT @ self.inputs).to(weight)
         elif weight is not None and bias is not None and mended is not None:
             # All inputs are taken to be alike, so a row is its bias times their mean.
             ratio = torch.where(bias == 0, torch.ones_like(bias), mended / bias)
             weight = weight * ratio[..., None]
         return replace(observation, weight=weight, bias=mended)
+
+    @property
+    def _each_weight(self) -> Tensor:
+        classes = self.errors.shape[1]
+        return torch.tensor(self.weights or (1.0,) * classes, dtype=torch.float64)
+
+    def _bent(self) -> Tensor:
+        """Return what the loss makes of each own sample, over its class's weight."""
+        weights, classes = self._each_weight, self.errors.shape[1]
+        chances = self.errors + torch.eye(classes, dtype=torch.float64)[self.labels]
+        spread = weights.sum() * chances - weights
+        share = self.smoothing / (classes * weights[self.labels])
+        return (1 - self.smoothing) * self.errors + share[:, None] * spread
 
     def _means(self, values: Tensor) -> Tensor:
         """Return the mean of each class."""
@@ -105,39 +116,19 @@ class ToldLoss:
         found = torch.zeros(len(counts), values.shape[1], dtype=torch.float64)
         return found.index_add_(0, self.labels, values) / counts
 
-    def _spread(self, shares: Tensor) -> Tensor | None:
-        """Return the weight's gradient of hard labels less that of smoothed ones."""
-        if self.inputs is None:
-            return None
-        each = shares[..., None] * self._means(self.inputs)
-        return self.smoothing * (each.mean(-2, keepdim=True) - each)
-
-    def _rows(self, change: Tensor) -> Tensor | None:
-        """Return what a change of the classes' shares makes of the weight's gradient."""
-        if self.inputs is None:
-            return None
-        each = (change / torch.bincount(self.labels).double())[..., self.labels]
-        found: Tensor = (each[..., None] * self.errors).mT @ self.inputs
-        return found
-
-    def _solve(self, weight: Tensor | None, bias: Tensor | None, means: Tensor) -> Tensor:
+    def _solve(self, weight: Tensor | None, bias: Tensor | None, bent: Tensor) -> Tensor:
         """Return the classes' shares of the loss that explain an update best, ``*R x K``."""
         seen = bias
         if seen is None and weight is not None and self.inputs is not None:
             way = self.inputs.mean(0)
             way = way / way.square().sum().clamp_min(1e-300)
-            seen, means = (
-                weight.double() @ way,
-                self._means(self.errors * (self.inputs @ way)[:, None]),
-            )
+            seen, bent = weight.double() @ way, bent * (self.inputs @ way)[:, None]
         if seen is None:
             raise NotApplicable(
                 "without the bias or the model, the loss's weights cannot be undone"
             )
-        classes = len(means)
-        every = torch.eye(classes, dtype=torch.float64)
-        bent = means + self.smoothing * (every - 1 / classes)
-        system = torch.cat((bent.T, torch.ones(1, classes, dtype=torch.float64)))
+        means = self._means(bent)
+        system = torch.cat((means.T, torch.ones(1, len(means), dtype=torch.float64)))
         one = torch.ones(*seen.shape[:-1], 1, dtype=torch.float64)
         wanted = torch.cat((seen.detach().double().cpu(), one), -1)
         found: Tensor = (wanted @ torch.linalg.pinv(system).T).clamp_min(0.0)
@@ -173,27 +164,29 @@ class PlainLoss:
         return lambda seen: ready(undo(seen))
 
 
-def undoes(training: LocalTraining | None) -> Assumption | None:
-    """Return which assumption on the loss was told not to hold and is undone; None if none is.
+def undoes(training: LocalTraining | None) -> frozenset[Assumption]:
+    """Return which assumptions on the loss were told not to hold and are undone.
 
-    >>> undoes(LocalTraining(class_weights=(1.0, 2.0))).name, undoes(LocalTraining())
-    ('EQUAL_CLASSES', None)
+    >>> undoes(LocalTraining(class_weights=(1.0, 2.0))), undoes(LocalTraining())
+    (frozenset({<Assumption.EQUAL_CLASSES: 5>}), frozenset())
     """
     if training is None or {*(training.pos_weight or ())} - {1.0}:
-        return None
+        return frozenset()
     weighted = len({*(training.class_weights or ())}) > 1
-    if weighted == bool(training.label_smoothing):  # neither, or both at once
-        return None
-    return Assumption.EQUAL_CLASSES if weighted else Assumption.HARD_LABELS
+    told = {
+        Assumption.EQUAL_CLASSES: weighted,
+        Assumption.HARD_LABELS: bool(training.label_smoothing),
+    }
+    return frozenset(one for one, holds in told.items() if holds)
 
 
 def for_told_loss(attacks: Iterable[Attack], training: LocalTraining | None) -> tuple[Attack, ...]:
     """Return attacks that answer as if the loss were plain; those that know another stay."""
     undone = undoes(training)
-    if training is None or undone is None:
+    if training is None or not undone:
         return tuple(attacks)
     return tuple(
-        cast(Attack, PlainLoss(one, training)) if undone in card_of(one).assumes else one
+        cast(Attack, PlainLoss(one, training)) if undone & {*card_of(one).assumes} else one
         for one in attacks
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Annotated, Any, get_args
 
@@ -46,6 +46,8 @@ class TrainingFacts:
             the batch); of several labels that of each label.
         pos_weight: how much more a label that is there weighs than one that is not, in a binary
             cross-entropy: one number for all labels, or one a label.
+        loss_share: what the head's mean loss was multiplied with: its share, where several heads
+            have one; 1 for none.
 
     Raises:
         BadInput: for a value out of its range, naming it.
@@ -74,6 +76,9 @@ class TrainingFacts:
     pos_weight: Annotated[
         tuple[float, ...] | None,
         Option("BCE's pos_weight, one or one a label; '' for none.", above=0, repeats=True),
+    ] = None
+    loss_share: Annotated[
+        float | None, Option("Factor on the head's mean loss; 1 for none.", above=0)
     ] = None
 
     def __post_init__(self) -> None:
@@ -137,6 +142,26 @@ class LocalTraining(TrainingFacts):
                 known[name] = tuple(listed)
         return LocalTraining(**known)
 
+    @property
+    def unscaled(self) -> LocalTraining:
+        """The same training with the plain mean loss, whose head takes the same steps.
+
+        SGD on s times a loss goes as on the loss alone with s times the rate, if decay, pull and
+        clipping norm are divided by s. Adam and RMSprop take the factor out themselves.
+
+        >>> how = LocalTraining(lr=0.5, weight_decay=0.1, loss_share=0.5).unscaled
+        >>> how.lr, how.weight_decay, how.loss_share
+        (0.25, 0.2, 1.0)
+        """
+        factor = self.loss_share
+        if factor is None or factor == 1:
+            return self
+        if self.optimiser not in (None, "sgd"):
+            return replace(self, loss_share=1.0)
+        bent = {name: getattr(self, name) for name in ("weight_decay", "proximal", "clip_norm")}
+        divided = {name: value and value / factor for name, value in bent.items()}
+        return replace(self, lr=self.lr and self.lr * factor, loss_share=1.0, **divided)
+
     def filled(self) -> FullTraining:
         """Return the training that an imitator takes: what is known, else one plain step of SGD.
 
@@ -172,6 +197,7 @@ class FullTraining(LocalTraining):
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     pos_weight: tuple[float, ...] = ()
+    loss_share: float = 1.0
     unknown: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def filled(self) -> FullTraining:

@@ -52,9 +52,9 @@ def check_training(known: Knowledge) -> list[Flag]:
         each = replace(each, otherwise=State.repaired)
     smooth = one_flag("label_smoothing", how.label_smoothing > 0, how.label_smoothing)
     undone = undoes(known.training)
-    if undone is Assumption.EQUAL_CLASSES and not several:
+    if Assumption.EQUAL_CLASSES in undone and not several:
         each = _undone(each)
-    if undone is Assumption.HARD_LABELS:
+    if Assumption.HARD_LABELS in undone:
         smooth = _undone(smooth)
     return [
         flag if told in how.known else replace(flag, **_NOT_KNOWN)

@@ -166,6 +166,13 @@ class ReceivedUpdate:
         return replace(self, **sides)
 
     @property
+    def trained(self) -> LocalTraining:
+        """How the client trained, a factor on its loss taken into its rate; a measured one wins."""
+        if self.measured.gradient_scale is None:
+            return self.training.unscaled
+        return replace(self.training, loss_share=1.0)
+
+    @property
     def _given(self) -> dict[str, Mapping[str, Tensor] | None]:
         sides = ("before", "after", "gradient", "difference")
         return {side: getattr(self, side) for side in sides}
@@ -229,10 +236,10 @@ class ReceivedUpdate:
         """
         form = self.form_of(head)
         seen = self._seen(head, rest, form)
-        if form.problems > 1 and self.measured.loss is None and _is_too_large(seen, self.training):
+        if form.problems > 1 and self.measured.loss is None and _is_too_large(seen, self.trained):
             # No mean over classes is so large, so the loss was summed over them.
             seen = replace(self._seen(head, rest, replace(form, summed=True)), summed=True)
-        seen = _unweighed(seen, self.training)
+        seen = _unweighed(seen, self.trained)
         told = self.num_samples or seen.num_samples or self.measured.num_samples
         return replace(seen, num_samples=told)
 
@@ -243,7 +250,7 @@ class ReceivedUpdate:
                 before,
                 after,
                 head=head,
-                training=self.training,
+                training=self.trained,
                 rest=rest,
                 measured=self.measured,
                 form=form,
@@ -277,6 +284,10 @@ class ReceivedUpdate:
     ) -> Observation:
         steps, size = self.training.local_steps or 1, self.training.batch_size
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
+        factor = self.training.loss_share or 1.0
+        if factor != 1:
+            kept = {*names, *(rest or ())}
+            gradient = {n: t / factor for n, t in gradient.items() if n in kept}
         seen = Observation.from_gradient(
             *(gradient.get(name) for name in names),
             num_samples=None if size is None else size * steps,

@@ -229,7 +229,7 @@ class Auditor(TrainingFacts):
         head_form = update.form_of(found.name, senders[0].labels)
         task = head_form.task
         observation = replace(update, task=task).observe(found.name)
-        largest = largest_after(self.defense, observation, self.batch_size, trained.rate)
+        largest = largest_after(self.defense, observation, self.batch_size, update.trained)
         observation = replace(observation, largest=largest)
         choice = choose_attacks(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
@@ -330,7 +330,7 @@ class Auditor(TrainingFacts):
         choice: Choice,
     ) -> Battery:
         """Prepare the attacks for the weights that were sent; once a round at the server."""
-        training, classes = update.training, observation.num_classes
+        training, classes = update.trained, observation.num_classes
         source = None if self._module is None else getattr(before, "_arrays", before)
         kept = self._kept.get("battery")
         if kept and kept[0] is source and kept[1].num_classes == classes:

@@ -84,15 +84,17 @@ def likeliest_head(
         BadInput: as `locate_head`.
     """
     if known is not None:
-        found = locate_head(after, before=before, name=known.name)
-        return replace(known, evidence=(*known.evidence, *found.evidence))
+        found = locate_head(after, before=before, name=known.name, task=task)
+        beside = tuple(name for name in found.beside if name not in known.below)
+        return replace(known, evidence=(*known.evidence, *found.evidence), beside=beside)
     try:
         return locate_head(after, before=before, task=task)
     except AmbiguousHead as doubt:
         if strict or not doubt.candidates:
             raise
         first, *others = doubt.candidates
-        return HeadFinding(first, UNCERTAIN, (str(doubt),), tuple(others[:8]))
+        beside = locate_head(after, before=before, name=first, task=task).beside
+        return HeadFinding(first, UNCERTAIN, (str(doubt),), tuple(others[:8]), beside=beside)
 
 
 def stack(name: str, start: Tensor | None, afters: Sequence[Mapping[str, Tensor]]) -> Tensor:

@@ -20,9 +20,11 @@ from labelleak.core.limits import LARGEST
 from labelleak.core.observation import Observation
 from labelleak.core.priors import Prior, RepeatedPrior
 from labelleak.core.reparametrised import fold
+from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import Task
 from labelleak.core.task_priors import EachPrior
+from labelleak.core.training import LocalTraining
 from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
 from labelleak.defenses import parse_defense
@@ -52,7 +54,7 @@ def receive(
 
 
 def largest_after(
-    defense: str, seen: Observation, batch_size: int | None, rate: float
+    defense: str, seen: Observation, batch_size: int | None, training: LocalTraining
 ) -> float | None:
     """Return the longest bias gradient that the clients' declared defense leaves possible.
 
@@ -60,7 +62,7 @@ def largest_after(
         defense: its text; a name of the user's own has a law that is not known.
         seen: what was observed.
         batch_size: labels of a step; None where that is not known.
-        rate: what the weights' change was divided by.
+        training: how the clients trained, as far as it is known.
     """
     if defense == "none":
         return None
@@ -69,7 +71,9 @@ def largest_after(
     except BadInput:  # a name of the user's own, for the records
         return inf
     size = batch_size or 1
-    return declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=1 / rate)
+    return declared.largest_after(
+        LARGEST, seen.num_classes, batch_size=size, unit=1 / StepPath.of(training).rate
+    )
 
 
 def drawn_by(
@@ -115,6 +119,8 @@ def flags_of(
     """Raise what is known of an update otherwise than from its entries."""
     if found.how == UNCERTAIN:
         yield raise_flag("head_uncertain", 1 + len(found.rivals))
+    if found.beside and trained.training.loss_share is None:
+        yield raise_flag("loss_share_unknown", 1 + len(found.beside))
     if assumed:
         yield raise_flag("task_assumed")
     yield from assumed_loss(task, trained.training)

@@ -21,6 +21,8 @@ from labelleak.flower.reading import drawn_by
 Arrays = Mapping[str, Tensor]
 # Layers that are audited in place of a head that cannot be told; each costs an audit.
 MOST_HEADS = 8
+# Shares of the loss that are tried beside that of heads of equal weight: 0.8 down to 0.13.
+SHARES = tuple(0.8**power for power in range(1, 10))
 
 
 def audit_readings(
@@ -52,11 +54,13 @@ def audit_readings(
         others = (
             *_as_rows(auditor, before, after, sender, plain),
             *_as_sigmoids(auditor, before, after, sender, plain),
+            *_as_shares(auditor, before, after, sender, plain),
         )
-        able = [one for one in others if not one.impossible and not one.refuted]
-        return max((plain, *able), key=lambda one: one.worst)
+        return max((plain, *filter(_is_able, others)), key=lambda one: one.worst)
     except (UncertainForm, AmbiguousHead) as doubt:
         found = list(_readings(auditor, before, after, sender, doubt))
+        shares = [s for one in found for s in _as_shares(auditor, before, after, sender, one)]
+        found += filter(_is_able, shares)
         worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
         if worst is None or worst.impossible or max(one.worst for one in found) > limit:
             raise
@@ -90,6 +94,25 @@ def _as_sigmoids(
     told = replace(auditor, task="multilabel", auxiliary=own, prior=shares)
     each = replace(sender, labels=tuple(rows[labels].ravel().tolist()))
     yield told.audit(before, after, each, head=found.head, strict=True)
+
+
+def _as_shares(
+    auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, found: Finding
+) -> Iterator[Finding]:
+    """Read the head's loss as a share of a loss of several heads, where nobody told which."""
+    if not found.raises("loss_share_unknown"):
+        return
+    assert found.trained is not None
+    equal = 1 / (1 + len(found.head.beside))
+    for share in sorted({equal, *SHARES}):
+        told = replace(auditor, loss_share=share)
+        form = found.trained.form
+        yield told.audit(before, after, sender, head=found.head, form=form, strict=True)
+
+
+def _is_able(found: Finding) -> bool:
+    """Return whether a reading is possible, as the true one is."""
+    return not found.impossible and not found.refuted
 
 
 def _readings(

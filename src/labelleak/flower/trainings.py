@@ -69,6 +69,7 @@ def how_trained(auditor: Auditor, sender: Sender, form: Form) -> Trained:
             weight_decay=0.0,
             proximal=0.0,
             optimiser="sgd",
+            loss_share=auditor.loss_share,
         )
     return Trained(told, total, known is not None or form.kind is Returns.gradient, form)
 

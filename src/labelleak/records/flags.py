@@ -161,6 +161,14 @@ FLAGS: dict[str, Meaning] = {
         None,
         "name the head, and check that its gradient is its own",
     ),
+    "loss_share_unknown": Meaning(
+        "another layer of the update learnt as a head does, so this one has a share of the loss "
+        "that was not told; 1 was taken",
+        Assumption.KNOWN_SCALE,
+        "give `loss_share`, the factor on this head's mean loss (1 for none); a capture measures "
+        "it",
+        Doubt.untold,
+    ),
     "task_assumed": Meaning(
         "the head has one output and its labels are 0 and 1, so it was taken to be binary",
         None,
