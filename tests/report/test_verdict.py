@@ -78,7 +78,7 @@ def test_the_page_says_what_what_for_whom_and_what_now() -> None:
         "labelleak tune --target-advantage 0.2 --data digits --model cnn",
         ATTACKS["llg"].card.plain.split("'")[0],
     ):
-        assert said in text, said
+        assert said in text.replace('<span class="whole">', "").replace("</span>", ""), said
 
 
 def test_a_search_on_a_federation_names_what_is_to_be_filled_in() -> None:

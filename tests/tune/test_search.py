@@ -18,6 +18,7 @@ from labelleak.errors import BadInput
 from labelleak.records.intervals import Interval
 from labelleak.records.record import read_records
 from labelleak.tune import measurements
+from labelleak.tune import search as search_module
 from labelleak.tune.answers import Point, pareto_front
 from labelleak.tune.clear_layers import leaves_layers_clear
 from labelleak.tune.files import describe_answer
@@ -28,6 +29,14 @@ from labelleak.tune.search import Search
 from labelleak.tune.words import audit_command, caveats, say_answer, say_leak
 
 OPTIONS = TuneOptions(target_advantage=0.3, families=("gaussian", "prune", "withhold:bias"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ruined_models_may_be_recommended():
+    """Let the small searches below end with what sixteen rounds of three users can bear."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "_KEPT", -1.0)
+        yield
 
 
 def make_leak(mean):
@@ -148,6 +157,23 @@ def test_where_nothing_holds_the_answer_says_so_with_the_closest_and_the_front()
     assert said.startswith("No setting meets it: none of prune, withhold:bias brings the advantage")
     assert "The front, least leakage first: " in said
     assert all(point.label in said for point in answer.front)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_setting_that_leaves_the_model_nothing_is_not_recommended(fresh, monkeypatch):
+    monkeypatch.setattr(search_module, "_KEPT", 0.5)
+    # 1 / (1 + 4 s) + 0.05 <= 0.08 from s = 8.1 on, where accuracy falls from 0.9 to 0.4 or below.
+    losses = {"fresh_losses": {"gaussian:1": 0.5, "gaussian:1.78": 0.5}} if fresh else {}
+    answer, _, options = search(families=("gaussian",), **{"target_advantage": 0.08, **losses})
+    if fresh:
+        answer, _, options = search(families=("gaussian",), **losses)
+        assert [bool(one.cost and one.leak) for one in answer.missed] == [True] * len(answer.missed)
+        assert answer.recommended.point.label not in losses["fresh_losses"]
+        return
+    assert answer.recommended is None
+    said = say_answer(answer, options)
+    assert "No setting meets it: none of gaussian brings the advantage to 0.08 or below" in said
+    assert "leaves the model half of what it learns" in said
 
 
 def test_a_withheld_head_is_never_recommended_by_attackers_of_the_head():

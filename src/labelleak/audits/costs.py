@@ -195,13 +195,18 @@ def _cost(accuracy_after: float, clients: DefendedClients, *, diverged: bool = F
     )
 
 
+def answer_accuracy(data: Dataset) -> float:
+    """Return the accuracy of the best constant answer."""
+    return constant_accuracy(data.y_test, data.task or Task.classes)
+
+
 def refuse_unlearnt(without: float, data: Dataset, rounds: int) -> None:
     """Refuse to speak of a loss of accuracy where the model learns nothing without a defense.
 
     Raises:
         BadInput: if accuracy without a defense is not well above a constant answer's.
     """
-    constant = constant_accuracy(data.y_test, data.task or Task.classes)
+    constant = answer_accuracy(data)
     if without < constant + 0.5 * (1 - constant):
         raise BadInput(
             f"without a defense the model reaches an accuracy of {without:.2f} after {rounds} "
@@ -210,4 +215,4 @@ def refuse_unlearnt(without: float, data: Dataset, rounds: int) -> None:
         )
 
 
-__all__ = ["Cohort", "Cost", "measure_cost", "refuse_unlearnt"]
+__all__ = ["Cohort", "Cost", "answer_accuracy", "measure_cost", "refuse_unlearnt"]

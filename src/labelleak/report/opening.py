@@ -191,7 +191,9 @@ def say_smaller(verdict: Verdict) -> str:
     ]
     if not same:
         return ""
-    each = [f"{number(c.advantage.mean)} with {c.batch_size}" for c in same if c.advantage]
+    each = [
+        f"{number(c.advantage.mean)} for batches of {c.batch_size}" for c in same if c.advantage
+    ]
     return f"Smaller batches leak more: advantage {list_words(each, 6)}."
 
 

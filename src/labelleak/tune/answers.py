@@ -60,7 +60,8 @@ class Missed:
     Attributes:
         point: as the search measured it.
         leak: on fresh seeds; None where its cost had missed already.
-        cost: on fresh seeds; None where its leak had missed already.
+        cost: on fresh seeds; None where its leak had missed already. With both, it left the model
+            too little of what it learns.
         seed: seed of that audit.
     """
 

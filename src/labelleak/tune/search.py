@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from labelleak.audits.costs import refuse_unlearnt
+from labelleak.audits.costs import answer_accuracy, refuse_unlearnt
 from labelleak.tune.answers import (
     Answer,
     Confirmed,
@@ -45,6 +45,8 @@ _SCREEN = 1
 # How much worse than another's figure in the search a confirmed one must be for that other to be
 # confirmed too, in accuracy or advantage; and how many are confirmed at most.
 _WORSE, _MOST_CONFIRMED = 0.05, 3
+# Share of what a model learns beyond a constant answer that a setting must leave it.
+_KEPT = 0.5
 # Text form of a defense, and the family that it is of.
 Setting = tuple[str, str]
 
@@ -121,6 +123,13 @@ class Search:
         budget = self.measured.options.accuracy_budget
         return budget is not None and cost.loss <= budget
 
+    def _keeps(self, cost: MeanCost) -> bool:
+        """Whether the model still learns; for a budget that is what the budget says."""
+        constant = answer_accuracy(self.measured.data)
+        return not self._has_target or cost.accuracy - constant >= _KEPT * (
+            cost.accuracy + cost.loss - constant
+        )
+
     def _best_of_each(self, families: Sequence[Family]) -> list[Point]:
         """Return at most one point of each family, with its cost."""
 
@@ -186,6 +195,8 @@ class Search:
             if _cost(best).federations < self.measured.options.repeats:
                 candidates += self._train([(best.label, best.family)])
                 continue
+            if not self._keeps(_cost(best)):
+                break  # the others keep less
             fresh += 1
             confirmed = self._confirm(best, fresh)
             if isinstance(confirmed, Confirmed):
@@ -219,6 +230,8 @@ class Search:
             if not self._enough(leak):
                 return Missed(point, leak, None, seed)
             cost = measured.cost(label, fresh=True)
+            if not self._keeps(cost):
+                return Missed(point, leak, cost, seed)
         else:
             cost = measured.cost(label, fresh=True)
             if not self._affordable(cost):

@@ -77,7 +77,7 @@ def _nothing(answer: Answer, options: TuneOptions) -> str:
         )
     said = (
         f"No setting meets it: none of {', '.join(options.families)} brings the advantage to "
-        f"{options.target_advantage:g} or below"
+        f"{options.target_advantage:g} or below and leaves the model half of what it learns"
     )
     best = answer.closest
     if best is None or best.cost is None:
