@@ -39,19 +39,22 @@ def fit(message, context, each_step):
     return Message(content, reply_to=message)
 
 
-@pytest.mark.parametrize(("policy", "file"), [("block", "records"), ("record", "estimates")])
+@pytest.mark.parametrize(
+    ("policy", "file"), [("block", "client/records"), ("record", "server/estimates")]
+)
 def test_the_lines_run_as_pasted(tmp_path, monkeypatch, policy, file):
     monkeypatch.chdir(tmp_path)
     lines = LINES.replace('"block"', f'"{policy}"')
     weights = ArrayRecord(federation.make_model().state_dict())
-    names = {"fit": fit, "weights": weights}
+    names = {"fit": fit, "weights": weights, "build_model": federation.make_model}
     exec(compile(lines, "flower.md", "exec"), names)
     grid = flower.InProcessGrid(names["app"], 2)
     names["server"](grid, federation.empty_context())
-    found = [json.loads(row) for row in (tmp_path / f"audit/{file}.jsonl").read_text().splitlines()]
+    found = [json.loads(row) for row in (tmp_path / f"{file}.jsonl").read_text().splitlines()]
     assert {row["steps"] for row in found} == {3}
     assert {row["lr"] for row in found} == {0.1}
     assert {row["num_samples"] for row in found} == {48}
     if policy == "block":
         assert {row["action"] for row in found} == {"blocked"}
+    assert "model" in {row["threat_model"] for row in found}  # the server that holds it is tried
     assert "steps_unknown" not in {flag for row in found for flag in row["flags"]}

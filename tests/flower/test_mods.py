@@ -53,7 +53,9 @@ def make_mod(folder, policy, **options):
 
 def rows(folder, name):
     path = folder / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    # Most auditors here have no model; one test says what follows.
+    return [row for row in found if row.get("event") != "model_not_given"]
 
 
 def actions(folder):
@@ -131,6 +133,31 @@ def test_defend_says_when_the_defense_did_not_help(tmp_path, bare):
     reply, _ = call([make_mod(tmp_path, "defend", defense=dict)])
     np.testing.assert_allclose(arrays_of(reply)["3.weight"], bare["3.weight"], atol=1e-7)
     assert [event["event"] for event in rows(tmp_path, "events")] == ["above_limit"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "noted"),
+    [
+        ("block", {}, 1),
+        ("defend", {}, 1),
+        ("record", {}, 0),
+        ("block", {"attacks": ["llg_star"]}, 0),
+    ],
+)
+def test_block_and_defend_say_once_that_the_usual_server_was_not_tried(
+    tmp_path, policy, given, noted
+):
+    if given:
+        given |= {"model": federation.make_model, "input_shape": (64,)}
+    for _ in range(2):  # two processes of one run
+        auditor = federation.make_auditor(tmp_path, truth=None, **given)
+        mod = flower.audit_mod(auditor, policy, defense=hide, limit=0.0)
+        for client in (0, 1):
+            call([mod], client=client)
+    events = tmp_path / "events.jsonl"
+    said = events.read_text() if events.exists() else ""
+    assert said.count('"model_not_given"') == noted
+    assert ("give it model=" in said) == bool(noted)
 
 
 def test_block_lets_nothing_leave(tmp_path):

@@ -127,6 +127,17 @@ def test_watch_once_shows_rounds_clients_and_flags(tmp_path: Path) -> None:
     )
 
 
+def test_page_and_watch_say_that_the_usual_server_was_not_tried(tmp_path: Path) -> None:
+    rows = federated_records(rounds=2)
+    for kept, said in ((rows, False), ([r for r in rows if r.threat_model != "model"], True)):
+        kept = [r for r in kept if r.threat_model != "auxiliary"]
+        path = tmp_path / f"{said}.jsonl"
+        append_records(path, kept)
+        done = CliRunner().invoke(app, ["watch", str(path), "--once"], env={"COLUMNS": "400"})
+        for shown in (done.output, render(kept, source="x")):
+            assert ("usual server, which holds the model, was not tried" in shown) == said
+
+
 def test_watch_follows_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     path, page = tmp_path / "r.jsonl", tmp_path / "p.html"
     words = ["watch", str(path), "--every", "0.1", "--page", str(page)]

@@ -58,6 +58,16 @@ def note(folder: Path | None, event: str, **what: Any) -> None:
             LOG.exception("the event could not be written")
 
 
+def note_once(folder: Path | None, event: str, **what: Any) -> None:
+    """Note an event that holds for the whole run, unless a client has noted it here before."""
+    try:
+        if folder is not None and f'"event": "{event}"' in (folder / EVENTS).read_text("utf-8"):
+            return
+    except OSError:  # no file yet; if it cannot be read, it cannot be written, and `note` says so
+        LOG.debug("no events to read yet")
+    note(folder, event, **what)
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock."""
@@ -77,6 +87,7 @@ __all__ = [
     "RECORDS",
     "ROUNDS",
     "note",
+    "note_once",
     "write_records",
     "write_rows",
 ]

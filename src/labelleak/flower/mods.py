@@ -20,7 +20,7 @@ from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
 from labelleak.flower.defense_mods import CallNext, DefenseMod, defense_mod, generator_of
-from labelleak.flower.events import LOG
+from labelleak.flower.events import LOG, note_once
 from labelleak.flower.labels import Reported, take_labels
 from labelleak.flower.messages import (
     Arrays,
@@ -45,6 +45,10 @@ LabelsOf = Callable[[Message, Context], ArrayLike]
 # against the largest of a dozen advantages: of 150 with evenly drawn labels of ten classes 30 %
 # did for one label, 17 % for 4, 3 % for 8, and at most 1.3 % for 16, 32 and 64.
 LIMIT = 0.5
+MODEL_NOT_GIVEN = (
+    "the Auditor has no model, so the usual server of a federation, which holds it, was not tried: "
+    "give it model= and input_shape="
+)
 
 
 class Policy(StrEnum):
@@ -153,6 +157,7 @@ class AuditMod:
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
         finding = self._audit(before, reply, sender)
+        self._say_untried()
         # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
         leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
         self._doubt(finding)
@@ -198,6 +203,15 @@ class AuditMod:
         write_finding(
             self.auditor, finding, observer="client", policy=policy, action=action, **extra
         )
+
+    def _say_untried(self) -> None:
+        """Say once that a policy that lets an update pass tries a weaker server than the usual."""
+        auditor = self.auditor
+        if self.policy not in (Policy.block, Policy.defend) or auditor.model is not None:
+            return
+        if not auditor._kept.setdefault("model_not_given", False):
+            auditor._kept["model_not_given"] = True
+            note_once(auditor.home, "model_not_given", reason=MODEL_NOT_GIVEN)
 
     def _doubt(self, finding: Finding) -> None:
         limits, sender = finding.limits, finding.sender
@@ -295,6 +309,8 @@ def audit_mod(
     in the metrics or configuration of any reply: the server gets an error without any of the
     reply's content, nor the text of an exception, an exit or a cancellation. What does leave is
     packed anew from what was audited.
+    Both judge by the attacks that the auditor can run: without its ``model`` those of the usual
+    server are not among them, and an event says so (``model_not_given``).
     Where the head or the form of a reply cannot be told, or where it is unlike a softmax's and may
     be of a sigmoid a class, ``defend`` and ``block`` audit it in every reading that is left, and
     withhold it if one of them leaks. They guard against mistakes, not against an app that means to

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from labelleak.records.rounds import Course
+from labelleak.records.record import Record
+from labelleak.records.rounds import Course, is_federated
 from labelleak.report import wording
 
 
@@ -16,6 +17,18 @@ def findings(courses: Sequence[Course]) -> list[str]:
 def most_informed(courses: Sequence[Course]) -> list[Course]:
     """Return the courses of the server that holds most."""
     return [course for course in courses if course.threat_model == courses[-1].threat_model]
+
+
+def say_untried(records: Iterable[Record]) -> str:
+    """Say that no attack of the usual server was run on a federation, if so; else nothing.
+
+    >>> say_untried([])
+    ''
+    """
+    held = {row.threat_model for row in records if is_federated(row)}
+    if not held or held & {"model", "auxiliary"}:
+        return ""
+    return "The usual server, which holds the model, was not tried: give the Auditor model="
 
 
 def _finding(course: Course, courses: Sequence[Course]) -> str:

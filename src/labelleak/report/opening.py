@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
+from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import near_zero, say_images, say_named, verdict_cells
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Exposure, Verdict
 from labelleak.report.wording import capital, count, list_words, number, span
@@ -56,10 +57,11 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     if judged is None and rows:
         rounds = len({row.extra["round"] for row in rows})
         clients = len({client_of(row) for row in rows})
+        untried = say_untried(rows)
         return (
             f"A federation: the updates of {count(clients, 'client')} over "
             f"{count(rounds, 'round')}, {_named(rows[0])}{rows[0].num_classes} classes. "
-            f"{attackers}."
+            f"{attackers}.{untried and f' {untried}.'}"
         )
     if judged is None:
         return "No update was attacked: the records hold guesses without the update only."

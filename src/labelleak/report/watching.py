@@ -13,6 +13,7 @@ from labelleak.records.rounds import Course, client_of, follow_rounds, is_federa
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import follow_actions, say_action_counts
+from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import judged_cells
 from labelleak.report.terminal import inert
 
@@ -45,6 +46,7 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
         said += [say_action_counts(action_counts) for action_counts in follow_actions(rows)[:1]]
+        said += filter(None, [say_untried(rows)])
         _fill_courses(table, courses, RecordFrame(rows).titles)
     else:
         _fill_cells(table, rows)
