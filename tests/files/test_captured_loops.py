@@ -207,13 +207,27 @@ def test_an_optimiser_that_does_not_hold_the_head_takes_no_step_of_it():
     assert any("did not move" in note for note in update.notes)
 
 
-def test_a_client_that_shares_its_gradient_takes_no_step():
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_a_client_that_shares_its_gradient_takes_no_step(factor, tmp_path):
     model = Twin()
     expected = head_gradient(model)
     with labelleak.capture(model) as update:
-        loss_of(model).backward()
+        (factor * loss_of(model)).backward()
     assert torch.allclose(update.gradient["fc.weight"], expected["w"], rtol=1e-4, atol=1e-7)
     assert any("no step was taken" in note for note in update.notes)
+    kept = update.save(tmp_path / "u.safetensors")
+    forms = ({"captured": update}, {"update": kept}, {"gradient": update.gradient})
+    seen = [gather_update(**form).observe("fc").weight for form in forms]
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[2])
+    found = labelleak.attack_update(update, attacks=["llg"])
+    told = labelleak.attack_update(
+        gradient=update.gradient, num_samples=found.num_samples, attacks=["llg"]
+    )
+    assert found.results[0].counts == told.results[0].counts
+    assert found.scale.state == ("held" if factor == 1 else "not_known")
+    with pytest.raises(BadInput, match="`save_gradient`"):
+        update.save_after(tmp_path / "after.safetensors")
 
 
 def adagrad(model):

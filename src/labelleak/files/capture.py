@@ -39,11 +39,18 @@ class CapturedUpdate:
         self._watch = ModelWatch(model, head)
         self.before: dict[str, Tensor] = _copy(model)
         self.after: dict[str, Tensor] = {}
+        self._stepped = True
 
     @property
     def made(self) -> LocalTraining:
         """How the update was made: what was given, and what was measured; None is unknown."""
         return self._given.over(self._summary.made)
+
+    @property
+    def sides(self) -> dict[str, dict[str, Tensor]]:
+        """What was shared: weights before and after, or the gradient where nothing took a step."""
+        shared = {"after": self.after} if self._stepped else {"gradient": self.gradient}
+        return {"before": self.before, **shared}
 
     @property
     def head(self) -> str | None:
@@ -55,7 +62,10 @@ class CapturedUpdate:
         """What else was measured: the loss, its scale, and what is in doubt."""
         summary = self._summary
         notes = (*summary.doubts, *summary.notes, *self._other_size(summary.made.batch_size))
-        return replace(summary.measured, notes=notes or None, doubtful=bool(summary.doubts) or None)
+        seen = summary.measured
+        if not self._stepped:
+            seen = _of_the_mean(seen)
+        return replace(seen, notes=notes or None, doubtful=bool(summary.doubts) or None)
 
     def _other_size(self, size: int | None) -> tuple[str, ...]:
         """Say where the batch size that was given is not what was measured."""
@@ -103,8 +113,7 @@ class CapturedUpdate:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write both sides to one file, for ``labelleak attack --update FILE``."""
         self._check()
-        sides = (("before", self.before), ("after", self.after))
-        both = {f"{side}.{name}": t for side, state in sides for name, t in state.items()}
+        both = {f"{side}.{n}": t for side, held in self.sides.items() for n, t in held.items()}
         write_tensors(Path(path), both, self._note("update"))
         return Path(path)
 
@@ -114,8 +123,16 @@ class CapturedUpdate:
         return Path(path)
 
     def save_after(self, path: str | os.PathLike[str]) -> Path:
-        """Write the weights after, for ``labelleak attack --after FILE``."""
+        """Write the weights after, for ``labelleak attack --after FILE``.
+
+        Raises:
+            BadInput: where nothing took a step.
+        """
         self._check()
+        if not self._stepped:
+            raise BadInput(
+                "no step was taken, so the weights after are those before; use `save_gradient`"
+            )
         write_tensors(Path(path), self.after, self._note("after"))
         return Path(path)
 
@@ -150,8 +167,8 @@ class CapturedUpdate:
 
     def _note(self, part: str) -> Note:
         measured = self.measured
-        if part == "gradient":  # it is already that of the mean loss
-            measured = replace(measured, gradient_scale=None)
+        if part == "gradient":
+            measured = _of_the_mean(measured)
         return Note(self.made, self.head, part, measured)
 
     def _fill(self, *_: object) -> None:
@@ -167,7 +184,7 @@ class CapturedUpdate:
         self._fill()
         self.after = _copy(self._model)
         if all(torch.equal(self.before[n], self.after[n]) for n, _ in _parameters(self._model)):
-            self._watch.take_unstepped()
+            self._stepped = not self._watch.take_unstepped()
 
 
 @contextmanager
@@ -214,6 +231,11 @@ def capture(
         if filling is not None:
             filling.remove()
     update._finish()
+
+
+def _of_the_mean(measured: Measured) -> Measured:
+    """Say of a gradient that `CapturedUpdate.gradient` has made it that of the mean loss."""
+    return measured if measured.gradient_scale is None else replace(measured, gradient_scale=1.0)
 
 
 def _images(watch: HeadWatch) -> dict[str, list[int]]:

@@ -174,11 +174,12 @@ class ModelWatch:
         for watch in self._alive:
             watch.look()
 
-    def take_unstepped(self) -> None:
-        """Take gradients that no step used as the update, for clients that share them."""
-        for watch in self._alive:
-            if watch.take_unstepped():
-                watch.add_rest(self._other_gradients(watch))
+    def take_unstepped(self) -> bool:
+        """Take gradients that no step used as the update; return whether there were any."""
+        taken = [watch for watch in self._alive if watch.take_unstepped()]
+        for watch in taken:
+            watch.add_rest(self._other_gradients(watch))
+        return bool(taken)
 
     def candidates(self) -> list[HeadWatch]:
         """Return the layers that may be the head: one where that could be told.

@@ -84,8 +84,7 @@ def gather_update(
     _check(forms.keys() | ({"captured"} if captured is not None else set()), told, num_samples)
     if captured is not None:
         return ReceivedUpdate(
-            captured.before,
-            captured.after,
+            **captured.sides,
             training=told.over(captured.made),
             head=captured.head,
             num_samples=num_samples,
@@ -156,16 +155,15 @@ def _sides(read: Mapping[str, Tensors]) -> dict[str, Tensors]:
     sides = dict(read)
     if "update" in sides:
         both = sides.pop("update")
-        for side in ("before", "after"):
-            sides[side] = {
-                n.removeprefix(f"{side}."): t for n, t in both.items() if n.startswith(f"{side}.")
-            }
-        if not all(sides.values()):
+        for name, tensor in both.items():
+            side, _, own = name.partition(".")
+            sides.setdefault(side, {})[own] = tensor
+        if {*sides} not in ({"before", "after"}, {"before", "gradient"}):
             raise BadInput(
-                "`update` takes a file of labelleak's capture, with tensors before.* and after.*; "
-                "use `before` and `after`, or `gradient`"
+                "`update` takes a file of labelleak's capture, with tensors before.* and after.* "
+                "(or gradient.*); use `before` and `after`, or `gradient`"
             )
-    if "before" in sides:
+    if "before" in sides and "gradient" not in sides:
         other = "difference" if "difference" in sides else "after"
         sides[other] = named_like(sides[other], sides["before"]) or sides[other]
         if other == "difference":
