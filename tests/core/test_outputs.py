@@ -69,3 +69,52 @@ def test_a_model_that_hides_what_its_head_gives_is_refused():
     with pytest.raises(BadInput, match="nothing in it is what its head 'fc' gives"):
         as_tensor_model(Hides(), "fc", torch.ones(1, 3))
     assert as_tensor_model(Hides(), "fc", None)(torch.ones(1, 3)).keys() == {"scores"}
+
+
+@pytest.mark.parametrize(
+    ("last", "named"),
+    [
+        (nn.Softmax(1), "softmax"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.LogSoftmax(1), ""),
+        (nn.Identity(), ""),
+        (nn.Hardtanh(0, 1), ""),
+    ],
+)
+def test_probabilities_are_refused_and_their_logarithms_are_not(last, named):
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(6, 4), last)
+    inputs, labels = torch.rand(12, 6), torch.arange(12) % 4
+    choices = {"batch_sizes": [2], "trials": 1, "attacks": ["llg"], "initialisations": 1}
+    if not named:
+        assert as_tensor_model(model, "0", inputs) is model
+        return
+    with pytest.raises(BadInput, match=f"{named} of what its head '0' gives"):
+        labelleak.audit(data=(inputs, labels), model=model, **choices)
+    gradient = {"0.weight": torch.randn(4, 6), "0.bias": torch.randn(4)}
+    given = {"auxiliary": LabelledData(inputs, labels), "num_samples": 2, "attacks": ["llg"]}
+    found = labelleak.attack_update(gradient=gradient, model=model, **given)
+    assert any(f"without the {named}" in note for note in found.notes)
+
+
+def test_a_model_of_logits_that_look_like_probabilities_is_not_refused():
+    class Both(nn.Linear):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            return logits if self.training else logits.softmax(1)
+
+    flat = nn.Linear(3, 2)
+    with torch.no_grad():
+        flat.weight.zero_()
+        flat.bias.fill_(0.5)
+    assert as_tensor_model(flat, "", torch.rand(2, 3)) is flat
+    trained = Both(3, 2)
+    assert as_tensor_model(trained, "", torch.rand(2, 3)) is trained
+    with pytest.raises(BadInput, match="softmax"):
+        as_tensor_model(trained.eval(), "", torch.rand(2, 3))
+
+
+def test_one_output_of_a_sigmoid_is_refused_in_its_own_shape():
+    model = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid(), nn.Flatten(0))
+    with pytest.raises(BadInput, match="without the sigmoid"):
+        as_tensor_model(model, "0", torch.rand(2, 3))

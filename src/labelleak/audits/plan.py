@@ -35,7 +35,7 @@ from labelleak.core.copies import copy_model
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
-from labelleak.core.outputs import as_tensor_model
+from labelleak.core.outputs import as_tensor_model, refuse_probabilities
 from labelleak.core.seeding import stream, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.weights import load_weights
@@ -303,9 +303,11 @@ def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Modul
 
 def _as_attacked(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
     """Return a user's own model, of what it returns the output of its head, as attackers see it."""
-    if task_of(options.task, data) is not Task.tokens:
-        head = find_head_of(options, data, module).name
-        module = as_tensor_model(module, head, data.x_train[:2])
+    head, example = find_head_of(options, data, module).name, data.x_train[:2]
+    if task_of(options.task, data) is Task.tokens:
+        refuse_probabilities(module, head, example)
+    else:
+        module = as_tensor_model(module, head, example)
     return _lifted(options, data, module)
 
 

@@ -12,6 +12,9 @@ from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.resizing import find_resizing
 from labelleak.errors import BadInput
 
+# What rounding, of half precision too, leaves between two ways to the same probabilities.
+_SAME = 2e-3
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -40,7 +43,8 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
         example: a few inputs; without any the model is given back.
 
     Raises:
-        BadInput: if nothing that the model returns is what its head gives.
+        BadInput: if nothing that the model returns is what its head gives, or it returns
+            probabilities.
 
     >>> class Two(nn.Module):
     ...     def __init__(self):
@@ -54,7 +58,11 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
     if example is None:
         return module
     given, outputs = _pass_once(module, head, example)
-    if isinstance(outputs, torch.Tensor) or given is None:
+    if given is None:
+        return module
+    if isinstance(outputs, torch.Tensor):
+        if _squashed(given, outputs):
+            refuse_probabilities(module, head, example)
         return module
     keys = [key for key, part in _parts(outputs) if _is(part, given)]
     if not keys:
@@ -68,10 +76,59 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
     return picked
 
 
-def _pass_once(module: nn.Module, head: str, example: Tensor) -> tuple[Tensor | None, Any]:
+def refuse_probabilities(module: nn.Module, head: str, example: Tensor) -> None:
+    """Refuse a model that returns probabilities, since the loss is taken of logits.
+
+    Logarithms of a softmax pass: a cross-entropy takes them as it takes logits.
+
+    Args:
+        module: the model; one that gives logits in the mode it is in may give others in eval mode.
+        head: module name of its head.
+        example: a few inputs.
+
+    Raises:
+        BadInput: naming what follows the head.
+
+    >>> refuse_probabilities(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)), "0", torch.rand(2, 3))
+    Traceback (most recent call last):
+    labelleak.errors.BadInput: the model returns the softmax of what its head '0' gives, and the \
+loss is taken of logits; return what the head gives, without the softmax
+    """
+    for mode in (False, True) if module.training else (False,):
+        given, outputs = _pass_once(module, head, example, training=mode)
+        name = "" if given is None else _squashed(given, outputs)
+        if not name:
+            return
+    raise BadInput(
+        f"the model returns the {name} of what its head {head!r} gives, and the loss is taken of "
+        f"logits; return what the head gives, without the {name}"
+    )
+
+
+def _squashed(given: Tensor, outputs: Any) -> str:
+    """Name what made probabilities of a head's output; empty where they are none."""
+    if not isinstance(outputs, torch.Tensor) or not outputs.numel():
+        return ""
+    if outputs.shape == given.shape and torch.equal(outputs, given):
+        return ""
+    if outputs.numel() == given.numel():
+        sigmoid = torch.sigmoid(given.float()).flatten()
+        if torch.allclose(outputs.float().flatten(), sigmoid, atol=_SAME):
+            return "sigmoid"
+    for axis in {1, outputs.dim() - 1} if outputs.dim() > 1 else ():
+        sums = outputs.float().sum(axis)
+        whole = torch.allclose(sums, torch.ones_like(sums), atol=_SAME)
+        if outputs.shape[axis] > 1 and whole and bool((outputs >= 0).all()):
+            return "softmax"
+    return ""
+
+
+def _pass_once(
+    module: nn.Module, head: str, example: Tensor, *, training: bool = False
+) -> tuple[Tensor | None, Any]:
     """Return what the head gives and what the model returns; nothing where it cannot be passed."""
     caught: list[Any] = []
-    tried = copy_model(module).eval()
+    tried = copy_model(module).train(training)
     tried.get_submodule(head).register_forward_hook(
         lambda _module, _inputs, output: caught.append(output)
     )
@@ -100,4 +157,4 @@ def _is(part: Any, given: Tensor) -> bool:
     return given.dim() > 2 and find_resizing(given, part) is not None
 
 
-__all__ = ["as_tensor_model"]
+__all__ = ["as_tensor_model", "refuse_probabilities"]

@@ -47,7 +47,7 @@ class CapturedUpdate:
         return self._given.over(self._summary.made)
 
     @property
-    def sides(self) -> dict[str, dict[str, Tensor]]:
+    def sides(self) -> dict[str, Any]:
         """What was shared: weights before and after, or the gradient where nothing took a step."""
         shared = {"after": self.after} if self._stepped else {"gradient": self.gradient}
         return {"before": self.before, **shared}
