@@ -98,9 +98,9 @@ def test_probabilities_are_refused_and_their_logarithms_are_not(last, named):
 
 
 def test_a_model_of_logits_that_look_like_probabilities_is_not_refused():
-    class Both(nn.Linear):
+    class Both(nn.Sequential):
         def forward(self, inputs):
-            logits = super().forward(inputs)
+            logits = self[0](inputs)
             return logits if self.training else logits.softmax(1)
 
     flat = nn.Linear(3, 2)
@@ -108,10 +108,10 @@ def test_a_model_of_logits_that_look_like_probabilities_is_not_refused():
         flat.weight.zero_()
         flat.bias.fill_(0.5)
     assert as_tensor_model(flat, "", torch.rand(2, 3)) is flat
-    trained = Both(3, 2)
-    assert as_tensor_model(trained, "", torch.rand(2, 3)) is trained
+    trained = Both(nn.Linear(3, 2))
+    assert as_tensor_model(trained, "0", torch.rand(2, 3)) is trained
     with pytest.raises(BadInput, match="softmax"):
-        as_tensor_model(trained.eval(), "", torch.rand(2, 3))
+        as_tensor_model(trained.eval(), "0", torch.rand(2, 3))
 
 
 def test_one_output_of_a_sigmoid_is_refused_in_its_own_shape():
