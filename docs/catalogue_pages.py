@@ -1,18 +1,23 @@
 """The pages that are made from the catalogues: a page for each attack, defense, flag and module."""
 
 import inspect
+import re
 import tomllib
 from collections.abc import Iterable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
 import labelleak
 from labelleak.attacks import ATTACKS
+from labelleak.audits.options import AuditOptions
 from labelleak.core.card import card_of
 from labelleak.core.interfaces import threat_model
+from labelleak.core.training import TrainingFacts
 from labelleak.defenses import DEFENSES, parse_defense
 from labelleak.defenses.text import write_form
 from labelleak.records.flags import FLAGS, Doubt
+from labelleak.records.options import declared
 
 KINDS = ("attacks", "defenses", "flags", "api")
 _INTRO = {
@@ -55,6 +60,15 @@ _API = {
     "shows them at work. Needs `pip install labelleak[flower]`.",
     "labelleak.testing": "For test suites of your own; [the how-to](../../howto/gate.md) shows it "
     "at work.",
+}
+
+
+# Options that are passed by name: the class that declares them, and where they are passed.
+_OPTIONS = {
+    "labelleak": (
+        (AuditOptions, "Options of `audit`"),
+        (TrainingFacts, "Fields of `LocalTraining`"),
+    )
 }
 
 
@@ -196,7 +210,18 @@ def _api_page(module: str) -> str:
         thing = getattr(found, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             parts.append(f"::: {_home(thing)}\n    options:\n      heading: {module}.{name}")
+    parts += [_options_table(*owner) for owner in _OPTIONS.get(module, ())]
     return "\n\n".join(parts) + "\n"
+
+
+def _options_table(owner: type, title: str) -> str:
+    defaults = {field.name: field.default for field in fields(owner)}
+    rows = [
+        (f"`{name}`", option.help, f"`{defaults[name]!r}`")
+        for name, _, option in declared(owner)
+        if option is not None
+    ]
+    return f"## {title}\n\n{_table(('name', 'what', 'default'), rows)}"
 
 
 def _home(thing: type) -> str:
@@ -211,7 +236,8 @@ def _line(kind: str, name: str) -> str:
 
 
 def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}."
+    linked = re.sub(r"docs/(\w+)\.md", r"[the page on \1](../../\1.md)", words)
+    return f"{linked[:1].upper()}{linked[1:]}."
 
 
 def _path(kind: str, name: str) -> str:

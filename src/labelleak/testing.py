@@ -95,3 +95,6 @@ def _records(source: Any, data: Any, choices: Mapping[str, Any]) -> Iterable[Rec
         f"{type(source).__name__} holds no records; give records, an audit, a records file, or a "
         "model with data="
     )
+
+
+__all__ = ["assert_leakage_below"]

@@ -28,7 +28,7 @@ FLAGS: dict[str, Meaning] = {
         "the bias gradient is longer than any mean softmax cross-entropy makes it",
         None,
         "check the reduction of the loss, the learning rate, the local steps, momentum, the "
-        "gradient scaler, and that gradients are set to zero before each batch; see limits.md",
+        "gradient scaler, and that gradients are set to zero before each batch; see docs/limits.md",
     ),
     "impossible_sign": Meaning(
         "more classes have a negative bias gradient than samples could have; the negative fits",
