@@ -24,6 +24,8 @@ from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.flower.sealing import withhold
 from labelleak.records.record import read_records
+from labelleak.report.actions import follow_actions
+from labelleak.report.verdict import UNDECIDED, reach_verdict
 
 POLICIES = ["record", "warn", "defend", "block"]
 
@@ -158,6 +160,22 @@ def test_block_and_defend_say_once_that_the_usual_server_was_not_tried(
     said = events.read_text() if events.exists() else ""
     assert said.count('"model_not_given"') == noted
     assert ("give it model=" in said) == bool(noted)
+
+
+def test_two_runs_into_one_folder_are_not_decided(tmp_path):
+    for policy in ("record", "block"):
+        call([make_mod(tmp_path, policy)])
+    found = reach_verdict(read_records(tmp_path / "records.jsonl"))
+    assert found.grade is UNDECIDED
+    assert "decided by two policies (client 1, round 1)" in found.mixed
+    counts = follow_actions(read_records(tmp_path / "records.jsonl"))[0].counts
+    assert counts == {"sent": 1, "blocked": 1}
+
+
+def test_an_auditor_refuses_the_folder_of_an_audit(tmp_path):
+    (tmp_path / "run.json").touch()
+    with pytest.raises(BadInput, match="holds a run of `labelleak audit`"):
+        make_mod(tmp_path, "record")
 
 
 def test_block_lets_nothing_leave(tmp_path):

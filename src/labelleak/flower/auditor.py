@@ -30,7 +30,7 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput
-from labelleak.flower.events import note
+from labelleak.flower.events import check_home, note
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import Reported
@@ -146,6 +146,7 @@ class Auditor(TrainingFacts):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_told(self)
+        check_home(self.home)
         choose_attacks(self.asked)
 
     @property

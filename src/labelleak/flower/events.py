@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, shown_path
 from labelleak.records.files import append_lines, lock_of
+from labelleak.records.journal import MARK
 from labelleak.records.record import TRUTH, Record, to_lines
 
 LOG = logging.getLogger("labelleak.flower")
@@ -19,6 +20,19 @@ ROUNDS = logging.getLogger("flwr.labelleak")
 RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
 # Records of updates that were averaged over clients before the server saw them.
 AGGREGATES = "aggregates.jsonl"
+
+
+def check_home(folder: Path | None) -> None:
+    """Refuse a folder that holds an audit, whose records would stand among those of clients.
+
+    Raises:
+        BadInput: if it does.
+    """
+    if folder is not None and (folder / MARK).exists():
+        raise BadInput(
+            f"{shown_path(folder)} holds a run of `labelleak audit`; give the Auditor a folder of "
+            "its own"
+        )
 
 
 def write_records(folder: Path, records: Iterable[Record], name: str = RECORDS) -> None:
@@ -86,6 +100,7 @@ __all__ = [
     "LOG",
     "RECORDS",
     "ROUNDS",
+    "check_home",
     "note",
     "note_once",
     "write_records",

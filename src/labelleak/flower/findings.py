@@ -41,6 +41,7 @@ class Sender:
         partition: the partition that the client claims, short and printable.
         flags: what is known of it that concerns every attack, by the flags' names.
         images: how the labels are spread over images, if they are labels of maps.
+        run: Flower's number of the run; None where it is not known.
     """
 
     round: int
@@ -53,6 +54,7 @@ class Sender:
     partition: str | None = None
     flags: tuple[str, ...] = ()
     images: Images = NO_IMAGES
+    run: int | None = None
 
     @property
     def known_as(self) -> str:

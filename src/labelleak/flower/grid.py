@@ -73,6 +73,7 @@ class Watch:
             client,
             lr=sent.lr,
             flags=flags,
+            run=reply.metadata.run_id,
         )
         return [self._claims.take(self.auditor, arrival)]
 

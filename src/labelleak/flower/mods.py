@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from labelleak.core.digests import digest_tensors
 from labelleak.core.head import AmbiguousHead, HeadFinding
-from labelleak.core.limits import suspect
 from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
+from labelleak.flower.audit_events import say_doubts, say_untried
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
 from labelleak.flower.defense_mods import CallNext, DefenseMod, defense_mod, generator_of
-from labelleak.flower.events import LOG, note_once
+from labelleak.flower.events import LOG
 from labelleak.flower.labels import Reported, take_labels
 from labelleak.flower.messages import (
     Arrays,
@@ -38,17 +38,12 @@ from labelleak.flower.sealing import keep_metadata, seal, withhold
 from labelleak.flower.server import CONTROL
 from labelleak.flower.time_limit import within
 from labelleak.flower.trainings import steps_told
-from labelleak.records.flags import FLAGS
 
 LabelsOf = Callable[[Message, Context], ArrayLike]
 # Half of what was left to learn. Updates of pure noise exceed it by chance, since it is held
 # against the largest of a dozen advantages: of 150 with evenly drawn labels of ten classes 30 %
 # did for one label, 17 % for 4, 3 % for 8, and at most 1.3 % for 16, 32 and 64.
 LIMIT = 0.5
-MODEL_NOT_GIVEN = (
-    "the Auditor has no model, so the usual server of a federation, which holds it, was not tried: "
-    "give it model= and input_shape="
-)
 
 
 class Policy(StrEnum):
@@ -127,6 +122,7 @@ class AuditMod:
             lr=sent.lr,
             partition=partition_of(context.node_config.get(PARTITION))[0],
             flags=(CONTROL,) if controls and auditor.control is None else (),
+            run=context.run_id,
         )
         if self.labels is None and reported is not None:
             return self._with(sender, reported, reported.steps)
@@ -157,10 +153,11 @@ class AuditMod:
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
         finding = self._audit(before, reply, sender)
-        self._say_untried()
+        if self.policy in (Policy.block, Policy.defend):
+            say_untried(self.auditor)
         # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
         leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
-        self._doubt(finding)
+        say_doubts(self.auditor, finding)
         digest = digest_tensors(Arrays(model_record(reply)))
         if not leaks or self.policy is Policy.record:
             self._write(finding, "sent", update_digest=digest)
@@ -203,26 +200,6 @@ class AuditMod:
         write_finding(
             self.auditor, finding, observer="client", policy=policy, action=action, **extra
         )
-
-    def _say_untried(self) -> None:
-        """Say once that a policy that lets an update pass tries a weaker server than the usual."""
-        auditor = self.auditor
-        if self.policy not in (Policy.block, Policy.defend) or auditor.model is not None:
-            return
-        if not auditor._kept.setdefault("model_not_given", False):
-            auditor._kept["model_not_given"] = True
-            note_once(auditor.home, "model_not_given", reason=MODEL_NOT_GIVEN)
-
-    def _doubt(self, finding: Finding) -> None:
-        limits, sender = finding.limits, finding.sender
-        why = {name: f"{FLAGS[name].says}: {FLAGS[name].advice}" for name in finding.refuted}
-        if limits is not None and limits.scale.any():
-            momentum = self.auditor.momentum
-            why["impossible_scale"] = suspect(limits, finding.observation, momentum)
-        elif limits is not None and limits.sign.any():
-            why["impossible_sign"] = FLAGS["impossible_sign"].says
-        for name, reason in why.items():
-            self.auditor.note(name, round=sender.round, client=sender.client, reason=reason)
 
     def _tell(self, event: str, finding: Finding) -> None:
         sender = finding.sender

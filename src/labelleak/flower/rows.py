@@ -47,6 +47,8 @@ def write_finding(auditor: Auditor, finding: Finding, *, file: str = RECORDS, **
 def keys_of(sender: Sender) -> dict[str, Any]:
     """Say whose update it was."""
     keys: dict[str, Any] = {"round": sender.round, "client": sender.client}
+    if sender.run is not None:
+        keys["run"] = str(sender.run)  # beyond what a float of JSON holds
     if sender.partition is not None:
         keys["claimed_partition"] = sender.partition
     return keys if sender.clients == 1 else {**keys, "clients": sender.clients}

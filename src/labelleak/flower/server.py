@@ -36,6 +36,7 @@ class Arrival:
         partition: the partition that it claims.
         lr: the learning rate that it was sent.
         flags: what is known of it that concerns every attack.
+        run: Flower's number of the run.
     """
 
     before: Arrays
@@ -46,6 +47,7 @@ class Arrival:
     partition: str | None = None
     lr: float | None = None
     flags: tuple[str, ...] = ()
+    run: int | None = None
 
     @property
     def place(self) -> tuple[int, str]:
@@ -131,6 +133,7 @@ def _sender(auditor: Auditor, arrival: Arrival) -> Sender:
         lr=arrival.lr,
         partition=arrival.partition,
         flags=arrival.flags,
+        run=arrival.run,
     )
     if CLASH in arrival.flags:  # whose labels these are is not known
         return sender

@@ -36,15 +36,16 @@ def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
     >>> follow_actions([])
     []
     """
-    found: dict[tuple[int, str], set[str]] = defaultdict(set)
+    found: dict[tuple[int, str, str], set[str]] = defaultdict(set)
     policies: dict[int, set[str]] = defaultdict(set)
     for row in records:
         if is_federated(row) and row.extra.get("action") in ACTIONS:
             number = int(row.extra["round"])
-            found[number, client_of(row)].add(str(row.extra["action"]))
-            policies[number].add(str(row.extra.get("policy", "not named")))
+            policy = str(row.extra.get("policy", "not named"))
+            found[number, client_of(row), policy].add(str(row.extra["action"]))
+            policies[number].add(policy)
     rounds: dict[int, Counter[str]] = defaultdict(Counter)
-    for (number, _), actions in found.items():
+    for (number, _, _), actions in found.items():
         rounds[number][next(action for action in ACTIONS if action in actions)] += 1
     if not rounds:
         return []

@@ -17,6 +17,7 @@ from labelleak.errors import few
 from labelleak.records.cells import Cell, tabulate
 from labelleak.records.flags import FLAGS
 from labelleak.records.frame import RecordFrame
+from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.records.states import IMPOSSIBLE, doubts
@@ -53,7 +54,9 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
         BadInput: if two records of one trial disagree.
     """
     rows = count_once(records)
-    findings = list(_missing(rows, policy.cells))
+    mixed = say_mixed(rows)
+    findings = [Finding("one_run", "all", False, mixed)] if mixed else []
+    findings += _missing(rows, policy.cells)
     kept = [row for row in rows if _wanted(row, policy.cells)]
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"

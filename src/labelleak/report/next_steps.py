@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labelleak.records.mixing import WHAT_TO_DO
 from labelleak.records.record import Record
 from labelleak.records.rounds import Course
 from labelleak.report.defenses import Comparison, Row
 from labelleak.report.verdict import GRADES, Verdict
-from labelleak.report.wording import number, points, span
+from labelleak.report.wording import capital, number, points, span
 
 _TARGET = 0.2
 
@@ -28,6 +29,8 @@ def next_steps(
 ) -> list[Advice]:
     """Say what to do: more evidence where it lacks, a defense where something leaks."""
     worst, word, steps = verdict.worst, verdict.grade, []
+    if verdict.mixed:
+        return [Advice(f"{capital(WHAT_TO_DO)}.")]
     if worst is not None and worst.doubt:
         steps.append(Advice("Settle the scale and sign of the update first; the flags say how."))
     if worst is None or worst.thin:

@@ -45,7 +45,8 @@ def say_verdict(verdict: Verdict) -> str:
             f"{verdict.grade.word}: no attack that reads the update was run, so no leak was "
             "measured."
         )
-    return f"{verdict.grade.word}. {''.join(verdict_parts(worst))}. {say_advantage(worst)}"
+    mixed = f" {verdict.mixed}." if verdict.mixed else ""
+    return f"{verdict.grade.word}.{mixed} {''.join(verdict_parts(worst))}. {say_advantage(worst)}"
 
 
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
@@ -154,8 +155,11 @@ def _examples(records: Sequence[Record]) -> str:
     return f" ({list_words(names, _MOST_NAMES)})" if names else ""
 
 
-def say_evidence(worst: Exposure | None) -> list[str]:
+def say_evidence(verdict: Verdict) -> list[str]:
     """Say how strong the evidence of the verdict is, and what weakens it."""
+    worst = verdict.worst
+    if verdict.mixed:
+        return [f"None: {verdict.mixed[:1].lower()}{verdict.mixed[1:]}."]
     if worst is None:
         return ["None: no attack that reads an update was run."]
     federated = worst.labels is None

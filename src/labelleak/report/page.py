@@ -156,7 +156,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "gained": opening.say_advantage(worst) if worst else "",
         "tested": opening.say_tested(records, verdict),
         "meaning": opening.say_meaning(records, verdict),
-        "evidence": opening.say_evidence(worst),
+        "evidence": opening.say_evidence(verdict),
         "smaller": opening.say_smaller(verdict),
         "left_out": opening.say_untested(records),
         "steps": next_steps(records, verdict, comparisons),

@@ -14,6 +14,7 @@ from typing import Any
 
 from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
+from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
 from labelleak.records.rounds import Course, follow_rounds, is_federated
 from labelleak.records.states import IMPOSSIBLE, is_settled
@@ -158,12 +159,13 @@ class Verdict:
     """What a page judges, and by what.
 
     Attributes:
-        grade: the word.
+        grade: the word; none is given to records of several runs of a federation.
         worst: what the worst attacker gains; None where no attack read an update.
         exposures: every server in the same case.
         judged: the cell that the case is of; None in a federation.
         cells: the strongest attackers' cells of everything that was audited outside of rounds.
         courses: what each server learned over the rounds of a federation.
+        mixed: why the records are not of one run, and what to do; empty where they may be.
     """
 
     grade: Grade
@@ -172,6 +174,7 @@ class Verdict:
     judged: Cell | None
     cells: tuple[Cell, ...]
     courses: tuple[Course, ...]
+    mixed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the word with its figures as plain values."""
@@ -179,6 +182,7 @@ class Verdict:
             "word": self.grade.word,
             "worst": None if self.worst is None else self.worst.to_json(),
             "servers": [exposure.to_json() for exposure in self.exposures],
+            "mixed": self.mixed,
         }
 
 
@@ -196,8 +200,9 @@ def reach_verdict(records: Sequence[Record], cells: Sequence[Cell] | None = None
     if courses or cells is None:
         cells = worst_cases(row for row in records if not is_federated(row))
     exposures, judged = _of_courses(courses, records) if courses else _of_cells(cells)
-    found = worst(exposures)
-    return Verdict(grade(found), found, tuple(exposures), judged, tuple(cells), tuple(courses))
+    found, mixed = worst(exposures), say_mixed(records)
+    word = UNDECIDED if mixed else grade(found)
+    return Verdict(word, found, tuple(exposures), judged, tuple(cells), tuple(courses), mixed)
 
 
 def _of_courses(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labelleak.records.frame import RecordFrame
+from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.records.rounds import Course, client_of, follow_rounds, is_federated
@@ -46,7 +47,7 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
         said += [say_action_counts(action_counts) for action_counts in follow_actions(rows)[:1]]
-        said += filter(None, [say_untried(rows)])
+        said += filter(None, [say_untried(rows), say_mixed(rows)])
         _fill_courses(table, courses, RecordFrame(rows).titles)
     else:
         _fill_cells(table, rows)
