@@ -21,21 +21,24 @@ class Pick:
     """A forward hook: of what a model returns, what stands under a key.
 
     Attributes:
-        key: of a mapping, number in a tuple, or name of an object's attribute.
+        keys: by whether the model is in train mode, in which it may return more than in eval mode:
+            key of a mapping, number in a tuple, or name of an object's attribute.
     """
 
-    key: Any
+    keys: Mapping[bool, Any]
 
-    def __call__(self, _module: Any, _inputs: Any, outputs: Any) -> Any:
-        """Take it out."""
-        return dict(_parts(outputs))[self.key]
+    def __call__(self, module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+        """Take it out; a tensor alone stays as it is."""
+        if isinstance(outputs, torch.Tensor) or module.training not in self.keys:
+            return outputs
+        return dict(_parts(outputs))[self.keys[module.training]]
 
 
 def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.Module:
     """Return a model that returns the output of its head, where it returns several things.
 
-    Which of them that is shows by passing an example; maps may be resized after the head. The model
-    itself stays as it is.
+    Which of them that is shows by passing an example, in eval mode and in train mode; maps may be
+    resized after the head. The model itself stays as it is.
 
     Args:
         module: the model.
@@ -57,23 +60,32 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
     """
     if example is None:
         return module
-    given, outputs = _pass_once(module, head, example)
-    if given is None:
-        return module
-    if isinstance(outputs, torch.Tensor):
-        if _squashed(given, outputs):
+    keys: dict[bool, Any] = {}
+    for training in (False, True):
+        given, outputs = _pass_once(module, head, example, training=training)
+        if given is None:
+            continue
+        if not isinstance(outputs, torch.Tensor):
+            keys[training] = _key_of(given, outputs, head)
+        elif not training and _squashed(given, outputs):
             refuse_probabilities(module, head, example)
+    if not keys:
         return module
+    picked = copy.copy(module)
+    picked.__dict__["_forward_hooks"] = module._forward_hooks.copy()
+    picked.register_forward_hook(Pick(keys))
+    return picked
+
+
+def _key_of(given: Tensor, outputs: Any, head: str) -> Any:
+    """Return under what the head's output stands in what the model returns."""
     keys = [key for key, part in _parts(outputs) if _is(part, given)]
     if not keys:
         raise BadInput(
             f"the model returns {type(outputs).__name__}, and nothing in it is what its head "
             f"{head!r} gives; wrap it so that it returns one tensor of logits"
         )
-    picked = copy.copy(module)
-    picked.__dict__["_forward_hooks"] = module._forward_hooks.copy()
-    picked.register_forward_hook(Pick(keys[0]))
-    return picked
+    return keys[0]
 
 
 def refuse_probabilities(module: nn.Module, head: str, example: Tensor) -> None:
