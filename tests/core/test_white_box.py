@@ -57,6 +57,8 @@ def test_ties_between_samples_are_noticed(model, head, per_sample):
 
 
 def test_inputs_and_heads_that_do_not_fit_are_refused():
+    with pytest.raises(BadInput, match=r"\(3, 1, 2, 2\): .*begin .* with nn.Flatten\(\)"):
+        WhiteBox(nn.Sequential(nn.Linear(4, 3)), "0").run(torch.rand(3, 1, 2, 2))
     with pytest.raises(BadInput, match=r"cannot take inputs of shape \(2, 5\)"):
         WhiteBox(net(), "2").run(torch.rand(2, 5))
     with pytest.raises(BadInput, match="one vector per input"):

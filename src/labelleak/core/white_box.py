@@ -380,4 +380,6 @@ def explain_failure(inputs: Tensor, error: Exception) -> str:
     said = f"the model cannot take inputs of shape {tuple(inputs.shape)}: {reason}"
     if "more than 1 value per channel" in reason:
         said += "; batch norm in train mode needs larger batches, or use `mode` eval"
+    elif "shapes cannot be multiplied" in reason and inputs.dim() > 2:
+        said += "; begin a model of plain vectors with nn.Flatten()"
     return said
