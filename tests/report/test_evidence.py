@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 from labelleak.cli.app import app
 from labelleak.core.digests import digest_tensors
 from labelleak.errors import BadInput
-from labelleak.records.record import append_records
+from labelleak.records.record import append_records, read_records
 from labelleak.report.evidence import make_evidence, read_evidence, schema, to_text
 
 from .samples import make_records
@@ -68,6 +70,46 @@ def test_evidence_is_of_this_update_in_any_format_and_of_no_other(audit: Path) -
     save_file(TENSORS | {"b": torch.tensor([0.0, 1.0, 2.5])}, audit.with_name("other.safetensors"))
     code, _ = run("verify", place, audit.with_name("other.safetensors"), "--json")
     assert code == 1
+
+
+def test_a_verdict_of_clients_is_bound_to_updates_that_left_and_to_nothing_else(
+    audit: Path,
+) -> None:
+    for name in ("sent", "blocked", "other"):
+        save_file({"w": torch.full((2,), float(len(name)))}, audit.with_name(name))
+    rows = [
+        replace(
+            row,
+            extra={
+                **row.extra,
+                "action": fate,
+                "update_digest": digest_tensors({"w": torch.full((2,), float(len(fate)))}),
+            },
+        )
+        for row, fate in zip(read_records(audit), cycle(["sent", "blocked"]), strict=False)
+    ]
+    audit.unlink()
+    append_records(audit, rows)
+    place = audit.with_name("e.json")
+    words = ("--policy", audit.with_name("policy.toml"), "--evidence", place)
+    for name, said in (
+        ("blocked", "it was blocked, and did not leave: 'blocked'"),
+        ("other", "none is of this file: 'other'"),
+    ):
+        assert said in run("gate", audit, *words, "--released", audit.with_name(name))[1]
+        assert not place.exists()
+    assert run("gate", audit, *words, "--released", audit.with_name("sent"))[0] == 0
+    assert json.loads(place.read_text())["released"]["in_records"] is True
+    assert "hold no digest" not in run("verify", place, audit.with_name("sent"))[1]
+
+
+def test_evidence_of_an_audit_says_that_nothing_but_the_name_ties_it_to_a_file(
+    audit: Path,
+) -> None:
+    place = file_evidence(audit)
+    assert json.loads(place.read_text())["released"]["in_records"] is False
+    said = " ".join(run("verify", place, audit.with_name("update.pt"))[1].split())
+    assert "the records hold no digest of an update" in said
 
 
 def test_records_that_were_changed_are_noticed(audit: Path) -> None:

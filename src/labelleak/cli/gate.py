@@ -19,6 +19,7 @@ from labelleak.report.about import About
 
 if TYPE_CHECKING:
     from labelleak.records.record import Record
+    from labelleak.report.evidence import Subject
     from labelleak.report.gate import Finding
     from labelleak.report.policy import Policy
 
@@ -57,6 +58,7 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
         raise BadInput("`released` needs `evidence`, where its digest is filed")
     rules = read_policy(asked.policy)
     rows = read_records(records)
+    subject = None if asked.released is None else _subject(rows, asked.released)
     findings = judge(rows, rules)
     if left := say_unfinished(records):
         findings.insert(0, Finding("finished", "all", False, left))
@@ -67,7 +69,7 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
         _show(findings)
     text = markdown(findings, source=records.name)
     if asked.evidence is not None:
-        _file(asked.evidence, records, rows, rules, findings, asked.released, about)
+        _file(asked.evidence, records, rows, rules, findings, subject, about)
     if asked.junit is not None:
         write_whole(asked.junit, to_junit(findings, source=records.name))
     if asked.summary is not None:
@@ -78,25 +80,29 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
         raise typer.Exit(1)
 
 
+def _subject(rows: Sequence[Record], released: Path) -> Subject:
+    """Name what is to leave, which must be an update of the records where they hold digests."""
+    from labelleak.cli.verify import digest_of
+    from labelleak.report.evidence import bind
+
+    return bind(rows, released.name, digest_of(released))
+
+
 def _file(
     place: Path,
     records: Path,
     rows: Sequence[Record],
     rules: Policy,
     findings: Sequence[Finding],
-    released: Path | None,
+    subject: Subject | None,
     about: About,
 ) -> None:
     """Write the evidence of a verdict, bound to the records and to what is to leave."""
-    from labelleak.cli.verify import digest_of
     from labelleak.records.files import write_whole
     from labelleak.records.repeats import count_once
-    from labelleak.report.evidence import Subject, make_evidence, to_text
+    from labelleak.report.evidence import make_evidence, to_text
     from labelleak.report.page import day_of
 
-    subject = None
-    if released is not None:
-        subject = Subject(name=released.name, digest=digest_of(released))
     filed = make_evidence(
         count_once(rows),
         records,

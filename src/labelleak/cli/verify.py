@@ -14,6 +14,11 @@ from labelleak.cli.terminal import say
 from labelleak.errors import BadInput, few, shown_path
 from labelleak.records.options import Option, Options
 
+NOT_IN_RECORDS = (
+    "the records hold no digest of an update: that they are of this file is said by whoever filed "
+    "the evidence"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRun(Options):
@@ -59,6 +64,8 @@ def verify(
     else:
         for name, same in found.items():
             say(f"{'the same' if same else 'ANOTHER'}: {name}")
+        if update is not None and filed.released is not None and not filed.released.in_records:
+            say(NOT_IN_RECORDS)
         say(f"gate: {_say_gate(filed.passed)}; {few([filed.verdict['word']])}; {LIMITS}")
     if not all(found.values()):
         raise typer.Exit(1)

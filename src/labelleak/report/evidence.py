@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,9 @@ LIMITS = (
 )
 
 
+_LEFT = {"sent", "warned"}
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,10 +76,11 @@ class File(_Strict):
 
 
 class Subject(_Strict):
-    """What was released: a name, and the digest of its tensors."""
+    """What was released: a name, the digest of its tensors, and whether records hold that."""
 
     name: str
     digest: str
+    in_records: bool = False
 
 
 class Attacks(_Strict):
@@ -181,6 +186,28 @@ def make_evidence(
     )
 
 
+def bind(rows: Iterable[Record], name: str, digest: str) -> Subject:
+    """Name what is released, and hold its digest against those that clients' mods recorded.
+
+    Records of an audit hold no digest of an update, so nothing but the name ties them to a file.
+
+    Raises:
+        BadInput: if the records hold digests, and this one did not leave its client.
+    """
+    left: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if "update_digest" in row.extra:
+            left[str(row.extra["update_digest"])].add(str(row.extra.get("action")))
+    fate = left.get(digest, set())
+    if left and not fate & _LEFT:
+        withheld = f"it was {min(fate)}, and did not leave" if fate else "none is of this file"
+        raise BadInput(
+            f"these records judge {wording.count(len(left), 'update')} by digest, and "
+            f"{withheld}: {shown_value(name)}"
+        )
+    return Subject(name=name, digest=digest, in_records=bool(fate))
+
+
 def to_text(evidence: Evidence) -> str:
     """Return evidence as JSON, the same bytes for the same evidence."""
     return json.dumps(evidence.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
@@ -254,6 +281,7 @@ __all__ = [
     "FORMAT",
     "Evidence",
     "Subject",
+    "bind",
     "digest_file",
     "make_evidence",
     "read_evidence",
