@@ -26,6 +26,8 @@ from labelleak.records.rounds import follow_rounds
 from labelleak.report import render
 from labelleak.report.actions import follow_actions
 from labelleak.report.federation_words import findings
+from labelleak.report.opening import say_verdict
+from labelleak.report.verdict import UNDECIDED, reach_verdict
 
 from .federated import federated_records
 from .samples import make_record
@@ -136,6 +138,24 @@ def test_page_and_watch_say_that_the_usual_server_was_not_tried(tmp_path: Path) 
         done = CliRunner().invoke(app, ["watch", str(path), "--once"], env={"COLUMNS": "400"})
         for shown in (done.output, render(kept, source="x")):
             assert ("usual server, which holds the model, was not tried" in shown) == said
+
+
+def test_watch_says_what_the_page_says_and_finds_the_file_in_a_folder(tmp_path: Path) -> None:
+    rows = [
+        replace(r, advantage=0.0, asr=r.asr_free, extra={**r.extra, "scale": "not_known"})
+        for r in federated_records(5, 6, states=(False,))
+    ]
+    (tmp_path / "a").mkdir()
+    append_records(tmp_path / "a" / "estimates.jsonl", rows)
+    words = ["watch", str(tmp_path / "a"), "--once"]
+    assert "estimates.jsonl" in CliRunner().invoke(app, words).output
+    append_records(tmp_path / "a" / "records.jsonl", rows)
+    shown = " ".join(CliRunner().invoke(app, words).output.split())
+    verdict = reach_verdict(rows)
+    assert verdict.grade is UNDECIDED
+    assert " ".join(say_verdict(verdict).split()) in shown
+    assert "is not known to hold" in shown
+    assert "free guess" not in shown
 
 
 def test_watch_follows_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:

@@ -45,8 +45,9 @@ def say_verdict(verdict: Verdict) -> str:
             f"{verdict.grade.word}: no attack that reads the update was run, so no leak was "
             "measured."
         )
-    mixed = f" {verdict.mixed}." if verdict.mixed else ""
-    return f"{verdict.grade.word}.{mixed} {''.join(verdict_parts(worst))}. {say_advantage(worst)}"
+    said = [verdict.grade.word, verdict.mixed, "".join(verdict_parts(worst))]
+    found = [f"{part}." for part in said if part]
+    return " ".join([*found, *filter(None, (say_advantage(worst), worst.doubt))])
 
 
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labelleak.records.frame import RecordFrame
-from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
 from labelleak.records.rounds import Course, client_of, follow_rounds, is_federated
@@ -16,7 +15,9 @@ from labelleak.report import wording
 from labelleak.report.actions import follow_actions, say_action_counts
 from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import judged_cells
+from labelleak.report.opening import say_verdict
 from labelleak.report.terminal import inert
+from labelleak.report.verdict import reach_verdict
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,11 +48,13 @@ def view(records: Sequence[Record], source: str, unreadable: int = 0) -> Group:
         said.append(f"last round {max(row.extra['round'] for row in federated)}")
         said.append(f"clients seen {len({client_of(row) for row in federated})}")
         said += [say_action_counts(action_counts) for action_counts in follow_actions(rows)[:1]]
-        said += filter(None, [say_untried(rows), say_mixed(rows)])
         _fill_courses(table, courses, RecordFrame(rows).titles)
     else:
         _fill_cells(table, rows)
-    return Group(inert("; ".join(said)), table, inert(_flags(rows)))
+    told = [say_verdict(reach_verdict(rows))]
+    if untried := say_untried(rows):
+        told.append(f"{untried}.")
+    return Group(inert("; ".join(said)), table, *map(inert, (" ".join(told), _flags(rows))))
 
 
 def _fill_courses(table: Table, courses: Sequence[Course], titles: Mapping[str, str]) -> None:
@@ -66,7 +69,7 @@ def _fill_courses(table: Table, courses: Sequence[Course], titles: Mapping[str, 
             wording.span(course.advantage, course.updates),
             wording.span(last.advantage, last.clients),
             f"{worst.name}: {wording.number(worst.advantage.mean)}",
-            " or ".join(wording.name_attack(attack, titles=titles) for attack in course.attacks),
+            wording.name_chosen([(attack, False) for attack in course.attacks], titles),
         )
         table.add_row(*map(inert, row))
 
