@@ -157,6 +157,20 @@ def test_the_terminal_says_one_sentence_a_server(grid: list[Record]) -> None:
         assert f"advantage {number(cell.advantage.mean)} (" in text
 
 
+def test_of_a_model_as_given_nothing_is_said_of_its_training() -> None:
+    extra = {"init": "as given", "victims": "unseen"}
+    rows = make_records(
+        attacks=("llg",), schemes=("iid",), batch_sizes=(8,), initialisations=1, extra=extra
+    )
+    said = Reader(render(rows, source="x")).said()
+    for phrase in ("Model as given, scheme iid", "Model as given after 200 training steps"):
+        assert phrase in said
+    assert "audited as given" in said
+    assert "as given; how they were trained is not known" in said
+    for phrase in ("ntrained, iid", "ntrained model", "is untrained", "unseen", "already been"):
+        assert phrase not in said
+
+
 def test_says_what_is_missing() -> None:
     rows = make_records(
         attacks=("llg",), stages=(0,), schemes=("iid",), batch_sizes=(8,), initialisations=1

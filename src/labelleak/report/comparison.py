@@ -99,10 +99,8 @@ def changes(before: Side, after: Side) -> list[Change]:
     for cell in after.verdict.cells:
         other = first.get(_case(cell))
         if other is not None and other.advantage is not None and cell.advantage is not None:
-            case = (
-                f"{wording.capital(wording.name_training(cell.training_steps))}, {cell.scheme}, "
-                f"batch of {cell.batch_size}"
-            )
+            stage = wording.capital(wording.name_training(cell.training_steps, cell.init))
+            case = f"{stage}, {cell.scheme}, batch of {cell.batch_size}"
             if {other.defense, cell.defense} != {"none"}:
                 case += f" (defense: {other.defense} before, {cell.defense} after)"
             moved = difference(other.advantage, cell.advantage)

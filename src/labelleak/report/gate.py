@@ -148,7 +148,7 @@ def _place(cell: Cell) -> tuple[Any, ...]:
 def _name(cell: Cell) -> str:
     size = f"batch size {cell.batch_size}"
     labels = f"{cell.num_samples} labels" if cell.num_samples != cell.batch_size else ""
-    stage = wording.name_stage(cell.training_steps)
+    stage = wording.name_stage(cell.training_steps, cell.init)
     parts = [wording.name_setting(cell.setting), stage, f"scheme {cell.scheme}", size, labels]
     return ", ".join(filter(None, parts))
 

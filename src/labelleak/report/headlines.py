@@ -166,7 +166,7 @@ def detail(cell: Cell, cells: Sequence[Cell]) -> str:
     who = wording.capital(who) if who == wording.NO_ATTACK else who
     where = (
         f"{who}, "
-        f"{wording.name_stage(cell.training_steps)}, scheme {cell.scheme} "
+        f"{wording.name_stage(cell.training_steps, cell.init)}, scheme {cell.scheme} "
         f"({wording.name_setting(cell.setting)}): advantage {_advantage(cell)}"
     )
     if len(rivals) > 1 and cell == strongest(rivals):

@@ -116,9 +116,8 @@ def _part(defense: str, head: str) -> str:
 
 
 def _name(cell: Cell, several: bool) -> str:
-    said = (
-        f"{wording.name_training(cell.training_steps)}, {cell.scheme}, batch of {cell.batch_size}"
-    )
+    stage = wording.name_training(cell.training_steps, cell.init)
+    said = f"{stage}, {cell.scheme}, batch of {cell.batch_size}"
     base = _base(cell.defense)
     return f"{said}, {cell.data}, {cell.model}, defense {base}" if several else said
 

@@ -71,7 +71,7 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     defense = "no defense" if judged.defense == "none" else f"the defense {judged.defense}"
     return (
         f"Simulated clients that share {steps} of the model {judged.model} "
-        f"({wording.name_training(judged.training_steps)}) on {judged.data}, "
+        f"({wording.name_training(judged.training_steps, judged.init)}) on {judged.data}, "
         f"{count(judged.num_classes, 'class')}, "
         f"{wording.name_scheme(judged.scheme)}, with {defense}. {attackers}.{_say_rest(verdict)}"
     )

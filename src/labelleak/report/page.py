@@ -243,7 +243,7 @@ def _panel(
         if cell.attack != "free":  # a guess without the update is no attack; it has a column
             attacks.setdefault(cell.series, []).append(cell)
     first = members[0]
-    heading = f"{wording.name_stage(first.training_steps)}, scheme {first.scheme}"
+    heading = f"{wording.name_stage(first.training_steps, first.init)}, scheme {first.scheme}"
     accuracies = [c.model_accuracy for c in members if c.model_accuracy is not None]
     accuracy = sum(accuracies) / len(accuracies) if accuracies else None
     figures = _draw(members, styles, numbers)

@@ -31,7 +31,7 @@ _NAMES = {
     "per_round": "Users drawn for a round",
     "round_steps": "Local steps of a user in a round",
     "train_lr": "Learning rate of the training before",
-    "train_size": "Samples that the model was trained on",
+    "train_size": "Samples kept for training the model",
     "auxiliary_size": "Samples that the attacker holds",
     "victim_size": "Samples that batches are drawn from",
     "shadow_batches": "Batches that the shadow attack learns from",
@@ -110,8 +110,20 @@ def setup(records: Iterable[Record]) -> list[Fact]:
     for key, name in _NAMES.items():
         values = _said(frame, key)
         if values:
-            facts.append(Fact(name, list_values(values)))
+            facts.append(Fact(name, _of_given(frame, key) or list_values(values)))
     return facts
+
+
+def _of_given(records: RecordFrame, key: str) -> str:
+    """Say what is not known of models whose weights were given; empty where nothing is to say."""
+    if wording.AS_GIVEN not in _said(records, "init"):
+        return ""
+    if key == "init":
+        others = _said(records, "init") - {wording.AS_GIVEN}
+        return ", ".join([*sorted(others), wording.TRAINING_UNKNOWN])
+    if key == "victims" and _said(records, key) != {"seen"}:
+        return "no part of the training in this audit; of the training before nothing is known"
+    return ""
 
 
 def _stages(records: RecordFrame) -> list[Fact]:
@@ -242,12 +254,17 @@ def _untested_clients(records: RecordFrame) -> list[str]:
         found.append("Several local steps before the update is shared (federated averaging).")
     if records.distinct("defense") == ["none"]:
         found.append("Defenses such as noise, clipping, compression or secure aggregation.")
-    stages = records.distinct("training_steps")
-    if stages == [0]:
+    stages, given = records.distinct("training_steps"), wording.AS_GIVEN in _said(records, "init")
+    if given:
+        found.append(
+            "How the model's weights were trained, and whether on the victims' data: it was "
+            "audited as given."
+        )
+    elif stages == [0]:
         found.append("Trained models: every model here is untrained.")
     elif 0 not in stages:
         found.append("Untrained models, on which such attacks are usually strongest.")
-    if "seen" not in _said(records, "victims"):
+    if not given and "seen" not in _said(records, "victims"):
         found.append("Batches that the model has already been trained on.")
     modes = _said(records, "mode")
     if modes and "train" not in modes:

@@ -84,7 +84,7 @@ def _fill_cells(table: Table, rows: Sequence[Record]) -> None:
             wording.SHORT_SERVERS[cell.threat_model],
             wording.span(cell.advantage, cell.trials),
             wording.name_attacker(cell),
-            f"{where}, {wording.name_stage(cell.training_steps)}",
+            f"{where}, {wording.name_stage(cell.training_steps, cell.init)}",
         )
         table.add_row(*map(inert, row))
 

@@ -60,26 +60,34 @@ def name_chosen(chosen: Sequence[tuple[str, bool]], titles: Mapping[str, str] = 
     return " or ".join([*named, *(["none"] if guessed else [])]) if named else NO_ATTACK
 
 
-def name_stage(training_steps: int) -> str:
-    """Say how far a model was trained.
+def name_stage(training_steps: int, init: str = "") -> str:
+    """Say how far a model was trained; of one that was given, that is known of the audit only.
 
     >>> name_stage(0), name_stage(200)
     ('untrained model', 'model after 200 training steps')
+    >>> name_stage(0, "as given"), name_stage(200, "as given")
+    ('model as given', 'model as given after 200 training steps')
     """
-    if training_steps == 0:
-        return "untrained model"
-    return f"model after {count(training_steps, 'training step')}"
+    steps = f" after {count(training_steps, 'training step')}" if training_steps else ""
+    if init == AS_GIVEN:
+        return f"model as given{steps}"
+    return f"model{steps}" if steps else "untrained model"
 
 
-def name_training(training_steps: int) -> str:
+def name_training(training_steps: int, init: str = "") -> str:
     """Say how far a model was trained, for a column of a table.
 
-    >>> name_training(0), name_training(1)
-    ('untrained', '1 step')
+    >>> name_training(0), name_training(1), name_training(0, "as given")
+    ('untrained', '1 step', 'as given')
     """
+    if init == AS_GIVEN:
+        return name_stage(training_steps, init).removeprefix("model ")
     return "untrained" if training_steps == 0 else count(training_steps, "step")
 
 
+# What records call the initial weights of a module or file that was handed over.
+AS_GIVEN = "as given"
+TRAINING_UNKNOWN = "as given; how they were trained is not known"
 _SCHEMES = {
     "iid": "batches drawn evenly over the classes (iid)",
     "unbalanced": "batches in which a few classes prevail (unbalanced)",
@@ -90,6 +98,7 @@ _INITS = {
     "default": "PyTorch's initial weights",
     "uniform": "initial weights drawn evenly (uniform)",
     "xavier": "initial weights by Xavier",
+    AS_GIVEN: "how its weights were trained is not known",
 }
 
 
