@@ -14,6 +14,7 @@ from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.records.states import is_settled
+from labelleak.simulation.user_models import name_factory
 
 MADE = LocalTraining(batch_size=8, lr=0.1)
 
@@ -28,6 +29,10 @@ def client():
     gradient = {name: value.grad.clone() for name, value in model.named_parameters()}
     after = {name: before[name] - 0.1 * gradient[name] for name in before}
     return model, before, after, gradient
+
+
+def fresh():
+    return nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 6))
 
 
 def attacked(**given):
@@ -55,8 +60,41 @@ def test_weights_given_as_a_gradient_without_a_model_are_not_believed(client):
     assert attacked(gradient=gradient).disbelief == ""
     adam = replace(MADE, optimiser="adam")
     told = attack_update(gradient={n: g.sign() for n, g in gradient.items()}, made=adam)
-    assert "not_cross_entropy" in told.doubts
+    assert {"not_cross_entropy", "adaptive_optimiser"} <= {*told.doubts}
     assert told.disbelief == ""
+    assert "do not believe the counts of llg, " in told.caution
+    assert told.to_json()["caution"] == told.caution
+
+
+def test_where_the_head_did_not_change_no_answer_is_to_be_believed(
+    client, tmp_path, monkeypatch, capsys
+):
+    _, before, _, gradient = client
+    zero = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
+    for given in ({"before": before, "after": before}, {"gradient": zero}):
+        found = attacked(**given)
+        assert "the head did not change at all" in found.disbelief
+        assert found.doubts == ("head_unchanged",)
+        assert found.scale.says == found.sign.says == "the head did not change at all"
+    save_file(zero, tmp_path / "g.safetensors")
+    words = ["attack", "--gradient", str(tmp_path / "g.safetensors"), "--batch-size", "8"]
+    monkeypatch.setattr("sys.argv", ["labelleak", *words, "--attacks", "llg"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().out
+    assert said.index("Verdict: no answer here is to be believed") < said.index("labels guessed")
+
+
+def test_fresh_weights_of_a_model_are_named_first_and_judge_no_sign(client):
+    _, _, _, gradient = client
+    own = LabelledData(torch.rand(60, 20), torch.arange(60) % 6)
+    given = {"gradient": gradient, "model": name_factory(fresh), "auxiliary": own}
+    found = attack_update(**given, made=MADE, attacks=["llg", "llg_plus"])
+    assert "weights_assumed" in found.doubts
+    assert "unlikely_scale" not in found.doubts
+    assert "fresh weights" in found.caution
+    assert found.scale.state == found.sign.state == "not_known"
+    assert "as it was built" in found.notes[0]
 
 
 def test_a_gradient_given_as_the_weights_after_is_in_doubt(client):

@@ -224,6 +224,8 @@ BATTERY |= {
     "steps_unknown",
     "control_terms",
     "partition_clash",
+    "head_unchanged",
+    "weights_assumed",
 }
 
 

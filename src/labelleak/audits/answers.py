@@ -15,7 +15,7 @@ from labelleak.core.answers import CONFIDENCE, Answer, AttackResult, make_record
 from labelleak.core.batch_size import BatchSize
 from labelleak.core.score import Truth
 from labelleak.core.training import LocalTraining
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, few
 from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.provenance import VERSION, origin
 from labelleak.records.record import Record
@@ -24,6 +24,8 @@ from labelleak.records.states import IMPOSSIBLE, doubts
 # Classes up to which answers tell all of them.
 MOST_DENSE = 1000
 _DENSE = ("counts", "confidence", "flags")
+# The flag of an optimiser after which sizes are no counts.
+_SCALED = "adaptive_optimiser"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,8 @@ class UpdateReport:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Flags with which no low number is evidence of safety, of every attack."""
-        return tuple(doubts(name for name, found in self.checked.items() if found["failed"]))
+        failed = [name for name, found in self.checked.items() if found["failed"]]
+        return (*doubts(failed), *(name for name in (_SCALED,) if name in failed))
 
     @property
     def disbelief(self) -> str:
@@ -122,13 +125,31 @@ class UpdateReport:
         """
         failed = [name for name, one in self.checked.items() if one["failed"]]
         impossible = [name for name in failed if name in IMPOSSIBLE]
-        explained = "adaptive_optimiser" in failed
+        explained = _SCALED in failed
         kinds = (Doubt.refuted,) if explained else (Doubt.refuted, Doubt.unlike)
-        odd = [*impossible, *doubts(self.doubts, kinds)]
+        odd = [*impossible, *doubts(failed, kinds)]
         if not odd:
             return ""
         said = "; ".join(f"{FLAGS[name].says} ({name})" for name in odd)
         return f"no answer here is to be believed, and a low score shows nothing: {said}"
+
+    @property
+    def caution(self) -> str:
+        """Say which part of the answers is not to be believed; empty where nothing is known."""
+        failed = {name for name, one in self.checked.items() if one["failed"]}
+        said = []
+        if "weights_assumed" in failed:
+            said.append(
+                "the model has fresh weights, as it was built: answers of attacks that hold it "
+                "are wrong if the client had others; give `weights`"
+            )
+        counting = [one.attack for one in self.results if _SCALED in one.flags]
+        if _SCALED in failed and counting:
+            said.append(
+                f"{FLAGS[_SCALED].says}: do not believe the counts of {few(counting, 100)}; which "
+                "classes are there may be right"
+            )
+        return "; ".join(said)
 
     def to_json(self, *, dense: bool = False, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers.
@@ -169,6 +190,7 @@ class UpdateReport:
             "results": [told(result) for result in self.results],
             "doubts": list(self.doubts),
             "disbelief": self.disbelief,
+            "caution": self.caution,
             "checked": {name: dict(found) for name, found in self.checked.items()},
             "not_applicable": dict(self.not_applicable),
             "notes": list(self.notes),

@@ -15,7 +15,7 @@ from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.attacks.text.input_tokens import embeddings_in
 from labelleak.audits.answers import UpdateReport
-from labelleak.audits.attacker_model import ModelOptions, view_update
+from labelleak.audits.attacker_model import AS_BUILT, ModelOptions, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_doubts import refuse_weights_of, share_doubt, update_doubts
@@ -140,12 +140,19 @@ def attack_update(
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
-    held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
+    held = Knowledge(
+        view,
+        _shape(options, data),
+        _own(data, found.task),
+        fit_cache=fit_cache,
+        weights_known=AS_BUILT not in notes,
+    )
+    notes = tuple(note for note in notes if note != AS_BUILT)  # its flag says so first
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     real = None if truth is None else _truth(truth, case)
     about = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
-    said = (*notes, *drawn.notes, *more)
+    said = (*more, *notes, *drawn.notes)
     return _answered(case.report(real, not_applicable=missing, notes=said, **about), case)
 
 
@@ -188,7 +195,7 @@ def _make_case(
     """
     refuse_weights_of(update, held.model)
     seen = update.observe(head.name, rest=_kept(update, head, held.model, asked))
-    size, why = _estimate_size(seen, held)
+    size, why = _estimate_size(seen, held if held.weights_known else replace(held, model=None))
     seen, update = _sized(seen, update, size)
     training = _known_training(update.trained, seen)
     held = replace(held, training=training, prior=believed(seen))

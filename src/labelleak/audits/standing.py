@@ -59,6 +59,15 @@ class Settled:
     flags: tuple[Flag, ...]
 
 
+_NOT_FITTED = Flag("unlikely_scale", np.asarray(False), np.asarray(np.nan), State.not_known)
+
+
+def is_still(observation: Observation) -> bool:
+    """Return whether the head did not change at all."""
+    moved = observation.weight is not None and observation.sums.largest.any()
+    return not moved and not (observation.bias is not None and observation.bias.any())
+
+
 def settle(
     observation: Observation,
     known: Knowledge,
@@ -74,12 +83,15 @@ def settle(
         mode: ``repair`` divides by the factor of the one usual cause that explains the update.
         measured: whether the capture that made the update saw a plain mean loss at the head.
     """
+    if is_still(observation):
+        none = Standing(State.not_known, "the head did not change at all")
+        return Settled(observation, none, none, (_NOT_FITTED,))
     try:
         fit, why = fit_each(observation, known), ""
     except NotApplicable as reason:
         fit, why = None, str(reason)
     if fit is None:
-        unlikely = Flag("unlikely_scale", np.asarray(False), np.asarray(np.nan), State.not_known)
+        unlikely = _NOT_FITTED
     else:
         off = np.asarray(fit.state is State.failed)
         unlikely = Flag("unlikely_scale", off, np.asarray(fit.factor), fit.state)
@@ -151,4 +163,4 @@ def _standing(state: State, says: str, fit: ScaleFit) -> Standing:
     return Standing(state, says, fit.factor, low, high)
 
 
-__all__ = ["ScaleMode", "Settled", "Standing", "settle"]
+__all__ = ["ScaleMode", "Settled", "Standing", "is_still", "settle"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from labelleak.audits.attacker_model import AS_BUILT
+from labelleak.audits.standing import is_still
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.head_finding import HeadFinding, listed, module_shown
 from labelleak.core.knowledge import Knowledge
@@ -43,7 +45,14 @@ def update_doubts(
         known: the model and data that are held.
         told: whether the number of labels was told, and not read off the update.
     """
+    if is_still(seen):
+        return {
+            "head_unchanged": "the head did not change at all, so no answer rests on this update: "
+            "the client did not train, or the weights before and after are the same"
+        }
     found = {}
+    if not known.weights_known:
+        found["weights_assumed"] = AS_BUILT
     form = ""
     if update.before is not None and update.after is not None and not update.measured.known:
         form = doubt_weights(update.before, update.after)
@@ -85,7 +94,7 @@ def other_size(seen: Observation, known: Knowledge, told: LocalTraining) -> Batc
     """
     soft = bool(told.label_smoothing) or len({*(told.class_weights or ())}) > 1
     plain = seen.problems == 1 and not seen.paired and seen.local_steps == 1 and not soft
-    held = known.model is not None and known.auxiliary is not None
+    held = known.model is not None and known.auxiliary is not None and known.weights_known
     if seen.num_samples is None or seen.bias is None or not (plain and held and seen.lr_known):
         return None
     few = known.model is not None and known.model.task is Task.classes

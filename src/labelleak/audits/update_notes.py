@@ -20,7 +20,6 @@ def notes_of(update: ReceivedUpdate, seen: Observation) -> tuple[str, ...]:
     """Return what the reader of an answer should know of the update."""
     return (
         *_momentum_note(update),
-        *_still_note(seen),
         *_labels_note(update, seen),
         *_measured_notes(update),
     )
@@ -75,17 +74,6 @@ def few_pixels(own: LabelledData | None, seen: Observation, task: Task | None) -
     return (
         f"{size} labels were told, and each of the attacker's own inputs has {least} or more: "
         "`batch_size` counts positions with a label, not inputs",
-    )
-
-
-def _still_note(seen: Observation) -> tuple[str, ...]:
-    """Say that there is nothing to read where the head did not change at all."""
-    moved = seen.weight is not None and seen.sums.largest.any()
-    if moved or (seen.bias is not None and seen.bias.any()):
-        return ()
-    return (
-        "the head did not change at all, so no answer rests on this update: the client did not "
-        "train, or the weights before and after are the same",
     )
 
 

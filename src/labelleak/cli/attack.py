@@ -104,6 +104,8 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
     )
     if report.disbelief:
         say(f"Verdict: {report.disbelief}. What to do stands below.")
+    if report.caution:
+        say(f"Caution: {report.caution}.")
     scored = report.truth is not None
     table = Table("attack", "attacker holds", "labels guessed (class: count, confidence)")
     tells = any(result.expected_asr is not None for result in report.results)

@@ -136,6 +136,7 @@ class Knowledge:
         training: how the client trained.
         defense: what the client does to its update before it is shared.
         fit_cache: where attacks keep what they learn; no knowledge of its own.
+        weights_known: whether the model's weights are those that the client was sent.
     """
 
     model: WhiteBox | None = None
@@ -145,6 +146,7 @@ class Knowledge:
     training: LocalTraining | None = None
     defense: Defense | None = None
     fit_cache: FitCache | None = None
+    weights_known: bool = True
 
     @property
     def has_several(self) -> bool:

@@ -136,8 +136,11 @@ def fit_each(observation: Observation, known: Knowledge) -> ScaleFit:
         is any. The factor of one label is no repair of all.
 
     Raises:
-        NotApplicable: as `fit_scale`, if it does for every label.
+        NotApplicable: as `fit_scale`, if it does for every label; where the client's weights are
+            not known.
     """
+    if not known.weights_known:
+        raise NotApplicable("with fresh weights of the model it cannot be measured")
     if {*known.pos_weight} - {1.0}:
         raise NotApplicable("with a `pos_weight` the scale is judged together with it")
     if observation.problems == 1:

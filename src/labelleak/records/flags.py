@@ -189,6 +189,19 @@ FLAGS: dict[str, Meaning] = {
         "`gradient`",
         Doubt.untold,
     ),
+    "head_unchanged": Meaning(
+        "the head did not change at all, so there is nothing in it to read",
+        None,
+        "check that the client trained, that the weights before and after are not the same, and "
+        "that gradients were read before they were set to zero",
+        Doubt.refuted,
+    ),
+    "weights_assumed": Meaning(
+        "the model's weights are as it was built, and the client's may have been others",
+        None,
+        "give `weights`; without them read attacks that hold the update only",
+        Doubt.untold,
+    ),
     "steps_unknown": Meaning(
         "the number of local steps is not known, and one was assumed",
         None,
