@@ -140,20 +140,13 @@ def attack_update(
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
-    held = Knowledge(
-        view,
-        _shape(options, data),
-        _own(data, found.task),
-        fit_cache=fit_cache,
-        weights_known=AS_BUILT not in notes,
-    )
-    notes = tuple(note for note in notes if note != AS_BUILT)  # its flag says so first
+    held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
+    held = replace(held, weights_known=AS_BUILT not in notes)
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
-    real = None if truth is None else _truth(truth, case)
-    about = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
-    said = (*more, *notes, *drawn.notes)
-    return _answered(case.report(real, not_applicable=missing, notes=said, **about), case)
+    about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
+    about["notes"] = tuple(dict.fromkeys((*more, *notes, *drawn.notes)))  # doubts come first
+    return _answered(case.report(_truth(truth, case), not_applicable=missing, **about), case)
 
 
 def _answered(report: UpdateReport, case: UpdateCase) -> UpdateReport:
@@ -312,7 +305,9 @@ def _nothing_applies(missing: Mapping[str, str], seen: Observation, why: Sequenc
     return f"no attack asked for can answer: {next(iter(missing.values()))}"
 
 
-def _truth(told: Any, case: UpdateCase) -> Truth:
+def _truth(told: Any, case: UpdateCase) -> Truth | None:
+    if told is None:
+        return None
     seen, size = case.settled.observation, case.size
     if seen.num_samples is None:
         raise BadInput("scoring against the truth needs `batch_size`")

@@ -102,10 +102,7 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
         f"({printable(report.head_found)}), "
         f"{report.num_classes} classes, {size} labels, {report.made.local_steps or 1} local step(s)"
     )
-    if report.disbelief:
-        say(f"Verdict: {report.disbelief}. What to do stands below.")
-    if report.caution:
-        say(f"Caution: {report.caution}.")
+    _warn(report)
     scored = report.truth is not None
     table = Table("attack", "attacker holds", "labels guessed (class: count, confidence)")
     tells = any(result.expected_asr is not None for result in report.results)
@@ -142,6 +139,14 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
     _show_scope(report)
     if save is not None:
         say(f"records  {save}")
+
+
+def _warn(report: UpdateReport) -> None:
+    """Say what makes the answers void or part of them wrong."""
+    if report.disbelief:
+        say(f"Verdict: {report.disbelief}. What to do stands below.")
+    if report.caution:
+        say(f"Caution: {report.caution}.")
 
 
 def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:

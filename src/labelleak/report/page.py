@@ -28,6 +28,7 @@ from labelleak.report.figures import Series, Style, assign_styles, draw_panel
 from labelleak.report.layer_leaks import LayerLeaks, split_layers
 from labelleak.report.next_steps import next_steps
 from labelleak.report.picture import draw
+from labelleak.report.untested import untested
 from labelleak.report.verdict import GRADES, Verdict, reach_verdict
 from labelleak.report.words import rare_words
 
@@ -185,7 +186,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         "sections": _sections(cells, settings),
         "setup": scope.setup(records),
         "assumptions": scope.assumptions(records),
-        "untested": scope.untested(records),
+        "untested": untested(records),
         "attacks": scope.attacks(records),
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),

@@ -13,8 +13,6 @@ from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
-from labelleak.report.remedies import group_reasons
-from labelleak.report.wording import capital
 
 _SHOWN_VALUES = 6
 # Extra keys that say how the clients and models were made; others are figures or doubles.
@@ -85,7 +83,7 @@ def list_values(values: Iterable[object], shown: int = _SHOWN_VALUES) -> str:
     return f"{said} and {more:,} more" if more > 0 else said
 
 
-def _said(records: RecordFrame, key: str) -> set[str]:
+def said(records: RecordFrame, key: str) -> set[str]:
     """Return what the records hold under a key, as text."""
     return set(map(str, records.distinct(key)))
 
@@ -108,7 +106,7 @@ def setup(records: Iterable[Record]) -> list[Fact]:
         ends = list(dict.fromkeys(wording.share(f(accuracies)) for f in (min, max)))
         facts.append(Fact("Accuracy of the models", " to ".join(ends)))
     for key, name in _NAMES.items():
-        values = _said(frame, key)
+        values = said(frame, key)
         if values:
             facts.append(Fact(name, _of_given(frame, key) or list_values(values)))
     return facts
@@ -116,12 +114,12 @@ def setup(records: Iterable[Record]) -> list[Fact]:
 
 def _of_given(records: RecordFrame, key: str) -> str:
     """Say what is not known of models whose weights were given; empty where nothing is to say."""
-    if wording.AS_GIVEN not in _said(records, "init"):
+    if wording.AS_GIVEN not in said(records, "init"):
         return ""
     if key == "init":
-        others = _said(records, "init") - {wording.AS_GIVEN}
+        others = said(records, "init") - {wording.AS_GIVEN}
         return ", ".join([*sorted(others), wording.TRAINING_UNKNOWN])
-    if key == "victims" and _said(records, key) != {"seen"}:
+    if key == "victims" and said(records, key) != {"seen"}:
         return "no part of the training in this audit; of the training before nothing is known"
     return ""
 
@@ -218,62 +216,6 @@ def attacks(records: Iterable[Record]) -> list[Run]:
     ]
 
 
-def untested(records: Iterable[Record]) -> list[str]:
-    """List what the records do not cover, from what is absent in them."""
-    frame = RecordFrame.of(records)
-    data, models, schemes = (list_values(frame.distinct(k)) for k in ("data", "model", "scheme"))
-    return [
-        *_untested_attackers(frame),
-        *_untested_clients(frame),
-        *(f"{capital(reason)}." for reason in group_reasons(not_applicable(frame))),
-        "Other data and models than those of this federation."
-        if (data, models) == ("federation", "unknown")
-        else f"Other data and models than {data} on {models}, and other ways to draw batches than "
-        f"{schemes}.",
-        "Anything but label counts: which sample has which label, the samples themselves, "
-        "or who took part.",
-    ]
-
-
-def _untested_attackers(records: RecordFrame) -> list[str]:
-    run = set(records.distinct("attack"))
-    absent = [wording.name_attack(a) for a in ATTACKS if a not in run | {"free", "random"}]
-    held = records.distinct("threat_model")
-    found = [f"{wording.SERVERS[t].capitalize()}." for t in THREAT_MODELS[1:] if t not in held]
-    if absent:
-        found.append(f"Other attacks of the field: {', '.join(absent)}.")
-    if not any(records.distinct("adaptive")):
-        found.append("Adaptive attackers, which know the client's defense and model it.")
-    found.append("A server that alters the model before it sends it, and one that combines rounds.")
-    return found
-
-
-def _untested_clients(records: RecordFrame) -> list[str]:
-    found = []
-    if records.distinct("local_steps") == [1]:
-        found.append("Several local steps before the update is shared (federated averaging).")
-    if records.distinct("defense") == ["none"]:
-        found.append("Defenses such as noise, clipping, compression or secure aggregation.")
-    stages, given = records.distinct("training_steps"), wording.AS_GIVEN in _said(records, "init")
-    if given:
-        found.append(
-            "How the model's weights were trained, and whether on the victims' data: it was "
-            "audited as given."
-        )
-    elif stages == [0]:
-        found.append("Trained models: every model here is untrained.")
-    elif 0 not in stages:
-        found.append("Untrained models, on which such attacks are usually strongest.")
-    if not given and "seen" not in _said(records, "victims"):
-        found.append("Batches that the model has already been trained on.")
-    modes = _said(records, "mode")
-    if modes and "train" not in modes:
-        found.append("Updates computed in training mode (batch statistics, dropout).")
-    if not any(clients > 1 for clients in records.distinct("clients")):
-        found.append("Updates of several clients added up before the server sees them.")
-    return found
-
-
 def repetition(records: Iterable[Record]) -> list[Fact]:
     """List seeds, releases and fingerprints that identify the run."""
     frame = RecordFrame.of(records)
@@ -283,7 +225,7 @@ def repetition(records: Iterable[Record]) -> list[Fact]:
         Fact("torch", list_values(frame.distinct("torch"))),
     ]
     for key, name in (("data_fingerprint", "Data"), ("model_fingerprint", "Models")):
-        values = _said(frame, key)
+        values = said(frame, key)
         if values:
             facts.append(Fact(f"{name} (fingerprint)", list_values(values)))
     return facts
