@@ -16,9 +16,15 @@ def blocks(text: str, *languages: str) -> list[tuple[str, str]]:
     return [(kind, code) for kind, code in _FENCE.findall(text) if kind in languages]
 
 
+def lines_of(code: str) -> list[str]:
+    """Return the commands of a shell; what `&&` joins are two."""
+    joined = code.replace("\\\n", " ").replace("&&", "\n")
+    return [line.strip() for line in joined.splitlines() if line.strip()]
+
+
 def commands(code: str) -> Iterator[list[str]]:
     """Yield the words of each line of a shell; comments are left out."""
-    for line in code.replace("\\\n", " ").splitlines():
+    for line in lines_of(code):
         if words := shlex.split(line, comments=True):
             yield words
 
@@ -33,7 +39,7 @@ def run_shell(code: str) -> str:
     from labelleak.cli.app import app
 
     printed = []
-    for line in filter(None, (c.strip() for c in code.replace("\\\n", " ").splitlines())):
+    for line in lines_of(code):
         words = shlex.split(line, comments=True)
         if words[0] == "labelleak":
             done = CliRunner().invoke(app, words[1:])

@@ -43,6 +43,19 @@ def test_every_block_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
         assert "".join(said) in printed
 
 
+def test_no_two_blocks_for_newcomers_write_into_one_folder():
+    named = {}
+    for name, text in PAGES.items():
+        if name.startswith(("start/", "howto/")):
+            for place, (_, code) in enumerate(blocks(text, "python", "bash", "py")):
+                for out in re.findall(r"--out (\S+)|folder=\"([^\"]+)", code):
+                    named.setdefault("".join(out), set()).add((name, place))
+    shared = {out: places for out, places in named.items() if len(places) > 1}
+    # What the pages print for a user's own app is no run of the page.
+    assert {out for out in shared if out not in ("client", "server")} == set()
+    assert len(named) > 6
+
+
 def test_options_and_targets_on_every_page_are_there(site):
     makefile = (ROOT / "Makefile").read_text("utf-8")
     lines = [
