@@ -9,9 +9,20 @@ import numpy as np
 from labelleak.records.intervals import Interval, bootstrap_mean
 from labelleak.records.record import append_records
 from labelleak.report.about import About
-from labelleak.report.comparison import apart, changes, compare, difference, read_side, say_change
+from labelleak.report.comparison import (
+    Side,
+    apart,
+    changes,
+    compare,
+    difference,
+    overall,
+    read_side,
+    say_change,
+    say_defenses,
+)
+from labelleak.report.opening import say_verdict
 
-from .samples import make_records
+from .samples import make_record, make_records
 
 
 def side(folder: Path, name: str, **changes: object):
@@ -55,3 +66,27 @@ def test_cases_are_matched_and_what_differs_is_named(tmp_path: Path) -> None:
     same = compare(before, before)
     assert "These records show no change" in same
     assert "Neither data, model, defenses" in same
+
+
+def test_a_file_of_several_defenses_is_compared_by_the_one_that_leaves_least(
+    tmp_path: Path,
+) -> None:
+    def of(**gained: float) -> Side:
+        path = tmp_path / f"{'-'.join(gained)}.jsonl"
+        rows = [
+            make_record(defense=name, advantage=value, asr=0.6 + 0.4 * value, trial=t)
+            for name, value in gained.items()
+            for t in range(4)
+        ]
+        append_records(path, rows)
+        return read_side(path)
+
+    plain, several = of(none=0.9), of(none=0.9, clip=0.5, noise=0.1)
+    moved = overall(plain, several)
+    assert moved is not None
+    assert round(moved.mean, 6) == -0.8
+    said = "before, none; after, noise, which leaves least of clip, noise and none."
+    assert say_defenses(plain, several).endswith(said)
+    assert said in compare(plain, several)
+    assert "0.10" in say_verdict(several.verdict)
+    assert say_defenses(plain, plain) == ""

@@ -219,6 +219,43 @@ def test_page_and_watch_say_what_became_of_updates(tmp_path: Path) -> None:
     assert "1 warned, 1 defended, 1 blocked" in " ".join(done.output.split())
 
 
+@pytest.mark.parametrize(
+    ("sent", "said", "left"),
+    [
+        (0, "The policy block withheld all 30 updates; the figures are of all of them", False),
+        (2, "The policy block withheld 20 of 30 updates; the figures are of all of them", True),
+    ],
+)
+def test_a_page_says_first_what_a_policy_did(sent: int, said: str, left: bool) -> None:
+    rows = [
+        replace(
+            row,
+            local_steps=4,
+            extra={
+                **row.extra,
+                "policy": "block",
+                "action": "sent" if row.extra["round"] <= sent else "blocked",
+            },
+        )
+        for row in federated_records(6, 5, states=(False,))
+    ]
+    verdict = reach_verdict(rows)
+    assert said in say_verdict(verdict)
+    assert verdict.to_json()["fates"].startswith(said)
+    html = render(rows, source="x")
+    assert html.index(said) < html.index('id="tested"')
+    assert "model cnn, data digits, policy block, batches of 32, 4 local steps, 10 classes" in html
+    assert ("No update left its client. Without the policy" in html) != left
+    assert ("Whoever receives an update" in html) == left
+
+
+def test_the_evidence_that_a_page_of_a_federation_asks_for_can_be_had() -> None:
+    few = render(federated_records(1, 3, states=(False,)), source="x")
+    assert "at least 100 updates of 10 clients" in few
+    assert "trials on 10 models" not in few
+    assert "trials on 10 models" in render([make_record()], source="x")
+
+
 def test_only_the_latest_rounds_are_listed_and_all_are_counted() -> None:
     rows = [
         make_record(trial=t, extra={"round": t, "client": "0", "action": "sent", "policy": "warn"})

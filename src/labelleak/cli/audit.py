@@ -120,18 +120,19 @@ def _conclude_unscored(records: list[Path], page: Path, about: About, shown: Sho
 
 
 def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> None:
-    from labelleak.report.comparison import overall, say_change, write_comparison
+    from labelleak.report.comparison import overall, say_change, say_defenses, write_comparison
 
     sides = write_comparison(records, page, about)
     moved = overall(*sides)
     if shown.json:
         change = None if moved is None else vars(moved)
-        found = [side.verdict.to_json() for side in sides]
+        found = [side.verdict.to_json() | {"defense": side.defense} for side in sides]
         print_json({"before": found[0], "after": found[1], "change": change, "page": str(page)})
         return
     for name, side in zip(("Before", "After"), sides, strict=True):
         say(f"{name}: {say_verdict(side.verdict)}")
-    say(f"\n{say_change(moved)}\n\npage     {page}")
+    said = " ".join(filter(None, (say_change(moved), say_defenses(*sides))))
+    say(f"\n{said}\n\npage     {page}")
 
 
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:

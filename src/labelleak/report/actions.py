@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labelleak.records.record import Record
@@ -13,6 +13,7 @@ from labelleak.report import wording
 # The first that a client's audit recorded of an update names its fate: a defended update is
 # recorded twice, as it was ("defended") and as it left ("sent").
 ACTIONS = ("blocked", "defended", "warned", "sent")
+_VERBS = {"blocked": "withheld", "defended": "defended"}
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,44 @@ def say_action_counts(action_counts: ActionCounts) -> str:
     return f"{total} audited by their clients: {', '.join(parts)}"
 
 
-__all__ = ["ACTIONS", "ActionCounts", "follow_actions", "say_action_counts"]
+def say_policy(counts: Sequence[ActionCounts]) -> str:
+    """Say what clients' policies did to the updates that a page's figures speak of; else nothing.
+
+    Figures are of updates as they were before the policy, whether or not they left.
+
+    >>> say_policy([ActionCounts(None, ("block",), {"blocked": 3, "sent": 1})])
+    'The policy block withheld 3 of 4 updates; the figures are of all of them, as they were before'
+    """
+    if not counts:
+        return ""
+    together = counts[0]
+    total = sum(together.counts.values())
+    did = [
+        f"{verb} {'all ' if together.counts[a] == total else ''}{together.counts[a]}"
+        for a, verb in _VERBS.items()
+        if together.counts.get(a)
+    ]
+    if not did:
+        return ""
+    policies = f"polic{'y' if len(together.policies) == 1 else 'ies'}"
+    of = "" if together.counts.get("blocked") == total else f" of {total}"
+    return (
+        f"The {policies} {wording.list_words(together.policies, 4)} {' and '.join(did)}{of} "
+        f"{'update' if total == 1 else 'updates'}; the figures are of all of them, as they were "
+        "before"
+    )
+
+
+def all_blocked(counts: Sequence[ActionCounts]) -> bool:
+    """Return whether no update left its client."""
+    return bool(counts) and {a for a, n in counts[0].counts.items() if n} == {"blocked"}
+
+
+__all__ = [
+    "ACTIONS",
+    "ActionCounts",
+    "all_blocked",
+    "follow_actions",
+    "say_action_counts",
+    "say_policy",
+]

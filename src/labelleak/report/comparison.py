@@ -13,8 +13,10 @@ from labelleak.records.cells import Cell
 from labelleak.records.files import write_whole
 from labelleak.records.intervals import Interval
 from labelleak.records.record import read_records
+from labelleak.records.rounds import is_federated
 from labelleak.report import wording
 from labelleak.report.about import NOBODY, About
+from labelleak.report.headlines import harm
 from labelleak.report.page import Tables, day_of, fill, opening_of
 from labelleak.report.verdict import Verdict
 
@@ -37,12 +39,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two audits."""
+    """One of the two audits.
+
+    Attributes:
+        name: the file.
+        when: the day of its records.
+        tables: its records; of several defenses those of one.
+        verdict: what they show.
+        defense: the defense that it is compared by, where the file holds several.
+    """
 
     name: str
     when: str
     tables: Tables
     verdict: Verdict
+    defense: str = ""
 
 
 def difference(before: Interval, after: Interval) -> Interval:
@@ -87,9 +98,41 @@ def read_side(path: Path) -> Side:
     tables = Tables.of(read_records(path))
     if not tables.records:
         raise BadInput(f"{shown_path(path)} holds no records; run `labelleak audit` first")
-    verdict = tables.verdict
+    tables, defense = _of_one_defense(tables)
     name = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
-    return Side(name, day_of(path), tables, verdict)
+    return Side(name, day_of(path), tables, tables.verdict, defense)
+
+
+def _of_one_defense(tables: Tables) -> tuple[Tables, str]:
+    """Keep the records of the defense that leaves least, where there are several.
+
+    The verdict of all would be that of no defense, and two of those show no change. In a
+    federation a client's policy defends some updates and not others, so all stay.
+    """
+    names = sorted({row.defense for row in tables.records})
+    if len(names) < 2 or any(map(is_federated, tables.records)):
+        return tables, ""
+    parts = {
+        name: Tables.of(row for row in tables.records if row.defense == name) for name in names
+    }
+    best = min(names, key=lambda name: _left(parts[name].verdict))
+    return parts[best], f"{best}, which leaves least of {wording.list_words(names, 9)}"
+
+
+def _left(verdict: Verdict) -> tuple[bool, tuple[float, float]]:
+    """Order verdicts by what they leave; one in doubt shows nothing, so it comes last."""
+    worst = verdict.worst
+    if worst is None or worst.advantage is None:
+        return True, harm(None)
+    return bool(worst.doubt), harm(worst.advantage)
+
+
+def say_defenses(before: Side, after: Side) -> str:
+    """Say by which defenses files of several are compared; nothing where each has one."""
+    if not before.defense and not after.defense:
+        return ""
+    named = [side.defense or next(iter(side.tables.records)).defense for side in (before, after)]
+    return f"Compared by defense: before, {named[0]}; after, {named[1]}."
 
 
 def changes(before: Side, after: Side) -> list[Change]:
@@ -156,7 +199,9 @@ def compare(before: Side, after: Side, about: About = NOBODY) -> str:
         "sides": sides,
         "grades": sides[0][1]["grades"],
         "track": sides[0][1]["track"],
-        "said": say_change(overall(before, after)),
+        "said": " ".join(
+            filter(None, (say_change(overall(before, after)), say_defenses(before, after)))
+        ),
         "changes": changes(before, after),
         "apart": apart(before, after),
     }
@@ -184,5 +229,6 @@ __all__ = [
     "overall",
     "read_side",
     "say_change",
+    "say_defenses",
     "write_comparison",
 ]

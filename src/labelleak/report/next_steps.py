@@ -34,7 +34,8 @@ def next_steps(
     if worst is not None and worst.doubt:
         steps.append(Advice("Settle the scale and sign of the update first; the flags say how."))
     if worst is None or worst.thin:
-        steps.append(Advice("Gather more evidence: at least 100 trials on 10 models."))
+        enough = "updates of 10 clients" if verdict.courses else "trials on 10 models"
+        steps.append(Advice(f"Gather more evidence: at least 100 {enough}."))
     if word is not GRADES[0]:
         steps += _defend(comparisons, verdict.courses, records)
     if word is GRADES[0]:

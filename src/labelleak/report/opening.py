@@ -9,7 +9,7 @@ from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
 from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import near_zero, say_images, say_named, verdict_cells
-from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Exposure, Verdict
+from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, UNDECIDED, Exposure, Verdict
 from labelleak.report.wording import capital, count, list_words, number, span
 
 _FIRM_TRIALS, _FIRM_GROUPS = 100, 10
@@ -45,9 +45,10 @@ def say_verdict(verdict: Verdict) -> str:
             f"{verdict.grade.word}: no attack that reads the update was run, so no leak was "
             "measured."
         )
-    said = [verdict.grade.word, verdict.mixed, "".join(verdict_parts(worst))]
+    said = [verdict.grade.word, verdict.mixed, verdict.fates, "".join(verdict_parts(worst))]
     found = [f"{part}." for part in said if part]
-    return " ".join([*found, *filter(None, (say_advantage(worst), worst.doubt))])
+    doubt = worst.doubt if verdict.grade is UNDECIDED else ""
+    return " ".join([*found, *filter(None, (say_advantage(worst), doubt))])
 
 
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
@@ -62,7 +63,7 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
         untried = say_untried(rows)
         return (
             f"A federation: the updates of {count(clients, 'client')} over "
-            f"{count(rounds, 'round')}, {_named(rows[0])}{rows[0].num_classes} classes. "
+            f"{count(rounds, 'round')}, {_named(rows)}{rows[0].num_classes} classes. "
             f"{attackers}.{untried and f' {untried}.'}"
         )
     if judged is None:
@@ -77,10 +78,21 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     )
 
 
-def _named(row: Record) -> str:
-    """Name a federation's model and data, where its auditor was told them."""
-    model = "" if row.model == "unknown" else f"model {row.model}, "
-    return model + ("" if row.data == "federation" else f"data {row.data}, ")
+def _named(rows: Sequence[Record]) -> str:
+    """Say a federation's model, data, policy, batch size and steps, as its auditor was told."""
+    row = rows[0]
+    policies = sorted({str(one.extra["policy"]) for one in rows if "policy" in one.extra})
+    sizes, steps = (
+        sorted({getattr(one, key) for one in rows}) for key in ("batch_size", "local_steps")
+    )
+    said = [
+        f"model {'not named' if row.model == 'unknown' else row.model}",
+        "" if row.data == "federation" else f"data {row.data}",
+        f"policy {list_words(policies, 4)}" if policies else "",
+        f"batches of {list_words(map(str, sizes), 4)}",
+        "one local step" if steps == [1] else f"{list_words(map(str, steps), 4)} local steps",
+    ]
+    return "".join(f"{part}, " for part in said if part)
 
 
 def _say_rest(verdict: Verdict) -> str:
@@ -114,15 +126,18 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
     much = {1: "can tell a little of", 2: "can partly tell", 3: "can largely tell"}
     can = much.get(GRADES.index(word), "can tell")
     names = _examples(records)
+    whoever = "Whoever receives an update"
+    if verdict.no_update_left:
+        whoever = "No update left its client. Without the policy, whoever receives one"
     if any(record.extra.get("task") == "dense" for record in records):
         return (
-            f"Whoever receives an update {can} how many pixels of the images behind it have each "
+            f"{whoever} {can} how many pixels of the images behind it have each "
             f"class{names}: how large a tumour is, say, and whether there is one."
             f"{say_images(verdict.judged)}"
         )
     if any(record.extra.get("task") == "tokens" for record in records):
         return (
-            f"Whoever receives an update {can} which words stand in the text behind it, and how "
+            f"{whoever} {can} which words stand in the text behind it, and how "
             "often: names, places, diagnoses. The words that hardly anybody else uses tell whose "
             "text it is."
         )
@@ -131,7 +146,7 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
     )
     of = _people(verdict)
     return (
-        f"Whoever receives an update {can} how many of {of} have each label"
+        f"{whoever} {can} how many of {of} have each label"
         f"{names}: if labels are diagnoses, how many patients have which"
         f"{'; ' + single if single else ''}."
     )

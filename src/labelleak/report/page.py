@@ -152,6 +152,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "grades": GRADES,
         "place": GRADES.index(verdict.grade) if verdict.grade in GRADES else -1,
         "worst": worst,
+        "fates": verdict.fates,
         "exposures": verdict.exposures,
         "named": opening.verdict_parts(worst) if worst else None,
         "gained": opening.say_advantage(worst) if worst else "",

@@ -20,6 +20,7 @@ from labelleak.records.rounds import Course, follow_rounds, is_federated
 from labelleak.records.states import IMPOSSIBLE, is_settled
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
+from labelleak.report.actions import all_blocked, follow_actions, say_policy
 from labelleak.report.headlines import case_of, harm, judged_cells, labels_of, strongest
 
 ENOUGH_TRIALS = 20
@@ -165,6 +166,8 @@ class Verdict:
         judged: the cell that the case is of; None in a federation.
         cells: the strongest attackers' cells of everything that was audited outside of rounds.
         courses: what each server learned over the rounds of a federation.
+        fates: what clients' policies did to their updates, in a clause; empty where nothing.
+        no_update_left: whether they withheld all.
         mixed: why the records are not of one run, and what to do; empty where they may be.
     """
 
@@ -175,6 +178,8 @@ class Verdict:
     cells: tuple[Cell, ...]
     courses: tuple[Course, ...]
     mixed: str = ""
+    fates: str = ""
+    no_update_left: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the word with its figures as plain values."""
@@ -183,6 +188,7 @@ class Verdict:
             "worst": None if self.worst is None else self.worst.to_json(),
             "servers": [exposure.to_json() for exposure in self.exposures],
             "mixed": self.mixed,
+            "fates": self.fates,
         }
 
 
@@ -200,9 +206,18 @@ def reach_verdict(records: Sequence[Record], cells: Sequence[Cell] | None = None
     if courses or cells is None:
         cells = worst_cases(row for row in records if not is_federated(row))
     exposures, judged = _of_courses(courses, records) if courses else _of_cells(cells)
-    found, mixed = worst(exposures), say_mixed(records)
-    word = UNDECIDED if mixed else grade(found)
-    return Verdict(word, found, tuple(exposures), judged, tuple(cells), tuple(courses), mixed)
+    found, mixed, actions = worst(exposures), say_mixed(records), follow_actions(records)
+    return Verdict(
+        UNDECIDED if mixed else grade(found),
+        found,
+        tuple(exposures),
+        judged,
+        tuple(cells),
+        tuple(courses),
+        mixed,
+        say_policy(actions),
+        all_blocked(actions),
+    )
 
 
 def _of_courses(
