@@ -128,7 +128,7 @@ def test_an_unknown_size_is_read_off_the_update_where_the_model_is_held():
 
 
 def test_without_the_model_an_unknown_size_cannot_be_told_and_it_is_said_why():
-    with pytest.raises(BadInput, match=r"give `batch_size`: .* cannot be told without the model"):
+    with pytest.raises(BadInput, match=r"give `batch_size`: .* does not tell it without the model"):
         attack_update(gradient=gradient_of(build()), attacks=["row_min", "llg"])
 
 
@@ -422,3 +422,51 @@ def test_an_update_that_no_attack_can_read_is_refused_with_the_reason():
     made = LocalTraining(batch_size=4, class_weights=(1.0, 2.0, 3.0))
     with pytest.raises(BadInput, match="without the bias or the model"):
         attack_update(gradient={"fc.weight": weight}, made=made, attacks=["llg"])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"made": {"batch_size": 7}}, "`made` takes a labelleak.LocalTraining"),
+        ({"gradient": torch.rand(4, 8)}, "by name, as in .* not as Tensor"),
+        ({"gradient": 5}, "not as int"),
+        ({"gradient": nn.Linear(2, 4)}, "`gradient` takes no module"),
+        ({"captured": nn.Linear(2, 4), "gradient": None}, "`labelleak.capture` caught"),
+        (
+            {"attacks": "llg,lgl"},
+            "unknown attack 'lgl'; did you mean 'llg'. Known: standard, rules",
+        ),
+        ({"attacks": ()}, "or standard, or rules"),
+        ({"truth": 5}, "the truth must be labels or counts"),
+        ({"truth": "[0, 1"}, "the text of the truth"),
+        ({"model": 5}, "not int"),
+        ({"scale": "x"}, "unknown scale"),
+        ({"num_samples": None}, "^give `batch_size`: .* `model` and `auxiliary`"),
+    ],
+)
+def test_what_python_cannot_take_is_refused_in_a_sentence(given, sentence):
+    usual = {"gradient": gradient_of(build()), "num_samples": 7, "attacks": ["llg"]}
+    with pytest.raises(BadInput, match=sentence):
+        attack_update(**{**usual, **given})
+
+
+def test_modules_are_taken_for_their_weights_and_a_text_of_json_for_a_truth():
+    model = build()
+    before, after = stepped(model)
+    moved = build()
+    moved.load_state_dict(after)
+    named = {"made": told_of(lr=0.1), "truth": str(LABELS), "attacks": "llg, llbg"}
+    one = attack_update(before=model, after=moved, **named)
+    two = attack_update(before=before, after=after, **named)
+    assert [r.attack for r in one.results] == ["llg", "llbg"]
+    assert [r.counts for r in one.results] == [r.counts for r in two.results]
+    assert tuple(one.truth.counts) == COUNTS
+
+
+def test_the_last_line_names_the_rows_to_read(capsys):
+    told = {"made": told_of(momentum=0.9), "attacks": ["llg", "llbg"]}
+    _show(attack_update(gradient=gradient_of(build()), **told), None, None)
+    assert "each assumes something that failed" in capsys.readouterr().out.splitlines()[-1]
+    told = {"made": told_of(), "attacks": ["llg", "idlg"], "num_samples": None}
+    _show(attack_update(gradient=gradient_of(build()), **told), None, None)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Which row to read: ")

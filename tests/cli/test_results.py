@@ -57,6 +57,9 @@ def records(tmp_path):
         (["audit", "--attacks", "lgg"], "unknown attack 'lgg'; did you mean 'llg'?"),
         (["audit", "--attacks", "zgl"], "unknown attack 'zgl'; did you mean 'zlg'?"),
         (["audit", "--model", "mlp:tanh"], "the activation of mlp is chosen by --activation"),
+        (["audit", "--attacks", "rulse"], "did you mean 'rules'? Known: standard, rules, random"),
+        (["audit", "--model", "./own/net.py:build"], "not by a file: own.net:build"),
+        (["list", "experiments"], "experiments are listed by `labelleak list paper`"),
         (["audit", "more"], "`labelleak audit` takes no 'more' by itself"),
         (["report", "a", "b", "c"], "a report is of one file of records or of two, not of 3"),
         (["watch", "r.jsonl", "--json"], "--json needs --once: what is followed has no end"),
@@ -177,3 +180,19 @@ def test_attacks_that_could_not_answer_are_grouped_by_what_would_let_them():
         "2 attacks need the model: give `model` (dlg, zlg)",
         "own found nothing to read",
     ]
+
+
+def test_records_are_written_in_the_form_of_the_files_ending(typed, records, tmp_path):
+    assert typed("records", records, "--out", tmp_path / "r.csv")[0] == 0
+    assert (tmp_path / "r.csv").read_text().startswith("trial,")
+    assert "say the form with --to: one of parquet" in typed("records", records)[2]
+    assert "unknown form 'txt'" in typed("records", records, "--out", tmp_path / "r.txt")[2]
+
+
+def test_a_capture_prints_commands_that_know_how_its_batch_was_drawn(typed, tmp_path):
+    common = ["capture", "--model", "mlp", "--batch-size", 4]
+    printed = typed(*common, "--out", tmp_path / "a")[1].splitlines()[-3:]
+    assert all("--scheme unbalanced" in line for line in printed)
+    printed = typed(*common, "--scheme", "natural", "--out", tmp_path / "b")[1].splitlines()[-3:]
+    assert ["--scheme natural" in line for line in printed] == [False, False, True]
+    assert "--scheme" not in typed(*common, "--scheme", "iid", "--out", tmp_path / "c")[1]

@@ -101,6 +101,8 @@ def test_the_head_is_found(model, how, found):
         (Unrunnable(), {"num_classes": 7}, "no linear layer with 7 rows"),
         (TwoHeads(), {"num_classes": 7}, "has 3 rows, but there are 7 classes"),
         (TwoHeads(), {"name": "used", "num_classes": 7}, "has 3 rows, but there are 7 classes"),
+        (nn.Linear(4, 1), {"num_classes": 2}, "say `task` binary"),
+        (nn.Linear(4, 3), {"num_classes": 4}, "do the labels start at 1"),
         (Tied(), {"example": X}, "shares its weight"),
         (frozen(), {"example": X}, "is frozen"),
         (weight_norm(nn.Linear(4, 3)), {"name": ""}, "computes its weight"),

@@ -83,7 +83,7 @@ def make_attack(name: str) -> Attack:
     'llg'
     """
     if name not in ATTACKS:
-        raise unknown_name("attack", name, ATTACKS)
+        raise unknown_name("attack", name, ("standard", "rules", *ATTACKS))
     return ATTACKS[name]()
 
 

@@ -41,12 +41,16 @@ class Choice:
 
 
 def choose_attacks(
-    asked: Sequence[str | Attack], num_classes: int | None = None, *, beside: Sequence[str] = ()
+    asked: str | Sequence[str | Attack],
+    num_classes: int | None = None,
+    *,
+    beside: Sequence[str] = (),
 ) -> Choice:
     """Turn names and attacks into the attacks to run, each once, in the order of asking.
 
     Args:
-        asked: names, groups (``standard``, ``rules``) or attacks with options of their own.
+        asked: names, groups (``standard``, ``rules``) or attacks with options of their own; a text
+            is names with commas between.
         num_classes: how many classes there are; None leaves nothing out.
         beside: names that go with ``standard`` here, such as attacks that know the defense.
 
@@ -57,6 +61,7 @@ def choose_attacks(
     >>> "rlu" in [attack.name for attack in choice.attacks], sorted(choice.left_out)
     (True, ['gdbr', 'gradient_regression', 'ilrg', 'layer_regression', 'shadow', 'shadow_layers'])
     """
+    asked = asked.replace(",", " ").split() if isinstance(asked, str) else asked
     named = [one for one in asked if not isinstance(one, str) or one not in GROUPS]
     chosen: dict[str, Attack] = {}
     for one in asked:
@@ -66,7 +71,7 @@ def choose_attacks(
             attack = make_attack(part) if isinstance(part, str) else part
             chosen.setdefault(attack.name, attack)
     if not chosen:
-        raise BadInput("name at least one attack, or standard")
+        raise BadInput("name at least one attack, or standard, or rules")
     own = {one if isinstance(one, str) else one.name for one in named}
     choice = Choice(tuple(chosen.values()), frozenset(chosen) - own)
     return choice if num_classes is None else choice.within(num_classes)

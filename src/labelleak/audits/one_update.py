@@ -45,6 +45,7 @@ from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.data.given import dataset_of
+from labelleak.simulation.user_models import name_factory
 
 
 @shared_sums()
@@ -64,7 +65,7 @@ def attack_update(
     model: nn.Module | ModelOptions | str | None = None,
     auxiliary: Any = None,
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
-    attacks: Sequence[str] = ("standard",),
+    attacks: str | Sequence[str] = ("standard",),
     scheme: str = "iid",
     prior: str | os.PathLike[str] | Sequence[float] | None = None,
     seed: int = 0,
@@ -99,7 +100,7 @@ def attack_update(
             weights before the update where they are given.
         auxiliary: labelled data of the attacker's own: `LabelledData`, or as `audit` takes data.
         truth: true labels or counts, to score the answers; see `read_truth`, of masks `read_maps`.
-        attacks: names, or ``standard``.
+        attacks: names, ``standard`` or ``rules``.
         scheme: how batches are drawn, for the guess without the update: a name of
             ``labelleak list schemes``; natural takes the auxiliary labels as the pool.
         prior: class frequencies that the attacker knows, in place of the scheme's: a list, or a
@@ -162,7 +163,9 @@ def _by_name(
     """Load data and say of a model what its name does, where names were given."""
     return (
         data if data is None or isinstance(data, LabelledData) else dataset_of(data),
-        ModelOptions(name=model) if isinstance(model, str) else model,
+        model
+        if model is None or isinstance(model, nn.Module | ModelOptions)
+        else ModelOptions(name=name_factory(model)),
     )
 
 

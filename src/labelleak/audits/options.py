@@ -27,7 +27,7 @@ TaskName = Annotated[
 ]
 Attacks = Annotated[
     tuple[str, ...],
-    Option("Comma-separated names, or standard; see `labelleak list attacks`."),
+    Option("Comma-separated names, standard or rules (quick ones); see `labelleak list attacks`."),
 ]
 Learnt = Annotated[
     Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import ScaleFit, fit_each, repair
-from labelleak.errors import NotApplicable
+from labelleak.errors import NotApplicable, unknown_name
 from labelleak.records.states import State
 
 ScaleMode = Literal["check", "repair"]
@@ -82,7 +82,12 @@ def settle(
         known: what the attacker holds.
         mode: ``repair`` divides by the factor of the one usual cause that explains the update.
         measured: whether the capture that made the update saw a plain mean loss at the head.
+
+    Raises:
+        BadInput: for another mode.
     """
+    if mode not in get_args(ScaleMode):
+        raise unknown_name("scale", str(mode), get_args(ScaleMode))
     if is_still(observation):
         none = Standing(State.not_known, "the head did not change at all")
         return Settled(observation, none, none, (_NOT_FITTED,))

@@ -51,7 +51,8 @@ class UpdateOptions(Options):
         str | None, Option("The attacker's own data, named as for audit.", also="data")
     ] = None
     truth: Annotated[
-        str | None, Option("JSON list of the true labels or counts, to score against.")
+        str | None,
+        Option("JSON list of true labels or counts, or a file of one, to score against."),
     ] = None
     attacks: Attacks = ("standard",)
     scheme: Annotated[str, Option("How batches are drawn, for the guess without the update.")] = (

@@ -25,7 +25,7 @@ from labelleak.cli.terminal import INTERRUPTED
 from labelleak.cli.tune import tune
 from labelleak.cli.verify import verify
 from labelleak.cli.watch import watch
-from labelleak.errors import LabelleakError, printable, unknown_name
+from labelleak.errors import BadInput, LabelleakError, printable, unknown_name
 from labelleak.records.provenance import VERSION
 
 # No refusal takes more of the screen, whatever name from outside stands in it.
@@ -115,6 +115,8 @@ def list_names(
     from labelleak.cli.listings import describe
 
     if what not in list(Listing):
+        if what == "experiments":
+            raise BadInput("experiments are listed by `labelleak list paper`")
         raise unknown_name("list", what, [one.value for one in Listing])
     found = dict(describe(what))
     if shown.json:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from labelleak.audits.standing import Standing
     from labelleak.core.answers import AttackResult
 
-_MANY = 6
+# Classes that a row of the table lists at most.
+_MANY = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +203,24 @@ def _show_scope(report: UpdateReport) -> None:
         say(f"Not applicable: {why}")
     for note in report.notes:
         say(f"Note: {note}")
+    _say_rows(report)
+
+
+def _say_rows(report: UpdateReport) -> None:
+    """Say which rows to read: those of attacks for which all that was checked held."""
+    rows = [one for one in report.results if one.threat_model != "none"]
+    held = [one.attack for one in rows if not one.flags]
+    if report.disbelief:
+        say("Which row to read: none, for the reason above the table.")
+    elif held and len(held) < len(rows):
+        say(f"Which row to read: {', '.join(held)}, since nothing that they assume failed.")
+    elif held:
+        say(
+            "Which row to read: nothing that any of them assumes failed; an audit of the same "
+            "model and data tells which is right most often."
+        )
+    else:
+        say(
+            "Which row to read: each assumes something that failed, so none without doubt; an "
+            "audit of the same model and data tells which is right most often."
+        )

@@ -39,9 +39,14 @@ def capture(step: ClientStep, place: CaptureRun, shown: Shown) -> None:
         print(f"wrote {path}")
     before, after, gradient, _, truth = (str(path) for path in files)
     rates = ["--lr", f"{step.lr:g}", "--batch-size", str(step.batch_size)]
-    known = ["--model", step.model, "--auxiliary", step.data, "--truth", truth]
+    # The guess without the update must know how the labels came; natural needs data to draw from.
+    drawn = [] if step.scheme == "iid" else ["--scheme", step.scheme]
+    alone = [] if step.scheme.startswith("natural") else drawn
+    known = [*drawn, "--model", step.model, "--auxiliary", step.data, "--truth", truth]
     print("\nTry:")
-    print(f"  {shlex.join(['labelleak', 'attack', '--before', before, '--after', after, *rates])}")
-    print(f"  {shlex.join(['labelleak', 'attack', '--gradient', gradient, '--truth', truth])}")
-    both = ["labelleak", "attack", "--before", before, "--after", after, *known]
-    print(f"  {shlex.join(both)}")
+    for given in (
+        ("--before", before, "--after", after, *rates, *alone),
+        ("--gradient", gradient, "--truth", truth, *alone),
+        ("--before", before, "--after", after, *known),
+    ):
+        print(f"  {shlex.join(['labelleak', 'attack', *given])}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from labelleak.cli.options import RecordsFile, command
 from labelleak.cli.results import Shown, print_json
-from labelleak.errors import unknown_name
+from labelleak.errors import BadInput, unknown_name
 from labelleak.records.options import Option, Options
 from labelleak.records.packing import PACKED
 
@@ -19,7 +19,10 @@ FORMS = ("parquet", "csv", "jsonl")
 class RecordsRun(Options):
     """What is written, and where."""
 
-    to: Annotated[str, Option(f"One of: {', '.join(FORMS)}; parquet needs the extra frames.")]
+    to: Annotated[
+        str | None,
+        Option(f"One of: {', '.join(FORMS)}; by the ending of `out` if left out."),
+    ] = None
     out: Annotated[
         Path | None, Option("File to write; of the same name beside the records if left out.")
     ] = None
@@ -30,15 +33,18 @@ def records(records: RecordsFile, asked: RecordsRun, shown: Shown) -> None:
     """Write records for pandas, polars, R or a spreadsheet: a column for each key."""
     from labelleak.records.export import export
 
-    if asked.to not in FORMS:
-        raise unknown_name("form", asked.to, FORMS)
+    form = asked.to or (asked.out.suffix.removeprefix(".") if asked.out else "")
+    if not form:
+        raise BadInput(f"say the form with `to`: one of {', '.join(FORMS)}")
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS)
     plain = records.with_suffix("") if records.suffix == PACKED else records
-    place = asked.out or plain.with_suffix(f".{asked.to}")
-    number = export(records, asked.to, place)
+    place = asked.out or plain.with_suffix(f".{form}")
+    number = export(records, form, place)
     if shown.json:
         print_json({"file": str(place), "records": number})
     else:
-        print(f"{asked.to:8} {place} ({number:,} records)")
+        print(f"{form:8} {place} ({number:,} records)")
 
 
 __all__ = ["records"]

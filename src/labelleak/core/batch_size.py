@@ -185,8 +185,8 @@ def _posterior(observation: Observation, known: Knowledge, assume_uniform: bool)
         return MeanPosterior.uniform(observation.num_classes)
     if known.model is None:
         raise NotApplicable(
-            "the batch size cannot be told without the model: a mean gradient stays the same when "
-            "every sample is doubled; grant the model, or assume uniform posteriors"
+            "the update does not tell it without the model, since a mean gradient stays the same "
+            "when every sample is doubled; or give `model` and `auxiliary`, to read it off"
         )
     return MeanPosterior.from_model(known)
 

@@ -54,7 +54,7 @@ def torch_form(
 
     Args:
         arrays: by name, nested (Flax) or not, or a list as Keras's ``get_weights()`` and Flower
-            give it. None in place of an array is left out.
+            give it. None in place of an array is left out. Of a module, its state.
         layout: ``torch`` (weights are outputs x inputs) or ``keras`` (inputs x outputs, as JAX
             has them, too); told by names and biases if left out.
         of_torch: whether PyTorch made them, so that a list of which nothing else tells the layout
@@ -67,7 +67,14 @@ def torch_form(
     >>> {name: tuple(tensor.shape) for name, tensor in torch_form(kernels).items()}
     {'0.weight': (3, 4), '0.bias': (3,)}
     """
+    if isinstance(arrays, torch.nn.Module):
+        arrays = arrays.state_dict()
     if not isinstance(arrays, Mapping):
+        if not isinstance(arrays, list | tuple):
+            raise BadInput(
+                "tensors are taken by name, as in {'fc.weight': ...}, or in a list, not as "
+                f"{type(arrays).__name__}"
+            )
         arrays = {str(place): array for place, array in enumerate(arrays)}
     if of_torch is None:
         of_torch = any(isinstance(array, torch.Tensor) for array in arrays.values())

@@ -207,15 +207,23 @@ def _untraced(
     )
 
 
+def _other_rows(where: str, rows: int, classes: int) -> BadInput:
+    """Say that a head has not the rows that its classes need, and what it may be."""
+    hint = ""
+    if (rows, classes) == (1, 2):
+        hint = "; if its one output tells one of two classes, say `task` binary"
+    elif rows == classes - 1:
+        hint = "; classes count from 0: do the labels start at 1?"
+    return BadInput(f"the head {where} has {rows} rows, but there are {classes} classes{hint}")
+
+
 def _check(
     model: nn.Module, path: str, layer: nn.Module, num_classes: int | None
 ) -> tuple[str, ...]:
     """Refuse a head that cannot be read; return all names of a weight that is shared."""
     where = module_shown(path)
     if num_classes not in (None, _rows(layer)):
-        raise BadInput(
-            f"the head {where} has {_rows(layer)} rows, but there are {num_classes} classes"
-        )
+        raise _other_rows(where, _rows(layer), num_classes or 0)
     if "weight" not in dict(layer.named_parameters(recurse=False)):
         raise BadInput(
             f"the head {where} computes its weight from other parameters (weight norm, say), so "
@@ -268,9 +276,7 @@ def _in_update(update: Folded, found: HeadFinding, num_classes: int | None) -> H
     if weight.dim() > 2 and bias is not None and len(bias) == columns != rows:
         rows, columns = columns, rows  # of a transposed convolution
     if num_classes not in (None, rows):
-        raise BadInput(
-            f"the head {module_shown(name)} has {rows} rows, but there are {num_classes} classes"
-        )
+        raise _other_rows(module_shown(name), rows, num_classes or 0)
     return _moved(update, found, Layer(name, rows, columns), layers)
 
 

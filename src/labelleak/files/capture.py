@@ -210,7 +210,7 @@ def capture(
         head: module name of the head; found if left out.
 
     Raises:
-        BadInput: if no linear layer has the head's name.
+        BadInput: if the model is none, or no linear layer has the head's name.
 
     >>> model = nn.Linear(3, 2)
     >>> optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -221,6 +221,8 @@ def capture(
     >>> update.made.lr, update.made.batch_size, sorted(update.gradient)
     (0.1, 4, ['bias', 'weight'])
     """
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"`model` takes a torch.nn.Module, not {type(model).__name__}")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     update = CapturedUpdate(model, LocalTraining(lr=lr, batch_size=batch_size), head)
     filling = model.register_forward_hook(update._fill) if update._lazy() else None

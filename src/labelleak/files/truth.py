@@ -13,7 +13,7 @@ from labelleak.core.images import count_split
 from labelleak.core.score import Truth, pair_counts
 from labelleak.core.task import NO_LABEL
 from labelleak.errors import BadInput
-from labelleak.records.reading import read_json
+from labelleak.records.reading import parse_json, read_json
 
 
 def read_truth(
@@ -27,7 +27,7 @@ def read_truth(
     Labels of -100 are those of positions without one, and are left out.
 
     Args:
-        source: path of a JSON file, or what would stand in it.
+        source: path of a JSON file, its text, or what would stand in it.
         num_classes: K.
         num_samples: N, which the truth must have too.
 
@@ -37,7 +37,7 @@ def read_truth(
     >>> read_truth([0, 2, 2], num_classes=4, num_samples=3).counts.tolist()
     [1, 0, 2, 0]
     """
-    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    found = _loaded(source)
     kinds = ("labels", "counts")
     if isinstance(found, Mapping):
         held = [kind for kind in kinds if kind in found]
@@ -75,7 +75,7 @@ def read_maps(source: Any, num_classes: int, num_samples: int) -> Truth:
     >>> read_maps(masks, num_classes=3, num_samples=7).images.tolist()
     [[1, 3, 0], [0, 0, 3]]
     """
-    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    found = _loaded(source)
     inner = found.get("labels") if isinstance(found, Mapping) else found
     sizes = found.get("images") if isinstance(found, Mapping) else None
     if isinstance(inner, Sequence | np.ndarray) and len(inner) and not _fits(inner[0]):
@@ -116,7 +116,7 @@ def read_many(source: Any, num_classes: int, num_samples: int) -> Truth:
     >>> read_many([[1, 0], [1, 1]], num_classes=2, num_samples=2).counts.tolist()
     [0, 2, 1, 1]
     """
-    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    found = _loaded(source)
     if isinstance(found, Mapping):
         found = found.get("labels", found.get("counts"))
     try:
@@ -142,7 +142,7 @@ def labels_in(source: Any) -> tuple[int, ...] | None:
     """
     if source is None:
         return None
-    found = _parse(Path(source)) if isinstance(source, str | os.PathLike) else source
+    found = _loaded(source)
     if isinstance(found, Mapping):
         found = found.get("labels")
     if found is None or (len(found) and not _fits(found[0])):
@@ -150,11 +150,29 @@ def labels_in(source: Any) -> tuple[int, ...] | None:
     return tuple(int(n) for n in _whole(found))
 
 
+def _loaded(source: Any) -> Any:
+    """Return what stands in a file, in a text of JSON, or in place of both."""
+    if isinstance(source, str) and source.lstrip()[:1] in ("[", "{") and not os.path.exists(source):
+        try:
+            return parse_json(source)
+        except BadInput as error:
+            raise BadInput(f"the text of the truth {error}") from error
+    if isinstance(source, str | os.PathLike):
+        return _parse(Path(source))
+    if not isinstance(source, Mapping | Sequence | np.ndarray):
+        raise BadInput(
+            f"the truth must be labels or counts, or a file of them, not {type(source).__name__}"
+        )
+    return source
+
+
 def _parse(path: Path) -> Any:
     try:
         return read_json(path)
     except BadInput as error:
-        raise BadInput(f"{error}; give a JSON list of labels or of counts") from error
+        raise BadInput(
+            f"{error}; give a JSON list of labels or of counts, or a file of one"
+        ) from error
 
 
 def _whole(numbers: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelleak.core.forms import named_like, torch_form
 from labelleak.core.likeness import refuse_weights
@@ -23,8 +23,8 @@ from labelleak.files.notes import Note, read_note
 from labelleak.files.shards import is_shard
 from labelleak.files.tensors import read_tensors
 
-# A file, or arrays of any framework by name or in a list.
-Source = str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any]
+# A file, arrays of any framework by name or in a list, or a module with its weights.
+Source = str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | nn.Module
 Tensors = dict[str, Tensor]
 
 _FORMS = (
@@ -80,6 +80,7 @@ def gather_update(
         "before": before,
     }
     forms = {name: source for name, source in given.items() if source is not None}
+    _check_kinds(captured, made)
     told = made or LocalTraining()
     _check(forms.keys() | ({"captured"} if captured is not None else set()), told, num_samples)
     if captured is not None:
@@ -105,6 +106,24 @@ def gather_update(
         measured=next((n.measured for n in notes if n.measured.known), Measured()),
         task=task,
     )
+
+
+def _check_kinds(captured: object, made: object) -> None:
+    """Refuse what is no capture and no training.
+
+    Raises:
+        BadInput: naming what is taken.
+    """
+    if not isinstance(made, LocalTraining | None):
+        raise BadInput(
+            "`made` takes a labelleak.LocalTraining, as in LocalTraining(batch_size=8, lr=0.1), "
+            f"not {type(made).__name__}"
+        )
+    if not isinstance(captured, CapturedUpdate | None):
+        raise BadInput(
+            "what stands first is what `labelleak.capture` caught; give tensors as `gradient`, or "
+            f"as `before` and `after`, not {type(captured).__name__}"
+        )
 
 
 def _check(forms: set[str], told: LocalTraining, num_samples: int | None) -> None:
@@ -133,6 +152,11 @@ class _Reader:
 
     def load(self, source: Source, wanted: str) -> tuple[Tensors, Note]:
         """Read one side, with what a file says of itself."""
+        if isinstance(source, nn.Module) and wanted not in ("before", "after"):
+            raise BadInput(
+                f"`{wanted}` takes no module, which holds weights; give tensors by name, such as "
+                "{name: p.grad for name, p in model.named_parameters()}"
+            )
         if not isinstance(source, str | os.PathLike):
             return torch_form(source, self.layout), Note()
         file = read_tensors(source, max_bytes=self.max_bytes)

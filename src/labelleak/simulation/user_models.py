@@ -78,6 +78,9 @@ def _find(path: str) -> Callable[..., object]:
     if path in _HANDED:
         return _HANDED[path]
     module_name, _, attribute = path.partition(":")
+    if module_name.endswith(".py"):
+        plain = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise BadInput(f"a function is named by its module, not by a file: {plain}:{attribute}")
     try:
         found = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
