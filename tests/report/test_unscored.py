@@ -66,6 +66,14 @@ def test_watch_shows_them_and_keeps_their_page(estimates, tmp_path):
     assert (found["records"], found["unscored"], found["unreadable"]) == (0, 2, 0)
 
 
+def test_answers_of_two_runs_in_one_file_are_told(estimates):
+    assert "runs in this file" not in run("report", estimates).output
+    estimates.write_text(line(run="71") + line(run="71", client="b") + line(run="72"))
+    for command in (("report", estimates), ("watch", estimates, "--once")):
+        said = " ".join(run(*command).output.split())
+        assert "Flower numbers 2 runs in this file: give each run a folder of its own" in said
+
+
 def test_many_classes_and_many_clients_are_cut_short():
     rows = [Unscored.from_json(line(client=str(client), counts=[1] * 300)) for client in range(500)]
     assert say_counts(rows[0]).endswith("and 292 more")

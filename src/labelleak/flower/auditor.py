@@ -64,7 +64,7 @@ class Auditor(TrainingFacts):
     client's learning rate and steps must be known; beside what stands here, it takes all that
     `LocalTraining` does (``lr``, ``momentum``, ``class_weights``, ...). Where labels are known (on
     the client, or by ``truth``) the folder gets ``records.jsonl``; otherwise an attack cannot be
-    scored and its answer goes to ``estimates.jsonl``, with the keys ``round``, ``client``,
+    scored and its answer goes to ``estimates.jsonl``, with the keys ``round``, ``run``, ``client``,
     ``attack``, ``threat_model``, ``num_samples``, ``counts``, ``flags``, ``notes``, ``time``. What
     went wrong stands in ``events.jsonl``; an error of the auditor never stops the federation.
 

@@ -26,6 +26,7 @@ class Unscored:
         threat_model: what its server holds.
         counts: how often each class is there, as the attack has it.
         flags: what does not hold of what it assumes.
+        run: Flower's number of the run; empty where it is not named.
 
     >>> line = '{"round": 1, "client": "a", "attack": "llg", "threat_model": "update", '
     >>> Unscored.from_json(line + '"counts": [0, 2], "flags": []}').named
@@ -38,6 +39,7 @@ class Unscored:
     threat_model: str
     counts: tuple[int, ...]
     flags: tuple[str, ...]
+    run: str = ""
 
     @property
     def named(self) -> tuple[tuple[int, int], ...]:
@@ -60,7 +62,10 @@ class Unscored:
                 raise BadInput(f"lacks the key {name}")
             if not fits(row[name]):
                 raise BadInput(f"has {shown_value(row[name])} under {name!r}")
-        return cls(**{name: _frozen(row[name]) for name in _KEYS})
+        run = row.get("run", "")
+        if not _name(run):
+            raise BadInput(f"has {shown_value(run)} under 'run'")
+        return cls(**{name: _frozen(row[name]) for name in _KEYS}, run=run)
 
 
 def _frozen(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labelleak.records.files import write_whole
+from labelleak.records.mixing import WHAT_TO_DO
 from labelleak.records.unscored import Unscored, last_answers, read_unscored, say_client
 from labelleak.report import wording
 from labelleak.report.about import NOBODY, About
@@ -34,11 +35,13 @@ def say_unscored(rows: Sequence[Unscored]) -> str:
     >>> say_unscored([row])[:44]
     '1 answer on 1 client in 1 round, none of the'
     """
+    runs = len({row.run for row in rows if row.run})
+    several = f" Flower numbers {runs} runs in this file: {WHAT_TO_DO}." if runs > 1 else ""
     clients, rounds = len({row.client for row in rows}), len({row.round for row in rows})
     return (
         f"{wording.count(len(rows), 'answer')} on {wording.count(clients, 'client')} in "
         f"{wording.count(rounds, 'round')}, none of them scored: the server does not know the "
-        "true labels, so this is what it would believe, not how right it is."
+        f"true labels, so this is what it would believe, not how right it is.{several}"
     )
 
 
