@@ -334,3 +334,20 @@ def test_rows_of_labels_of_a_task_that_nobody_said_are_read_as_such():
     own = flower.Auditor(folder=None, lr=0.1, auxiliary=own_data("multilabel"), **told)
     with pytest.raises(BadInput, match="say `task` multilabel"):
         audit_readings(own, before, after, sender, 0.5)
+
+
+@pytest.mark.parametrize("defense", ["none", "dp-sgd:clip=1,noise=1"])
+def test_maps_of_a_sigmoid_a_class_are_not_let_pass_undeclared(defense):
+    model = maps()
+    rows = F.one_hot(MASKS[:4].clamp(min=0), 3).movedim(-1, 1).float()
+    sent, after = step(model, F.binary_cross_entropy_with_logits, IMAGES[:4], rows)
+    auditor = flower.Auditor(
+        folder=None, lr=0.1, local_steps=1, attacks=["llg", "llbg"], defense=defense
+    )
+    sender = Sender(1, "0", labels=tuple(MASKS[:4].clamp(min=0).ravel().tolist()))
+    assert auditor.audit(sent, after, sender).raises("not_cross_entropy")
+    if defense == "none":
+        with pytest.raises(BadInput, match="a sigmoid of its own, which is not read for maps"):
+            audit_readings(auditor, sent, after, sender, 0.5)
+    else:
+        assert audit_readings(auditor, sent, after, sender, 0.5).raises("not_cross_entropy")

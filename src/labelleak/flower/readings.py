@@ -13,6 +13,7 @@ from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.priors import expected_shares
 from labelleak.core.task import Task
+from labelleak.errors import BadInput
 from labelleak.flower.auditor import Auditor
 from labelleak.flower.findings import UNCERTAIN, Finding, Sender
 from labelleak.flower.forms import Form, Returns, UncertainForm
@@ -23,6 +24,10 @@ Arrays = Mapping[str, Tensor]
 MOST_HEADS = 8
 # Shares of the loss that are tried beside that of heads of equal weight: 0.8 down to 0.13.
 SHARES = tuple(0.8**power for power in range(1, 10))
+SIGMOID_MAPS = (
+    "these maps are unlike those of a softmax: each class may have a sigmoid of its own, which is "
+    "not read for maps; give the Auditor the defense if there is one"
+)
 
 
 def audit_readings(
@@ -47,10 +52,13 @@ def audit_readings(
     Raises:
         AmbiguousHead: if the head is in doubt, and a reading is above the limit or none possible.
         UncertainForm: the same of the form.
-        BadInput: as `Auditor.audit`.
+        BadInput: as `Auditor.audit`; and for maps unlike a softmax's, unless a defense was declared
+            that explains them.
     """
     try:
         plain = auditor.audit(before, after, sender, strict=True)
+        if _may_be_sigmoid_maps(plain):
+            raise BadInput(SIGMOID_MAPS)
         others = (
             *_as_rows(auditor, before, after, sender, plain),
             *_as_sigmoids(auditor, before, after, sender, plain),
@@ -63,6 +71,8 @@ def audit_readings(
         found += filter(_is_able, shares)
         worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
         if worst is None or worst.impossible or max(one.worst for one in found) > limit:
+            raise
+        if any(map(_may_be_sigmoid_maps, filter(_is_able, found))):
             raise
         return worst
 
@@ -94,6 +104,12 @@ def _as_sigmoids(
     told = replace(auditor, task="multilabel", auxiliary=own, prior=shares)
     each = replace(sender, labels=tuple(rows[labels].ravel().tolist()))
     yield told.audit(before, after, each, head=found.head, strict=True)
+
+
+def _may_be_sigmoid_maps(found: Finding) -> bool:
+    """Return whether maps may have a sigmoid a class, which no attack reads."""
+    undefended = found.observation.largest is None
+    return found.task is Task.dense and undefended and found.raises("not_cross_entropy")
 
 
 def _as_shares(
