@@ -122,3 +122,35 @@ def test_one_output_of_a_sigmoid_is_refused_in_its_own_shape():
     model = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid(), nn.Flatten(0))
     with pytest.raises(BadInput, match="without the sigmoid"):
         as_tensor_model(model, "0", torch.rand(2, 3))
+
+
+class Shuffles(nn.Module):
+    """A head whose maps become others: sub-pixels, a stack, the end as the place of channels."""
+
+    def __init__(self, last):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.last = nn.Conv2d(2, 8, 1), last
+
+    def forward(self, images):
+        return self.last(self.head(images))
+
+
+def test_a_model_that_rearranges_its_head_is_refused_and_no_other():
+    images = torch.rand(6, 2, 4, 4)
+    shuffles = Shuffles(nn.PixelShuffle(2))
+    gradient = {"head.weight": torch.randn(8, 2, 1, 1), "head.bias": torch.randn(8)}
+    own = LabelledData(images, torch.zeros(6, 8, 8, dtype=torch.long))
+    with pytest.raises(BadInput, match="2 channels of the 8 that its head 'head' gives"):
+        labelleak.attack_update(
+            gradient=gradient, model=shuffles, auxiliary=own, head="head", num_samples=128
+        )
+    for last in (
+        nn.Identity(),
+        nn.Upsample(scale_factor=2),
+        nn.Flatten(2),
+        lambda maps: torch.stack([maps, maps]),
+        lambda maps: maps.permute(0, 2, 3, 1),
+    ):
+        model = Shuffles(last)
+        assert as_tensor_model(model, "head", images) is model

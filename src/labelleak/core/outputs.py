@@ -16,6 +16,10 @@ from labelleak.errors import BadInput
 _SAME = 2e-3
 
 
+class Rearranged(BadInput):
+    """A model makes other maps of what its head gives, so rows of the head are no classes."""
+
+
 @dataclass(frozen=True)
 class Pick:
     """A forward hook: of what a model returns, what stands under a key.
@@ -46,6 +50,7 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
         example: a few inputs; without any the model is given back.
 
     Raises:
+        Rearranged: if the model returns maps with other channels than its head gives.
         BadInput: if nothing that the model returns is what its head gives, or it returns
             probabilities.
 
@@ -67,7 +72,9 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
             continue
         if not isinstance(outputs, torch.Tensor):
             keys[training] = _key_of(given, outputs, head)
-        elif not training and _squashed(given, outputs):
+            continue
+        _refuse_rearranged(given, outputs, head, module)
+        if not training and _squashed(given, outputs):
             refuse_probabilities(module, head, example)
     if not keys:
         return module
@@ -75,6 +82,19 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
     picked.__dict__["_forward_hooks"] = module._forward_hooks.copy()
     picked.register_forward_hook(Pick(keys))
     return picked
+
+
+def _refuse_rearranged(given: Tensor, outputs: Tensor, head: str, module: nn.Module) -> None:
+    """Refuse maps of other channels than a convolution gave; they may be moved to the end."""
+    maps = getattr(module.get_submodule(head), "weight", given).dim() > 2
+    if not maps or outputs.dim() != given.dim() or outputs.shape[1] == given.shape[1]:
+        return
+    if outputs.movedim(-1, 1).shape != given.shape:
+        raise Rearranged(
+            f"the model makes maps of {outputs.shape[1]} channels of the {given.shape[1]} that its "
+            f"head {head!r} gives, as a pixel shuffle does, so rows of the head are no classes, "
+            "and no attack reads them"
+        )
 
 
 def _key_of(given: Tensor, outputs: Any, head: str) -> Any:
@@ -169,4 +189,4 @@ def _is(part: Any, given: Tensor) -> bool:
     return given.dim() > 2 and find_resizing(given, part) is not None
 
 
-__all__ = ["as_tensor_model", "refuse_probabilities"]
+__all__ = ["Rearranged", "as_tensor_model", "refuse_probabilities"]
