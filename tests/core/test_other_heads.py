@@ -150,7 +150,7 @@ def test_an_untold_share_is_in_doubt_and_a_told_one_is_undone(form):
     ]
     flags = ["loss_share_unknown" in report.results[0].flags for report in reports]
     assert flags == [True, False]
-    assert any("'early', 'late' learnt as the head 'main'" in note for note in reports[0].notes)
+    assert any("'early', 'late' learnt beside the head 'main'" in note for note in reports[0].notes)
     assert reports[0].results[0].asr + 0.1 < reports[1].results[0].asr
     assert [len(report.doubts) for report in reports] == [1, 0]
 
@@ -169,3 +169,30 @@ def test_attacks_on_all_layers_are_left_out_where_other_losses_moved_them():
         attacks=["gdbr", "llbg"],
     )  # fmt: skip
     assert [result.attack for result in report.results] == ["llbg"]
+
+
+@pytest.mark.parametrize("named", [None, "main"])
+def test_a_head_of_another_loss_shows_by_the_model(named):
+    class Rebuilt(Deep):
+        """An auxiliary head that rebuilds the inputs, whose loss is a squared error."""
+
+        def __init__(self):
+            super().__init__()
+            self.early, self.late = nn.Linear(16, 12), None
+
+        def forward(self, x):
+            first = self.first(x).relu()
+            return self.main(self.second(first).relu()), self.early(first)
+
+    torch.manual_seed(0)
+    model = Rebuilt()
+    main, early = model(INPUTS)
+    loss = 0.25 * functional.cross_entropy(main, LABELS) + functional.mse_loss(early, INPUTS)
+    loss.backward()
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    found = locate_head(gradient, model=model, name=named, num_classes=5)
+    assert (found.name, found.beside) == ("main", ("early",))
+    report = labelleak.attack_update(
+        gradient=gradient, made=BATCH, model=model, head="main", attacks=["llbg"]
+    )
+    assert "loss_share_unknown" in report.doubts

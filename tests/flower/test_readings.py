@@ -140,6 +140,7 @@ def test_shares_of_the_loss_that_nobody_told_are_tried(sigmoid):
     tried = audit_readings(auditor, before, after, sender, 0.5)
     assert tried.worst > plain.worst + 0.3
     assert 0.2 < tried.trained.training.loss_share < 0.4
+    assert tried.raises("loss_share_unknown")
     told = flower.Auditor(folder=None, head="main", attacks=["llbg"], loss_share=0.3, **options)
     assert not told.audit(before, after, sender).raises("loss_share_unknown")
     unnamed = flower.Auditor(folder=None, attacks=["llbg"], **options)

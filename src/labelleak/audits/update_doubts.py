@@ -74,9 +74,9 @@ def share_doubt(update: ReceivedUpdate, head: HeadFinding) -> dict[str, str]:
     if not head.beside or known or measured.holds_scale:
         return {}
     return {
-        "loss_share_unknown": f"{listed(head.beside)} learnt as the head {module_shown(head.name)} "
-        "did; its share of the loss was taken as 1, and counts are wrong if it is another: give "
-        "`loss_share`"
+        "loss_share_unknown": f"{listed(head.beside)} learnt beside the head "
+        f"{module_shown(head.name)}, by losses of their own; its share of the loss was taken as 1, "
+        "and counts are wrong if it is another: give `loss_share`"
     }
 
 

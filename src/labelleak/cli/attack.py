@@ -123,7 +123,9 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
         )
     console.print(table, markup=False)
     if report.truth is not None and report.num_classes <= MOST_DENSE:
-        print(f"True counts: {report.truth.counts.tolist()}")
+        counts = report.truth.counts.tolist()
+        there = counts[1::2] if report.task == "multilabel" else counts
+        print(f"True counts: {there}")
     if report.asr_free is not None:
         print(
             f"A guess without the update names {report.asr_free:.1%} of the labels on average "

@@ -30,7 +30,7 @@ from labelleak.errors import BadInput, few, shown
 def locate_head(
     tensors: Mapping[str, Tensor] | None = None,
     *,
-    name: str | None = None,
+    name: str | HeadFinding | None = None,
     model: nn.Module | None = None,
     example: Tensor | None = None,
     before: Mapping[str, Tensor] | None = None,
@@ -46,7 +46,8 @@ def locate_head(
 
     Args:
         tensors: weights after the training, if before is given; else a gradient. numpy is fine.
-        name: module name, as in ``model.named_modules()``; ``""`` for the model itself.
+        name: module name, as in ``model.named_modules()``; ``""`` for the model itself; or what was
+            found before, of which the update is asked again.
         model: any module; it is not changed.
         example: a batch of at least one input, to trace with; made up from the model's first
             layers if left out.
@@ -71,9 +72,12 @@ def locate_head(
         start = None if before is None else as_tensors(before)
         update = fold(as_tensors(tensors), start)
     if model is not None:
+        name = name.name if isinstance(name, HeadFinding) else name
         found = _in_model(model, name, example, num_classes, update, task)
     elif update is None:
         raise BadInput("a head is looked for in tensors or in a model; give one of them")
+    elif isinstance(name, HeadFinding):
+        found = name
     elif name is not None:
         found = HeadFinding(module_called(name, update.tensors), "named")
     else:
@@ -131,6 +135,7 @@ def _in_model(
         )
     if name is not None:
         found = _named(model, layers, module_called(name, model.state_dict()))
+        found = in_trace(found, model, example)
     else:
         seen = trace(model, example) if example is not None else trace_without_example(model)
         if seen is not None:
@@ -147,6 +152,27 @@ def _in_model(
             "language model's"
         )
     return replace(found, evidence=(*found.evidence, TIED))
+
+
+def in_trace(found: HeadFinding, model: nn.Module, example: Tensor | None) -> HeadFinding:
+    """Add to a head that was named which layers of the model it rests on, and which it does not.
+
+    Args:
+        found: the head.
+        model: the model.
+        example: a batch of at least one input; made up if left out.
+
+    Returns:
+        The finding; as it was, where the model cannot be traced or ends elsewhere.
+    """
+    try:
+        seen = trace(model, example) if example is not None else trace_without_example(model)
+    except BadInput:
+        return found
+    if seen is None or found.name not in seen.heads:
+        return found
+    others = [path for path in seen.heads if path != found.name]
+    return replace(found, below=seen.below, apart=(*others, *seen.aside))
 
 
 def _named(model: nn.Module, layers: Mapping[str, nn.Module], name: str) -> HeadFinding:
@@ -180,8 +206,8 @@ def _traced(seen: Trace, layers: Mapping[str, nn.Module], num_classes: int | Non
         heads = good
     after = f" through {few(dict.fromkeys(seen.through))}" if seen.through else ""
     said = f"its output becomes the model's{after}"
-    others = tuple([*rivals, *seen.aside][:8])
-    return HeadFinding(heads[0], "traced", (said,), others, seen.below)
+    others = [*rivals, *seen.aside]
+    return HeadFinding(heads[0], "traced", (said,), tuple(others[:8]), seen.below, tuple(others))
 
 
 def _untraced(
@@ -299,4 +325,4 @@ def _moved(update: Folded, found: HeadFinding, layer: Layer, layers: list[Layer]
     return replace(found, evidence=(*found.evidence, "no layer moved"))
 
 
-__all__ = ["AmbiguousHead", "HeadFinding", "find_head", "locate_head"]
+__all__ = ["AmbiguousHead", "HeadFinding", "find_head", "in_trace", "locate_head"]

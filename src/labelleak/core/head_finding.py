@@ -38,6 +38,7 @@ class HeadFinding:
         evidence: what speaks for it, in sentences.
         rivals: module names of other layers that could be heads, likeliest first.
         below: module names of the layers that it rests on, where a model was traced.
+        apart: module names of layers that it does not rest on, such as other heads, likewise.
         beside: module names of other heads, which have a share of the loss; see `other_heads`.
 
     >>> HeadFinding("fc", "named").describe()
@@ -49,6 +50,7 @@ class HeadFinding:
     evidence: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
     def describe(self) -> str:

@@ -36,7 +36,7 @@ class Trace:
         heads: module names of the layers that could be the head, in the order of the outputs.
         through: operations between the first of them and the model's output.
         run: module names of all linear layers that were run, none of them twice.
-        aside: module names of linear layers that the heads do not rest on, as other heads.
+        aside: module names of layers that the heads do not rest on, as other heads.
         others: what else made an output: ``convolution``, ``bmm``, ...
         shape: of the output.
         below: module names of the layers that the heads rest on.
@@ -94,7 +94,8 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     heads = tuple(dict.fromkeys(one.path for one in kept))
     shape = tuple(outputs[0].shape) if outputs else ()
     below = {marks[node][0] for one in kept for node in _behind(one.node) if node in marks}
-    layers = [path for path, m in model.named_modules() if isinstance(m, nn.Linear)]
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
+    layers = [path for path, m in model.named_modules() if isinstance(m, kinds)]
     aside = tuple(path for path in layers if path not in below and path not in heads)
     through = kept[0].through if kept else ()
     return Trace(heads, through, ran, aside, tuple(others), shape, tuple(sorted(below)))

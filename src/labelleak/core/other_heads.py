@@ -19,8 +19,9 @@ def other_heads(update: Folded, found: HeadFinding, task: Task | None) -> tuple[
     """Name the layers that moved as heads do, beside the one that was found.
 
     Each has a share of the loss that the update does not tell (deep supervision, several tasks).
-    A softmax head's change sums to zero over its rows. A sigmoid's does not, so there any layer
-    with as many rows counts that feeds no other.
+    Where the model was traced, it is any that moved though the head does not rest on it. Else a
+    softmax head's change sums to zero over its rows. A sigmoid's does not, so there any layer with
+    as many rows counts that feeds no other.
 
     Args:
         update: the tensors.
@@ -40,14 +41,20 @@ def other_heads(update: Folded, found: HeadFinding, task: Task | None) -> tuple[
     if own is None:
         return ()
     chain = Chain.of(tensors, layers)
-    alike = [one for one in (maps if own in maps else layers) if _may_be(one, own, found)]
+    below, apart = {own.name, *found.below}, {*found.apart} - {own.name}
+    alike = {one.name for one in (maps if own in maps else layers) if _may_be(one, below)}
     sigmoid = task in _SIGMOIDS or own.rows == 1
-    return tuple(one.name for one in alike if _is_head(one, own, chain, update, sigmoid=sigmoid))
+    return tuple(
+        one.name
+        for one in (*layers, *maps)
+        if (one.name in apart and _change(one, update).moved)
+        or (one.name in alike and _is_head(one, own, chain, update, sigmoid=sigmoid))
+    )
 
 
-def _may_be(layer: Layer, own: Layer, found: HeadFinding) -> bool:
+def _may_be(layer: Layer, below: set[str]) -> bool:
     """Leave out what is the head itself, feeds it by a model's trace, or is called a gate."""
-    if layer.name in (own.name, *found.below) or layer.turned:
+    if layer.name in below or layer.turned:
         return False
     return not any(_GATE.fullmatch(part) for part in re.split(r"[._\d]+", layer.name.lower()))
 

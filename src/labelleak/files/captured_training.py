@@ -132,7 +132,7 @@ def _loss(
         told |= {} if any(g.weighted for g in gathered) else {"class_weights": ()}
     told |= _weights(gathered, notes)
     if any(g.weighted for g in gathered):
-        told |= _class_weights(gathered, classes, notes)
+        told |= _class_weights(gathered, classes, notes, doubts)
     if any(r.loss == "cross_entropy" and r.labels is None for g in gathered for r in g.readings):
         notes.append("targets are soft: labels are mixed")
     return told
@@ -157,7 +157,7 @@ def _weights(gathered: Sequence[GatheredRows], notes: list[str]) -> dict[str, An
 
 
 def _class_weights(
-    gathered: Sequence[GatheredRows], classes: int, notes: list[str]
+    gathered: Sequence[GatheredRows], classes: int, notes: list[str], doubts: list[str]
 ) -> dict[str, Any]:
     """Say how a softmax cross-entropy weighs its classes, or that its rows weigh differently."""
     rough = 3 * COARSE if any(one.coarse for one in gathered) else SAME_WEIGHT
@@ -165,6 +165,11 @@ def _class_weights(
     found = read_class_weights(readings, classes, rough)
     if found is None:
         notes.append("rows weigh differently in the loss: class weights, or weights of their own")
+        if any(reading.smoothing for reading in readings):
+            doubts.append(
+                "class weights cannot be measured beside label smoothing; tell both "
+                "(`class_weights`, `label_smoothing`)"
+            )
         return {"weighted": True}
     times = ", ".join(f"{w:g}" for w in found[:8])
     notes.append(f"classes weigh in the loss: {times}{', ...' if len(found) > 8 else ''}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.core.battery import Battery
 from labelleak.core.copies import copy_model
-from labelleak.core.head import AmbiguousHead, HeadFinding, locate_head
+from labelleak.core.head import AmbiguousHead, HeadFinding, in_trace, locate_head
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack
@@ -226,7 +226,7 @@ class Auditor(TrainingFacts):
         if self.task == Task.multilabel:
             own = one_label_each(senders[0], before.get(key_of(found.name)))
             trained = how_trained(self, own, form)
-        update = receive(before, returned, found.name, trained, read_task(self.task))
+        update = receive(before, returned, found.name, trained, self.task, self._module)
         head_form = update.form_of(found.name, senders[0].labels)
         task = head_form.task
         observation = replace(update, task=task).observe(found.name)
@@ -305,14 +305,19 @@ class Auditor(TrainingFacts):
     @property
     def _known_head(self) -> HeadFinding | None:
         """The head as it was named, or as the model has it; None if only updates can tell."""
-        if self.head is not None:
-            return HeadFinding(self.head, "named")
-        if "head" not in self._kept and self._module is not None:
+        named = None if self.head is None else HeadFinding(self.head, "named")
+        if self._module is None:
+            return named
+        if "head" not in self._kept:
             example = None if self.auxiliary is None else self.auxiliary.inputs[:2]
             if example is None and self.input_shape is not None:
                 example = torch.zeros(2, *self.input_shape)
-            self._kept["head"] = locate_head(model=self._module, example=example)
-        head: HeadFinding | None = self._kept.get("head")
+            self._kept["head"] = (
+                in_trace(named, self._module, example)
+                if named
+                else locate_head(model=self._module, example=example)
+            )
+        head: HeadFinding = self._kept["head"]
         return head
 
     def _kind(self, sender: Sender) -> tuple[object, ...]:

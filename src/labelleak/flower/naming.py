@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -84,9 +83,7 @@ def likeliest_head(
         BadInput: as `locate_head`.
     """
     if known is not None:
-        found = locate_head(after, before=before, name=known.name, task=task)
-        beside = tuple(name for name in found.beside if name not in known.below)
-        return replace(known, evidence=(*known.evidence, *found.evidence), beside=beside)
+        return locate_head(after, before=before, name=known, task=task)
     try:
         return locate_head(after, before=before, task=task)
     except AmbiguousHead as doubt:

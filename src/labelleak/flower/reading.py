@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelleak.core.assumptions import Flag, raise_flag
 from labelleak.core.frequencies import prior_of_frequencies
@@ -22,11 +22,12 @@ from labelleak.core.priors import Prior, RepeatedPrior
 from labelleak.core.reparametrised import fold
 from labelleak.core.scale import StepPath
 from labelleak.core.score import Truth, pair_counts
-from labelleak.core.task import Task
+from labelleak.core.task import Task, read_task
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
+from labelleak.core.white_box import transposed
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.files.frequencies import read_frequencies
@@ -40,16 +41,33 @@ def receive(
     afters: Sequence[Mapping[str, Tensor]],
     head: str,
     trained: Trained,
-    task: Task | None,
+    task: str | None,
+    model: nn.Module | None = None,
 ) -> ReceivedUpdate:
-    """Take the head's part of the updates, one trial each, with what is known of them."""
+    """Take the head's part of the updates, one trial each, with what is known of them.
+
+    Args:
+        before: weights that the server sent.
+        afters: weights that the clients returned.
+        head: module name of the head.
+        trained: how the clients trained.
+        task: what the labels are, where it was told.
+        model: tells a transposed convolution, where there is one.
+    """
+    turned = None if model is None else isinstance(model.get_submodule(head), transposed())
     names = [key_of(head, part) for part in ("weight", "bias")]
     both = [fold(after, before) for after in afters]
     sent, returned = both[0].before or {}, [one.tensors for one in both]
     start = {name: sent[name] for name in names if name in sent}
     end = {n: stack(n, start.get(n), returned) for n in names if n in returned[0]}
     return ReceivedUpdate(
-        start, end, training=trained.training, head=head, num_samples=trained.total, task=task
+        start,
+        end,
+        training=trained.training,
+        head=head,
+        num_samples=trained.total,
+        task=read_task(task),
+        transposed=turned,
     )
 
 

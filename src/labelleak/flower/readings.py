@@ -22,8 +22,8 @@ from labelleak.flower.reading import drawn_by
 Arrays = Mapping[str, Tensor]
 # Layers that are audited in place of a head that cannot be told; each costs an audit.
 MOST_HEADS = 8
-# Shares of the loss that are tried beside that of heads of equal weight: 0.8 down to 0.13.
-SHARES = tuple(0.8**power for power in range(1, 10))
+# Shares of the loss that are tried beside that of heads of equal weight: 3.2 to 0.03.
+SHARES = tuple(0.75**power for power in range(-4, 13) if power)
 SIGMOID_MAPS = (
     "these maps are unlike those of a softmax: each class may have a sigmoid of its own, which is "
     "not read for maps; give the Auditor the defense if there is one"
@@ -120,10 +120,11 @@ def _as_shares(
         return
     assert found.trained is not None
     equal = 1 / (1 + len(found.head.beside))
+    doubted = replace(sender, flags=(*sender.flags, "loss_share_unknown"))
     for share in sorted({equal, *SHARES}):
-        told = replace(auditor, loss_share=share)
+        told = replace(auditor, loss_share=share)  # and the doubt stays
         form = found.trained.form
-        yield told.audit(before, after, sender, head=found.head, form=form, strict=True)
+        yield told.audit(before, after, doubted, head=found.head, form=form, strict=True)
 
 
 def _is_able(found: Finding) -> bool:

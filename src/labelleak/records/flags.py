@@ -162,8 +162,8 @@ FLAGS: dict[str, Meaning] = {
         "name the head, and check that its gradient is its own",
     ),
     "loss_share_unknown": Meaning(
-        "another layer of the update learnt as a head does, so this one has a share of the loss "
-        "that was not told; 1 was taken",
+        "another layer of the update learnt beside the head, by a loss of its own, so the head has "
+        "a share of the loss that was not told; 1 was taken",
         Assumption.KNOWN_SCALE,
         "give `loss_share`, the factor on this head's mean loss (1 for none); a capture measures "
         "it",
