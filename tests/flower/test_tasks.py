@@ -336,6 +336,41 @@ def test_rows_of_labels_of_a_task_that_nobody_said_are_read_as_such():
         audit_readings(own, before, after, sender, 0.5)
 
 
+class Nests(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(9, 2)
+
+    def forward(self, x):
+        return {"heads": {"main": self.fc(x)}}
+
+
+@pytest.mark.parametrize("last", ["nested", "softmax"])
+def test_a_model_that_returns_no_logits_is_left_out_and_said_once(last, tmp_path):
+    model = Nests() if last == "nested" else nn.Sequential(nn.Linear(9, 2), nn.Softmax(1))
+
+    def loss(outputs, y):
+        nested = isinstance(outputs, dict)
+        logits = outputs["heads"]["main"] if nested else outputs.log()
+        return F.cross_entropy(logits, y)
+
+    sent, after = step(model, loss, PEOPLE[:8], SICK[:8])
+    sender = Sender(1, "0", labels=tuple(SICK[:8].tolist()))
+    for _ in range(2):
+        auditor = flower.Auditor(
+            folder=tmp_path, lr=0.1, local_steps=1, model=model, attacks=["llbg", "rlu"],
+            auxiliary=LabelledData(PEOPLE, SICK),
+        )  # fmt: skip
+        found = audit_readings(auditor, sent, after, sender, 0.5)
+        assert [one.attack for one in found.answers] == ["llbg"]
+        assert "rlu" in found.not_applicable
+    (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
+    event = json.loads(line)
+    assert event["event"] == "model_left_out"
+    assert "logits" in event["reason"]
+
+
 @pytest.mark.parametrize("defense", ["none", "dp-sgd:clip=1,noise=1"])
 def test_maps_of_a_sigmoid_a_class_are_not_let_pass_undeclared(defense):
     model = maps()

@@ -12,7 +12,7 @@ from labelleak.audits.update_options import ModelOptions
 from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.head_shapes import key_of
 from labelleak.core.knowledge import LabelledData
-from labelleak.core.outputs import Rearranged, as_tensor_model
+from labelleak.core.outputs import NoLogits, as_tensor_model
 from labelleak.core.seeding import torch_seeded, whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.update import ReceivedUpdate
@@ -91,9 +91,7 @@ def view_update(
     if update.task is not Task.tokens:
         try:
             module = as_tensor_model(module, found.name, example)
-        except Rearranged:
-            raise
-        except BadInput as reason:  # what reads the update alone answers all the same
+        except NoLogits as reason:  # what reads the update alone answers all the same
             return update, None, found, (*notes, *said, f"the model is left out: {reason}")
     view = WhiteBox(lift(module, update.task, own), found.name)
     return update, view, found, (*notes, *said, *_resized(view, example, own))

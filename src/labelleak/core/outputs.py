@@ -16,8 +16,11 @@ from labelleak.errors import BadInput
 _SAME = 2e-3
 
 
-class Rearranged(BadInput):
-    """A model makes other maps of what its head gives, so rows of the head are no classes."""
+class NoLogits(BadInput):
+    """A model does not return its head's logits; what reads the update alone answers all the same.
+
+    Not so where it makes other maps of them, since the head's rows are no classes then.
+    """
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
         example: a few inputs; without any the model is given back.
 
     Raises:
-        Rearranged: if the model returns maps with other channels than its head gives.
-        BadInput: if nothing that the model returns is what its head gives, or it returns
+        NoLogits: if nothing that the model returns is what its head gives, or it returns
             probabilities.
+        BadInput: if the model returns maps with other channels than its head gives.
 
     >>> class Two(nn.Module):
     ...     def __init__(self):
@@ -90,7 +93,7 @@ def _refuse_rearranged(given: Tensor, outputs: Tensor, head: str, module: nn.Mod
     if not maps or outputs.dim() != given.dim() or outputs.shape[1] == given.shape[1]:
         return
     if outputs.movedim(-1, 1).shape != given.shape:
-        raise Rearranged(
+        raise BadInput(
             f"the model makes maps of {outputs.shape[1]} channels of the {given.shape[1]} that its "
             f"head {head!r} gives, as a pixel shuffle does, so rows of the head are no classes, "
             "and no attack reads them"
@@ -101,7 +104,7 @@ def _key_of(given: Tensor, outputs: Any, head: str) -> Any:
     """Return under what the head's output stands in what the model returns."""
     keys = [key for key, part in _parts(outputs) if _is(part, given)]
     if not keys:
-        raise BadInput(
+        raise NoLogits(
             f"the model returns {type(outputs).__name__}, and nothing in it is what its head "
             f"{head!r} gives; wrap it so that it returns one tensor of logits"
         )
@@ -119,19 +122,19 @@ def refuse_probabilities(module: nn.Module, head: str, example: Tensor) -> None:
         example: a few inputs.
 
     Raises:
-        BadInput: naming what follows the head.
+        NoLogits: naming what follows the head.
 
     >>> refuse_probabilities(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)), "0", torch.rand(2, 3))
     Traceback (most recent call last):
-    labelleak.errors.BadInput: the model returns the softmax of what its head '0' gives, and the \
-loss is taken of logits; return what the head gives, without the softmax
+    labelleak.core.outputs.NoLogits: the model returns the softmax of what its head \
+'0' gives, and the loss is taken of logits; return what the head gives, without the softmax
     """
     for mode in (False, True) if module.training else (False,):
         given, outputs = _pass_once(module, head, example, training=mode)
         name = "" if given is None else _squashed(given, outputs)
         if not name:
             return
-    raise BadInput(
+    raise NoLogits(
         f"the model returns the {name} of what its head {head!r} gives, and the loss is taken of "
         f"logits; return what the head gives, without the {name}"
     )
@@ -189,4 +192,4 @@ def _is(part: Any, given: Tensor) -> bool:
     return given.dim() > 2 and find_resizing(given, part) is not None
 
 
-__all__ = ["Rearranged", "as_tensor_model", "refuse_probabilities"]
+__all__ = ["NoLogits", "as_tensor_model", "refuse_probabilities"]

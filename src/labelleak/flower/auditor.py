@@ -22,7 +22,7 @@ from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
-from labelleak.core.outputs import as_tensor_model
+from labelleak.core.outputs import NoLogits, as_tensor_model
 from labelleak.core.priors import Prior, UniformPrior
 from labelleak.core.task import Task, read_task
 from labelleak.core.training import TrainingFacts
@@ -30,7 +30,7 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
 from labelleak.errors import BadInput
-from labelleak.flower.events import check_home, note
+from labelleak.flower.events import check_home, note, note_once
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
 from labelleak.flower.labels import Reported
@@ -84,7 +84,8 @@ class Auditor(TrainingFacts):
             each local step added to its gradient: SCAFFOLD's c - c_i, FedDyn's -lambda_i (beside
             `proximal`). They are subtracted.
         model: the model, or a function that makes it, in the mode that clients train it in;
-            None leaves out the attacks that need it.
+            None leaves out the attacks that need it, as does one that returns no logits of its
+            head (event ``model_left_out``).
         input_shape: shape of one input, for attacks that feed the model random inputs; as the
             auxiliary data have it if left out, and without both those attacks are left out.
         head: module name of the last linear layer; None finds it by the model, else by each update.
@@ -367,7 +368,11 @@ class Auditor(TrainingFacts):
         if task is not Task.tokens and shape is not None:
             own = self.auxiliary
             example = torch.zeros(2, *shape) if own is None else own.inputs[:2]
-            module = as_tensor_model(module, head, example)
+            try:
+                module = as_tensor_model(module, head, example)
+            except NoLogits as reason:
+                note_once(self.home, "model_left_out", reason=str(reason))
+                return None
         labels = None if self.auxiliary is None else self.auxiliary.labels
         return WhiteBox(lift(module, task or Task.classes, labels), head)
 
