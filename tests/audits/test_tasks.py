@@ -194,3 +194,28 @@ def test_how_losses_of_labels_were_taken_to_add_up_is_said():
             gradient=rows, made=LocalTraining(batch_size=16), task="multilabel", attacks=["llbg"]
         )
         assert any(word in note for note in report.notes)
+
+
+def test_a_captured_scale_of_maps_is_believed_more_than_own_images():
+    """Pixels of a class look otherwise where images have more of it."""
+
+    def images(count, share, seed):
+        generator = torch.Generator().manual_seed(seed)
+        cells = (torch.rand(count, 4, 4, generator=generator) < share).long()
+        masks = cells.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return torch.randn(count, 1, 8, 8, generator=generator) * 0.5 + masks[:, None], masks
+
+    own = labelleak.LabelledData(*images(100, 0.3, 1))
+    for seed in range(3):
+        inputs, masks = images(4, 0.7, 100 + seed)
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+        with labelleak.capture(model) as update:
+            F.binary_cross_entropy_with_logits(model(inputs)[:, 0], masks.float()).backward()
+            torch.optim.SGD(model.parameters(), lr=0.05).step()
+        report = labelleak.attack_update(
+            update, model=model, auxiliary=own, truth=masks.flatten().tolist(), attacks=["zlg"]
+        )
+        assert report.results[0].asr > 0.9
+        assert "unlikely_scale" not in report.doubts
+        assert not report.disbelief

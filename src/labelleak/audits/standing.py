@@ -13,6 +13,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import ScaleFit, fit_each, repair
+from labelleak.core.task import Task
 from labelleak.errors import NotApplicable, unknown_name
 from labelleak.records.states import State
 
@@ -95,6 +96,10 @@ def settle(
         fit, why = fit_each(observation, known), ""
     except NotApplicable as reason:
         fit, why = None, str(reason)
+    maps = known.model is not None and known.model.task is Task.dense
+    if fit is not None and fit.state is State.failed and measured and maps:
+        # Pixels of one class look otherwise in images with more of it: the capture knows better.
+        fit, why = None, "own images do not tell it"
     if fit is None:
         unlikely = _NOT_FITTED
     else:
