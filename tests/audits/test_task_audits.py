@@ -183,3 +183,21 @@ def test_a_model_that_returns_a_mapping_is_audited(tmp_path):
     plain = success(rows, defense="none", training_steps=0)
     assert plain["rlu"] > plain["free"] + 0.02
     assert "llbg" in rows[0]["not_applicable"]
+
+
+def test_maps_of_one_channel_are_audited_as_two_classes():
+    rng = np.random.default_rng(1)
+    masks = (rng.random((120, 4, 4)) < 0.3).astype(np.int64)
+    images = (rng.normal(0, 0.5, (120, 1, 4, 4)) + masks[:, None]).astype(np.float32)
+
+    def run(channels):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, channels, 1))
+        found = audit(
+            data=(images, masks), model=model, task="dense", batch_sizes=[4], schemes=["natural"],
+            attacks=["rlu"], local_steps=[1, 2], **SMALL,
+        )  # fmt: skip
+        return float(np.mean([r.asr - r.asr_free for r in found.records]))
+
+    assert min(run(1), run(2)) > 0
+    with pytest.raises(BadInput, match="has 3 rows, but there are 2 classes"):
+        run(3)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
@@ -241,14 +242,15 @@ def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> White
 
 
 def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> HeadFinding:
-    """Say which layer is a model's head, and how it was found."""
-    return locate_head(
-        model=module,
-        name=options.head,
-        example=data.x_train[:2],
-        num_classes=check_rows(task_of(options.task, data), data.num_classes),
-        task=task_of(options.task, data),
+    """Say which layer is a model's head, and how it was found; maps of two may have one channel."""
+    task = task_of(options.task, data)
+    find = partial(
+        locate_head, model=module, name=options.head, example=data.x_train[:2], task=task
     )
+    if task is Task.dense and data.num_classes == 2:
+        with suppress(BadInput):
+            return find(num_classes=1)
+    return find(num_classes=check_rows(task, data.num_classes))
 
 
 def _choose(options: AuditOptions, data: Dataset) -> Choice:
