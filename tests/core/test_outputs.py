@@ -154,3 +154,40 @@ def test_a_model_that_rearranges_its_head_is_refused_and_no_other():
     ):
         model = Shuffles(last)
         assert as_tensor_model(model, "head", images) is model
+
+
+class Pooled(nn.Module):
+    """A 1x1 convolution whose maps are averaged, so that an image has one label."""
+
+    def __init__(self, size=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Conv2d(2, 5, size, stride=size // 2), nn.Conv2d(5, 3, 1)
+
+    def forward(self, images):
+        return self.head(self.first(images).relu()).mean((2, 3))
+
+
+def pooled_case(size):
+    """Return a model, its gradient of eight images, and own data of one label an image."""
+    images, labels = torch.rand(40, 2, 8, 8), torch.arange(40) % 3
+    model = Pooled(size)
+    F.cross_entropy(model(images[:8]), labels[:8]).backward()
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    return model, gradient, LabelledData(images[8:], labels[8:])
+
+
+@pytest.mark.parametrize("told", [{"num_samples": 8}, {}])
+def test_labels_of_pooled_maps_are_refused_with_what_to_do(told):
+    model, gradient, own = pooled_case(4)
+    with pytest.raises(BadInput, match="average before the head and make it a linear layer"):
+        labelleak.attack_update(gradient=gradient, model=model, auxiliary=own, head="head", **told)
+
+
+def test_a_convolution_of_one_position_has_one_label_an_input():
+    model, gradient, own = pooled_case(8)
+    found = labelleak.attack_update(
+        gradient=gradient, model=model, auxiliary=own, head="head", num_samples=8,
+        truth=[n % 3 for n in range(8)], attacks=["rlu"],
+    )  # fmt: skip
+    assert found.results[0].asr >= 0.75

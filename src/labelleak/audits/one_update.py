@@ -199,7 +199,7 @@ def _make_case(
     mode = "check" if size is not None else scale
     settled = settle(seen, held, mode, measured=update.measured.holds_scale)
     seen, choice = settled.observation, asked.within(seen.num_classes)
-    battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed)
+    battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed, lenient=True)
     doubts = {**update_doubts(update, seen, held, told=size is None), **share_doubt(update, head)}
     battery, missing = _applicable(battery, choice, settled, update, why)
     battery = replace(battery, flags=(*battery.flags, *map(raise_flag, doubts)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -33,12 +34,15 @@ from labelleak.core.task_priors import class_guesses
 from labelleak.core.told_loss import for_told_loss
 from labelleak.core.training import LocalTraining
 from labelleak.core.training_checks import check_training
-from labelleak.errors import NotApplicable
+from labelleak.errors import LabelleakError, NotApplicable, reason
 from labelleak.records.flags import FLAGS
 from labelleak.records.record import THREAT_MODELS
 
 # A weaker attack's lead in ASR that is worth a flag.
 WEAKER_LEAD = 0.02
+# How the reason begins of an attack that the model or own data failed, and what they raise then.
+UNFED = "it cannot be fed: "
+_UNFED = (ValueError, IndexError, RuntimeError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,8 @@ class Battery:
         seed: seed of the attacks' own randomness; each attack has a stream of its own.
         flags: what was found about the model and the client's training.
         unread: attacks that found nothing to read in the update answered last, with the reason.
+        lenient: leave out an attack that the model or own data fail, with the reason. Without it
+            the error is raised, which would else hide an attack's own fault.
     """
 
     attacks: tuple[Attack, ...]
@@ -64,20 +70,32 @@ class Battery:
     seed: int
     flags: tuple[Flag, ...] = ()
     unread: dict[str, str] = field(default_factory=dict)
+    lenient: bool = False
 
     @classmethod
     def prepare(
-        cls, attacks: Iterable[Attack], known: Knowledge, num_classes: int, *, seed: int = 0
+        cls,
+        attacks: Iterable[Attack],
+        known: Knowledge,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        lenient: bool = False,
     ) -> Battery:
-        """Prepare attacks; those whose needs are not granted are noted as refused."""
+        """Prepare attacks; those whose needs are not granted are noted as refused.
+
+        Raises:
+            BadInput: if own data have one label an input where the head sees several positions.
+        """
+        known.refuse_pooled()
         told = (_one_label(known) if known.has_several else known).training
         heavy = known.pos_weight
         asked = tuple(attacks) if {*heavy} - {1.0} else for_told_loss(attacks, told)
         if known.has_several or {*heavy} - {1.0}:
             asked = for_each_label(asked, heavy)
-        ready, refused = _prepare(asked, known, num_classes, seed)
+        ready, refused = _prepare(asked, known, num_classes, seed, lenient)
         flags = (*check_training(known), *check_model(_one_label(known)))
-        return cls(asked, ready, refused, known, num_classes, seed, flags)
+        return cls(asked, ready, refused, known, num_classes, seed, flags, lenient=lenient)
 
     def with_batches(
         self, prior: Prior, training: LocalTraining, defense: Defense | None = None
@@ -98,7 +116,7 @@ class Battery:
             if not same
         }
         users = [attack for attack in self.attacks if attack.needs & changed]
-        ready, refused = _prepare(users, known, self.num_classes, self.seed)
+        ready, refused = _prepare(users, known, self.num_classes, self.seed, self.lenient)
         kept = {name: why for name, why in self.refused.items() if name not in ready}
         of_training = check_training(known)
         again = {flag.name for flag in of_training}
@@ -123,8 +141,8 @@ class Battery:
         for attack in self.attacks:
             try:
                 refuse_observation(attack, observation)
-            except NotApplicable as reason:
-                reasons.setdefault(attack.name, str(reason))
+            except NotApplicable as missing:
+                reasons.setdefault(attack.name, str(missing))
         return reasons
 
     def answer(self, observation: Observation, truth: Truth | None = None) -> list[Answer]:
@@ -140,10 +158,9 @@ class Battery:
             if attack.name in missing:
                 continue
             start = time.perf_counter()
-            try:
+            with _left_out(attack, self.unread, self.lenient):
                 estimate = self.ready[attack.name](observation)
-            except NotApplicable as reason:
-                self.unread[attack.name] = str(reason)
+            if attack.name in self.unread:
                 continue
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
             about = (*_about(attack, flags), *_noted(estimate))
@@ -205,18 +222,30 @@ def _one_label(known: Knowledge) -> Knowledge:
 
 
 def _prepare(
-    attacks: Iterable[Attack], known: Knowledge, num_classes: int, seed: int
+    attacks: Iterable[Attack], known: Knowledge, num_classes: int, seed: int, lenient: bool
 ) -> tuple[dict[str, Prepared], dict[str, str]]:
     """Prepare attacks; give those that apply, and the reason for each that does not."""
     ready: dict[str, Prepared] = {}
     refused: dict[str, str] = {}
     for attack in attacks:
-        try:
+        with _left_out(attack, refused, lenient):
             rng = stream(seed, "attack", attack.name)
             ready[attack.name] = prepare(attack, known, num_classes, rng)
-        except NotApplicable as reason:
-            refused[attack.name] = str(reason)
     return ready, refused
+
+
+@contextmanager
+def _left_out(attack: Attack, reasons: dict[str, str], lenient: bool) -> Iterator[None]:
+    """Note why an attack does not apply, or why what is fed to it fails."""
+    try:
+        yield
+    except NotApplicable as missing:
+        reasons[attack.name] = str(missing)
+    except _UNFED as error:
+        if not lenient or not attack.needs & {Need.MODEL, Need.AUXILIARY}:
+            raise
+        said = str(error) if isinstance(error, LabelleakError) else reason(error)
+        reasons[attack.name] = UNFED + said
 
 
 def _about(attack: Attack, flags: Iterable[Flag]) -> Iterator[Flag]:

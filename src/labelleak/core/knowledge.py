@@ -25,6 +25,10 @@ MOST_ROWS = 20_000
 MOST_ENTRIES = 2**25
 # Logits in a part of own inputs, where it is enough to see one part at a time.
 PART_ENTRIES = 2**22
+POOLED = (
+    "the head is a convolution that sees several positions of an input, and own data have one "
+    "label an input; average before the head and make it a linear layer, which gives the same"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +215,11 @@ class Knowledge:
         seen, labels = self.model.run_all(inputs[:most], seed=seed), labels[:most]
         if self.model.task is Task.multilabel and labels.dim() > 1:
             raise NotApplicable("several labels of an input are told one by one")
-        return (seen, labels) if labels.dim() == 1 else _rows(seen, labels.flatten(), seed)
+        if labels.dim() > 1:
+            return _rows(seen, labels.flatten(), seed)
+        if len(seen.logits) != len(labels):
+            raise NotApplicable(POOLED)
+        return seen, labels
 
     def stream_own(
         self, seed: int = 0, *, order: Tensor | None = None
@@ -248,6 +256,19 @@ class Knowledge:
             part = LabelledData(data.inputs[at : at + step], data.labels[at : at + step])
             yield replace(self, auxiliary=part)
             at += step
+
+    def refuse_pooled(self) -> None:
+        """Refuse own data of one label an input where the head sees several positions of each.
+
+        Raises:
+            BadInput: saying what to do.
+        """
+        model, own = self.model, self.auxiliary
+        if model is None or own is None or model.task is not Task.dense or own.labels.dim() > 1:
+            return
+        few = own.inputs[:2]
+        if len(model.run(few).logits) != len(few):
+            raise BadInput(POOLED)
 
     def refuse_maps(self, who: str) -> None:
         """Refuse tasks of several labels an input, for attacks that draw inputs by their one.

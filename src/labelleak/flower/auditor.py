@@ -349,7 +349,7 @@ class Auditor(TrainingFacts):
             white_box = self._white_box(before, head, update.task)
             prior = drawn_by(self.prior, classes, observation.problems, self.epochs or 1)
             known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)
-            battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed)
+            battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed, lenient=True)
         self._kept["battery"] = (source, battery)
         return battery
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelleak.core.answers import Answer
+from labelleak.core.battery import UNFED
 from labelleak.core.head import HeadFinding
 from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
@@ -100,6 +101,11 @@ class Finding:
         defended = self.observation.largest is not None
         return tuple(doubts(sorted(raised), [Doubt.refuted], defended=defended))
 
+    @property
+    def unfed(self) -> dict[str, str]:
+        """Attacks that the model or own data failed, with the reason."""
+        return {n: why for n, why in self.not_applicable.items() if why.startswith(UNFED)}
+
     def raises(self, name: str) -> bool:
         """Return whether an answer comes with a flag."""
         return any(one.name == name and one.raised.any() for a in self.answers for one in a.flags)
@@ -114,6 +120,8 @@ class Finding:
         if self.trained is not None and self.trained.form.doubt:
             form = self.trained.form
             yield "reply_form_uncertain", {"read_as": str(form.kind), "reason": form.doubt}
+        if self.unfed:
+            yield "not_fed", {"reasons": self.unfed}
         if not self.answers:
             yield "not_attacked", {"reasons": dict(self.not_applicable)}
 

@@ -52,13 +52,13 @@ def audit_readings(
     Raises:
         AmbiguousHead: if the head is in doubt, and a reading is above the limit or none possible.
         UncertainForm: the same of the form.
-        BadInput: as `Auditor.audit`; and for maps unlike a softmax's, unless a defense was declared
-            that explains them.
+        BadInput: as `Auditor.audit`; where the model or own data fail an attack; and for maps
+            unlike a softmax's, unless a defense was declared that explains them.
     """
     try:
         plain = auditor.audit(before, after, sender, strict=True)
-        if _may_be_sigmoid_maps(plain):
-            raise BadInput(SIGMOID_MAPS)
+        if unread := _unread(plain):
+            raise BadInput(unread)
         others = (
             *_as_rows(auditor, before, after, sender, plain),
             *_as_sigmoids(auditor, before, after, sender, plain),
@@ -72,7 +72,7 @@ def audit_readings(
         worst = max(found, key=lambda one: (not one.impossible, one.worst), default=None)
         if worst is None or worst.impossible or max(one.worst for one in found) > limit:
             raise
-        if any(map(_may_be_sigmoid_maps, filter(_is_able, found))):
+        if any(map(_unread, filter(_is_able, found))):
             raise
         return worst
 
@@ -106,10 +106,13 @@ def _as_sigmoids(
     yield told.audit(before, after, each, head=found.head, strict=True)
 
 
-def _may_be_sigmoid_maps(found: Finding) -> bool:
-    """Return whether maps may have a sigmoid a class, which no attack reads."""
+def _unread(found: Finding) -> str:
+    """Say what was not read of an update: by an attack that failed, or by any; else nothing."""
+    for name, why in found.unfed.items():
+        return f"{name} could not answer: {why}"
     undefended = found.observation.largest is None
-    return found.task is Task.dense and undefended and found.raises("not_cross_entropy")
+    maps = found.task is Task.dense and undefended and found.raises("not_cross_entropy")
+    return SIGMOID_MAPS if maps else ""
 
 
 def _as_shares(
