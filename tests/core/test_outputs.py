@@ -8,10 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import labelleak
-from labelleak.core.knowledge import LabelledData
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.outputs import as_tensor_model
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
-from labelleak.errors import BadInput
+from labelleak.core.white_box import WhiteBox, lift
+from labelleak.errors import BadInput, NotApplicable
 
 FORMS = {
     "tensor": lambda main, beside: main,
@@ -182,6 +184,9 @@ def test_labels_of_pooled_maps_are_refused_with_what_to_do(told):
     model, gradient, own = pooled_case(4)
     with pytest.raises(BadInput, match="average before the head and make it a linear layer"):
         labelleak.attack_update(gradient=gradient, model=model, auxiliary=own, head="head", **told)
+    held = Knowledge(WhiteBox(lift(model, Task.dense), "head"), (2, 8, 8), own)
+    with pytest.raises(NotApplicable, match="several positions of an input"):
+        held.pass_own()
 
 
 def test_a_convolution_of_one_position_has_one_label_an_input():

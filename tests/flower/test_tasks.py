@@ -371,17 +371,17 @@ def test_a_model_that_returns_no_logits_is_left_out_and_said_once(last, tmp_path
     assert "logits" in event["reason"]
 
 
-@pytest.mark.parametrize("defense", ["none", "dp-sgd:clip=1,noise=1"])
-def test_maps_of_a_sigmoid_a_class_are_not_let_pass_undeclared(defense):
+@pytest.mark.parametrize(
+    "told", [{}, {"defense": "dp-sgd:clip=1,noise=1"}, {"optimiser": "adam"}], ids=str
+)
+def test_maps_of_a_sigmoid_a_class_are_not_let_pass_undeclared(told):
     model = maps()
     rows = F.one_hot(MASKS[:4].clamp(min=0), 3).movedim(-1, 1).float()
     sent, after = step(model, F.binary_cross_entropy_with_logits, IMAGES[:4], rows)
-    auditor = flower.Auditor(
-        folder=None, lr=0.1, local_steps=1, attacks=["llg", "llbg"], defense=defense
-    )
+    auditor = flower.Auditor(folder=None, lr=0.1, local_steps=1, attacks=["llg", "llbg"], **told)
     sender = Sender(1, "0", labels=tuple(MASKS[:4].clamp(min=0).ravel().tolist()))
     assert auditor.audit(sent, after, sender).raises("not_cross_entropy")
-    if defense == "none":
+    if not told:
         with pytest.raises(BadInput, match="a sigmoid of its own, which is not read for maps"):
             audit_readings(auditor, sent, after, sender, 0.5)
     else:

@@ -26,7 +26,7 @@ MOST_HEADS = 8
 SHARES = tuple(0.75**power for power in range(-4, 13) if power)
 SIGMOID_MAPS = (
     "these maps are unlike those of a softmax: each class may have a sigmoid of its own, which is "
-    "not read for maps; give the Auditor the defense if there is one"
+    "not read for maps; give the Auditor the defense, or the optimiser if it is no SGD"
 )
 
 
@@ -53,7 +53,7 @@ def audit_readings(
         AmbiguousHead: if the head is in doubt, and a reading is above the limit or none possible.
         UncertainForm: the same of the form.
         BadInput: as `Auditor.audit`; where the model or own data fail an attack; and for maps
-            unlike a softmax's, unless a defense was declared that explains them.
+            unlike a softmax's, unless a declared defense or optimiser explains them.
     """
     try:
         plain = auditor.audit(before, after, sender, strict=True)
@@ -110,9 +110,10 @@ def _unread(found: Finding) -> str:
     """Say what was not read of an update: by an attack that failed, or by any; else nothing."""
     for name, why in found.unfed.items():
         return f"{name} could not answer: {why}"
-    undefended = found.observation.largest is None
-    maps = found.task is Task.dense and undefended and found.raises("not_cross_entropy")
-    return SIGMOID_MAPS if maps else ""
+    # An adaptive optimiser that was told explains it as a defense does.
+    explained = found.observation.largest is not None or found.raises("adaptive_optimiser")
+    maps = found.task is Task.dense and found.raises("not_cross_entropy")
+    return SIGMOID_MAPS if maps and not explained else ""
 
 
 def _as_shares(
