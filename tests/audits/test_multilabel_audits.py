@@ -106,7 +106,7 @@ def test_the_page_says_how_many_have_each_label(audited):
     assert "labels (4 classes, with or without, of 16 samples)" in page
     assert "Label by label" in page
     assert "binary cross-entropy of an output for each label" in page
-    assert "--scheme natural" in page
+    assert ">--scheme</span> natural" in page
     cell = next(one for one in worst_cases(records) if one.threat_model == "auxiliary")
     assert np.mean([asr for asr, _ in cell.by_class]) == pytest.approx(cell.asr.mean, abs=1e-5)
 
