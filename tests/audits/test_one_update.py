@@ -408,6 +408,7 @@ def test_only_what_was_checked_is_said_to_hold(capsys):
         assert name not in checked
         assert name in unknown
     assert "Scale: not known" in said
+    assert said.index("Not verified: scale and sign, taken as told") < said.index("attacker holds")
 
 
 def test_records_say_how_scale_and_sign_stand():

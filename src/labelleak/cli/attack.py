@@ -17,6 +17,7 @@ from labelleak.cli.terminal import command_line, say
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, printable, shown
 from labelleak.records.options import Option, Options
+from labelleak.records.states import State
 
 if TYPE_CHECKING:
     from labelleak.audits.answers import UpdateReport
@@ -150,6 +151,10 @@ def _warn(report: UpdateReport) -> None:
         say(f"Verdict: {report.disbelief}. What to do stands below.")
     if report.caution:
         say(f"Caution: {report.caution}.")
+    open_ones = {"scale": report.scale, "sign": report.sign}
+    taken = [name for name, one in open_ones.items() if one.state is State.not_known]
+    if taken and not report.disbelief:
+        say(f"Not verified: {' and '.join(taken)}, taken as told; if wrong, so are the counts.")
 
 
 def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:
