@@ -76,12 +76,7 @@ def test_where_the_head_did_not_change_no_answer_is_to_be_believed(
         assert "the head did not change at all" in found.disbelief
         assert found.doubts == ("head_unchanged",)
         assert found.scale.says == found.sign.says == "the head did not change at all"
-    save_file(zero, tmp_path / "g.safetensors")
-    words = ["attack", "--gradient", str(tmp_path / "g.safetensors"), "--batch-size", "8"]
-    monkeypatch.setattr("sys.argv", ["labelleak", *words, "--attacks", "llg"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    said = capsys.readouterr().out
+    said = printed(zero, tmp_path, monkeypatch, capsys)
     assert said.index("Verdict: no answer here is to be believed") < said.index("labels guessed")
 
 
@@ -131,14 +126,19 @@ def test_another_number_of_labels_than_the_update_shows_is_in_doubt():
 
 
 def test_the_command_says_so_above_the_table(client, tmp_path, monkeypatch, capsys):
-    save_file(client[2], tmp_path / "weights.safetensors")
-    words = ["attack", "--gradient", str(tmp_path / "weights.safetensors"), "--batch-size", "8"]
+    told = printed(client[2], tmp_path, monkeypatch, capsys)
+    assert told.index("Verdict: no answer here is to be believed") < told.index("llg")
+    assert "weights in its place" in told
+
+
+def printed(gradient, folder, monkeypatch, capsys):
+    """Attack a gradient by the command; give what it prints."""
+    save_file(gradient, folder / "g.safetensors")
+    words = ["attack", "--gradient", str(folder / "g.safetensors"), "--batch-size", "8"]
     monkeypatch.setattr("sys.argv", ["labelleak", *words, "--attacks", "llg"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    told = capsys.readouterr().out
-    assert told.index("Verdict: no answer here is to be believed") < told.index("llg")
-    assert "weights in its place" in told
+    return capsys.readouterr().out
 
 
 def build(input_shape, num_classes):

@@ -196,3 +196,19 @@ def test_a_head_of_another_loss_shows_by_the_model(named):
         gradient=gradient, made=BATCH, model=model, head="main", attacks=["llbg"]
     )
     assert "loss_share_unknown" in report.doubts
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_share_that_a_capture_measured_is_not_divided_out_again(stepped):
+    torch.manual_seed(0)
+    model = Deep()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    with labelleak.capture(model, head="main") as update:
+        sum(0.25 * loss for loss in each_loss(model(INPUTS), LABELS)).backward()
+        if stepped:
+            optimiser.step()
+    answers = [
+        labelleak.attack_update(update, made=made, attacks=["llbg"]).results[0].counts
+        for made in (None, LocalTraining(loss_share=0.25))
+    ]
+    assert answers[0] == answers[1]

@@ -8,7 +8,15 @@ import torch
 
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
-from labelleak.core.head_shapes import Chain, Layer, Place, convolutions_of, key_of, layers_of
+from labelleak.core.head_shapes import (
+    Chain,
+    Layer,
+    Place,
+    convolutions_of,
+    key_of,
+    layers_of,
+    norm_widths,
+)
 from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.core.task import Task
 from labelleak.core.token_heads import find_low_rank_head, find_token_head
@@ -120,7 +128,7 @@ def _candidates(update: Folded, num_classes: int | None, dense: bool) -> list[Ca
         replace(one, rows=one.columns, columns=one.rows) if one.turned else one for one in layers
     ]
     chain = Chain.of(update.tensors, layers)
-    norms = {len(t) for n, t in update.tensors.items() if t.dim() == 1 and n.endswith("weight")}
+    norms = norm_widths(update.tensors)
     found = [
         Candidate(
             layer,

@@ -48,6 +48,18 @@ def key_of(module: str, part: str = "weight") -> str:
     return f"{module}.{part}" if module else part
 
 
+def norm_widths(tensors: Mapping[str, Tensor]) -> set[int]:
+    """Return the lengths of the vectors called weight, which norm layers have.
+
+    Before a norm layer a hidden layer's change sums to zero over its rows, as a head's does.
+
+    >>> import torch
+    >>> norm_widths({"norm.weight": torch.ones(8), "norm.bias": torch.ones(8)})
+    {8}
+    """
+    return {len(t) for name, t in tensors.items() if t.dim() == 1 and name.endswith("weight")}
+
+
 def layers_of(tensors: Mapping[str, Tensor]) -> list[Layer]:
     """List the matrices called weight; buffers and tables of other names are none.
 
@@ -179,4 +191,4 @@ class Chain:
         return Place.LEAF
 
 
-__all__ = ["Chain", "Layer", "Place", "convolutions_of", "key_of", "layers_of"]
+__all__ = ["Chain", "Layer", "Place", "convolutions_of", "key_of", "layers_of", "norm_widths"]

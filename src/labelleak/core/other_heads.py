@@ -6,7 +6,15 @@ import re
 
 from labelleak.core.head_changes import BALANCED, Change, change_of
 from labelleak.core.head_finding import HeadFinding
-from labelleak.core.head_shapes import Chain, Layer, Place, convolutions_of, key_of, layers_of
+from labelleak.core.head_shapes import (
+    Chain,
+    Layer,
+    Place,
+    convolutions_of,
+    key_of,
+    layers_of,
+    norm_widths,
+)
 from labelleak.core.reparametrised import Folded, is_adapter
 from labelleak.core.task import Task
 
@@ -66,7 +74,9 @@ def _is_head(layer: Layer, own: Layer, chain: Chain, update: Folded, *, sigmoid:
         return alike and free and _change(layer, update).moved
     if layer.rows < 2 or not (alike or free) or not _bias_balanced(layer, update):
         return False
-    return _change(layer, update).balanced and (free or not _is_normed(layer, update))
+    return _change(layer, update).balanced and (
+        free or layer.rows not in norm_widths(update.tensors)
+    )
 
 
 def _change(layer: Layer, update: Folded) -> Change:
@@ -82,12 +92,6 @@ def _bias_balanced(layer: Layer, update: Folded) -> bool:
     start = None if update.before is None else update.before.get(key)
     moved = end.double() if start is None else end.double() - start.double()
     return bool(moved.sum().abs() <= BALANCED * moved.abs().sum())
-
-
-def _is_normed(layer: Layer, update: Folded) -> bool:
-    """Return whether a norm layer may follow, before which a hidden layer's change is balanced."""
-    vectors = (t for name, t in update.tensors.items() if t.dim() == 1 and name.endswith("weight"))
-    return any(len(vector) == layer.rows for vector in vectors)
 
 
 __all__ = ["other_heads"]

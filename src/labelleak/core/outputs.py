@@ -69,8 +69,9 @@ def as_tensor_model(module: nn.Module, head: str, example: Tensor | None) -> nn.
     if example is None:
         return module
     keys: dict[bool, Any] = {}
+    tried = copy_model(module)
     for training in (False, True):
-        given, outputs = _pass_once(module, head, example, training=training)
+        given, outputs = _pass_once(tried.train(training), head, example)
         if given is None:
             continue
         if not isinstance(outputs, torch.Tensor):
@@ -129,8 +130,9 @@ def refuse_probabilities(module: nn.Module, head: str, example: Tensor) -> None:
     labelleak.core.outputs.NoLogits: the model returns the softmax of what its head \
 '0' gives, and the loss is taken of logits; return what the head gives, without the softmax
     """
-    for mode in (False, True) if module.training else (False,):
-        given, outputs = _pass_once(module, head, example, training=mode)
+    tried = copy_model(module)
+    for training in (False, True) if module.training else (False,):
+        given, outputs = _pass_once(tried.train(training), head, example)
         name = "" if given is None else _squashed(given, outputs)
         if not name:
             return
@@ -158,13 +160,10 @@ def _squashed(given: Tensor, outputs: Any) -> str:
     return ""
 
 
-def _pass_once(
-    module: nn.Module, head: str, example: Tensor, *, training: bool = False
-) -> tuple[Tensor | None, Any]:
+def _pass_once(tried: nn.Module, head: str, example: Tensor) -> tuple[Tensor | None, Any]:
     """Return what the head gives and what the model returns; nothing where it cannot be passed."""
     caught: list[Any] = []
-    tried = copy_model(module).train(training)
-    tried.get_submodule(head).register_forward_hook(
+    hook = tried.get_submodule(head).register_forward_hook(
         lambda _module, _inputs, output: caught.append(output)
     )
     try:
@@ -172,6 +171,8 @@ def _pass_once(
             outputs = tried(example)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
         return None, None  # whoever passes it in earnest says why
+    finally:
+        hook.remove()
     return (caught[0] if len(caught) == 1 else None), outputs
 
 

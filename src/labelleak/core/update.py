@@ -167,9 +167,14 @@ class ReceivedUpdate:
 
     @property
     def trained(self) -> LocalTraining:
-        """How the client trained, a factor on its loss taken into its rate; a measured one wins."""
+        """How the client trained, a factor on its loss taken into its rate."""
+        return self._told.unscaled
+
+    @property
+    def _told(self) -> LocalTraining:
+        """What was told of the training; a factor on the loss that was measured wins."""
         if self.measured.gradient_scale is None:
-            return self.training.unscaled
+            return self.training
         return replace(self.training, loss_share=1.0)
 
     @property
@@ -284,7 +289,7 @@ class ReceivedUpdate:
     ) -> Observation:
         steps, size = self.training.local_steps or 1, self.training.batch_size
         names = [f"{head}.{part}" if head else part for part in ("weight", "bias")]
-        factor = self.training.loss_share or 1.0
+        factor = self._told.loss_share or 1.0
         if factor != 1:
             kept = {*names, *(rest or ())}
             gradient = {n: t / factor for n, t in gradient.items() if n in kept}
