@@ -167,6 +167,13 @@ def _example(
     return None if shape is None else torch.zeros(2, *shape)
 
 
+def is_as_built(model: nn.Module | ModelOptions | None, update: ReceivedUpdate) -> bool:
+    """Return whether a named model has the weights that it is built with, for lack of others."""
+    if not isinstance(model, ModelOptions) or model.name is None:
+        return False
+    return model.weights is None and update.before is None
+
+
 def _build(
     options: ModelOptions,
     update: ReceivedUpdate,
@@ -196,14 +203,15 @@ def _build(
             f"the model {options.name} needs the shape of an input; give `auxiliary` data, or "
             "`input_shape`, as in 1,28,28"
         )
+    if is_as_built(options, update):
+        return module, (AS_BUILT,)
     if options.weights is not None:
         weights = read_tensors(options.weights, max_bytes=max_bytes).tensors
-    elif update.before is not None:
-        weights = update.before
     else:
-        return module, (AS_BUILT,)
+        assert update.before is not None
+        weights = update.before
     load_weights(module, weights, f"the weights for {options.name}")
     return module, ()
 
 
-__all__ = ["ModelOptions", "view_update"]
+__all__ = ["AS_BUILT", "ModelOptions", "is_as_built", "view_update"]

@@ -15,7 +15,7 @@ from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.attacks.text.input_tokens import embeddings_in
 from labelleak.audits.answers import UpdateReport
-from labelleak.audits.attacker_model import AS_BUILT, ModelOptions, view_update
+from labelleak.audits.attacker_model import ModelOptions, is_as_built, view_update
 from labelleak.audits.standing import ScaleMode, Settled, settle
 from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_doubts import refuse_weights_of, share_doubt, update_doubts
@@ -142,7 +142,7 @@ def attack_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
     held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
-    held = replace(held, weights_known=AS_BUILT not in notes)
+    held = replace(held, weights_known=not is_as_built(options, found))
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
