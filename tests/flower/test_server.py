@@ -103,7 +103,8 @@ def test_without_an_input_shape_attacks_that_make_inputs_are_left_out(tmp_path):
     pixels = torch.tensor(federation.PIXELS[:200] / 16, dtype=torch.float32)
     own = LabelledData(pixels, torch.tensor(federation.LABELS[:200]))
     ran = {}
-    for folder, auxiliary in (("neither", None), ("data", own)):
+    pair = (own.inputs.numpy(), own.labels.tolist())
+    for folder, auxiliary in (("neither", None), ("data", own), ("pair", pair)):
         auditor = federation.make_auditor(
             tmp_path / folder,
             attacks=["free", "llg", "llg_star"],
@@ -114,7 +115,13 @@ def test_without_an_input_shape_attacks_that_make_inputs_are_left_out(tmp_path):
         flower.observe(grid, auditor).send_and_receive([federation.train_message()])
         ran[folder] = {r.attack for r in read_records(tmp_path / folder / "records.jsonl")}
         assert not (tmp_path / folder / "events.jsonl").exists()
-    assert ran == {"neither": {"free", "llg"}, "data": {"free", "llg", "llg_star"}}
+    fed = {"free", "llg", "llg_star"}
+    assert ran == {"neither": {"free", "llg"}, "data": fed, "pair": fed}
+
+
+def test_own_data_that_are_none_are_refused_when_the_auditor_is_made(tmp_path):
+    with pytest.raises(BadInput, match="takes a name, a path"):
+        federation.make_auditor(tmp_path, auxiliary=3)
 
 
 def test_the_strategy_form_audits_inside_another_strategy_too(tmp_path):

@@ -248,3 +248,21 @@ def test_names_from_records_never_control_the_terminal(tmp_path: Path, command: 
     assert done.exit_code == (command == "gate"), done.exception
     assert "\\x1b[2J" in done.output
     assert not [c for c in done.output if not c.isprintable() and c not in "\n\xa0"]
+
+
+@pytest.mark.parametrize("command", ["gate", "report", "records"])
+def test_a_folder_stands_for_the_records_in_it(tmp_path: Path, command: str) -> None:
+    append_records(tmp_path / "records.jsonl", make_records())
+    (tmp_path / "policy.toml").write_text("min_trials = 2\n[max_advantage]\nupdate = 0.1\n")
+    more = {
+        "gate": ["--policy", str(tmp_path / "policy.toml")],
+        "report": ["--json"],
+        "records": ["--to", "csv"],
+    }[command]
+    named = CliRunner().invoke(app, [command, str(tmp_path / "records.jsonl"), *more])
+    asked = CliRunner().invoke(app, [command, str(tmp_path), *more])
+    assert (asked.exit_code, asked.output) == (named.exit_code, named.output)
+    assert asked.exit_code == (command == "gate")
+    (tmp_path / "empty").mkdir()
+    empty = CliRunner().invoke(app, [command, str(tmp_path / "empty"), *more])
+    assert isinstance(empty.exception, BadInput)

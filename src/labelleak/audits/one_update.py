@@ -44,7 +44,7 @@ from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.files.update import Source, gather_update
 from labelleak.simulation.data.datasets import Dataset
-from labelleak.simulation.data.given import dataset_of
+from labelleak.simulation.data.given import dataset_of, own_data
 from labelleak.simulation.user_models import name_factory
 
 
@@ -265,7 +265,7 @@ def _kept(
 
 
 def _own(data: Dataset | LabelledData | None, task: Task | None = None) -> LabelledData | None:
-    own = LabelledData(data.x_train, data.y_train) if isinstance(data, Dataset) else data
+    own = own_data(data)
     if own is None or task is not Task.tokens:
         return own
     return LabelledData(own.inputs, next_tokens(own.inputs, own.labels))

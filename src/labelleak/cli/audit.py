@@ -89,13 +89,18 @@ class ReportRun(Options):
 def report(
     records: Annotated[
         list[Path],
-        typer.Argument(help="A records.jsonl (or estimates.jsonl) file, or two to be compared."),
+        typer.Argument(
+            help="A records.jsonl or estimates.jsonl file, or its folder; or two to be compared."
+        ),
     ],
     page: ReportRun,
     about: About,
     shown: Shown,
 ) -> None:
     """Render the page of an audit again from its records, or compare two; needs no torch."""
+    from labelleak.records.journal import records_file
+
+    records = [records_file(place) for place in records]
     if len(records) > 2:
         raise BadInput(f"a report is of one file of records or of two, not of {len(records)}")
     if is_unscored(records[0]):

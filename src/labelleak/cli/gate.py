@@ -47,7 +47,7 @@ class GateRun(Options):
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.files import write_whole
-    from labelleak.records.journal import say_unfinished
+    from labelleak.records.journal import records_file, say_unfinished
     from labelleak.records.record import read_records
     from labelleak.report.gate import Finding, judge
     from labelleak.report.gate_files import junit as to_junit
@@ -56,6 +56,7 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
 
     if asked.released is not None and asked.evidence is None:
         raise BadInput("`released` needs `evidence`, where its digest is filed")
+    records = records_file(records)
     rules = read_policy(asked.policy)
     rows = read_records(records)
     subject = None if asked.released is None else _subject(rows, asked.released)

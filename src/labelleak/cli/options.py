@@ -25,7 +25,9 @@ _SPELLING: ContextVar[Mapping[str, str] | None] = ContextVar("spelling", default
 FullPaths = Annotated[
     bool, Option("Write paths into records and reports, in place of the files' names.")
 ]
-RecordsFile = Annotated[Path, typer.Argument(help="A records.jsonl file, packed by gzip or not.")]
+RecordsFile = Annotated[
+    Path, typer.Argument(help="A records.jsonl file, packed by gzip or not, or its folder.")
+]
 
 
 class _IntRange(click.IntRange):

@@ -32,7 +32,9 @@ class RecordsRun(Options):
 def records(records: RecordsFile, asked: RecordsRun, shown: Shown) -> None:
     """Write records for pandas, polars, R or a spreadsheet: a column for each key."""
     from labelleak.records.export import export
+    from labelleak.records.journal import records_file
 
+    records = records_file(records)
     form = asked.to or (asked.out.suffix.removeprefix(".") if asked.out else "")
     if not form:
         raise BadInput(f"say the form with `to`: one of {', '.join(FORMS)}")

@@ -48,8 +48,9 @@ def watch(
     from rich.live import Live
 
     from labelleak.records.follow import Follower
+    from labelleak.records.journal import records_file
 
-    records = _file_of(records)
+    records = records_file(records)
     if asked.once and not records.exists():
         raise BadInput(f"cannot read {shown_path(records)}: there is no such file")
     if shown.json and not asked.once:
@@ -83,16 +84,6 @@ def watch(
     except KeyboardInterrupt:
         # Written to a file, the view has no newline at its end.
         console.print("stopped watching" if console.is_terminal else "\nstopped watching")
-
-
-def _file_of(place: Path) -> Path:
-    """Return the file that is followed: of a folder its records, or else its estimates."""
-    from labelleak.records.journal import records_in
-
-    if not place.is_dir():
-        return place
-    found, answers = records_in(place), place / "estimates.jsonl"
-    return answers if answers.exists() and not found.exists() else found
 
 
 def _view(follower: Follower) -> Group:

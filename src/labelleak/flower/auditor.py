@@ -19,7 +19,7 @@ from labelleak.core.head import AmbiguousHead, HeadFinding, in_trace, locate_hea
 from labelleak.core.head_finding import listed
 from labelleak.core.head_shapes import key_of
 from labelleak.core.interfaces import Attack
-from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.outputs import NoLogits, as_tensor_model
@@ -44,12 +44,8 @@ from labelleak.flower.reading import (
     receive,
     truth_of,
 )
-from labelleak.flower.trainings import (
-    as_weights,
-    check_told,
-    common_form,
-    how_trained,
-)
+from labelleak.flower.trainings import as_weights, check_told, common_form, how_trained
+from labelleak.simulation.data.given import own_data
 
 Arrays = Mapping[str, Tensor]
 MOST_COUNTED = 10**6
@@ -97,7 +93,8 @@ class Auditor(TrainingFacts):
         attacks: names or attacks; None takes ``rules``: the standard battery but for the shadow
             attack, which fits anew for each round's model; ``["standard"]`` has it. Above 256
             classes the costly ones must be named.
-        auxiliary: labelled data of the attacker's own; None leaves out the attacks that need it.
+        auxiliary: labelled data of the attacker's own, as `labelleak.audit` takes data: a name,
+            ``(X, y)``, a `LabelledData`, ...; None leaves out the attacks that need it.
         prior: how labels are distributed before the update is seen: a prior, or class frequencies
             as a list or a JSON file of one (of several labels the share of samples with each); the
             advantage counts from the best guess under it.
@@ -133,7 +130,7 @@ class Auditor(TrainingFacts):
     task: Literal["classes", "binary", "multilabel", "dense"] | None = None
     layout: Literal["torch", "keras"] | None = None
     attacks: Sequence[str | Attack] | None = None
-    auxiliary: LabelledData | None = None
+    auxiliary: Any = None
     prior: Prior | Sequence[float] | str | Path = _UNIFORM
     truth: Callable[[str, int], ArrayLike] | None = None
     truth_metric: str | None = None
@@ -149,6 +146,7 @@ class Auditor(TrainingFacts):
         check_told(self)
         check_home(self.home)
         choose_attacks(self.asked)
+        object.__setattr__(self, "auxiliary", own_data(self.auxiliary))
 
     @property
     def asked(self) -> Sequence[str | Attack]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.files import append_lines, lock_of
-from labelleak.records.journal import MARK
+from labelleak.records.journal import ESTIMATES, MARK, RECORDS
 from labelleak.records.record import TRUTH, Record, to_lines
 
 LOG = logging.getLogger("labelleak.flower")
 # Flower shows what its own loggers say, so a line a round goes to a child of them.
 ROUNDS = logging.getLogger("flwr.labelleak")
-RECORDS, ESTIMATES, EVENTS = "records.jsonl", "estimates.jsonl", "events.jsonl"
+EVENTS = "events.jsonl"
 # Records of updates that were averaged over clients before the server saw them.
 AGGREGATES = "aggregates.jsonl"
 

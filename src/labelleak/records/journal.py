@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RECORDS = "records.jsonl"
 PACKED_RECORDS = RECORDS + PACKED
 MARK = "run.json"
+ESTIMATES = "estimates.jsonl"  # of updates whose labels nobody told
 LOCK = "run.lock"
 PART = "part"
 
@@ -209,6 +210,14 @@ def records_in(folder: Path, *, packed: bool = False) -> Path:
     """Return the file of records that lies in a folder, or where one would be begun."""
     there = [folder / name for name in (RECORDS, PACKED_RECORDS) if (folder / name).exists()]
     return there[0] if there else folder / (PACKED_RECORDS if packed else RECORDS)
+
+
+def records_file(place: Path) -> Path:
+    """Return the file that a user means: of a folder its records, or else its estimates."""
+    if not place.is_dir():
+        return place
+    found, answers = records_in(place), place / ESTIMATES
+    return answers if answers.exists() and not found.exists() else found
 
 
 def say_unfinished(records: Path) -> str:

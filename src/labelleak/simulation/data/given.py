@@ -54,6 +54,24 @@ def dataset_of(data: Any) -> Dataset:
     )
 
 
+def own_data(data: Any) -> LabelledData | None:
+    """Return what an attacker holds as `LabelledData`: of a data set its training data.
+
+    Args:
+        data: as `dataset_of` takes it, a `LabelledData` that is used as it is, or None.
+
+    Raises:
+        BadInput: as `dataset_of`.
+
+    >>> own_data((np.zeros((10, 4)), [0, 1] * 5))
+    <LabelledData: 8 rows of 4>
+    """
+    if data is None or isinstance(data, LabelledData):
+        return data
+    found = dataset_of(data)
+    return LabelledData(found.x_train, found.y_train)
+
+
 def _of_arrays(given: Sequence[Any]) -> Dataset:
     if len(given) not in (2, 4):
         raise BadInput(
@@ -118,4 +136,4 @@ def _of_rows(data: Any) -> Dataset:
     return Dataset.of(NAME, parts_from_rows(train, test, Columns(), NAME))
 
 
-__all__ = ["dataset_of"]
+__all__ = ["dataset_of", "own_data"]
