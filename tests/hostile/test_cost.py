@@ -25,7 +25,9 @@ from labelleak.report.evidence import read_evidence
 from labelleak.report.policy import read_policy
 from labelleak.simulation.data.datasets import load_dataset
 
-MOST = 6
+# Proportion is 4, and up to 6.4 where the larger input no longer fits a busy machine's caches; a
+# reader that goes with the square has 16.
+MOST = 8
 # Below this the clock and the caches are measured, not the reader.
 SECONDS, BYTES = 0.02, 2**18
 
@@ -136,16 +138,22 @@ READERS = {
 }
 
 
-def cost(read, path):
-    """Return the least seconds of three and the peak in bytes of a fourth.
+def least_seconds(reads):
+    """Return each reading's least process time of three, taken by turns.
 
     The garbage of other tests is not collected meanwhile, which would take longer than the reader.
     """
-    seconds = timeit.repeat(lambda: read(path), timer=time.process_time, number=1, repeat=3)
+    turns = [
+        [timeit.timeit(read, timer=time.process_time, number=1) for read in reads] for _ in range(3)
+    ]
+    return [max(min(taken), SECONDS) for taken in zip(*turns, strict=True)]
+
+
+def peak(read):
     tracemalloc.start()
     try:
-        read(path)
-        return max(min(seconds), SECONDS), max(tracemalloc.get_traced_memory()[1], BYTES)
+        read()
+        return max(tracemalloc.get_traced_memory()[1], BYTES)
     finally:
         tracemalloc.stop()
 
@@ -153,13 +161,16 @@ def cost(read, path):
 @pytest.mark.parametrize("name", READERS)
 def test_four_times_as_much_takes_about_four_times_as_long(tmp_path, name):
     write, read, size = READERS[name]
-    found = []
+    reads = []
     for place, times in enumerate((1, 4)):
         path = tmp_path / f"{place}.npz"
         path.parent.mkdir(exist_ok=True)
         write(path, size * times)
         reader = read or partial(read_truth, num_samples=2 * size * times, num_classes=2)
-        found.append(cost(reader, path))
-    (seconds, memory), (more_seconds, more_memory) = found
-    assert more_seconds <= MOST * seconds, found
-    assert more_memory <= MOST * memory, found
+        reads.append(partial(reader, path))
+    seconds = least_seconds(reads)
+    if seconds[1] > MOST * seconds[0]:  # a machine that was busy just then, or a slow reader?
+        seconds = least_seconds(reads)
+    memory = [peak(read) for read in reads]
+    assert seconds[1] <= MOST * seconds[0], seconds
+    assert memory[1] <= MOST * memory[0], memory
