@@ -37,10 +37,10 @@ def test_blocks_of_any_size_give_the_sums_of_the_whole(monkeypatch, entries):
         of_bias, of_rows = sum_posteriors(passes, labels, ones, input_sums, double=True)
         for found, weights in ((of_bias, np.ones(len(sums))), (of_rows, sums)):
             weighted = posteriors * weights[:, None]
-            np.testing.assert_allclose(found.whole, weighted.sum(axis=0))
+            np.testing.assert_allclose(found.whole, weighted.sum(axis=0), atol=1e-12)
             expected = [weighted[labels == c, c].sum() for c in range(6)]
             np.testing.assert_allclose(found.own, expected, atol=1e-12)
-            np.testing.assert_allclose(found.weights, np.bincount(labels, weights, 6))
+            np.testing.assert_allclose(found.weights, np.bincount(labels, weights, 6), atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,8 +48,8 @@ def test_calibration_is_that_of_the_table_of_all_classes(seed):
     seen, labels, posteriors, sums = samples(seed, absent=(1, 4) if seed % 2 else ())
     found = calibrate(parts(seen, 9), labels, 6)
     own, offset = twins.llg_plus(posteriors, labels, sums)
-    np.testing.assert_allclose(found.own, own)
-    np.testing.assert_allclose(found.offset, offset)
+    np.testing.assert_allclose(found.own, own, atol=1e-12)
+    np.testing.assert_allclose(found.offset, offset, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -58,10 +58,10 @@ def test_own_and_other_means_are_those_taken_class_by_class(seed):
     found = own_and_others(parts(seen, 9), labels)
     for one, weights in zip(found, (np.ones(len(labels)), sums), strict=True):
         expected = twins.own_and_others(posteriors, labels, weights)
-        np.testing.assert_allclose(one, expected)
+        np.testing.assert_allclose(one, expected, atol=1e-12)
 
 
 def test_a_single_class_has_no_others():
     seen, labels, posteriors, sums = samples(3, absent=(0, 1, 2, 3, 4))
     expected = twins.own_and_others(posteriors, labels, sums)
-    np.testing.assert_allclose(own_and_others([seen], labels)[1], expected)
+    np.testing.assert_allclose(own_and_others([seen], labels)[1], expected, atol=1e-12)
