@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import command
 from labelleak.attacks import STANDARD
 from labelleak.records.record import read_records
 
@@ -58,7 +59,7 @@ def test_the_page_is_rendered_again_from_records_alone(folder, tmp_path):
 
 def test_the_same_command_again_does_nothing_twice(folder):
     before = (folder / "records.jsonl").read_bytes()
-    assert run("audit", *QUICK, "--out", folder).returncode == 0
+    assert command("audit", *QUICK, "--out", folder)[0] == 0
     assert (folder / "records.jsonl").read_bytes() == before
 
 
@@ -86,50 +87,51 @@ def test_processes_write_the_same_records(folder, tmp_path):
         (["paper", "signal"], "did you mean 'signals'"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_status_2(tmp_path, words, sentence):
-    done = run(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in done.stderr
+def test_bad_input_ends_in_one_sentence_and_status_2(tmp_path, words, sentence, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, said = command(*words)
+    assert status == 2
+    assert sentence in said
+    assert len(said.strip().splitlines()) == 1
+    assert "Traceback" not in said
     assert not list(tmp_path.glob("**/records.jsonl"))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = run("audit", *QUICK, "--out", tmp_path / "file" / "out")
-    assert done.returncode == 2
-    assert "cannot write to the folder" in done.stderr
+    status, _, said = command("audit", *QUICK, "--out", tmp_path / "file" / "out")
+    assert status == 2
+    assert "cannot write to the folder" in said
 
 
 def test_records_of_another_schema_or_none_are_refused(tmp_path, folder):
     bad = tmp_path / "records.jsonl"
     bad.write_text("")
-    assert "holds no records" in run("report", bad).stderr
+    assert "holds no records" in command("report", bad)[2]
     row = json.loads((folder / "records.jsonl").read_text().splitlines()[0])
     bad.write_text(json.dumps({**row, "schema": 7}) + "\n")
-    done = run("report", bad)
-    assert (done.returncode, "line 1 has schema 7" in done.stderr) == (2, True)
+    status, _, said = command("report", bad)
+    assert (status, "line 1 has schema 7" in said) == (2, True)
 
 
 def test_an_unknown_option_ends_in_status_2():
-    done = run("audit", "--nope")
-    assert done.returncode == 2
-    assert "--nope" in done.stderr
+    status, _, said = command("audit", "--nope")
+    assert status == 2
+    assert "--nope" in said
 
 
 @pytest.mark.parametrize("what", ["attacks", "data", "models", "schemes"])
 def test_lists_name_what_there_is(what):
-    done = run("list", what)
-    assert done.returncode == 0
+    status, printed, _ = command("list", what)
+    assert status == 0
     wanted = {"attacks": "llg_plus", "data": "digits", "models": "resnet18", "schemes": "iid"}
-    assert wanted[what] in done.stdout
+    assert wanted[what] in printed
 
 
 def test_help_names_every_command_and_option():
     text = run("--help").stdout
-    for command in ("audit", "report", "list", "paper", "bench", "selftest"):
-        assert command in text
+    for name in ("audit", "report", "list", "paper", "bench", "selftest"):
+        assert name in text
     text = run("audit", "--help").stdout
     for option in ("--data", "--model", "--init", "--batch-sizes", "--schemes", "--attacks"):
         assert option in text

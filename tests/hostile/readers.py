@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
-import io
 import signal
 import sys
 import tempfile
@@ -18,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from commands import command
 from files.memory import forget_peak, resident
 from hostile.corpus import Case, records, text_of
 from labelleak.audits.grids import read_grid
 from labelleak.audits.options import AuditOptions
 from labelleak.audits.plan import build
-from labelleak.cli.app import main
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
 from labelleak.records.journal import Journal
@@ -69,21 +67,6 @@ class Tally:
         self.slowest = max(self.slowest, other.slowest)
         self.largest = max(self.largest, other.largest)
         return self
-
-
-def command(*words: object) -> tuple[int, str, str]:
-    """Run the program in this process: status, what it printed, what it said of errors."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["labelleak", *map(str, words)]
-    status = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.argv = before
-    return status, out.getvalue(), err.getvalue()
 
 
 def call(read: Callable[[], object]) -> tuple[int, str, str]:

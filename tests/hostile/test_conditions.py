@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import labelleak
+from commands import command
 from hostile.corpus import records
-from hostile.readers import command
 from labelleak.errors import BadInput
 from labelleak.records.files import append_lines, lock_of
 from labelleak.records.record import read_records

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file as save_noted
 
+from commands import command
 from files.hostile import save
 from hostile.corpus import evidence, records
-from hostile.readers import command
 from labelleak.audits.grids import read_grid
 from labelleak.files.tensors import read_tensors
 from labelleak.files.truth import read_truth

@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.numpy import save, save_file
 
+from commands import command
 from files.hostile import FILES, write
 from hostile.corpus import ESCAPE, records, text_of
-from hostile.readers import POLICY, command
+from hostile.readers import POLICY
 from labelleak.core.head import locate_head
 from labelleak.errors import BadInput
 from labelleak.records.files import append_lines

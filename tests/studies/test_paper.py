@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from commands import command
 from labelleak.records.record import read_records
 from labelleak.studies.registry import STUDIES, load_study, read_shipped
 
@@ -67,10 +68,8 @@ def test_three_kills_at_random_moments_leave_the_same_records(tmp_path):
 )
 def test_an_option_that_means_nothing_to_a_study_is_refused(tmp_path, name, option):
     word, value = next(iter(option.items()))
-    words = [*PAPER, name, "--out", str(tmp_path / "out"), f"--{word}"]
-    done = subprocess.run(
-        words if value is True else [*words, value], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert f"'{name}' takes no --{word}" in done.stderr
+    words = ["paper", name, "--out", tmp_path / "out", f"--{word}"]
+    status, _, said = command(*words, *([] if value is True else [value]))
+    assert status == 2
+    assert f"'{name}' takes no --{word}" in said
     assert not list(tmp_path.iterdir())
