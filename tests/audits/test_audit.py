@@ -171,6 +171,38 @@ def test_a_module_and_a_data_set_of_ones_own_are_audited_as_they_are():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def with_weights():
+    model = build_model("lenet", input_shape=(1, 8, 8), num_classes=4, seed=3)
+    return model.train()
+
+
+def without_weights(input_shape, num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("make", "more", "init"),
+    [
+        (with_weights, {}, "as given"),
+        (without_weights, {}, "default"),
+        (with_weights, {"init": "xavier"}, "xavier"),
+    ],
+)
+def test_a_factory_that_makes_the_same_weights_from_every_seed_gives_them(make, more, init):
+    choices = {"batch_sizes": [4], "trials": 2, "attacks": FEW, "training_steps": [0], **more}
+    found = labelleak.audit(model=make, data=tiny_data(), **choices)
+    assert {r.extra["init"] for r in found.records} == {init}
+
+
+def test_labels_that_run_from_one_are_named_as_such():
+    data = tiny_data()
+    data = replace(
+        data, y_train=data.y_train + 1, y_test=data.y_test + 1, class_names=tuple("-abcd")
+    )
+    with pytest.raises(BadInput, match="do these run from 1"):
+        labelleak.audit(model="mlp", data=data, batch_sizes=[4], trials=2, attacks=FEW)
+
+
 def test_given_weights_are_loaded_from_safetensors(tmp_path):
     model = build_model("mlp", input_shape=(1, 8, 8), num_classes=10, seed=3)
     save_file(model.state_dict(), tmp_path / "w.safetensors")

@@ -260,7 +260,7 @@ def test_factories_may_import_late_from_the_working_directory(beside, monkeypatc
         (":leaves", "failed: SystemExit"),
         (":wrong", "must return a torch.nn.Module, not str"),
         (":demanding", "failed: TypeError"),
-        (":narrow", r"must turn 2 inputs into scores \(2, 5\), but gives \(2, 4\)"),
+        (":narrow", r"must turn 2 inputs into scores \(2, 5\), but gives \(2, 4\); .*run from 1"),
         (":tupled", "but gives tuple"),
         (":mismatched", "fails on inputs of shape"),
     ],

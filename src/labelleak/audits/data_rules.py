@@ -115,9 +115,10 @@ def check_classes(
     held = np.bincount(labels[labels >= 0], minlength=num_classes)
     absent = np.flatnonzero(held == 0)
     if absent.size and any(scheme.label != "natural" for scheme in schemes):
+        from_one = "; do these run from 1?" if absent[0] == 0 else ""
         raise BadInput(
             f"the victims' data hold no sample of class {absent[0]} (labels must run from 0 "
-            f"without gaps); number the labels anew, use `schemes` natural, or more data"
+            f"without gaps{from_one}); number the labels anew, use `schemes` natural, or more data"
         )
 
 

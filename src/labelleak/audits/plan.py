@@ -97,6 +97,7 @@ class Plan:
     left_out: Mapping[str, str]
     fit_cache: FitCache | None = None
     frequencies: tuple[float, ...] = ()
+    as_given: bool = False
 
     @property
     def text_keys(self) -> dict[str, str | int]:
@@ -188,7 +189,15 @@ def plan_audit(
         fingerprint(first),
         choice.left_out,
         frequencies=read_prior(options, dataset),
+        as_given=module is not None or _has_weights(options, dataset, first),
     )
+
+
+def _has_weights(options: AuditOptions, data: Dataset, first: nn.Module) -> bool:
+    """Return whether weights were given; a factory gives them if every seed leads to the same."""
+    if options.weights or ":" not in options.model:
+        return bool(options.weights)
+    return fingerprint(build(options, data, 1)) == fingerprint(first)
 
 
 def _try_defenses(

@@ -216,7 +216,7 @@ class Stage:
         """Our keys beside them."""
         plan, options, roles = self.plan, self.plan.options, self.plan.roles
         extra: dict[str, Any] = {
-            "init": "as given" if options.weights or plan.module else init_of(options),
+            "init": "as given" if plan.as_given else init_of(options),
             "activation": options.activation or own_activation(options.model),
             "mode": options.mode,
             "victims": options.victims,

@@ -151,6 +151,8 @@ def _check_output(model: nn.Module, name: str, inputs: Tensor, num_classes: int)
     if not any(shape[:2] == (2, num_classes) or (shape == (2,) and one) for shape in shapes):
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         hint = "; a model of one logit has the `task` binary" if shapes == [(2, 1)] else ""
+        if shapes == [(2, num_classes - 1)]:
+            hint = "; the data's largest label counts from 0: do its labels run from 1?"
         scores = f"scores (2, {num_classes})"
         raise BadInput(f"{name} must turn 2 inputs into {scores}, but gives {got}{hint}")
 
