@@ -408,7 +408,31 @@ def test_only_what_was_checked_is_said_to_hold(capsys):
         assert name not in checked
         assert name in unknown
     assert "Scale: not known" in said
-    assert said.index("Not verified: scale and sign, taken as told") < said.index("attacker holds")
+    above = said[: said.index("attacker holds")]
+    assert "Not verified: scale and sign, taken as told; the loss: a plain cross-entropy" in above
+    assert "--class-weights and --label-smoothing not told" in above
+
+
+def test_a_loss_that_was_told_is_not_said_to_be_assumed():
+    for told, left in (((), "`label_smoothing`"), (None, "`class_weights`")):
+        smoothing = None if told == () else 0.0
+        made = told_of(class_weights=told, label_smoothing=smoothing)
+        report = attack_update(gradient=gradient_of(build()), made=made, attacks=["llbg"])
+        assert report.assumed_loss == f"a plain cross-entropy was assumed ({left} not told)"
+        assert report.to_json()["assumed_loss"] == report.assumed_loss
+    made = told_of(class_weights=(), label_smoothing=0.0)
+    assert not attack_update(
+        gradient=gradient_of(build()), made=made, attacks=["llbg"]
+    ).assumed_loss
+
+
+def test_true_labels_that_the_update_cannot_be_of_are_said():
+    for truth, wrong in ((LABELS, False), ([max(LABELS)] * len(LABELS), True)):
+        report = attack_update(
+            gradient=gradient_of(build()), made=told_of(), attacks=["llbg"], truth=truth
+        )
+        assert ("labels_inconsistent" in report.disbelief) == wrong
+        assert report.checked.get("labels_inconsistent", {}).get("failed", False) == wrong
 
 
 def test_records_say_how_scale_and_sign_stand():

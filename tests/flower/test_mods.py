@@ -57,7 +57,7 @@ def rows(folder, name):
     path = folder / f"{name}.jsonl"
     found = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
     # Most auditors here have no model; one test says what follows.
-    return [row for row in found if row.get("event") != "model_not_given"]
+    return [row for row in found if row.get("event") not in ("model_not_given", "loss_not_told")]
 
 
 def actions(folder):

@@ -282,7 +282,8 @@ def test_block_closes_on_a_weight_that_own_data_rule_out(told, closed, tmp_path)
     assert reply.has_error() == closed
     events = tmp_path / "events.jsonl"
     noted = [json.loads(line) for line in events.read_text().splitlines()] if closed else []
-    assert [row["event"] for row in noted][:1] == ["pos_weight"] * closed
+    refuted = {"labels_inconsistent", "pos_weight"} if closed else set()
+    assert refuted <= {row["event"] for row in noted}
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])
@@ -386,3 +387,35 @@ def test_maps_of_a_sigmoid_a_class_are_not_let_pass_undeclared(told):
             audit_readings(auditor, sent, after, sender, 0.5)
     else:
         assert audit_readings(auditor, sent, after, sender, 0.5).raises("not_cross_entropy")
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_block_closes_on_class_weights_that_the_clients_labels_refute(told, tmp_path):
+    """Weights of classes look like other counts, so the plain reading names the wrong ones."""
+    kinds = (2 * PEOPLE[:, 0] + 3).long().clamp(0, 5)[:64]
+    weights = 64 / torch.bincount(kinds, minlength=6).float().square()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 6))
+    heavy = nn.CrossEntropyLoss(weight=weights)
+    before, after = step(model, heavy, PEOPLE[:64], kinds)
+
+    def train(message, context):
+        flower.report_labels(context, kinds)
+        found = {"arrays": ArrayRecord(after), "metrics": MetricRecord({"num-examples": 64})}
+        return Message(RecordDict(found), reply_to=message)
+
+    auditor = flower.Auditor(
+        folder=tmp_path, lr=0.1, attacks=["llbg"],
+        class_weights=tuple(weights.tolist()) if told else None,
+    )  # fmt: skip
+    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=2.0)])
+    app.train()(train)
+    sent = {"arrays": ArrayRecord(before), "config": ConfigRecord({"server-round": 1})}
+    (reply,) = flower.InProcessGrid(app, 1).send_and_receive(
+        [Message(RecordDict(sent), 1, "train")]
+    )
+    assert reply.has_error() == (not told)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    events = {row["event"]: row.get("reason", "") for row in map(json.loads, lines)}
+    assert ("class weights" in events.get("labels_inconsistent", "")) == (not told)
+    assert ("loss_not_told" in events) == (not told)

@@ -14,18 +14,21 @@ from labelleak.audits.standing import Standing
 from labelleak.core.answers import CONFIDENCE, Answer, AttackResult, make_records
 from labelleak.core.batch_size import BatchSize
 from labelleak.core.score import Truth
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput, few
 from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.provenance import VERSION, origin
 from labelleak.records.record import Record
-from labelleak.records.states import IMPOSSIBLE, doubts
+from labelleak.records.states import IMPOSSIBLE, State, doubts
 
 # Classes up to which answers tell all of them.
 MOST_DENSE = 1000
 _DENSE = ("counts", "confidence", "flags")
 # The flag of an optimiser after which sizes are no counts.
 _SCALED = "adaptive_optimiser"
+# What bends a softmax's loss, by the flag that says that it does.
+_OF_LOSS = {"class_weights": "`class_weights`", "label_smoothing": "`label_smoothing`"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +154,23 @@ class UpdateReport:
             )
         return "; ".join(said)
 
+    @property
+    def assumed_loss(self) -> str:
+        """Say what of the loss nobody told or measured, and what was taken; empty for nothing."""
+        states = {name: one["state"] for name, one in self.checked.items()}
+        failed = [name for name, one in self.checked.items() if one["failed"]]
+        open_ones = [
+            words
+            for name, words in _OF_LOSS.items()
+            if states.get(name) == State.not_known and name not in failed
+        ]
+        sigmoid = self.task in (Task.binary, Task.multilabel)
+        if sigmoid:
+            open_ones = ["`pos_weight`"] if "pos_weight_assumed" in failed else []
+        kind = "binary cross-entropy" if sigmoid else "cross-entropy"
+        untold = " and ".join(open_ones)
+        return f"a plain {kind} was assumed ({untold} not told)" if untold else ""
+
     def to_json(self, *, dense: bool = False, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the report as plain values; ``results`` is the list of answers.
 
@@ -191,6 +211,7 @@ class UpdateReport:
             "doubts": list(self.doubts),
             "disbelief": self.disbelief,
             "caution": self.caution,
+            "assumed_loss": self.assumed_loss,
             "checked": {name: dict(found) for name, found in self.checked.items()},
             "not_applicable": dict(self.not_applicable),
             "notes": list(self.notes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from labelleak.core.batch_size import BatchSize
 from labelleak.core.battery import Battery
 from labelleak.core.head import HeadFinding
 from labelleak.core.observation import Observation
+from labelleak.core.own_labels import check_labels
 from labelleak.core.priors import free_guess
 from labelleak.core.rest import LazyGradients
 from labelleak.core.score import Truth
@@ -54,7 +55,9 @@ class UpdateCase:
             task=str(self.update.task),
             free_guess=guess,
             asr_free=asr_free,
-            checked=self._checked((*battery.flags, *check_update(seen, battery.known))),
+            checked=self._checked(
+                (*battery.flags, *check_update(seen, battery.known), *_against(one, real, battery))
+            ),
             scale=self.settled.scale,
             sign=self.settled.sign,
             source=self.update.source,
@@ -75,6 +78,11 @@ class UpdateCase:
             }
             for flag in found
         }
+
+
+def _against(one: Observation, truth: Truth | None, battery: Battery) -> Iterator[Flag]:
+    """Hold the update against the labels that were told, if any were."""
+    return iter(()) if truth is None else check_labels(one, truth.counts, battery.known)
 
 
 def _free(battery: Battery, seen: Observation) -> tuple[tuple[int, ...] | None, float | None]:

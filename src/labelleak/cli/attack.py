@@ -153,8 +153,10 @@ def _warn(report: UpdateReport) -> None:
         say(f"Caution: {report.caution}.")
     open_ones = {"scale": report.scale, "sign": report.sign}
     taken = [name for name, one in open_ones.items() if one.state is State.not_known]
-    if taken and not report.disbelief:
-        say(f"Not verified: {' and '.join(taken)}, taken as told; if wrong, so are the counts.")
+    said = [f"{' and '.join(taken)}, taken as told"] if taken else []
+    said += [f"the loss: {report.assumed_loss}"] if report.assumed_loss else []
+    if said and not report.disbelief:
+        say(f"Not verified: {'; '.join(said)}; if wrong, so are the counts.")
 
 
 def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from labelleak.core.answers import Answer, Result
 from labelleak.core.assumptions import Flag, check_model, check_update
-from labelleak.core.card import card_of
+from labelleak.core.card import Card, card_of
 from labelleak.core.counts import Ints
 from labelleak.core.each_label import for_each_label
 from labelleak.core.frequencies import guess_asr
@@ -27,6 +27,7 @@ from labelleak.core.interfaces import (
 from labelleak.core.knowledge import Defense, Knowledge
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
+from labelleak.core.own_labels import check_labels
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
@@ -163,10 +164,10 @@ class Battery:
             if attack.name in self.unread:
                 continue
             seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
-            about = (*_about(attack, flags), *_noted(estimate))
             adaptive = Need.DEFENSE in attack.needs
-            model = threat_model(attack)
-            yield Answer(attack.name, card_of(attack), model, estimate, seconds, about, adaptive)
+            card, model = card_of(attack), threat_model(attack)
+            about = (*_about(model, card, flags), *_noted(estimate))
+            yield Answer(attack.name, card, model, estimate, seconds, about, adaptive)
 
     def run(
         self, observation: Observation, truth: Truth, real: Prior | None = None
@@ -202,7 +203,18 @@ class Battery:
             )
             for answer, counts, score in _scores(answers, truth)
         ]
-        return [replace(one, flags=(*one.flags, *_outdone(one, scored))) for one in scored]
+        held = [f for f in check_labels(observation, truth.counts, self.known) if f.raised.any()]
+        return [
+            replace(
+                one,
+                flags=(
+                    *one.flags,
+                    *_about(one.threat_model, one.card, held),
+                    *_outdone(one, scored),
+                ),
+            )
+            for one in scored
+        ]
 
 
 def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[tuple[Answer, Ints, Score]]:
@@ -248,10 +260,10 @@ def _left_out(attack: Attack, reasons: dict[str, str], lenient: bool) -> Iterato
         reasons[attack.name] = UNFED + said
 
 
-def _about(attack: Attack, flags: Iterable[Flag]) -> Iterator[Flag]:
+def _about(model: str, card: Card, flags: Iterable[Flag]) -> Iterator[Flag]:
     """Keep the flags that concern an attack; a guess without the update assumes nothing."""
-    if threat_model(attack) != "none":
-        assumes = card_of(attack).assumes
+    if model != "none":
+        assumes = card.assumes
         yield from (flag for flag in flags if FLAGS[flag.name].concerns(assumes))
 
 

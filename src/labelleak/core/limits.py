@@ -90,7 +90,7 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     heaviest = np.maximum(1.0, _positives(training, observation.problems))
     times = (np.abs(each).sum(axis=-1) / heaviest).max(axis=-1) / LARGEST
     negative = (gradient < 0).sum(axis=-1).astype(np.float64)
-    why = _why_not_judged(observation, training)
+    why = why_not_judged(observation, training)
     if why:
         return _unsettled(observation, none, times, why, negative)
     noise, clean = noise_size(observation), is_clean(observation)
@@ -135,7 +135,8 @@ def _unsettled(
     return Limits(times, none, none, rest, none * 0.0, _otherwise(observation), why)
 
 
-def _why_not_judged(observation: Observation, training: LocalTraining | None) -> str:
+def why_not_judged(observation: Observation, training: LocalTraining | None) -> str:
+    """Say why no size is held against the loss; empty where it is."""
     if observation.scale is State.held:
         return "it is as whoever made the update left it"
     if not observation.lr_known:
@@ -268,4 +269,12 @@ def suspect(limits: Limits, observation: Observation, momentum: float | None = N
     return f"{said}: {cure}"
 
 
-__all__ = ["LARGEST", "Limits", "check_limits", "is_clean", "least_samples", "suspect"]
+__all__ = [
+    "LARGEST",
+    "Limits",
+    "check_limits",
+    "is_clean",
+    "least_samples",
+    "suspect",
+    "why_not_judged",
+]

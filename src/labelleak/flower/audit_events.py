@@ -13,6 +13,19 @@ MODEL_NOT_GIVEN = (
     "give it model= and input_shape="
 )
 
+LOSS_NOT_TOLD = (
+    "the Auditor was not told {option}, so updates are judged as those of a plain loss: a server "
+    "that knows weights may read more; tell them, () for none"
+)
+
+
+def say_loss_assumed(auditor: Auditor, finding: Finding) -> None:
+    """Note once that the loss was taken to weigh all labels alike, where nobody told it."""
+    option = "pos_weight" if finding.observation.paired else "class_weights"
+    if getattr(auditor, option) is None and LOSS_NOT_TOLD not in auditor._kept:
+        auditor._kept[LOSS_NOT_TOLD] = True
+        note_once(auditor.home, "loss_not_told", reason=LOSS_NOT_TOLD.format(option=option))
+
 
 def say_untried(auditor: Auditor) -> None:
     """Note once that an auditor tries a weaker server than the usual one, if it does."""
@@ -33,4 +46,4 @@ def say_doubts(auditor: Auditor, finding: Finding) -> None:
         auditor.note(name, round=sender.round, client=sender.client, reason=reason)
 
 
-__all__ = ["say_doubts", "say_untried"]
+__all__ = ["say_doubts", "say_loss_assumed", "say_untried"]

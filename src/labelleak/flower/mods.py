@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from labelleak.core.digests import digest_tensors
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
-from labelleak.flower.audit_events import say_doubts, say_untried
+from labelleak.flower.audit_events import say_doubts, say_loss_assumed, say_untried
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
@@ -155,6 +155,7 @@ class AuditMod:
         finding = self._audit(before, reply, sender)
         if self.policy in (Policy.block, Policy.defend):
             say_untried(self.auditor)
+            say_loss_assumed(self.auditor, finding)
         # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
         leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
         say_doubts(self.auditor, finding)
@@ -280,14 +281,16 @@ def audit_mod(
     too. ``defend`` applies the defense to an update above the limit, audits again, notes an event
     if that is still above, and sends it; if anything fails the update is withheld. ``block``
     withholds an update above the limit, one of impossible scale or sign, one whose loss or N
-    cannot be as it was told (``pos_weight``, ``samples_inconsistent``, ``parts_inconsistent``;
-    the auditor's ``defense`` explains these), one that cannot be audited or whose arrays are not
-    shaped as those sent, arrays in replies other than to training, and lists, bytes or long text
-    in the metrics or configuration of any reply: the server gets an error without any of the
-    reply's content, nor the text of an exception, an exit or a cancellation. What does leave is
-    packed anew from what was audited.
+    cannot be as it was told (``labels_inconsistent``, ``pos_weight``, ``samples_inconsistent``,
+    ``parts_inconsistent``; the auditor's ``defense`` explains these), one that cannot be audited or
+    whose arrays are not shaped as those sent, arrays in replies other than to training, and lists,
+    bytes or long text in the metrics or configuration of any reply: the server gets an error
+    without any of the reply's content, nor the text of an exception, an exit or a cancellation.
+    What does leave is packed anew from what was audited.
     Both judge by the attacks that the auditor can run: without its ``model`` those of the usual
-    server are not among them, and an event says so (``model_not_given``).
+    server are not among them, and an event says so (``model_not_given``). Where the loss's weights
+    were not told it is taken to be plain, unless the client's labels refute that
+    (``labels_inconsistent``), and an event says so (``loss_not_told``).
     Where the head or the form of a reply cannot be told, or where it is unlike a softmax's and may
     be of a sigmoid a class, ``defend`` and ``block`` audit it in every reading that is left, and
     withhold it if one of them leaks. They guard against mistakes, not against an app that means to

@@ -64,7 +64,8 @@ def audit_readings(
             *_as_sigmoids(auditor, before, after, sender, plain),
             *_as_shares(auditor, before, after, sender, plain),
         )
-        return max((plain, *filter(_is_able, others)), key=lambda one: one.worst)
+        able = [one for one in (plain, *others) if _is_able(one)]
+        return max(able or [plain], key=lambda one: one.worst)
     except (UncertainForm, AmbiguousHead) as doubt:
         found = list(_readings(auditor, before, after, sender, doubt))
         shares = [s for one in found for s in _as_shares(auditor, before, after, sender, one)]

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from labelleak.records.assumptions import Assumption, Doubt, Meaning
 from labelleak.records.attack_flags import ATTACK_FLAGS
+from labelleak.records.loss_flags import LOSS_FLAGS
 
 FLAGS: dict[str, Meaning] = {
     "no_bias": Meaning(
@@ -77,38 +78,7 @@ FLAGS: dict[str, Meaning] = {
         Assumption.UNCLIPPED,
         "use client_simulation, which clips as the client does, or llg, which reads no size",
     ),
-    "label_smoothing": Meaning(
-        "the client smooths its labels: every class has a share of every label",
-        Assumption.HARD_LABELS,
-        "use client_simulation, which smooths as the client does",
-    ),
-    "class_weights": Meaning(
-        "the client's loss weighs classes, so counts come out times their weights",
-        Assumption.EQUAL_CLASSES,
-        "tell `class_weights`, which are undone, or use client_simulation, which weighs as the "
-        "client does",
-    ),
-    "pos_weight": Meaning(
-        "own data rule out a plain binary cross-entropy: labels which are there weigh more, or the "
-        "loss is another (focal, Dice, a squared error, smoothed labels)",
-        None,
-        "give `pos_weight`, as torch's BCEWithLogitsLoss has it; noise or a wrong scale look alike",
-        Doubt.refuted,
-    ),
-    "pos_weight_assumed": Meaning(
-        "a plain binary cross-entropy (`pos_weight` 1, no focal loss, no smoothed labels) was "
-        "assumed, and nothing here could verify it; of another loss counts come out wrong",
-        None,
-        "give `pos_weight`, or '' for none; a capture measures it",
-        Doubt.untold,
-    ),
-    "loss_assumed": Meaning(
-        "a plain cross-entropy by pixel was assumed (no Dice or focal loss, no class weights), and "
-        "nothing told or measured it; of another loss counts come out wrong",
-        None,
-        "tell class weights and smoothing ('' and 0 for none); a capture measures the loss",
-        Doubt.untold,
-    ),
+    **LOSS_FLAGS,
     "learning_rate_unknown": Meaning(
         "the learning rate is not known, so the gradient is known up to a factor only",
         Assumption.KNOWN_SCALE,
