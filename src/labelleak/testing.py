@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
+from labelleak.records.advantages import read_limit
 from labelleak.records.record import Record, read_records
 from labelleak.report.gate import judge
 from labelleak.report.policy import make_policy
@@ -55,8 +56,12 @@ def assert_leakage_below(
     __tracebackhide__ = True
     if not isinstance(max_advantage, Mapping):
         held = (threat_model,) if isinstance(threat_model, str) else tuple(threat_model)
-        max_advantage = {server: float(max_advantage) for server in held}
-    asked = {"max_advantage": dict(max_advantage), "min_trials": min_trials}
+        max_advantage = dict.fromkeys(held, max_advantage)
+    limits = {
+        server: read_limit(f"max_advantage.{server}", limit, open_end=False)
+        for server, limit in max_advantage.items()
+    }
+    asked = {"max_advantage": limits, "min_trials": min_trials}
     policy = make_policy(asked, "assert_leakage_below")
     findings = judge(_records(source, data, {"trials": min_trials, **choices}), policy)
     failed = [finding for finding in findings if not finding.passed]

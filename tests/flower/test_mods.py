@@ -26,6 +26,7 @@ from labelleak.flower.sealing import withhold
 from labelleak.records.record import read_records
 from labelleak.report.actions import follow_actions
 from labelleak.report.verdict import UNDECIDED, reach_verdict
+from labelleak.testing import assert_leakage_below
 
 POLICIES = ["record", "warn", "defend", "block"]
 
@@ -188,6 +189,24 @@ def test_block_lets_nothing_leave(tmp_path):
     (event,) = rows(tmp_path, "events")
     assert (event["event"], event["limit"]) == ("blocked", 0.5)
     assert event["advantage"] > 0.5
+
+
+@pytest.mark.parametrize("limit", [20, 1.0, 1, -0.1, float("nan"), float("inf"), "0.2", True, None])
+@pytest.mark.parametrize("policy", ["record", "block"])
+def test_a_limit_that_stops_nothing_is_refused(tmp_path, policy, limit):
+    with pytest.raises(BadInput, match="limit"):
+        make_mod(tmp_path, policy, limit=limit)
+    with pytest.raises(BadInput, match="max_advantage"):  # a policy of 1 is one of evidence alone
+        assert_leakage_below([], 1.5 if limit in (1, 20) else limit)
+
+
+def test_the_limit_in_force_is_on_record_and_in_the_verdict(tmp_path):
+    call([make_mod(tmp_path, "block", limit=np.float32(0.25))])
+    records = read_records(tmp_path / "records.jsonl")
+    assert {row.extra["limit"] for row in records} == {0.25}
+    assert reach_verdict(records).fates.startswith(
+        "The policy block (above an advantage of 0.25) withheld the only update"
+    )
 
 
 def test_block_sees_an_update_though_the_client_writes_it_over_what_was_sent(tmp_path):

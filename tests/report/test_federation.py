@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.records.follow import Follower
 from labelleak.records.intervals import bootstrap_mean
+from labelleak.records.mixing import say_mixed
 from labelleak.records.record import append_records
 from labelleak.records.rounds import follow_rounds
 from labelleak.report import render
-from labelleak.report.actions import follow_actions
+from labelleak.report.actions import ActionCounts, follow_actions, say_policy
 from labelleak.report.federation_words import findings
 from labelleak.report.opening import say_verdict
 from labelleak.report.verdict import UNDECIDED, reach_verdict
@@ -224,6 +226,7 @@ def test_page_and_watch_say_what_became_of_updates(tmp_path: Path) -> None:
     [
         (0, "The policy block withheld all 30 updates; the figures are of all of them", False),
         (2, "The policy block withheld 20 of 30 updates; the figures are of all of them", True),
+        (6, "The policy block let all 30 updates leave", True),
     ],
 )
 def test_a_page_says_first_what_a_policy_did(sent: int, said: str, left: bool) -> None:
@@ -247,6 +250,33 @@ def test_a_page_says_first_what_a_policy_did(sent: int, said: str, left: bool) -
     assert "model cnn, data digits, policy block, batches of 32, 4 local steps, 10 classes" in html
     assert ("No update left its client. Without the policy" in html) != left
     assert ("Whoever receives an update" in html) == left
+
+
+@pytest.mark.parametrize(
+    ("fates", "said"),
+    [
+        (["blocked"], "withheld the only update; the figures are of it, as it was before"),
+        (["sent"], "let the only update leave"),
+        (["sent", "sent"], "let all 2 updates leave"),
+        (["warned", "warned"], "warned of all 2 updates; the figures are of all of them"),
+        (["defended", "defended"], "defended all 2 updates; the figures are of all of them"),
+        (["defended", "blocked", "sent"], "withheld 1 and defended 1 of 3 updates;"),
+    ],
+)
+def test_a_policy_is_told_with_its_limit_in_plain_words(fates: list[str], said: str) -> None:
+    counts = ActionCounts(None, ("block",), Counter(fates), (0.2,))
+    assert say_policy([counts]).startswith(f"The policy block (above an advantage of 0.2) {said}")
+    assert not say_policy([ActionCounts(None, ("record",), {"sent": 3}, (0.5,))])
+
+
+def test_two_runs_in_one_folder_are_counted_apart_and_two_limits_are_told() -> None:
+    def one(run: str, limit: float) -> Any:
+        said = {"round": 1, "client": "0", "action": "blocked", "policy": "block"}
+        return make_record(extra={**said, "run": run, "limit": limit})
+
+    (together, _) = follow_actions([one("1", 0.2), one("2", 0.2)])
+    assert together.counts == {"blocked": 2}
+    assert "was held against two limits" in say_mixed([one("1", 0.2), one("1", 0.9)])
 
 
 def test_the_evidence_that_a_page_of_a_federation_asks_for_can_be_had() -> None:

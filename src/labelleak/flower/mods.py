@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from numbers import Real
 from typing import Any
 
 from flwr.app import Context, Message
@@ -38,6 +39,7 @@ from labelleak.flower.sealing import keep_metadata, seal, withhold
 from labelleak.flower.server import CONTROL
 from labelleak.flower.time_limit import within
 from labelleak.flower.trainings import steps_told
+from labelleak.records.advantages import read_limit
 
 LabelsOf = Callable[[Message, Context], ArrayLike]
 # Half of what was left to learn. Updates of pure noise exceed it by chance, since it is held
@@ -66,6 +68,12 @@ class AuditMod:
     labels: LabelsOf | None = None
     seed: int | None = None
     max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", read_limit("limit", self.limit))
+        seconds = self.max_seconds
+        if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
+            raise BadInput(f"max_seconds must be a number above 0, not {shown(seconds)}")
 
     def __call__(self, message: Message, context: Context, call_next: CallNext) -> Message:
         """Audit the reply to a training message, and let it leave or not."""
@@ -197,10 +205,8 @@ class AuditMod:
         )
 
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
-        policy = str(self.policy)
-        write_finding(
-            self.auditor, finding, observer="client", policy=policy, action=action, **extra
-        )
+        said = {"policy": str(self.policy), "limit": self.limit, "action": action}
+        write_finding(self.auditor, finding, observer="client", **said, **extra)
 
     def _tell(self, event: str, finding: Finding) -> None:
         sender = finding.sender
@@ -258,6 +264,10 @@ class AuditMod:
         return withhold(message)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def audit_mod(
     auditor: Auditor,
     policy: str = "record",
@@ -299,7 +309,7 @@ def audit_mod(
     Args:
         auditor: how to audit, and where to write on the client.
         policy: record, warn, defend or block.
-        limit: advantage from which the policy acts.
+        limit: advantage above which the policy acts, from 0 to below 1: 0.2 for 20 %.
         defense: what ``defend`` applies; see `defense_mod`.
         labels: gives the labels behind a reply, instead of `report_labels`.
         seed: of the defense's randomness; None draws from the system.
@@ -307,17 +317,13 @@ def audit_mod(
             limit.
 
     Raises:
-        BadInput: for an unknown policy, a limit that is no number, what is no defense, or
+        BadInput: for an unknown policy, a limit that is no share below 1, what is no defense, or
             ``defend`` without one.
     """
     if policy not in set(Policy):
         raise unknown_name("policy", str(policy), [str(known) for known in Policy])
     if policy == Policy.defend and defense is None:
         raise BadInput("the policy 'defend' needs a defense")
-    if not isinstance(limit, (int, float)) or math.isnan(limit):
-        raise BadInput(f"limit must be a number, not {shown(limit)}")
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise BadInput(f"max_seconds must be a number above 0, not {shown(max_seconds)}")
     chosen = None if defense is None else read_defense(defense)
     return AuditMod(auditor, Policy(policy), limit, chosen, labels, seed, max_seconds)
 

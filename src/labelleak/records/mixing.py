@@ -42,7 +42,7 @@ def _reasons(rows: list[Record], audited: int) -> Iterator[str]:
         if not round_number:  # nobody told the rounds, so nothing tells one from the next
             continue
         place = (round_number, client_of(row))
-        for key in ("policy", "observer"):
+        for key in ("policy", "limit", "observer"):
             written[key, *place].add(said.get(key))
         # An update under `defend` is there as it was, and as it left.
         written["update_digest", *place, said.get("action")].add(said.get("update_digest"))
@@ -55,6 +55,7 @@ def _reasons(rows: list[Record], audited: int) -> Iterator[str]:
 
 _WORDS = {
     "policy": "one round of a client was decided by two policies",
+    "limit": "one round of a client was held against two limits",
     "observer": "clients and server wrote of the same update",
     "update_digest": "one round of a client has several updates",
 }

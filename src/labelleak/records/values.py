@@ -43,6 +43,7 @@ _EXTRA: dict[str, tuple[type, ...]] = {
     "defended": (bool,),
     "action": (str,),
     "policy": (str,),
+    "limit": (int, float),
     "chosen": (str,),
     "chosen_adaptive": (bool,),
     "attack_title": (str,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from labelleak.records.record import Record
 from labelleak.records.rounds import client_of, is_federated
@@ -13,7 +14,7 @@ from labelleak.report import wording
 # The first that a client's audit recorded of an update names its fate: a defended update is
 # recorded twice, as it was ("defended") and as it left ("sent").
 ACTIONS = ("blocked", "defended", "warned", "sent")
-_VERBS = {"blocked": "withheld", "defended": "defended"}
+_VERBS = {"blocked": "withheld", "defended": "defended", "warned": "warned of"}
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class ActionCounts:
         number: the round; None for all rounds together.
         policies: the policies that decided.
         counts: updates by action, each update once.
+        limits: the advantages above which they acted; empty where records do not say.
     """
 
     number: int | None
     policies: tuple[str, ...]
     counts: Mapping[str, int]
+    limits: tuple[float, ...] = ()
 
 
 def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
@@ -37,22 +40,33 @@ def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
     >>> follow_actions([])
     []
     """
-    found: dict[tuple[int, str, str], set[str]] = defaultdict(set)
+    found: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     policies: dict[int, set[str]] = defaultdict(set)
+    limits: dict[int, set[float]] = defaultdict(set)
     for row in records:
         if is_federated(row) and row.extra.get("action") in ACTIONS:
             number = int(row.extra["round"])
             policy = str(row.extra.get("policy", "not named"))
-            found[number, client_of(row), policy].add(str(row.extra["action"]))
+            # Two runs in one folder each have a round 1 of a client 1.
+            place = (number, client_of(row), policy, *map(row.extra.get, ("run", "limit")))
+            found[place].add(str(row.extra["action"]))
             policies[number].add(policy)
+            if "limit" in row.extra:
+                limits[number].add(float(row.extra["limit"]))
     rounds: dict[int, Counter[str]] = defaultdict(Counter)
-    for (number, _, _), actions in found.items():
+    for (number, *_), actions in found.items():
         rounds[number][next(action for action in ACTIONS if action in actions)] += 1
     if not rounds:
         return []
-    named = tuple(sorted(set().union(*policies.values())))
-    together = ActionCounts(None, named, sum(rounds.values(), Counter()))
-    each = [ActionCounts(t, tuple(sorted(policies[t])), rounds[t]) for t in sorted(rounds)]
+
+    def named(by_round: Mapping[int, set[Any]], numbers: Iterable[int]) -> tuple[Any, ...]:
+        return tuple(sorted(set().union(*(by_round.get(t, set()) for t in numbers))))
+
+    total = sum(rounds.values(), Counter[str]())
+    together = ActionCounts(None, named(policies, rounds), total, named(limits, rounds))
+    each = [
+        ActionCounts(t, named(policies, [t]), rounds[t], named(limits, [t])) for t in sorted(rounds)
+    ]
     return [together, *each]
 
 
@@ -74,27 +88,37 @@ def say_policy(counts: Sequence[ActionCounts]) -> str:
 
     Figures are of updates as they were before the policy, whether or not they left.
 
-    >>> say_policy([ActionCounts(None, ("block",), {"blocked": 3, "sent": 1})])
-    'The policy block withheld 3 of 4 updates; the figures are of all of them, as they were before'
+    >>> say_policy([ActionCounts(None, ("block",), {"blocked": 3, "sent": 1}, (0.2,))])
+    'The policy block (above an advantage of 0.2) withheld 3 of 4 updates; the figures are of all \
+of them, as they were before'
     """
-    if not counts:
+    if not counts or set(counts[0].policies) <= {"record", "not named"}:
         return ""
     together = counts[0]
     total = sum(together.counts.values())
-    did = [
-        f"{verb} {'all ' if together.counts[a] == total else ''}{together.counts[a]}"
-        for a, verb in _VERBS.items()
-        if together.counts.get(a)
-    ]
-    if not did:
-        return ""
+    many = {a: together.counts[a] for a in _VERBS if together.counts.get(a)}
+    did = [f"{verb} {_share(many[a], total)}" for a, verb in _VERBS.items() if a in many]
     policies = f"polic{'y' if len(together.policies) == 1 else 'ies'}"
-    of = "" if together.counts.get("blocked") == total else f" of {total}"
-    return (
-        f"The {policies} {wording.list_words(together.policies, 4)} {' and '.join(did)}{of} "
-        f"{'update' if total == 1 else 'updates'}; the figures are of all of them, as they were "
-        "before"
+    at = " or ".join(f"{limit:g}" for limit in together.limits)
+    said = (
+        f"The {policies} {wording.list_words(together.policies, 4)}"
+        f"{f' (above an advantage of {at})' if at else ''} "
     )
+    updates = "update" if total == 1 else "updates"
+    if not did:
+        return f"{said}let {_share(total, total)} {updates} leave"
+    of = "" if max(many.values()) == total else f" of {total}"
+    told = "it, as it was" if total == 1 else "all of them, as they were"
+    return f"{said}{' and '.join(did)}{of} {updates}; the figures are of {told} before"
+
+
+def _share(number: int, total: int) -> str:
+    """Return how many of all, in words.
+
+    >>> _share(1, 1), _share(3, 3), _share(2, 3)
+    ('the only', 'all 3', '2')
+    """
+    return str(number) if number < total else "the only" if total == 1 else f"all {total}"
 
 
 def all_blocked(counts: Sequence[ActionCounts]) -> bool:

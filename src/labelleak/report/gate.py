@@ -165,11 +165,13 @@ def _judge_advantage(
         why = "the labels are certain without any update, so this cell measures no leak"
         return Finding(rule, name, False, f"{why}; leave it out by [cells]")
     who = wording.name_attacker(cell)
+    all_pass = ", which allows everything" if limit >= 1 else ""
     said = (
         f"{who}{' on the guess:' if who == wording.NO_ATTACK else ' has'} advantage "
         f"{wording.span(cell.advantage, cell.trials)}, upper end "
-        f"{cell.advantage.high:.3f}, limit {limit:g}; it names {wording.share(cell.asr.mean)} of "
-        f"labels, the best guess without the update {wording.share(cell.free)}"
+        f"{cell.advantage.high:.3f}, limit {limit:g}{all_pass}; it names "
+        f"{wording.share(cell.asr.mean)} of labels, the best guess without the update "
+        f"{wording.share(cell.free)}"
     )
     return Finding(rule, name, cell.advantage.high <= limit, said.replace("\xa0", " "))
 
