@@ -194,6 +194,44 @@ def test_a_factory_that_makes_the_same_weights_from_every_seed_gives_them(make, 
     assert {r.extra["init"] for r in found.records} == {init}
 
 
+def table(rows=200):
+    """Two features of very different size, and a model made for them as they are."""
+    rng = np.random.default_rng(0)
+    y = np.arange(rows) % 2
+    x = np.stack([100 + 50 * y + rng.normal(0, 5, rows), rng.normal(0, 1, rows)], axis=1)
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-0.1, 0.0], [0.1, 0.0]]))
+        model.bias.copy_(torch.tensor([12.5, -12.5]))
+    return x, y, model
+
+
+def fitted():
+    return table()[2]
+
+
+def test_a_model_with_weights_of_its_own_is_fed_tables_as_they_were_given(tmp_path):
+    x, y, model = table()
+    choices = {"batch_sizes": [4], "trials": 2, "attacks": FEW, "training_steps": [0]}
+    for own in (model, fitted):
+        found = labelleak.audit(model=own, data=(x, y), **choices).records
+        assert {r.extra["normalisation"] for r in found} == {"none"}
+        assert {r.model_accuracy for r in found} == {1.0}
+    scaled = labelleak.audit(model=model, data=(x, y), tables="standardised", **choices).records
+    assert all(r.model_accuracy < 0.7 for r in scaled)
+    np.savez(tmp_path / "a.npz", X=x, y=y)
+    fresh = labelleak.audit(model="mlp", data=str(tmp_path / "a.npz"), **choices).records
+    assert {r.extra["normalisation"] for r in fresh} == {"standardised by the training part"}
+    raw = labelleak.audit(model="mlp", data=str(tmp_path / "a.npz"), tables="given", **choices)
+    assert {r.extra["normalisation"] for r in raw.records} == {"none"}
+
+
+def test_data_too_few_to_be_parted_are_refused():
+    x, y, model = table(rows=4)
+    with pytest.raises(BadInput, match="too few to be parted"):
+        labelleak.audit(model=model, data=(x, y), batch_sizes=[1], trials=2, attacks=FEW)
+
+
 def test_labels_that_run_from_one_are_named_as_such():
     data = tiny_data()
     data = replace(

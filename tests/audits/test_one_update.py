@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +20,7 @@ from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
 from labelleak.records.record import read_records
+from labelleak.simulation.data.given import dataset_of
 
 LABELS = [0, 0, 0, 2, 2, 3, 3]
 COUNTS = (3, 0, 2, 2)
@@ -495,3 +497,30 @@ def test_the_last_line_names_the_rows_to_read(capsys):
     told = {"made": told_of(), "attacks": ["llg", "idlg"], "num_samples": None}
     _show(attack_update(gradient=gradient_of(build()), **told), None, None)
     assert capsys.readouterr().out.splitlines()[-1].startswith("Which row to read: ")
+
+
+def test_own_tables_are_taken_as_the_model_behind_the_update_is_fed():
+    x, y = load_digits(return_X_y=True)
+    torch.manual_seed(0)
+    model = nn.Linear(64, 10)
+    batch, labels = torch.tensor(x[:64], dtype=torch.float32), torch.tensor(y[:64])
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(batch), labels)
+    gradient = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    data = dataset_of((x[64:], y[64:]))
+
+    def scale_by(own, tables=None):
+        return attack_update(
+            gradient=gradient,
+            model=model,
+            auxiliary=own,
+            tables=tables,
+            attacks=["rlu"],
+            made=LocalTraining(batch_size=64),
+        ).scale
+
+    given = scale_by((x[64:], y[64:]))
+    assert given == scale_by(LabelledData(data.given[0], data.y_train))
+    assert given == scale_by(data)
+    assert scale_by(data, "standardised") == scale_by(LabelledData(data.x_train, data.y_train))
+    assert scale_by(data, "standardised") != given

@@ -14,6 +14,7 @@ import torch
 from labelleak.errors import BadInput
 from labelleak.simulation.data import parts as dataset_parts
 from labelleak.simulation.data.datasets import DATASETS, Dataset, load_dataset
+from labelleak.simulation.data.given import dataset_of
 from labelleak.simulation.data.hub import HUB
 
 datasets = pytest.importorskip("datasets")
@@ -134,6 +135,38 @@ def test_unknown_names_are_refused(name, says):
 # ----------------------------------------------------------------------- npz
 
 
+@pytest.mark.parametrize("names", [("X", "y"), ("x", "y")])
+def test_all_rows_in_one_pair_of_arrays_are_parted_as_python_parts_them(tmp_path, names):
+    x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 2
+    more = {"writers": np.arange(20), "class_names": np.array(["no", "yes"])}
+    data = load_dataset(save(tmp_path / "a.npz", **dict(zip(names, (x, y), strict=True)), **more))
+    same = dataset_of((x, y))
+    for part in ("x_train", "y_train", "x_test", "y_test"):
+        assert torch.equal(getattr(data, part), getattr(same, part))
+    assert data.class_names == ("no", "yes")
+    kept = [int(row) for row in data.writers]
+    assert np.array_equal(data.as_given().x_train, x[kept].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"X": np.zeros((4, 2)), "y": np.arange(3)}, "has 4 rows in X, 3 in y"),
+        ({"X": np.zeros((4, 2)), "y": np.array(1)}, "has 4 rows in X, 0 in y"),
+        ({"X": np.array(1), "y": np.array(1)}, "has 0 rows in X"),
+        ({"X": np.zeros((4, 2)), "y": np.arange(4) % 2, "x_test": np.zeros(3)}, "lacks x_train"),
+        ({"X": np.zeros((4, 2)), "Y": np.arange(4)}, "lacks x_train"),
+        (
+            {"X": np.zeros((4, 2)), "y": np.arange(4) % 2, "writers": np.arange(3)},
+            "3 writers for 4 rows",
+        ),
+    ],
+)
+def test_a_pair_that_does_not_fit_is_refused(tmp_path, arrays, says):
+    with pytest.raises(BadInput, match=says):
+        load_dataset(save(tmp_path / "a.npz", **arrays))
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((8, 9), (1, 8, 9)), ((8, 9, 3), (3, 8, 9)), ((8, 9, 1), (1, 8, 9)), ((3, 8, 9), (3, 8, 9))],
@@ -167,6 +200,11 @@ def test_npz_tables_are_standardised_by_the_training_part(tmp_path, kind):
     assert data.normalisation == "standardised by the training part"
     assert data.x_train.mean(0).abs().max() < 1e-6
     assert data.x_train.std(0, correction=0).tolist() == pytest.approx([1, 1, 0, 1], abs=1e-5)
+    given = data.as_given()
+    assert np.array_equal(given.x_train, train.astype(np.float32))
+    assert np.array_equal(given.x_test, test.astype(np.float32))
+    assert (given.normalisation, given.as_given()) == ("none", given)
+    assert given.fingerprint != data.fingerprint
     expected = (test - train.mean(0)) / np.where(train.std(0) == 0, 1, train.std(0))
     assert np.allclose(data.x_test, expected, atol=1e-5)
 

@@ -99,6 +99,19 @@ def check_size(options: AuditOptions, schemes: Sequence[Scheme], held: int) -> N
         )
 
 
+def check_parts(roles: Roles, rows: int) -> None:
+    """Refuse data of which the model, the attacker or the victims would have nothing.
+
+    Raises:
+        BadInput: if they are so few.
+    """
+    if not all(map(len, (roles.train, roles.auxiliary, roles.victims))):
+        raise BadInput(
+            f"{rows} training rows are too few to be parted among the model, the attacker and the "
+            "victims; give at least 5 of each class"
+        )
+
+
 def check_classes(
     schemes: Sequence[Scheme], roles: Roles, num_classes: int, clients: Sequence[int] = ()
 ) -> None:
@@ -139,6 +152,7 @@ def task_of(told: str | None, data: Dataset) -> Task:
 
 __all__ = [
     "check_classes",
+    "check_parts",
     "check_size",
     "choose_schemes",
     "read_prior",

@@ -64,6 +64,7 @@ def attack_update(
     task: str | None = None,
     model: nn.Module | ModelOptions | str | None = None,
     auxiliary: Any = None,
+    tables: str | None = None,
     truth: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any] | None = None,
     attacks: str | Sequence[str] = ("standard",),
     scheme: str = "iid",
@@ -99,6 +100,8 @@ def attack_update(
         model: what a white-box attacker holds. A module is used as it is; a named one takes the
             weights before the update where they are given.
         auxiliary: labelled data of the attacker's own: `LabelledData`, or as `audit` takes data.
+        tables: ``standardised`` scales own tables by their training part, as an audit of a fresh
+            model does; else they are taken as given, as the model behind the update must be fed.
         truth: true labels or counts, to score the answers; see `read_truth`, of masks `read_maps`.
         attacks: names, ``standard`` or ``rules``.
         scheme: how batches are drawn, for the guess without the update: a name of
@@ -137,7 +140,7 @@ def attack_update(
         task=read_task(task),
         max_bytes=max_bytes,
     )
-    data, options = _by_name(auxiliary, model)
+    data, options = _by_name(auxiliary, model, tables)
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
@@ -158,11 +161,15 @@ def _answered(report: UpdateReport, case: UpdateCase) -> UpdateReport:
 
 
 def _by_name(
-    data: Any, model: nn.Module | ModelOptions | str | None
+    data: Any, model: nn.Module | ModelOptions | str | None, tables: str | None
 ) -> tuple[Dataset | LabelledData | None, nn.Module | ModelOptions | None]:
     """Load data and say of a model what its name does, where names were given."""
+    if data is not None and not isinstance(data, LabelledData):
+        found = dataset_of(data)
+        # What it was before it was standardised is asked for no more.
+        data = replace(found, given=None) if tables == "standardised" else found.as_given()
     return (
-        data if data is None or isinstance(data, LabelledData) else dataset_of(data),
+        data,
         model
         if model is None or isinstance(model, nn.Module | ModelOptions)
         else ModelOptions(name=name_factory(model)),

@@ -37,6 +37,13 @@ PriorFile = Annotated[
     str | None,
     Option("JSON list of class frequencies that the attacker knows; else the scheme's."),
 ]
+Tables = Annotated[
+    Literal["given", "standardised"] | None,
+    Option(
+        "Inputs of tables: given, or standardised by their training part; if left out given beside "
+        "weights of one's own or an update, else standardised."
+    ),
+]
 _SCHEME = Option("How batches are drawn; see `labelleak list schemes`.")
 Scheme = Annotated[str, _SCHEME]
 Seed = Annotated[int, Option("Seed of everything random.", min=0)]
@@ -59,6 +66,7 @@ class AuditOptions(Options):
     """
 
     data: Data = "digits"
+    tables: Tables = None
     model: ModelName = "cnn"
     activation: Activation = None
     init: Init = None

@@ -24,6 +24,7 @@ from labelleak.attacks import (
 from labelleak.attacks.choice import Choice, choose_attacks, choose_for_tokens
 from labelleak.audits.data_rules import (
     check_classes,
+    check_parts,
     check_size,
     choose_schemes,
     read_prior,
@@ -160,15 +161,19 @@ def plan_audit(
     schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
         module = _as_attacked(options, dataset, module)
+    first = module or build(options, dataset, 0)
+    as_given = module is not None or _has_weights(options, dataset, first)
+    if options.tables == "given" or (options.tables is None and as_given):
+        dataset = dataset.as_given()
     roles = divide(
         dataset.x_train,
         dataset.y_train,
         seed=options.seed,
         victims_seen=options.victims == "seen",
     )
+    check_parts(roles, len(dataset.x_train))
     roles = with_own_data(options, dataset, roles)
     _check_users(options, roles)
-    first = module or build(options, dataset, 0)
     _check_model(options, dataset, first)
     check_classes(schemes, roles, dataset.num_classes, options.clients)
     check_size(options, schemes, len(roles.victims))
@@ -189,7 +194,7 @@ def plan_audit(
         fingerprint(first),
         choice.left_out,
         frequencies=read_prior(options, dataset),
-        as_given=module is not None or _has_weights(options, dataset, first),
+        as_given=as_given,
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak.audits.data_rules import choose_schemes, task_of
+from labelleak.audits.run import load_once
 from labelleak.audits.update_options import ClientStep
 from labelleak.core.head import locate_head
 from labelleak.core.knowledge import LabelledData
@@ -23,7 +24,7 @@ from labelleak.errors import BadInput
 from labelleak.files.capture import CapturedUpdate, capture
 from labelleak.records.files import write_whole
 from labelleak.simulation.batches import draw_batches
-from labelleak.simulation.data.datasets import Dataset, load_dataset
+from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.designs import own_init
 from labelleak.simulation.models import build_model
 from labelleak.simulation.roles import divide
@@ -44,7 +45,7 @@ def write_client_step(step: ClientStep, out: Path) -> list[Path]:
         BadInput: for unknown names, batches larger than the data, or a folder that cannot be
             written.
     """
-    data, own = load_dataset(step.data), step.training
+    data, own = load_once(step.data), step.training
     task = task_of(step.task, data)
     (scheme,) = choose_schemes((step.scheme,), (ClientStep.scheme,), data)
     rows = check_rows(task, data.num_classes)

@@ -14,6 +14,7 @@ from labelleak.audits.options import (
     PriorFile,
     Scheme,
     Seed,
+    Tables,
     TaskName,
 )
 from labelleak.core.training import BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY, FullTraining
@@ -50,6 +51,7 @@ class UpdateOptions(Options):
     auxiliary: Annotated[
         str | None, Option("The attacker's own data, named as for audit.", also="data")
     ] = None
+    tables: Tables = None
     truth: Annotated[
         str | None,
         Option("JSON list of true labels or counts, or a file of one, to score against."),

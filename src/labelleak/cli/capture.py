@@ -28,6 +28,7 @@ def capture(step: ClientStep, place: CaptureRun, shown: Shown) -> None:
     """
     import torch
 
+    from labelleak.audits.run import load_once
     from labelleak.audits.sample_update import write_client_step
 
     torch.set_num_threads(1)
@@ -43,6 +44,7 @@ def capture(step: ClientStep, place: CaptureRun, shown: Shown) -> None:
     drawn = [] if step.scheme == "iid" else ["--scheme", step.scheme]
     alone = [] if step.scheme.startswith("natural") else drawn
     known = [*drawn, "--model", step.model, "--auxiliary", step.data, "--truth", truth]
+    known += ["--tables", "standardised"] if load_once(step.data).given is not None else []
     print("\nTry:")
     for given in (
         ("--before", before, "--after", after, *rates, *alone),

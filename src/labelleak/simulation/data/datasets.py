@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ DATASETS: Mapping[str, str] = {
     "zipf_text": "made-up sentences of 20,000 words, few of them common (offline)",
     "synthetic": "made-up 8x8 grey images, 100 classes; synthetic:K for K classes (offline)",
     **{name: f"{hub.summary} (Hugging Face hub, {hub.path})" for name, hub in HUB.items()},
-    "FILE.npz": "x_train, y_train, x_test, y_test and, if you like, class_names and writers",
+    "FILE.npz": "x_train, y_train, x_test, y_test, or X and y; if you like class_names and writers",
     "FILE.txt": "a text a line, for `--task tokens`; FILE.jsonl: objects with a text; FILE.npz: "
     "texts as x_train",
     "FILE.parquet": "an image column or columns of numbers, and a label column",
@@ -74,6 +74,7 @@ class Dataset:
         class_names: the name of class k at place k.
         normalisation: how the inputs were scaled.
         writers: whose each training row is; None where the data do not say.
+        given: inputs of both parts before they were standardised; None where they were not.
         fingerprint: 16 hexadecimal digits of sha256 over the four tensors.
     """
 
@@ -85,6 +86,7 @@ class Dataset:
     class_names: tuple[str, ...]
     normalisation: str
     writers: np.ndarray | None = None
+    given: tuple[Tensor, Tensor] | None = None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +106,15 @@ class Dataset:
             parts.class_names,
             parts.normalisation,
             parts.writers,
+            parts.given and (torch.from_numpy(parts.given[0]), torch.from_numpy(parts.given[1])),
         )
+
+    def as_given(self) -> Dataset:
+        """Return tables as they were before they were standardised; other data as they are."""
+        if self.given is None:
+            return self
+        x_train, x_test = self.given
+        return replace(self, x_train=x_train, x_test=x_test, normalisation=NO_SCALING, given=None)
 
     def __repr__(self) -> str:
         shape, rows = "x".join(map(str, self.input_shape)), len(self.x_train) + len(self.x_test)

@@ -13,7 +13,7 @@ from labelleak.core.lazy import torch
 from labelleak.errors import BadInput, few
 from labelleak.simulation.data.columns import Columns, parts_from_rows
 from labelleak.simulation.data.datasets import Dataset, load_dataset
-from labelleak.simulation.data.parts import parts_from_arrays, stratified_split
+from labelleak.simulation.data.parts import check_rows, part_rows, parts_from_arrays
 
 # Rows that are read one by one of a torch data set at most; more would take minutes.
 MOST_ROWS = 200_000
@@ -55,7 +55,7 @@ def dataset_of(data: Any) -> Dataset:
 
 
 def own_data(data: Any) -> LabelledData | None:
-    """Return what an attacker holds as `LabelledData`: of a data set its training data.
+    """Return what an attacker holds as `LabelledData`: of a data set its training data, as given.
 
     Args:
         data: as `dataset_of` takes it, a `LabelledData` that is used as it is, or None.
@@ -68,7 +68,7 @@ def own_data(data: Any) -> LabelledData | None:
     """
     if data is None or isinstance(data, LabelledData):
         return data
-    found = dataset_of(data)
+    found = dataset_of(data).as_given()
     return LabelledData(found.x_train, found.y_train)
 
 
@@ -78,12 +78,9 @@ def _of_arrays(given: Sequence[Any]) -> Dataset:
             f"`data` takes (X, y) or (x_train, y_train, x_test, y_test), not {len(given)} parts"
         )
     arrays = [_array(one, name) for one, name in zip(given, ("X", "y") * 2, strict=False)]
-    if len(arrays[0]) != len(arrays[1]):
-        raise BadInput(f"{NAME} has {len(arrays[0])} rows in X, {len(arrays[1])} in y")
+    check_rows(arrays[0], "X", arrays[1], "y", NAME)
     if len(arrays) == 2:
-        labels = arrays[1] if arrays[1].ndim == 1 else np.zeros(len(arrays[1]), np.int64)
-        rows = stratified_split(labels)
-        arrays = [array[part] for part in rows for array in arrays]
+        arrays = [array[part] for part in part_rows(arrays[1]) for array in arrays]
     x_train, y_train, x_test, y_test = arrays
     parts = parts_from_arrays((x_train, y_train), (x_test, y_test), None, NAME)
     return Dataset.of(NAME, parts)

@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from labelleak.errors import BadInput, few
-from labelleak.simulation.data.parts import Parts, check_size, parts_from_arrays, present_file
+from labelleak.simulation.data.parts import (
+    Parts,
+    check_rows,
+    check_size,
+    part_rows,
+    parts_from_arrays,
+    present_file,
+)
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+# All rows in one array, as scikit-learn names them; a fifth of them is kept for testing.
+PAIRS = (("X", "y"), ("x", "y"))
 NAMES, WRITERS = "class_names", "writers"
 # No data set is packed so tightly: numbers for each byte of a file, unless they are few.
 MOST_PACKED = 200
@@ -28,6 +37,7 @@ def read_npz(path: str | Path) -> Parts:
     """Read x_train, y_train, x_test, y_test, class_names and writers from an .npz file.
 
     The last two may be missing; ``writers`` says whose each row of x_train is, as text or numbers.
+    ``X`` and ``y`` in place of the first four are parted: a fifth of each class is for testing.
     The array headers are read first and the file is refused if the arrays that they declare
     would take more than 4 GiB as float32, or are packed as tightly as no data are.
 
@@ -42,19 +52,33 @@ def read_npz(path: str | Path) -> Parts:
     labelleak.errors.BadInput: there is no file nowhere.npz
     """
     file = present_file(path)
-    arrays = read_arrays(file, REQUIRED, (NAMES, WRITERS))
-    parts = parts_from_arrays(
-        (arrays["x_train"], arrays["y_train"]),
-        (arrays["x_test"], arrays["y_test"]),
-        _read_names(arrays.get(NAMES), NAMES, file),
-        str(file),
-    )
+    pair = _pair_in(file)
+    arrays = read_arrays(file, pair or REQUIRED, (NAMES, WRITERS))
     writers = _read_names(arrays.get(WRITERS), WRITERS, file)
-    if writers is None:
-        return parts
-    if len(writers) != len(parts.y_train):
-        raise BadInput(f"{file} names {len(writers)} writers for {len(parts.y_train)} rows")
-    return replace(parts, writers=np.array(writers))
+    rows = int(np.prod(arrays[pair[1] if pair else "y_train"].shape[:1]))
+    if writers is not None and len(writers) != rows:
+        raise BadInput(f"{file} names {len(writers)} writers for {rows} rows")
+    if pair:
+        check_rows(arrays[pair[0]], pair[0], arrays[pair[1]], pair[1], str(file))
+        picks = part_rows(arrays[pair[1]])
+        train, test = ((arrays[pair[0]][part], arrays[pair[1]][part]) for part in picks)
+        writers = None if writers is None else [writers[row] for row in picks[0]]
+    else:
+        train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
+    names = _read_names(arrays.get(NAMES), NAMES, file)
+    parts = parts_from_arrays(train, test, names, str(file))
+    return parts if writers is None else replace(parts, writers=np.array(writers))
+
+
+def _pair_in(file: Path) -> tuple[str, str] | None:
+    """Name the arrays of a file that holds all rows in one pair, else None."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception:  # noqa: BLE001
+        return None  # the reader says what is wrong with it
+    found = [pair for pair in PAIRS if held.issuperset(pair)]
+    return found[0] if found and not held & set(REQUIRED) else None
 
 
 def read_arrays(file: Path, needed: Sequence[str], more: Sequence[str]) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ STANDARDISED = "standardised by the training part"
 class Parts:
     """Both parts of a data set as a model takes them: float32 inputs, int64 labels.
 
-    ``writers`` names whose each training row is, where the data say so; else it is None.
+    ``writers`` names whose each training row is, where the data say so; else it is None. ``given``
+    holds the inputs of tables as they were before they were standardised.
     """
 
     x_train: np.ndarray
@@ -35,6 +36,7 @@ class Parts:
     class_names: tuple[str, ...]
     normalisation: str
     writers: np.ndarray | None = None
+    given: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def present_file(path: str | Path) -> Path:
@@ -77,6 +79,22 @@ def stratified_split(labels: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, 
         taken = max(1, round(TEST_SHARE * len(rows))) if len(rows) > 1 else 0
         in_test[rows[:taken]] = True
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def check_rows(inputs: np.ndarray, x: str, labels: np.ndarray, y: str, source: str) -> None:
+    """Refuse inputs and labels of different length.
+
+    Raises:
+        BadInput: naming both.
+    """
+    rows, told = (len(array) if array.ndim else 0 for array in (inputs, labels))
+    if not rows or rows != told:
+        raise BadInput(f"{source} has {rows} rows in {x}, {told} in {y}")
+
+
+def part_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep a fifth of each class for testing; of rows with several labels a fifth of all."""
+    return stratified_split(labels if labels.ndim == 1 else np.zeros(len(labels), np.int64))
 
 
 def parts_from_arrays(
@@ -128,7 +146,10 @@ def parts_from_arrays(
     for labels, part in ((y_train, "train"), (y_test, "test")):
         if labels.ndim == 3 and not (labels >= 0).any():
             raise BadInput(f"y_{part} of {source} has no pixel with a label")
-    return Parts(x_train, y_train, x_test, y_test, names, normalisation)
+    parts = Parts(x_train, y_train, x_test, y_test, names, normalisation)
+    if normalisation != STANDARDISED:
+        return parts
+    return replace(parts, given=(_as_float32(train[0]), _as_float32(test[0])))
 
 
 def _check_inputs(inputs: np.ndarray, what: str) -> None:
