@@ -205,7 +205,7 @@ class AuditMod:
         )
 
     def _write(self, finding: Finding, action: str, **extra: Any) -> None:
-        said = {"policy": str(self.policy), "limit": self.limit, "action": action}
+        said: dict[str, Any] = {"policy": str(self.policy), "limit": self.limit, "action": action}
         write_finding(self.auditor, finding, observer="client", **said, **extra)
 
     def _tell(self, event: str, finding: Finding) -> None:
