@@ -215,7 +215,13 @@ CASES = {
 BATTERY = {"impact_not_negative", "weaker_attack_wins", "rank_exceeded", "more_than_one_sample"}
 BATTERY |= {"linear_programs_cut_short", "simulation_diverged", "optimisation_diverged"}
 BATTERY |= {"activations_not_smooth", "capture_doubtful"}
-BATTERY |= {"head_uncertain", "unlikely_scale", "own_data_one_sided", "labels_inconsistent"}
+BATTERY |= {
+    "several_softmaxes",
+    "head_uncertain",
+    "unlikely_scale",
+    "own_data_one_sided",
+    "labels_inconsistent",
+}
 BATTERY |= {"pos_weight", "pos_weight_assumed", "loss_assumed", "confusions_cut_short"}
 BATTERY |= {
     "loss_share_unknown",

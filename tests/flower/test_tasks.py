@@ -419,3 +419,34 @@ def test_block_closes_on_class_weights_that_the_clients_labels_refute(told, tmp_
     events = {row["event"]: row.get("reason", "") for row in map(json.loads, lines)}
     assert ("class weights" in events.get("labels_inconsistent", "")) == (not told)
     assert ("loss_not_told" in events) == (not told)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("sigmoids", [True, False])
+def test_adam_explains_maps_unlike_a_softmax_only_where_its_signs_may_be_ones(sigmoids, steps):
+    """Rare findings under a sigmoid each all pull one way, which no softmax's rows do."""
+    model = maps()
+    rare = torch.rand(20, 3, 5, 5, generator=torch.Generator().manual_seed(2)) < 0.15
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    for batch in torch.arange(4 * steps).chunk(steps):
+        adam.zero_grad()
+        logits = model(IMAGES[batch])
+        if sigmoids:
+            F.binary_cross_entropy_with_logits(logits, rare[batch].float()).backward()
+        else:
+            F.cross_entropy(logits, rare[batch].long().argmax(1)).backward()
+        adam.step()
+    auditor = flower.Auditor(
+        folder=None, lr=0.01, local_steps=steps, head="2", attacks=["llg", "llbg"],
+        optimiser="adam", task="dense",
+    )  # fmt: skip
+    labels = rare[: 4 * steps].long().argmax(1)
+    sender = Sender(1, "0", labels=tuple(labels.ravel().tolist()), local_steps=steps)
+    after = dict(model.state_dict())
+    assert auditor.audit(before, after, sender).raises("not_cross_entropy")
+    if sigmoids:
+        with pytest.raises(BadInput, match="a sigmoid of its own, which is not read for maps"):
+            audit_readings(auditor, before, after, sender, 0.5)
+    else:
+        audit_readings(auditor, before, after, sender, 0.5)

@@ -16,6 +16,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
 from labelleak.core.pos_weight_fit import SIGMAS, look_for_weights
+from labelleak.core.row_groups import in_groups
 from labelleak.core.sample_checks import Ranks, negative_inputs
 from labelleak.core.task import Task, form_shape
 from labelleak.core.white_box import HeadPass, WhiteBox, convolutions, transposed
@@ -241,6 +242,8 @@ def _sums(observation: Observation) -> Iterator[Flag]:
     if observation.weight is not None:
         noise = np.where(clear, rests[0], 0.0)
         yield Flag("noise_dominates", noise > NOISE, noise)
+    groups = in_groups(observation)
+    yield Flag("several_softmaxes", groups, groups.astype(np.float64))
 
 
 def _entries(observation: Observation) -> Iterator[Flag]:

@@ -81,6 +81,32 @@ def stands_out(observation: Observation) -> np.ndarray:
     return np.asarray(np.max(sizes, axis=0) > FAINT)
 
 
+def moves_alike(observation: Observation) -> np.ndarray:
+    """Tell after Adam and the like which trials' rows moved alike, as no softmax's do.
+
+    These take each entry about as far as any, so little but signs is left. A softmax's gradient
+    sums to zero, so in each step one class at least goes against the others: the mean over K
+    classes is at most 1 - 2 / K of the largest move, where sigmoids of rare classes all go one way.
+
+    >>> alike, apart = torch.tensor([[1.0, 0.9, 1.0], [0.9, 1.0, -0.3]]).unbind()
+    >>> bool(moves_alike(Observation.from_gradient(None, alike)))
+    True
+    >>> bool(moves_alike(Observation.from_gradient(None, apart)))
+    False
+    """
+    classes, means = observation.num_classes, []
+    if observation.weight is not None:
+        sums = observation.sums
+        largest = np.maximum(sums.largest, 1e-300)[..., None]
+        means.append(np.abs(sums.columns) / largest)
+    if observation.bias is not None:
+        gradient = observation.bias_gradient
+        largest = np.maximum(np.abs(gradient).max(axis=-1, keepdims=True), 1e-300)
+        means.append(np.abs(gradient.sum(axis=-1, keepdims=True)) / largest)
+    most = np.concatenate(means, axis=-1).max(axis=-1) / classes
+    return np.asarray(stands_out(observation) & (most > 1 - 1 / classes))
+
+
 def ratio(part: Tensor, whole: Tensor) -> Floats:
     """Divide, 0 where there is nothing to divide by.
 
@@ -93,6 +119,7 @@ def ratio(part: Tensor, whole: Tensor) -> Floats:
 
 __all__ = [
     "distinct_share",
+    "moves_alike",
     "noise_size",
     "ratio",
     "stands_out",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelleak.core.entries import moves_alike
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.priors import expected_shares
@@ -111,8 +112,9 @@ def _unread(found: Finding) -> str:
     """Say what was not read of an update: by an attack that failed, or by any; else nothing."""
     for name, why in found.unfed.items():
         return f"{name} could not answer: {why}"
-    # An adaptive optimiser that was told explains it as a defense does.
-    explained = found.observation.largest is not None or found.raises("adaptive_optimiser")
+    # An adaptive optimiser that was told explains it as a defense does, where signs allow it.
+    adaptive = found.raises("adaptive_optimiser") and not moves_alike(found.observation).any()
+    explained = found.observation.largest is not None or adaptive
     maps = found.task is Task.dense and found.raises("not_cross_entropy")
     return SIGMOID_MAPS if maps and not explained else ""
 

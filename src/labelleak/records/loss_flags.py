@@ -37,6 +37,13 @@ LOSS_FLAGS: dict[str, Meaning] = {
         "tell class weights and smoothing ('' and 0 for none); a capture measures the loss",
         Doubt.untold,
     ),
+    "several_softmaxes": Meaning(
+        "rows of the head fall into groups that each sum to zero: several softmaxes in one layer "
+        "(several tasks, a pixel shuffle after it), so its rows are no classes",
+        None,
+        "no attack reads such a head; cut the rows of one softmax out of the update",
+        Doubt.refuted,
+    ),
     "labels_inconsistent": Meaning(
         "the loss that was told cannot make this update of the labels behind it: labels weigh "
         "otherwise (class weights, `pos_weight`, smoothing), or the loss, its scale or the labels "
