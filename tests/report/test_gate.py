@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from labelleak.report import worst_cases
 from labelleak.report.gate import Finding, judge
 from labelleak.report.gate_files import junit, markdown
 from labelleak.report.headlines import caution
-from labelleak.report.policy import make_policy, read_policy
+from labelleak.report.policy import Cells, Policy, make_policy, read_policy
 
 from .federated import federated_records
 from .samples import make_record, make_records
@@ -212,14 +213,59 @@ def test_what_is_not_known_fails_where_the_policy_asks() -> None:
 def test_a_flag_of_doubt_closes_the_gate_where_the_policy_asks(flag: str) -> None:
     kept = {"scale": "held", "sign": "held"}
     rows = [make_record(trial=t, attack="llg", extra=kept, flags=(flag,)) for t in range(5)]
-    (said,) = failures(rows, on_unknown="fail")
+    (said,) = failures(rows, on_unknown="fail", on_refuted="pass")
     assert f"raised: {flag}" in said
-    assert not failures(rows, max_advantage={"update": 1.0})
+    assert not failures(rows, max_advantage={"update": 1.0}, on_refuted="pass")
+    refuted = FLAGS[flag].doubt is Doubt.refuted
+    assert bool(failures(rows, max_advantage={"update": 1.0})) == refuted
+    assert not failures(rows, max_advantage={"update": 1.0}, flags={flag: 1.0})
     # An audit made the update itself, and a declared defense explains odd entries.
     assert not failures([replace(row, extra={}) for row in rows], on_unknown="fail")
     defended = [replace(row, defense="gaussian:0.1") for row in rows]
     untold = FLAGS[flag].doubt is Doubt.untold
     assert bool(failures(defended, on_unknown="fail")) == untold
+
+
+def test_attacks_that_all_do_worse_than_the_guess_open_no_gate() -> None:
+    kept = {"scale": "not_known", "round": 1}
+    low = [make_record(trial=t, advantage=-0.5, asr=0.4, extra=kept) for t in range(5)]
+    asked = {"max_advantage": {"update": 0.5}}
+    (said,) = failures(low, **asked)
+    assert "worse than the guess without it, so the reported labels may not be" in said
+    assert not failures(low, **asked, on_refuted="pass")
+    assert not failures([replace(row, defense="gaussian:0.1") for row in low], **asked)
+    assert not failures(
+        [*low, *(replace(row, attack="ebi", asr=0.6, advantage=0.0) for row in low)], **asked
+    )
+    audited = [replace(row, extra={}) for row in low]  # which made its labels itself
+    assert not failures(audited, **asked)
+
+
+def test_updates_that_were_withheld_are_judged_apart_where_the_policy_asks() -> None:
+    def one(trial: int, action: str, asr: float) -> Record:
+        extra = {"round": 1, "client": str(trial), "action": action, "policy": "block"}
+        return make_record(trial=trial, asr=asr, advantage=(asr - 0.6) / 0.4, extra=extra)
+
+    rows = [one(t, "sent", 0.62) for t in range(5)] + [one(t, "blocked", 1.0) for t in range(5, 9)]
+    asked = {"max_advantage": {"update": 0.3}}
+    assert len(failures(rows, **asked)) == 1
+    said = {f.rule: f.said for f in found(rows, **asked)}
+    assert said["withheld"].startswith(
+        "4 of 9 updates were withheld by their clients and are judged"
+    )
+    assert not failures(rows, **asked, cells={"left": True})
+    assert failures(rows, **asked, cells={"left": False})
+    assert "no record has left True" in failures(rows[5:], **asked, cells={"left": True})[0]
+
+
+def test_the_howto_names_every_key_of_a_policy() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "gate.md").read_text("utf-8")
+    block = next(part for part in text.split("```toml")[1:]).split("```")[0]
+    named = tomllib.loads(block)
+    assert set(named) == set(Policy.model_fields)
+    assert set(named["cells"]) == set(Cells.model_fields)
+    assert set(named["max_advantage"]) == {"update", "model", "auxiliary"}
+    make_policy(named, "docs/howto/gate.md")
 
 
 def test_a_cell_in_doubt_is_no_evidence_of_safety() -> None:

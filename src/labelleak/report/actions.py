@@ -14,6 +14,8 @@ from labelleak.report import wording
 # The first that a client's audit recorded of an update names its fate: a defended update is
 # recorded twice, as it was ("defended") and as it left ("sent").
 ACTIONS = ("blocked", "defended", "warned", "sent")
+# What is recorded of an update as it left its client.
+LEFT = ("sent", "warned")
 _VERBS = {"blocked": "withheld", "defended": "defended", "warned": "warned of"}
 
 
@@ -112,6 +114,18 @@ of them, as they were before'
     return f"{said}{' and '.join(did)}{of} {updates}; the figures are of {told} before"
 
 
+def say_withheld(counts: Sequence[ActionCounts]) -> str:
+    """Say how many updates clients withheld, to go on with a verb; nothing where none.
+
+    >>> say_withheld([ActionCounts(None, ("block",), {"blocked": 3, "sent": 1})])
+    '3 of 4 updates were withheld by their clients and'
+    """
+    together = counts[0].counts if counts else {}
+    withheld, total = together.get("blocked", 0), sum(together.values())
+    updates = "update was" if total == 1 else "updates were"
+    return f"{withheld} of {total} {updates} withheld by their clients and" if withheld else ""
+
+
 def _share(number: int, total: int) -> str:
     """Return how many of all, in words.
 
@@ -128,9 +142,11 @@ def all_blocked(counts: Sequence[ActionCounts]) -> bool:
 
 __all__ = [
     "ACTIONS",
+    "LEFT",
     "ActionCounts",
     "all_blocked",
     "follow_actions",
     "say_action_counts",
     "say_policy",
+    "say_withheld",
 ]

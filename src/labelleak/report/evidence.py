@@ -23,6 +23,7 @@ from labelleak.records.reading import open_regular, read_json
 from labelleak.records.record import Record
 from labelleak.report import scope, wording
 from labelleak.report.about import NOBODY, About
+from labelleak.report.actions import LEFT
 from labelleak.report.gate import Finding
 from labelleak.report.policy import Policy
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, Verdict, reach_verdict
@@ -50,9 +51,6 @@ LIMITS = (
     "This file shows integrity, not authorship. A low figure says that the attacks named here "
     "failed, and is no proof of safety."
 )
-
-
-_LEFT = {"sent", "warned"}
 
 
 class _Strict(BaseModel):
@@ -199,7 +197,7 @@ def bind(rows: Iterable[Record], name: str, digest: str) -> Subject:
         if "update_digest" in row.extra:
             left[str(row.extra["update_digest"])].add(str(row.extra.get("action")))
     fate = left.get(digest, set())
-    if left and not fate & _LEFT:
+    if left and not fate & {*LEFT}:
         withheld = f"it was {min(fate)}, and did not leave" if fate else "none is of this file"
         raise BadInput(
             f"these records judge {wording.count(len(left), 'update')} by digest, and "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from labelleak.attacks import ATTACKS
@@ -20,9 +19,10 @@ from labelleak.records.frame import RecordFrame
 from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
 from labelleak.records.repeats import count_once
-from labelleak.records.states import IMPOSSIBLE, doubts
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
+from labelleak.report.actions import LEFT, follow_actions, say_withheld
+from labelleak.report.gate_standing import Finding, judge_standing
 from labelleak.report.policy import Cells, Policy
 
 _KEYS = {
@@ -34,17 +34,8 @@ _KEYS = {
     "rounds": "round",
     "clients": "client",
     "defended": "defended",
+    "left": "left",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one rule of a policy found in one cell."""
-
-    rule: str
-    cell: str
-    passed: bool
-    said: str
 
 
 def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
@@ -57,6 +48,11 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
     mixed = say_mixed(rows)
     findings = [Finding("one_run", "all", False, mixed)] if mixed else []
     findings += _missing(rows, policy.cells)
+    if withheld := say_withheld(follow_actions(rows)):
+        judged = "are judged, too; [cells] left = true leaves them out"
+        if policy.cells.left is not None:
+            judged = "are not judged" if policy.cells.left else "alone are judged"
+        findings.append(Finding("withheld", "all", True, f"{withheld} {judged}"))
     kept = [row for row in rows if _wanted(row, policy.cells)]
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"
@@ -89,6 +85,9 @@ def _cells(cells: Sequence[str]) -> str:
 def _value(row: Record, key: str) -> Any:
     if key == "defended":
         return row.extra.get(key, row.defense != "none")
+    if key == "left":  # nobody says it of what was simulated, or seen at the server
+        action = row.extra.get("action")
+        return None if action is None else action in LEFT
     return row.extra.get(key) if key in ("round", "client") else getattr(row, key)
 
 
@@ -135,7 +134,7 @@ def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[F
             yield _judge_advantage(leaders.get(server), server, limit, policy.min_trials, name)
         for attack in policy.must_run:
             yield _judge_run(here, attack, policy.min_trials, name)
-        yield from _judge_standing(here, policy, name)
+        yield from judge_standing(here, policy, name)
         for flag, share in policy.flags.items():
             yield _judge_flag(here, flag, share, policy.min_trials, name)
 
@@ -198,25 +197,6 @@ def _concerned(cell: Cell, flag: str) -> bool:
     if known or FLAGS[flag].breaks is None:
         return FLAGS[flag].concerns(known.card.assumes if known else ())
     return flag in (cell.concerned_by or ())
-
-
-def _judge_standing(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator[Finding]:
-    """Fail what is impossible, and where the policy asks for it what is not known to hold."""
-    for flag in IMPOSSIBLE:
-        most = max(dict(cell.flags).get(flag, 0) for cell in cells)
-        if most:
-            said = f"{FLAGS[flag].says}, in {wording.count(most, 'trial')}: {FLAGS[flag].advice}"
-            yield Finding(flag, name, False, said)
-    if policy.on_unknown == "fail":
-        most = max(cell.unsettled for cell in cells)
-        said = "scale, sign, task and loss of every update hold"
-        if most:
-            why = few(sorted({one for cell in cells for one in doubts(dict(cell.flags))}), 100)
-            said = (
-                "scale, sign, task or loss is not known to hold in "
-                f"{wording.count(most, 'trial')}{why and f' (raised: {why})'}"
-            )
-        yield Finding("on_unknown", name, not most, said)
 
 
 def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, name: str) -> Finding:

@@ -22,7 +22,8 @@ class _Strict(BaseModel):
 class Cells(_Strict):
     """Which records are judged; None leaves a key open. Each value that is named must be there.
 
-    ``per`` judges each round or client by itself instead of their average.
+    ``left`` tells updates that left their client from those that its policy withheld. ``per``
+    judges each round or client by itself instead of their average.
     """
 
     batch_sizes: list[int] | None = None
@@ -33,6 +34,7 @@ class Cells(_Strict):
     rounds: list[int] | None = None
     clients: list[int | str] | None = None
     defended: bool | None = None
+    left: bool | None = None
     per: list[Literal["round", "client"]] = []
 
 
@@ -47,6 +49,8 @@ class Policy(_Strict):
         flags: largest share of trials in which a flag may be raised, flag by flag.
         on_unknown: ``fail`` where the scale, sign, task or loss of an update is not known to hold;
             what is impossible always fails.
+        on_refuted: ``pass`` where an update cannot be as it was told (its labels, their number, the
+            loss) or every attack is worse than the guess without it, which shows no safety.
         cells: which records are judged.
     """
 
@@ -55,6 +59,7 @@ class Policy(_Strict):
     must_run: list[str] = []
     flags: dict[str, Limit] = {}
     on_unknown: Literal["pass", "fail"] = "pass"
+    on_refuted: Literal["pass", "fail"] = "fail"
     cells: Cells = Cells()
 
     @field_validator("flags")
