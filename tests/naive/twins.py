@@ -67,3 +67,9 @@ def own_and_others(posteriors, labels, weights):
         rest = signal[labels != c, c]
         others.append(rest.sum() / max(len(rest), 1))
     return np.array(own), np.array(others)
+
+
+def draw_each(pools, labels, rng):
+    """Choose one sample after the other."""
+    chosen = [rng.choice(pools[label]) for label in np.ravel(labels)]
+    return np.reshape(chosen, np.shape(labels))

@@ -184,3 +184,12 @@ def test_divergence_is_said_in_a_sentence(model, data):
     how = Federation(LocalTraining(lr=1e30, batch_size=4, local_steps=5), rounds=3)
     with pytest.raises(BadInput, match="diverged in round 1"):
         list(run_rounds(model, data, parts_of(data), how))
+
+
+def test_a_training_is_made_anew_only_for_a_client_that_takes_other_steps(model, data):
+    how = Federation(LocalTraining(lr=0.3, batch_size=7).filled(), aggregation="fedsgd")
+    (alike,) = run_rounds(model, data, parts_of(data), how)
+    assert all(client.update.training is how.training for client in alike.clients)
+    few = [np.arange(0, 5), np.arange(5, 100)]  # the first client holds less than a batch
+    (uneven,) = run_rounds(model, data, few, how)
+    assert [client.update.training.batch_size for client in uneven.clients] == [5, 7]

@@ -19,7 +19,7 @@ from labelleak.records.intervals import Interval
 from labelleak.records.record import read_records
 from labelleak.tune import measurements
 from labelleak.tune import search as search_module
-from labelleak.tune.answers import Point, pareto_front
+from labelleak.tune.answers import Confirmed, Point, pareto_front
 from labelleak.tune.clear_layers import leaves_layers_clear
 from labelleak.tune.files import describe_answer
 from labelleak.tune.leaks import Leak
@@ -320,7 +320,7 @@ def searched(tmp_path_factory):
         made = count_costs(patch)
         done = run.invoke(app, [*SMALL, str(folder)])
     assert done.exit_code == 0, done.output
-    assert made == ["gaussian:3", "none", "gaussian:3"]  # the last two on fresh seeds
+    assert made == ["gaussian:3", "gaussian:3", "none"]  # the last two on fresh seeds
     rows = read_records(folder / "records.jsonl")
     assert [r.asr for r in rows[: len(before)]] == [r.asr for r in before]
     return folder, done.output
@@ -413,10 +413,46 @@ def test_all_families_are_asked_together():
     assert first == ["none", "gaussian:10", "prune:0.9999", "withhold:bias"]
 
 
-def test_what_misses_in_one_thing_is_not_measured_in_the_other():
-    answer, _, _ = search(harder=0.07)
+def test_what_the_first_model_breaks_is_trained_by_nobody_on_fresh_seeds():
+    answer, _, _ = search(learners=0.3)
     assert answer.missed[0].cost is None
-    assert answer.missed[0].leak.bound > 0.3
+    assert answer.missed[0].leak.advantage.low > 0.3
+
+
+def test_what_ruins_the_model_on_fresh_seeds_costs_no_attack_on_the_other_models(monkeypatch):
+    monkeypatch.setattr(search_module, "_KEPT", 0.5)
+    answer, imagined, _ = search(families=("gaussian",), fresh_losses={"gaussian:1": 0.5})
+    assert answer.recommended.point.label == "gaussian:1.78"
+    missed = answer.missed[0]
+    assert missed.cost.loss == 0.5
+    assert missed.leak.advantage.low < 0.3
+    assert (missed.point.label, 1) in imagined.first
+    assert ["none", "gaussian:1"] not in imagined.together
+    assert imagined.learnt == {("gaussian:1.78", 2)}
+
+
+def confirm_all_of(point, measured, fresh, *, keeps):
+    """Confirm as plainly as can be: everything is measured, then all of it is judged."""
+    measured.measure_leaks(["none", point.label], fresh, learners=True)
+    leak, cost = measured.leak(point.label, fresh), measured.cost(point.label, fresh=True)
+    first = measured.first_leak(point.label, fresh)
+    target = measured.options.target_advantage
+    return leak.bound <= target and first.advantage.low <= target and keeps(cost)
+
+
+@pytest.mark.parametrize("harder", [0.0, 0.07, 0.2])
+@pytest.mark.parametrize("learners", [0.0, 0.07, 0.3])
+@pytest.mark.parametrize("loss", [0.05, 0.5])
+def test_what_is_asked_first_decides_nothing_of_what_is_confirmed(
+    harder, learners, loss, monkeypatch
+):
+    monkeypatch.setattr(search_module, "_KEPT", 0.5)
+    given = {"harder": harder, "learners": learners, "fresh_losses": {"gaussian:1": loss}}
+    own, plain = (Imagined(OPTIONS, **given) for _ in range(2))
+    finder = Search(own)
+    point = replace(finder._point("gaussian:1", "gaussian"), cost=own.cost("gaussian:1"))
+    found = isinstance(finder._confirm(point, 1), Confirmed)
+    assert found == confirm_all_of(point, plain, 1, keeps=finder._keeps)
 
 
 def test_attackers_that_learn_are_asked_of_the_candidate_alone():

@@ -11,6 +11,7 @@ import numpy as np
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.draws import draw_each
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import F, torch
@@ -47,7 +48,7 @@ def _imitate(
     for row, alpha in enumerate(concentration):
         shares = rng.dirichlet(np.full(len(held), alpha))
         labels = rng.choice(held, size=size, p=shares)
-        picks = torch.from_numpy(np.array([rng.choice(pools[c]) for c in labels]))
+        picks = torch.from_numpy(draw_each(pools, labels, rng))
         batches.append(LabelledData(data.inputs[picks], data.labels[picks]))
         counts[row] = np.bincount(labels, minlength=classes)
     defense = known.defense

@@ -6,6 +6,7 @@ import gc
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from labelleak.records.journal import say_kept
 from labelleak.records.provenance import command_of
 
 INTERRUPTED = 130
+# Seconds between two lines of progress where standard error is no terminal.
+_BETWEEN = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,78 @@ class Bar:
         self.describe(doing or self.what)
 
 
+@dataclass(eq=False)
+class _Lines:
+    """Progress in plain lines, one now and then, for a file or a pipe.
+
+    The time left follows from what was done since the first call, so that what an earlier run had
+    done already counts for nothing.
+    """
+
+    what: str
+    unit: str
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    first: int = 0
+    began: float | None = None
+    said: float = 0.0
+
+    def advance(self, done: int, total: int) -> None:
+        """Note what is done, and say it where the last line is some time ago."""
+        now = time.monotonic()
+        self.done, self.total = done, total
+        if self.began is None:
+            self.began = self.said = now
+            self.first = done
+        elif now - self.said >= _BETWEEN:
+            self.said = now
+            self._print(self._left(now - self.began))
+
+    def describe(self, doing: str) -> None:
+        """Note what is being done, for the lines to come."""
+        self.doing = doing
+
+    def end(self) -> None:
+        """Say where it ended, if it began."""
+        if self.began is not None:
+            self._print("")
+
+    def _left(self, passed: float) -> str:
+        from labelleak.audits.estimates import say_duration
+
+        made = self.done - self.first
+        if made <= 0:
+            return ""
+        return f", {say_duration(passed / made * (self.total - self.done))} left"
+
+    def _print(self, more: str) -> None:
+        said = f"{self.doing or self.what}: {self.done}/{self.total} {self.unit}{more}"
+        print(said, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress_bar(what: str, unit: str = "models") -> Iterator[Bar]:
-    """Show a bar with the time left on standard error; the body calls it with done and total."""
+    """Show a bar with the time left on standard error; the body calls it with done and total.
+
+    Where standard error is no terminal, plain lines say the same now and then.
+    """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _drawn_bar(console, what, unit) as bar:
+            yield bar
+        return
+    lines = _Lines(what, unit)
+    try:
+        yield Bar(lines.advance, lines.describe, "")
+    finally:
+        lines.end()
+
+
+@contextmanager
+def _drawn_bar(console: Any, what: str, unit: str) -> Iterator[Bar]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns: list[Any] = [
@@ -51,7 +122,7 @@ def progress_bar(what: str, unit: str = "models") -> Iterator[Bar]:
         TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit + ", left"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         # Shown when there is something to show, so that a refusal stands alone.
         task = bar.add_task(what, total=1, visible=False)
         yield Bar(

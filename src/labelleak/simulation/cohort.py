@@ -255,7 +255,9 @@ def _serve(
         epochs=how.epochs,
         last=how.last,
     )
-    training = replace(training, local_steps=len(steps), batch_size=len(steps[0]))
+    count, size = len(steps), len(steps[0])
+    if (count, size) != (training.local_steps, training.batch_size):  # else it is checked already
+        training = replace(training, local_steps=count, batch_size=size)
     draw = whole_number(seed, "client", number, client)
     after = train(client, model, data, steps, training, draw)
     labels = consumed_labels(data, steps)

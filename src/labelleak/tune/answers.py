@@ -59,9 +59,9 @@ class Missed:
 
     Attributes:
         point: as the search measured it.
-        leak: on fresh seeds; None where its cost had missed already.
-        cost: on fresh seeds; None where its leak had missed already. With both, it left the model
-            too little of what it learns.
+        leak: on fresh seeds, of the first model alone where that or the cost had missed already;
+            None where the cost of a budget had.
+        cost: on fresh seeds; None where the leak of the first model had missed already.
         seed: seed of that audit.
     """
 

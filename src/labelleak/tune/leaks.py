@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -106,24 +106,44 @@ class LeakTask:
     """One model at one stage, to be audited under some defenses.
 
     Attributes:
-        options: the audit, whose defenses are those to measure.
+        audits: by rules, by attackers that learn, or by both, each with the defenses to measure.
         command: the command, for the records.
         initialisation: which model.
         stage: its training steps.
     """
 
-    options: AuditOptions
+    audits: tuple[AuditOptions, ...]
     command: str
     initialisation: int
     stage: int
 
 
 def measure_leaks(task: LeakTask) -> list[list[Record]]:
-    """Audit a model under each defense; what its attackers learn of the model is kept."""
-    undefended = replace(task.options, defenses=("none",))
-    ready = _prepared(undefended, task.command, task.initialisation, task.stage)
-    chains = tuple(parse_defense(text) for text in task.options.defenses)
-    return list(ready.audit(replace(ready.plan, defenses=chains).cells))
+    """Audit a model under each defense; what its attackers learn of the model is kept.
+
+    Returns:
+        Records of every defense of every audit, in their order.
+    """
+    found: list[list[Record]] = []
+    for options in task.audits:
+        undefended = replace(options, defenses=("none",))
+        ready = _prepared(undefended, task.command, task.initialisation, task.stage)
+        chains = tuple(parse_defense(text) for text in options.defenses)
+        found += ready.audit(replace(ready.plan, defenses=chains).cells)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be measured of some defenses.
+
+    Attributes:
+        defenses: their text forms, by the number of the measurement in the journal.
+        learners: whether by the attackers that learn, and not by the rules.
+    """
+
+    defenses: Mapping[int, str]
+    learners: bool = False
 
 
 # Rules and learners of the usual five models at two stages, on two seeds.
@@ -171,28 +191,23 @@ class LeakMeter:
     _rows: dict[int, list[Record]] | None = None
 
     def measure(
-        self,
-        defenses: Mapping[int, str],
-        *,
-        seed: int,
-        phase: str,
-        learners: bool = False,
-        models: int | None = None,
+        self, asked: Sequence[Asked], *, seed: int, phase: str, models: int | None = None
     ) -> None:
         """Audit what of some defenses is not at hand yet.
 
+        What is asked of one model is one task, so that a process which trains it does all of it,
+        and no process waits for the rules of a model before it begins with its learners.
+
         Args:
-            defenses: their text forms, by the number of the measurement in the journal.
+            asked: the defenses, and by whom each is attacked.
             seed: decides data, models, batches and attacks.
             phase: what the records say of why they were made.
-            learners: run the attackers that learn, and not the rules.
             models: the first so many models alone; None for all.
         """
-        names = _attacks(self.attacker, adaptive=seed != self.options.seed, learners=learners)
-        options = replace(self.options, seed=seed, attacks=names)
-        rows, asked = self._kept(), self._asked(defenses, options, models or options.models)
-        answers = self.executor.map(measure_leaks, [task for _, task in asked])
-        for (parts, task), each in zip(asked, answers, strict=True):
+        rows = self._kept()
+        tasks = self._tasks(asked, replace(self.options, seed=seed), models or self.options.models)
+        answers = self.executor.map(measure_leaks, [task for _, task in tasks])
+        for (parts, task), each in zip(tasks, answers, strict=True):
             for part, found in zip(parts, each, strict=True):
                 marked = [
                     replace(row, extra={**row.extra, PART: part, PHASE: phase}) for row in found
@@ -219,21 +234,29 @@ class LeakMeter:
         """Whether an attacker of the threat model learns."""
         return bool(_attacks(self.attacker, adaptive=False, learners=True))
 
-    def _asked(
-        self, defenses: Mapping[int, str], options: AuditOptions, models: int
-    ) -> list[tuple[tuple[int, ...], LeakTask]]:
-        asked = []
+    def _tasks(
+        self, asked: Sequence[Asked], options: AuditOptions, models: int
+    ) -> list[tuple[list[int], LeakTask]]:
+        """Return what is left to do, model by model, with the parts of the journal it fills."""
+        adaptive, tasks = options.seed != self.options.seed, []
         for initialisation in range(models):
             for stage in sorted(options.training_steps):
-                parts = tuple(
-                    part
-                    for part in defenses
-                    if (part, initialisation, stage) not in self.journal.done
-                )
+                parts, audits = list[int](), list[AuditOptions]()
+                for one in asked:
+                    left = {
+                        part: label
+                        for part, label in one.defenses.items()
+                        if (part, initialisation, stage) not in self.journal.done
+                    }
+                    if left:
+                        names = _attacks(self.attacker, adaptive=adaptive, learners=one.learners)
+                        defenses = tuple(left.values())
+                        audits.append(replace(options, attacks=names, defenses=defenses))
+                        parts += left
                 if parts:
-                    wanted = replace(options, defenses=tuple(defenses[part] for part in parts))
-                    asked.append((parts, LeakTask(wanted, self.command, initialisation, stage)))
-        return asked
+                    task = LeakTask(tuple(audits), self.command, initialisation, stage)
+                    tasks.append((parts, task))
+        return tasks
 
     def _kept(self) -> dict[int, list[Record]]:
         """Read what earlier runs wrote, once."""
@@ -255,4 +278,4 @@ def _attacks(attacker: str, *, adaptive: bool, learners: bool) -> tuple[str, ...
     return tuple(name for name in names if threat_model(make_attack(name)) in held)
 
 
-__all__ = ["PHASE", "Leak", "LeakMeter", "LeakTask", "measure_leaks", "strongest_leak"]
+__all__ = ["PHASE", "Asked", "Leak", "LeakMeter", "LeakTask", "measure_leaks", "strongest_leak"]

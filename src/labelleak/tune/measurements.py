@@ -25,7 +25,7 @@ from labelleak.records.provenance import VERSION
 from labelleak.simulation.data.datasets import Dataset, load_dataset
 from labelleak.tune.clear_layers import leaves_layers_clear
 from labelleak.tune.ladders import Family
-from labelleak.tune.leaks import Leak, LeakMeter, strongest_leak
+from labelleak.tune.leaks import Asked, Leak, LeakMeter, strongest_leak
 from labelleak.tune.options import TuneOptions
 
 NONE = "none"
@@ -167,14 +167,18 @@ class Measurements:
             models: of the first so many models alone; None for all.
         """
         both = (False, True) if learners and self.meter.has_learners else (False,)
-        for learn in both:
-            self.meter.measure(
-                {self._part(label, fresh, learn): label for label in labels},
-                seed=self.leak_seed(fresh),
-                phase=FRESH if fresh else SEARCH,
-                learners=learn,
-                models=models,
-            )
+        self.meter.measure(
+            [
+                Asked(
+                    defenses={self._part(label, fresh, learn): label for label in labels},
+                    learners=learn,
+                )
+                for learn in both
+            ],
+            seed=self.leak_seed(fresh),
+            phase=FRESH if fresh else SEARCH,
+            models=models,
+        )
 
     def measure_costs(
         self, labels: Sequence[str], *, fresh: bool = False, repeats: int | None = None
@@ -194,7 +198,7 @@ class Measurements:
                 label,
                 whole_number(options.seed, "cost", phase, repeat),
             )
-            for label in dict.fromkeys([NONE, *labels])
+            for label in dict.fromkeys([*labels, NONE])  # quick ones last: nobody waits long
             for repeat in range(repeats or options.repeats)
         }
         wanted = {key: task for key, task in wanted.items() if key not in self.journal.found}
@@ -222,10 +226,9 @@ class Measurements:
 
     def first_leak(self, label: str, fresh: int = 0) -> Leak:
         """Return what leaks of the first model alone, to all attackers; arguments as of `leak`."""
-        if not self.meter.has_learners:
-            return self.leak(label, fresh)
         self.measure_leaks([label], fresh, learners=True, models=1)
-        parts = (self._part(label, fresh, learners) for learners in (False, True))
+        both = (False, True) if self.meter.has_learners else (False,)
+        parts = [self._part(label, fresh, learners) for learners in both]
         rows = [row for part in parts for row in self.meter.records(part, models=1)]
         return replace(strongest_leak(rows, self.options.attacker), at_least=True)
 

@@ -223,36 +223,32 @@ class Search:
         return (-accuracy, bound) if self._has_target else (bound, -accuracy)
 
     def _confirm(self, point: Point, fresh: int) -> Confirmed | Missed:
-        """Measure a point anew; what must hold first, and the rest only where it does."""
+        """Measure a point anew, what is cheap first, and the rest only where that holds.
+
+        What misses is told by any of its measurements, so their order decides what it takes to
+        find out, and nothing else: what is confirmed has met all of them.
+        """
         measured, label, seed = self.measured, point.label, self.measured.leak_seed(fresh)
-        if self._has_target:
-            leak = self._judged(label, fresh)
-            if not self._enough(leak):
+        leak, target = None, measured.options.target_advantage
+        if target is not None:
+            leak = measured.first_leak(label, fresh)
+            if leak.advantage.low > target:  # with its whole interval
                 return Missed(point, leak, None, seed)
-            cost = measured.cost(label, fresh=True)
-            if not self._keeps(cost):
-                return Missed(point, leak, cost, seed)
-        else:
-            cost = measured.cost(label, fresh=True)
-            if not self._affordable(cost):
-                return Missed(point, None, cost, seed)
-            leak = self._judged(label, fresh)
+        cost = measured.cost(label, fresh=True)
+        if not (self._keeps(cost) if self._has_target else self._affordable(cost)):
+            return Missed(point, leak, cost, seed)
+        leak = self._judged(label, fresh)
+        if self._has_target and not self._enough(leak):
+            return Missed(point, leak, cost, seed)
         return Confirmed(point, leak, measured.leak(NONE, fresh), cost, seed)
 
     def _judged(self, label: str, fresh: int) -> Leak:
-        """Return the leak to all attackers.
-
-        Where rules alone miss the target, or all attackers on the first model with their whole
-        interval, the others are not asked.
-        """
-        measured, target = self.measured, self.measured.options.target_advantage
+        """Return the leak to all attackers; where rules alone miss a target, to them."""
+        measured = self.measured
         measured.measure_leaks([NONE, label], fresh)
-        if target is not None:
-            if not self._enough(measured.leak(label, fresh)):
-                return measured.leak(label, fresh)
-            first = measured.first_leak(label, fresh)
-            if first.advantage.low > target:
-                return first
+        leak = measured.leak(label, fresh)
+        if self._has_target and not self._enough(leak):
+            return leak
         measured.measure_leaks([label], fresh, learners=True)
         return measured.leak(label, fresh)
 

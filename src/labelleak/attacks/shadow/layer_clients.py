@@ -10,6 +10,7 @@ import numpy as np
 
 from labelleak.attacks.many_clients import SampleGradients, train_together, trains_together
 from labelleak.core.counts import Ints
+from labelleak.core.draws import draw_each
 from labelleak.core.knowledge import Defense, LabelledData
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.local_steps import as_seen, take_defended_steps
@@ -131,12 +132,8 @@ def pick_samples(
     """Draw samples of a pool with given label counts, any of the pool for a class without some."""
     own = [pool[labels[pool] == label] for label in range(counts.shape[1])]
     pools = [part if part.size else pool for part in own]
-    return np.stack(
-        [
-            np.concatenate([rng.choice(p, n) for p, n in zip(pools, row, strict=True)])
-            for row in counts
-        ]
-    )
+    classes = np.arange(counts.shape[1])
+    return draw_each(pools, np.stack([np.repeat(classes, row) for row in counts]), rng)
 
 
 __all__ = ["LayerClient", "pick_samples"]
