@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from labelleak.cli.app import app
 from labelleak.defenses import parse_defense
 from labelleak.errors import BadInput
 from labelleak.tune.ladders import (
     LADDERS,
+    list_families,
     make_families,
     make_family,
     spread,
@@ -55,3 +60,10 @@ def test_a_grid_lies_over_all_families_and_keeps_its_size(points):
     assert len(laid) == len({(f.name, r) for f, r in laid})
     assert len(laid) == min(points, sum(len(f.labels) for f in families))
     assert all(0 <= rung < len(family.labels) for family, rung in laid)
+
+
+def test_page_and_help_name_every_family_that_is_searched_by_default():
+    page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text()
+    assert list_families(STANDARD_FAMILIES) in page
+    helped = CliRunner().invoke(app, ["tune", "--help"], env={"COLUMNS": "300"}).output
+    assert ", ".join(STANDARD_FAMILIES) in " ".join(helped.split())

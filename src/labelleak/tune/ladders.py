@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelleak.defenses import DEFENSES, parse_defense, remarks
 from labelleak.errors import BadInput, unknown_name
+from labelleak.report.markdown import table
 
 # Labels as records write them, with fields at their default left out.
 LADDERS = {
@@ -78,4 +80,27 @@ def spread(families: Sequence[Family], points: int) -> list[tuple[Family, int]]:
     return chosen
 
 
-__all__ = ["LADDERS", "Family", "make_families", "make_family", "spread"]
+def list_families(standard: Sequence[str]) -> str:
+    """Return as Markdown which families are searched by default, how far, and which others are.
+
+    Args:
+        standard: names of those that are searched unless others are named.
+
+    >>> print(list_families(["sign", "qsgd"]).split("\\n\\n")[0])
+    | family | settings | weakest | strongest |
+    |---|---|---|---|
+    | `sign` | 1 | `sign:scaled` | `sign:scaled` |
+    | `qsgd` | 9 | `qsgd:256` | `qsgd:1` |
+    """
+    heads = ["family", "settings", "weakest", "strongest"]
+    rows = []
+    for name in standard:
+        labels = LADDERS[name]
+        ends = [f"`{text}`" for text in (name, labels[0], labels[-1])]
+        rows.append([ends[0], str(len(labels)), *ends[1:]])
+    others = ", ".join(f"`{name}`" for name in LADDERS if name not in standard)
+    more = f"Others by name: {others}; or any defense written out."
+    return f"{table(heads, rows)}\n\n{textwrap.fill(more, 100, break_on_hyphens=False)}"
+
+
+__all__ = ["LADDERS", "Family", "list_families", "make_families", "make_family", "spread"]

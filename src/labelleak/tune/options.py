@@ -66,7 +66,10 @@ class TuneOptions(Options):
     ] = None
     families: Annotated[
         tuple[str, ...],
-        Option("Families to search, or defenses written out, comma-separated."),
+        Option(
+            "Families to search, or defenses written out, comma-separated; if left out: "
+            f"{', '.join(STANDARD_FAMILIES)}."
+        ),
     ] = STANDARD_FAMILIES
     batch_size: Annotated[int, Option("Labels in a batch.", min=1)] = 32
     scheme: Scheme = "unbalanced"
