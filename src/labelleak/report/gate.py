@@ -216,3 +216,6 @@ def _judge_flag(cells: Sequence[Cell], flag: str, share: float, trials: int, nam
         return Finding(rule, name, False, _too_few(looked, trials))
     said = f"raised in {wording.share(found)} of trials, tolerated {share:.1%}"
     return Finding(rule, name, True, said.replace("\xa0", " "))
+
+
+__all__ = ["Finding", "group", "judge"]
