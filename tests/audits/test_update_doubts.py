@@ -16,7 +16,7 @@ from labelleak.errors import BadInput
 from labelleak.records.states import is_settled
 from labelleak.simulation.user_models import name_factory
 
-MADE = LocalTraining(batch_size=8, lr=0.1)
+MADE = LocalTraining(batch_size=8, lr=0.1, local_steps=1)
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,7 @@ BATTERY |= {
     "task_assumed",
     "reply_form_uncertain",
     "steps_unknown",
+    "training_contradicted",
     "control_terms",
     "partition_clash",
     "head_unchanged",

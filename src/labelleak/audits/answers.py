@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,8 @@ MOST_DENSE = 1000
 _DENSE = ("counts", "confidence", "flags")
 # The flag of an optimiser after which sizes are no counts.
 _SCALED = "adaptive_optimiser"
+# Flags of what was told that a reader must know before any row.
+CAUTIONS = ("training_contradicted", "steps_unknown")
 # What bends a softmax's loss, by the flag that says that it does.
 _OF_LOSS = {"class_weights": "`class_weights`", "label_smoothing": "`label_smoothing`"}
 
@@ -59,6 +61,7 @@ class UpdateReport:
         truth: what was really there, where it was told.
         head_evidence: what speaks for the head.
         head_rivals: other layers that could be heads.
+        told_doubts: what is in doubt of what was told, in words, by flag.
     """
 
     answers: tuple[Answer, ...]
@@ -84,6 +87,7 @@ class UpdateReport:
     head_found: str = "named"
     head_evidence: tuple[str, ...] = ()
     head_rivals: tuple[str, ...] = ()
+    told_doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> tuple[AttackResult, ...]:
@@ -140,7 +144,7 @@ class UpdateReport:
     def caution(self) -> str:
         """Say which part of the answers is not to be believed; empty where nothing is known."""
         failed = {name for name, one in self.checked.items() if one["failed"]}
-        said = []
+        said = [words for flag, words in self.told_doubts.items() if flag in CAUTIONS]
         if "weights_assumed" in failed:
             said.append(
                 "the model has fresh weights, as it was built: answers of attacks that hold it "
@@ -300,4 +304,4 @@ def _present(
     ]
 
 
-__all__ = ["MOST_DENSE", "UpdateReport"]
+__all__ = ["CAUTIONS", "MOST_DENSE", "UpdateReport"]

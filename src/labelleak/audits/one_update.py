@@ -14,9 +14,9 @@ from torch import nn
 from labelleak.attacks.catalogue import FOR_TOKENS
 from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.attacks.text.input_tokens import embeddings_in
-from labelleak.audits.answers import UpdateReport
+from labelleak.audits.answers import CAUTIONS, UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, is_as_built, view_update
-from labelleak.audits.standing import ScaleMode, Settled, settle
+from labelleak.audits.standing import ScaleMode, Settled, Told, settle
 from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_doubts import refuse_weights_of, share_doubt, update_doubts
 from labelleak.audits.update_notes import as_told, few_pixels, measured_flags, notes_of
@@ -144,8 +144,8 @@ def attack_update(
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
-    held = Knowledge(view, _shape(options, data), _own(data, found.task), fit_cache=fit_cache)
-    held = replace(held, weights_known=not is_as_built(options, found))
+    own, known = _own(data, found.task), not is_as_built(options, found)
+    held = Knowledge(view, _shape(options, data), own, fit_cache=fit_cache, weights_known=known)
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
@@ -204,16 +204,17 @@ def _make_case(
     held = replace(held, training=training, prior=believed(seen))
     _one_at_a_time(seen)
     mode = "check" if size is not None else scale
-    settled = settle(seen, held, mode, measured=update.measured.holds_scale)
+    settled = settle(seen, held, mode, Told.of(update))
     seen, choice = settled.observation, asked.within(seen.num_classes)
     battery = Battery.prepare(choice.attacks, held, seen.num_classes, seed=seed, lenient=True)
     doubts = {**update_doubts(update, seen, held, told=size is None), **share_doubt(update, head)}
     battery, missing = _applicable(battery, choice, settled, update, why)
     battery = replace(battery, flags=(*battery.flags, *map(raise_flag, doubts)))
-    case = UpdateCase(update, settled, head, size, battery)
+    case = UpdateCase(update, settled, head, size, battery, doubts)
     odd = [f"the head {shown(head.name)}: {e}" for e in (TIED, LOW_RANK) if e in head.evidence]
     few = few_pixels(held.auxiliary, seen, update.task)
-    return case, missing, (*doubts.values(), *why, *odd, *few, *notes_of(update, seen))
+    noted = (words for flag, words in doubts.items() if flag not in CAUTIONS)  # these stand above
+    return case, missing, (*noted, *why, *odd, *few, *notes_of(update, seen))
 
 
 def _sized(

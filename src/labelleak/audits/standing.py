@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
 from labelleak.core.scale_fit import ScaleFit, fit_each, repair
 from labelleak.core.task import Task
+from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import NotApplicable, unknown_name
 from labelleak.records.states import State
 
@@ -60,6 +61,32 @@ class Settled:
     flags: tuple[Flag, ...]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What speaks for an update's scale beside the update itself.
+
+    Attributes:
+        measured: whether the capture that made it saw a plain mean loss at the head.
+        doubt: why what was told of its size is in doubt; empty where it is not.
+        moved: whether it came as a change of weights, which the rate and the steps scale.
+    """
+
+    measured: bool = False
+    doubt: str = ""
+    moved: bool = False
+
+    @classmethod
+    def of(cls, update: ReceivedUpdate) -> Told:
+        """Read it off an update as it was received."""
+        moved = update.gradient is None
+        doubt = "; ".join(update.contradicted)
+        if not doubt and moved and update.training.local_steps is None:
+            doubt = "one local step was assumed, since nobody told their number"
+        return cls(update.measured.holds_scale, doubt, moved)
+
+
+_PLAIN = Told()
+_MEASURED = Standing(State.held, "the capture measured the mean loss at the head, unscaled")
 _NOT_FITTED = Flag("unlikely_scale", np.asarray(False), np.asarray(np.nan), State.not_known)
 
 
@@ -73,8 +100,7 @@ def settle(
     observation: Observation,
     known: Knowledge,
     mode: ScaleMode = "check",
-    *,
-    measured: bool = False,
+    told: Told = _PLAIN,
 ) -> Settled:
     """Hold one update against the limits and against own data.
 
@@ -82,7 +108,7 @@ def settle(
         observation: one update, without trial dimensions.
         known: what the attacker holds.
         mode: ``repair`` divides by the factor of the one usual cause that explains the update.
-        measured: whether the capture that made the update saw a plain mean loss at the head.
+        told: what speaks for its scale beside it.
 
     Raises:
         BadInput: for another mode.
@@ -97,7 +123,7 @@ def settle(
     except NotApplicable as reason:
         fit, why = None, str(reason)
     maps = known.model is not None and known.model.task is Task.dense
-    if fit is not None and fit.state is State.failed and measured and maps:
+    if fit is not None and fit.state is State.failed and told.measured and maps:
         # Pixels of one class look otherwise in images with more of it: the capture knows better.
         fit, why = None, "own images do not tell it"
     if fit is None:
@@ -111,15 +137,16 @@ def settle(
             repair(observation, fit), _repaired(fit, "scale"), _repaired(fit, "sign"), (fixed,)
         )
     limits = check_limits(observation, known.training)
-    if measured and fit is None and not (limits.scale.any() or limits.sign.any()):
-        seen = Standing(State.held, "the capture measured the mean loss at the head, unscaled")
-        return Settled(observation, seen, seen, (unlikely,))
-    return Settled(
-        observation,
-        _scale(observation, known, limits, fit, why),
-        _sign(observation, limits, fit),
-        (unlikely,),
-    )
+    scale, sign = _scale(observation, known, limits, fit, why), _sign(observation, limits, fit)
+    if {scale.state, sign.state} & {State.impossible, State.failed}:
+        return Settled(observation, scale, sign, (unlikely,))
+    if told.measured:  # what own data cannot tell takes nothing back that a capture measured
+        unlikely = replace(unlikely, otherwise=State.held)
+        scale, sign = (one if one.state is State.held else _MEASURED for one in (scale, sign))
+    if told.doubt:
+        unlikely = replace(unlikely, otherwise=State.not_known)
+        scale = replace(scale, state=State.not_known, says=told.doubt)
+    return Settled(observation, scale, sign, (unlikely,))
 
 
 def _repaired(fit: ScaleFit, what: str) -> Standing:

@@ -32,6 +32,7 @@ class UpdateCase:
     head: HeadFinding
     size: BatchSize | None
     battery: Battery
+    told_doubts: Mapping[str, str]
 
     def report(
         self, truth: Truth | None, *, not_applicable: Mapping[str, str], **about: Any
@@ -62,6 +63,7 @@ class UpdateCase:
             sign=self.settled.sign,
             source=self.update.source,
             estimated=self.size,
+            told_doubts=self.told_doubts,
             truth=truth,
             **about,
         )

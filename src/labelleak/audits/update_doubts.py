@@ -16,6 +16,10 @@ from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import NotApplicable
 
+STEPS_ASSUMED = (
+    "the number of local steps was not told, and 1 was taken: with more, N and the size of the "
+    "gradient are others, and counts are wrong; give `local_steps`"
+)
 # Confidence from which another number is believed more than the one that was told.
 _SURE = 0.99
 # Classes up to which the number is looked at; of more it takes long.
@@ -51,6 +55,10 @@ def update_doubts(
             "the client did not train, or the weights before and after are the same"
         }
     found = {}
+    if update.contradicted:
+        found["training_contradicted"] = "; ".join(update.contradicted)
+    if update.gradient is None and update.training.local_steps is None:
+        found["steps_unknown"] = STEPS_ASSUMED
     if not known.weights_known:
         found["weights_assumed"] = AS_BUILT
     form = ""

@@ -98,12 +98,7 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
     from labelleak.audits.answers import MOST_DENSE
 
     console = Console()
-    size = "unknown" if report.num_samples is None else report.num_samples
-    print(
-        f"{printable(report.source)}: head {shown(report.head or '(the model itself)')} "
-        f"({printable(report.head_found)}), "
-        f"{report.num_classes} classes, {size} labels, {report.made.local_steps or 1} local step(s)"
-    )
+    _open(report)
     _warn(report)
     scored = report.truth is not None
     table = Table("attack", "attacker holds", "labels guessed (class: count, confidence)")
@@ -143,6 +138,19 @@ def _show(report: UpdateReport, save: Path | None, names: Sequence[str] | None) 
     _show_scope(report)
     if save is not None:
         say(f"records  {save}")
+
+
+def _open(report: UpdateReport) -> None:
+    """Say what was read: the head, K, N and the steps."""
+    size = "unknown" if report.num_samples is None else report.num_samples
+    steps = f"{report.made.local_steps or 1} local step(s)"
+    if "steps_unknown" in report.told_doubts:
+        steps = "1 local step (assumed)"
+    print(
+        f"{printable(report.source)}: head {shown(report.head or '(the model itself)')} "
+        f"({printable(report.head_found)}), "
+        f"{report.num_classes} classes, {size} labels, {steps}"
+    )
 
 
 def _warn(report: UpdateReport) -> None:

@@ -113,6 +113,8 @@ class ReceivedUpdate:
         task: what the labels are, where it was told.
         transposed: whether the head is a transposed convolution, where a model tells; else its bias
             does.
+        contradicted: what was told of the training in two ways, in words; see
+            `labelleak.core.contradictions`.
     """
 
     before: Mapping[str, Tensor] | None = None
@@ -126,6 +128,7 @@ class ReceivedUpdate:
     measured: Measured = field(default_factory=Measured)
     task: Task | None = None
     transposed: bool | None = None
+    contradicted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         both = self.before is not None and self.after is not None

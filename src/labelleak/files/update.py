@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from labelleak.core.contradictions import contradictions
 from labelleak.core.forms import named_like, torch_form
 from labelleak.core.likeness import refuse_weights
 from labelleak.core.measured import Measured
@@ -92,6 +93,7 @@ def gather_update(
             measured=captured.measured,
             transposed=captured.transposed,
             task=task,
+            contradicted=contradictions(told, (captured.made,), captured.measured, num_samples),
         )
     reader = _Reader(layout, max_bytes, any_part=head is not None)
     read = {name: reader.load(source, name) for name, source in forms.items()}
@@ -99,13 +101,23 @@ def gather_update(
     sides: dict[str, Any] = dict(_sides({name: side for name, (side, _) in read.items()}))
     return ReceivedUpdate(
         **sides,
-        training=reduce(LocalTraining.over, (note.training for note in notes), told),
         source=_source(next(iter(forms.values()))),
         head=next((note.head for note in notes if note.head), None),
         num_samples=num_samples,
-        measured=next((n.measured for n in notes if n.measured.known), Measured()),
         task=task,
+        **_noted(notes, told, num_samples),
     )
+
+
+def _noted(notes: Sequence[Note], told: LocalTraining, num_samples: int | None) -> dict[str, Any]:
+    """Return what files say of themselves, below what was told, and what was told in two ways."""
+    said = [note.training for note in notes]
+    measured = next((note.measured for note in notes if note.measured.known), Measured())
+    return {
+        "training": reduce(LocalTraining.over, said, told),
+        "measured": measured,
+        "contradicted": contradictions(told, said, measured, num_samples),
+    }
 
 
 def _check_kinds(captured: object, made: object) -> None:

@@ -53,7 +53,8 @@ class Doubt(StrEnum):
     """Why a low figure is no evidence of safety where a flag is raised.
 
     Attributes:
-        untold: nobody told what the figure rests on, and a default was taken.
+        untold: nobody told what the figure rests on, and a default was taken; or it was told in two
+            ways.
         unlike: the entries are unlike those of the loss that was told; noise and compression that
             nobody declared look the same.
         refuted: what was told of the loss, N or the scale cannot be so, unless a defense altered

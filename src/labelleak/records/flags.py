@@ -178,6 +178,13 @@ FLAGS: dict[str, Meaning] = {
         "give local_steps, or epochs and batch_size, or steps_metric",
         Doubt.untold,
     ),
+    "training_contradicted": Meaning(
+        "what was told of the client's training is not what the file says of itself; what was told "
+        "was taken",
+        None,
+        "check which is right; what is left out is taken from the file",
+        Doubt.untold,
+    ),
     "control_terms": Meaning(
         "the client was sent or sent back control variates (SCAFFOLD, FedDyn), which moved the "
         "weights beside the gradient",
