@@ -75,7 +75,8 @@ def test_the_page_says_what_what_for_whom_and_what_now() -> None:
         "System: triage. Records of 2026-11-28. Made by labelleak 0.1.0. Contact: dpo@example.org.",
         "Fair: 30 updates of 3 independent models",
         "if labels are diagnoses, how many patients have which",
-        "labelleak tune --target-advantage 0.2 --data digits --model cnn",
+        "labelleak tune --target-advantage 0.2 --data digits --model cnn --batch-size 32 "
+        "--scheme iid",
         ATTACKS["llg"].card.plain.split("'")[0],
     ):
         assert said in text.replace('<span class="whole">', "").replace("</span>", ""), said
@@ -88,6 +89,17 @@ def test_a_search_on_a_federation_names_what_is_to_be_filled_in() -> None:
         "labelleak tune --target-advantage 0.2 --data DATA --model MODULE:FUNCTION"
     ]
     assert "DATA like the clients'" in steps[0].says
+
+
+def test_a_search_is_of_the_case_that_was_judged_and_of_the_model_that_was_audited() -> None:
+    command = "labelleak audit --activation=tanh --init xavier --trials 5"
+    rows = few(trials=10, command=command, extra={"init": "as given"})
+    [step] = [s for s in next_steps(rows, reach_verdict(rows), ()) if s.command]
+    assert step.command.endswith("--activation tanh --init xavier --batch-size 32 --scheme iid")
+    assert "models that the search trains itself" in step.says
+    forged = few(trials=10, command="labelleak 'audit --init x")
+    [step] = [s for s in next_steps(forged, reach_verdict(forged), ()) if s.command]
+    assert "--init" not in step.command
 
 
 def test_thin_evidence_is_said_and_more_is_asked_for() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from labelleak.records.cells import Cell
 from labelleak.records.mixing import WHAT_TO_DO
 from labelleak.records.record import Record
-from labelleak.records.rounds import Course
 from labelleak.report.defenses import Comparison, Row
 from labelleak.report.verdict import GRADES, Verdict
-from labelleak.report.wording import capital, number, points, span
+from labelleak.report.wording import AS_GIVEN, capital, number, points, span
 
 _TARGET = 0.2
+# Options of an audit that say what the model is and mean the same to a search.
+_TAKEN = ("--activation", "--init")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def next_steps(
         enough = "updates of 10 clients" if verdict.courses else "trials on 10 models"
         steps.append(Advice(f"Gather more evidence: at least 100 {enough}."))
     if word is not GRADES[0]:
-        steps += _defend(comparisons, verdict.courses, records)
+        steps += _defend(comparisons, verdict, records)
     if word is GRADES[0]:
         steps.append(
             Advice("Audit again when the model, the data or the clients' training changes.")
@@ -46,8 +49,9 @@ def next_steps(
 
 
 def _defend(
-    comparisons: Sequence[Comparison], courses: Sequence[Course], records: Sequence[Record]
+    comparisons: Sequence[Comparison], verdict: Verdict, records: Sequence[Record]
 ) -> list[Advice]:
+    courses = verdict.courses
     on = [course for course in courses if course.defended]
     if on and len(on) < len(courses):
         most = max(on, key=lambda course: course.advantage.high)
@@ -62,36 +66,49 @@ def _defend(
     search = "a cheaper one" if measured else "the cheapest defense that works"
     return [
         *measured,
-        _search(records[0], search),
+        _search(records[0], verdict.judged, search),
         Advice("Larger batches, and averaging several clients before the server looks, help too."),
     ]
 
 
-def _search(record: Record, wanted: str) -> Advice:
+def _search(record: Record, judged: Cell | None, wanted: str) -> Advice:
     """Advise a search on the data and model of the records; of others, on ones that are like them.
 
-    Records of a federation name its data and model for people, and no search can load them.
+    Records of a federation name its data and model for people, and no search can load them. A
+    search trains models of its own, which is said where weights were given.
     """
     says, of = f"Search for {wanted}:", ["--data", record.data, "--model", record.model]
+    if record.extra.get("init") == AS_GIVEN:
+        says = f"Search for {wanted}, on models that the search trains itself:"
     if not record.command.startswith("labelleak "):
         of = ["--data", "DATA", "--model", "MODULE:FUNCTION"]
         says = (
             f"Search for {wanted}, on DATA like the clients' (see labelleak list data) and "
             "the FUNCTION of MODULE.py that builds the model:"
         )
-    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}", *of, *_of_task(record)]
-    return Advice(says, shlex.join(words))
+    words = ["labelleak", "tune", "--target-advantage", f"{_TARGET:g}", *of]
+    return Advice(says, shlex.join([*words, *_as_audited(record), *_of_case(record, judged)]))
 
 
-def _of_task(record: Record) -> list[str]:
-    """Return the options that a search needs for a task, where its data do not show it."""
-    task = record.extra.get("task")
-    return {
-        "binary": ["--task", "binary"],
-        "multilabel": ["--scheme", "natural"],
-        "dense": ["--scheme", "natural"],
-        "tokens": ["--task", "tokens"],
-    }.get(str(task), [])
+def _as_audited(record: Record) -> list[str]:
+    """Return the options of the audit's command that a search takes as they are."""
+    try:
+        said = shlex.split(record.command)
+    except ValueError:  # a record from outside may say anything
+        return []
+    pairs = [word.split("=", 1) for word in said if word.startswith("--") and "=" in word]
+    pairs += [[a, b] for a, b in pairwise(said) if a.startswith("--") and "=" not in a]
+    found = dict(pair for pair in pairs if pair[0] in _TAKEN)
+    return [word for name in _TAKEN if name in found for word in (name, found[name])]
+
+
+def _of_case(record: Record, judged: Cell | None) -> list[str]:
+    """Return the options by which a search tries the case that was judged."""
+    task = str(record.extra.get("task"))
+    told = ["--task", task] if task in ("binary", "tokens") else []
+    if judged is None or not record.command.startswith("labelleak"):
+        return told  # a federation's batches are none that a search could draw
+    return [*told, "--batch-size", str(judged.batch_size), "--scheme", judged.scheme]
 
 
 def _best_defense(comparisons: Sequence[Comparison], *, known: bool) -> str:
