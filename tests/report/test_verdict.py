@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from labelleak.report import headline, render, worst_cases
 from labelleak.report.about import About
 from labelleak.report.headlines import judged_cells
 from labelleak.report.next_steps import next_steps
+from labelleak.report.opening import say_verdict
 from labelleak.report.verdict import GRADES, UNDECIDED, Exposure, grade, reach_verdict
 
 from .federated import federated_records
@@ -100,6 +102,31 @@ def test_a_search_is_of_the_case_that_was_judged_and_of_the_model_that_was_audit
     forged = few(trials=10, command="labelleak 'audit --init x")
     [step] = [s for s in next_steps(forged, reach_verdict(forged), ()) if s.command]
     assert "--init" not in step.command
+
+
+def test_beside_a_verdict_without_a_defense_stands_what_the_best_one_leaves() -> None:
+    free = few(trials=30)
+
+    def under(defense: str, advantage: float) -> list:
+        asr = {r.attack: r.asr_free + (1 - r.asr_free) * advantage for r in free}
+        return [
+            replace(r, defense=defense)
+            if r.attack == "free"
+            else replace(r, defense=defense, asr=asr[r.attack], advantage=advantage)
+            for r in free
+        ]
+
+    open_, some, best = (
+        under("none", 0.8),
+        under("gaussian:1", 0.4),
+        under("clip:1|gaussian:1", 0.1),
+    )
+    rows = [*open_, *some, *best]
+    said = "That is without a defense; with clip:1|gaussian:1 the worst case has advantage 0.10"
+    assert said in say_verdict(reach_verdict(rows))
+    assert said in render(rows, source="r.jsonl")
+    for alone in (open_, best):
+        assert "without a defense;" not in say_verdict(reach_verdict(alone))
 
 
 def test_thin_evidence_is_said_and_more_is_asked_for() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labelleak.records.cells import Cell
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
 from labelleak.report import wording
 from labelleak.report.federation_words import say_untried
-from labelleak.report.headlines import near_zero, say_images, say_named, verdict_cells
+from labelleak.report.headlines import harm, near_zero, say_images, say_named, verdict_cells
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, UNDECIDED, Exposure, Verdict
 from labelleak.report.wording import capital, count, list_words, number, span
 
@@ -48,7 +49,7 @@ def say_verdict(verdict: Verdict) -> str:
     said = [verdict.grade.word, verdict.mixed, verdict.fates, "".join(verdict_parts(worst))]
     found = [f"{part}." for part in said if part]
     doubt = worst.doubt if verdict.grade is UNDECIDED else ""
-    return " ".join([*found, *filter(None, (say_advantage(worst), doubt))])
+    return " ".join([*found, *filter(None, (say_advantage(worst), doubt, say_defended(verdict)))])
 
 
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
@@ -217,6 +218,25 @@ def say_smaller(verdict: Verdict) -> str:
         f"{number(c.advantage.mean)} for batches of {c.batch_size}" for c in same if c.advantage
     ]
     return f"Smaller batches leak more: advantage {list_words(each, 6)}."
+
+
+def say_defended(verdict: Verdict) -> str:
+    """Say what the best defense leaves, where the verdict is on clients without one."""
+    judged, reach = verdict.judged, dict[str, Cell]()
+    if judged is None or judged.defense != "none":
+        return ""
+    for cell in verdict.cells:
+        if cell.defense != "none" and harm(cell.advantage) >= harm(
+            reach[cell.defense].advantage if cell.defense in reach else None
+        ):
+            reach[cell.defense] = cell
+    if not reach:
+        return ""
+    least = min(reach.values(), key=lambda cell: harm(cell.advantage))
+    if least.advantage is None:
+        return ""
+    left = span(least.advantage, least.trials, wording.INTERVAL)
+    return f"That is without a defense; with {least.defense} the worst case has advantage {left}."
 
 
 def say_untested(records: Sequence[Record]) -> str:

@@ -159,7 +159,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "tested": opening.say_tested(records, verdict),
         "meaning": opening.say_meaning(records, verdict),
         "evidence": opening.say_evidence(verdict),
-        "smaller": opening.say_smaller(verdict),
+        "beside": f"{opening.say_defended(verdict)} {opening.say_smaller(verdict)}".strip(),
         "left_out": opening.say_untested(records),
         "steps": next_steps(records, verdict, comparisons),
         "drawn": draw(verdict.exposures),
