@@ -192,6 +192,14 @@ def test_a_factory_that_makes_the_same_weights_from_every_seed_gives_them(make, 
     choices = {"batch_sizes": [4], "trials": 2, "attacks": FEW, "training_steps": [0], **more}
     found = labelleak.audit(model=make, data=tiny_data(), **choices)
     assert {r.extra["init"] for r in found.records} == {init}
+    assert {r.initialisation for r in found.records} == ({0} if init == "as given" else {0, 1})
+
+
+@pytest.mark.parametrize("model", [with_weights, with_weights()])
+def test_one_model_is_not_counted_as_several(model):
+    choices = {"initialisations": 2, "batch_sizes": [4], "trials": 2, "attacks": FEW}
+    with pytest.raises(BadInput, match="one model whatever the seed"):
+        labelleak.audit(model=model, data=tiny_data(), **choices)
 
 
 def table(rows=200):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from labelleak.audits.options import AuditOptions, check_options
-from labelleak.audits.plan import plan_audit
+from labelleak.audits.plan import plan_audit, refuse_copies
 from labelleak.audits.run import Part, Progress, open_run, run_parts, say_nothing
 from labelleak.core.seeding import torch_threads
 from labelleak.files.fit_cache import FolderFitCache
@@ -124,6 +124,7 @@ def audit(
         module=model if isinstance(model, nn.Module) else None,
         command=_call(options, given=given),
     )
+    refuse_copies(plan)
     if learnt is not None:
         plan = replace(plan, fit_cache=FolderFitCache(Path(learnt)))
     parts, shown = [Part(options=options, given=plan)], progress or say_nothing

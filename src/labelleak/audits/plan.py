@@ -163,6 +163,8 @@ def plan_audit(
         module = _as_attacked(options, dataset, module)
     first = module or build(options, dataset, 0)
     as_given = module is not None or _has_weights(options, dataset, first)
+    if as_given and options.initialisations is None:
+        options = replace(options, initialisations=1)
     if options.tables == "given" or (options.tables is None and as_given):
         dataset = dataset.as_given()
     roles = divide(
@@ -196,6 +198,19 @@ def plan_audit(
         frequencies=read_prior(options, dataset),
         as_given=as_given,
     )
+
+
+def refuse_copies(plan: Plan) -> None:
+    """Refuse to count one model several times.
+
+    Raises:
+        BadInput: if several initialisations were asked for of a model whose weights were given.
+    """
+    if plan.as_given and plan.options.models > 1:
+        raise BadInput(
+            "the model has weights of its own, which is one model whatever the seed; leave out "
+            "`initialisations`, or give a function that draws the weights"
+        )
 
 
 def _has_weights(options: AuditOptions, data: Dataset, first: nn.Module) -> bool:

@@ -70,6 +70,11 @@ class Part:
         return self.given or plan_once(self.options, self.command, self.adapt)
 
     @property
+    def models(self) -> int:
+        """How many models there are; a factory that gives weights makes one."""
+        return self.plan().options.models if ":" in self.options.model else self.options.models
+
+    @property
     def cells(self) -> int:
         """Lists of records that a model at a stage gives."""
         if self.measure is not audit_cells:
@@ -133,7 +138,7 @@ def open_run(
         }
         before = f"part {number} " if several else ""
         asked |= {f"{before}{key}": value for key, value in own.items()}
-    planned = sum(part.options.models * len(part.options.training_steps) for part in parts)
+    planned = sum(part.models * len(part.options.training_steps) for part in parts)
     return Journal.open(out, asked, overwrite=overwrite, planned=planned, packed=packed)
 
 
@@ -162,9 +167,7 @@ def run_parts(
     """
     done = journal.done if journal else set()
     tasks = [task for number, part in enumerate(parts) for task in _left(number, part, done)]
-    total = sum(
-        part.cells * part.options.models * len(part.options.training_steps) for part in parts
-    )
+    total = sum(part.cells * part.models * len(part.options.training_steps) for part in parts)
     count = total - sum(task.part.cells * len(task.stages) for task in tasks)
     progress(count, total)
     where = executor or Executor()
@@ -197,7 +200,7 @@ def _all(task: Task) -> list[tuple[tuple[int, ...], list[list[Record]]]]:
 def _left(number: int, part: Part, done: set[tuple[int, int, int]]) -> Iterator[Task]:
     """Give the tasks of a part that are not done."""
     stages = tuple(sorted(part.options.training_steps))
-    for initialisation in range(part.options.models):
+    for initialisation in range(part.models):
         left = tuple(s for s in stages if (number, initialisation, s) not in done)
         if left:
             yield Task(number, part, initialisation, stages if part.whole else left)

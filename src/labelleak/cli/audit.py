@@ -55,13 +55,14 @@ def audit(
     """Audit a simulated client: how many labels does its shared gradient give away?"""
     import torch
 
-    from labelleak.audits.plan import plan_audit
+    from labelleak.audits.plan import plan_audit, refuse_copies
     from labelleak.audits.run import Part, open_run, run_parts
     from labelleak.files.fit_cache import FolderFitCache
 
     torch.set_num_threads(place.threads)
     notes = FolderFitCache(place.learnt)
     plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)
+    refuse_copies(plan)
     parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (
