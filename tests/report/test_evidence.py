@@ -20,6 +20,7 @@ from labelleak.errors import BadInput
 from labelleak.records.record import append_records, read_records
 from labelleak.report.evidence import make_evidence, read_evidence, schema, to_text
 
+from .federated import federated_records
 from .samples import make_records
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -38,7 +39,7 @@ def audit(tmp_path: Path) -> Path:
 
 def run(*words: object) -> tuple[int, str]:
     done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, done.output if done.exception is None else str(done.exception)
+    return done.exit_code, done.output or str(done.exception)
 
 
 def file_evidence(audit: Path) -> Path:
@@ -117,6 +118,64 @@ def test_records_that_were_changed_are_noticed(audit: Path) -> None:
     assert run("verify", place)[0] == 0
     audit.write_text(audit.read_text().replace('"seed": 0', '"seed": 1'))
     assert run("verify", place)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "forge"),
+    [
+        ("verdict", lambda e: e["verdict"].update(word="Small leak")),
+        ("verdict", lambda e: e["verdict"]["worst"]["advantage"].update(high=0.01)),
+        ("passed", lambda e: e.update(passed=not e["passed"])),
+        ("checks", lambda e: e["checks"][0].update(passed=not e["checks"][0]["passed"])),
+        ("checks", lambda e: e["checks"].clear()),
+        ("cases", lambda e: e["cases"].pop()),
+        ("attacks", lambda e: e["attacks"]["left_out"].update(llg="too slow")),
+        ("released", lambda e: e["released"].update(in_records=True)),
+        ("limits", lambda e: e.update(limits="It is safe.")),
+        ("scale", lambda e: e["scale"][0].update(upper_end_to=0.9)),
+    ],
+)
+def test_evidence_that_its_records_do_not_bear_out_is_refused(audit: Path, key: str, forge) -> None:
+    place = file_evidence(audit)
+    update = audit.with_name("update.pt")
+    filed = json.loads(place.read_text())
+    forge(filed)
+    place.write_text(json.dumps(filed))
+    code, out = run("verify", place, update, "--records", audit)
+    assert code == 1
+    said = " ".join(out.split())
+    assert "ANOTHER: verdict and checks, made anew from the records" in said
+    assert f"The evidence says of {key} what these records do not bear out" in said
+    assert "gate: " not in said
+    found = json.loads(run("verify", place, update, "--json")[1])
+    assert (found["verified"], found["judged_anew"], found["differs"]) == (False, True, [key])
+
+
+def test_where_the_records_are_not_at_hand_nothing_is_said_to_be_verified(audit: Path) -> None:
+    place, update = file_evidence(audit), audit.with_name("update.pt")
+    assert "not checked" not in run("verify", place, update)[1]
+    audit.rename(audit.with_name("elsewhere.jsonl"))
+    code, out = run("verify", place, update)
+    assert code == 0
+    said = " ".join(out.split())
+    assert "The records were not checked: " in said
+    assert "is not there; give --records. So what follows is what the file says" in said
+    assert not json.loads(run("verify", place, update, "--json")[1])["judged_anew"]
+    audit.write_text("other")
+    code, out = run("verify", place, update)
+    assert code == 1
+    assert "is not the file that was judged. So what follows is what" in " ".join(out.split())
+
+
+def test_what_report_files_follows_from_its_records(audit: Path, tmp_path: Path) -> None:
+    assert run("report", audit)[0] == 0
+    assert run("verify", tmp_path / "evidence.json")[0] == 0
+    federated = tmp_path / "federation" / "records.jsonl"
+    federated.parent.mkdir()
+    append_records(federated, federated_records())
+    assert run("report", federated, "--system", "S")[0] == 0
+    code, out = run("verify", federated.with_name("evidence.json"))
+    assert code == 0, out
 
 
 def test_what_cannot_be_compared_is_refused(audit: Path, tmp_path: Path) -> None:

@@ -18,6 +18,15 @@ NOT_IN_RECORDS = (
     "the records hold no digest of an update: that they are of this file is said by whoever filed "
     "the evidence"
 )
+ANEW = "verdict and checks, made anew from the records"
+UNCHECKED = (
+    "The records were not checked: {why}. So what follows is what the file says, and nothing here "
+    "verifies it"
+)
+REFUTED = (
+    "The evidence says of {keys} what these records do not bear out: it was edited, or another "
+    "release of labelleak judged them"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +50,24 @@ def verify(
 ) -> None:
     """Compare evidence with records and an update: status 0 if it is of these, 1 if not.
 
-    It shows integrity, not authorship: sign evidence with tools of your own.
+    With the records at hand the verdict and the checks are made anew, and compared, too. It shows
+    integrity, not authorship: sign evidence with tools of your own.
     """
     from labelleak.report.evidence import LIMITS, digest_file, read_evidence
+    from labelleak.report.evidence_check import differing
 
     filed = read_evidence(evidence)
     found: dict[str, bool] = {}
     records = asked.records or evidence.with_name(Path(filed.records.name).name)
+    edited: list[str] | None = None
+    why = f"{shown_path(records)} is not there; give --records"
     if asked.records is not None or records.exists():
-        found[f"records {shown_path(records)}"] = digest_file(records) == filed.records.digest
+        same = digest_file(records) == filed.records.digest
+        found[f"records {shown_path(records)}"] = same
+        why = f"{shown_path(records)} is not the file that was judged"
+        if same:
+            edited = differing(filed, records)
+            found[ANEW] = not edited
     if update is not None:
         if filed.released is None:
             raise BadInput(
@@ -60,13 +78,20 @@ def verify(
     if not found:
         raise BadInput("nothing to compare: give an update, or --records")
     if shown.json:
-        print_json({"verified": all(found.values()), "compared": found})
+        print_json(
+            {"verified": all(found.values()), "compared": found, "judged_anew": edited is not None}
+            | {"differs": edited or []}
+        )
     else:
         for name, same in found.items():
             say(f"{'the same' if same else 'ANOTHER'}: {name}")
         if update is not None and filed.released is not None and not filed.released.in_records:
             say(NOT_IN_RECORDS)
-        say(f"gate: {_say_gate(filed.passed)}; {few([filed.verdict['word']])}; {LIMITS}")
+        if edited:
+            say(f"{REFUTED.format(keys=few(edited))}. {LIMITS}")
+        else:
+            said = f"gate: {_say_gate(filed.passed)}; {few([filed.verdict['word']])}; {LIMITS}"
+            say(f"{UNCHECKED.format(why=why)}:\n{said}" if edited is None else said)
     if not all(found.values()):
         raise typer.Exit(1)
 
