@@ -12,7 +12,7 @@ from torch import nn
 import labelleak
 from labelleak.attacks import STANDARD
 from labelleak.attacks.choice import GROUPS
-from labelleak.audits.options import check_options
+from labelleak.audits.options import QUICK, AuditOptions, check_options, quickened
 from labelleak.audits.plan import plan_audit
 from labelleak.audits.run import Part, open_run, run_parts
 from labelleak.errors import BadInput
@@ -428,3 +428,11 @@ def test_an_audit_in_python_uses_one_thread_and_gives_torch_its_own_back():
             labelleak.audit(threads=0)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_first_look_is_small_but_for_what_was_said():
+    found = labelleak.audit(model="mlp", quick=True, trials=10, attacks=["llg"], schemes=["iid"])
+    assert {(r.batch_size, r.training_steps, r.attack) for r in found.records} == {(8, 0, "llg")}
+    assert len(found.records) == 10
+    first = quickened(AuditOptions())
+    assert set(QUICK) == {k for k, v in vars(first).items() if v != vars(AuditOptions())[k]}

@@ -167,7 +167,7 @@ def test_a_users_own_model_is_audited_by_import_path(tmp_path):
         "    size = torch.Size(input_shape).numel()\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(size, num_classes))\n"
     )
-    words = ["audit", *QUICK, "--model", "mine:make", "--attacks", "llg"]
+    words = ["audit", "--quick", "--model", "mine:make", "--attacks", "llg"]
     done = run(*words, "--out", "found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     records = read_records(Path(tmp_path) / "found" / "records.jsonl")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from labelleak.audits.options import AuditOptions, check_options
+from labelleak.audits.options import AuditOptions, check_options, quickened
 from labelleak.audits.plan import plan_audit, refuse_copies
 from labelleak.audits.run import Part, Progress, open_run, run_parts, say_nothing
 from labelleak.core.seeding import torch_threads
@@ -70,6 +70,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     gzip: bool = False,
+    quick: bool = False,
     progress: Progress | None = None,
     learnt: str | os.PathLike[str] | None = None,
     threads: int | None = 1,
@@ -91,6 +92,7 @@ def audit(
             the records in memory.
         overwrite: drop another audit that lies in that folder.
         gzip: write ``records.jsonl.gz`` there, which takes a hundredth of the room.
+        quick: take a first look: few batches, quick rules, untrained models, unless said otherwise.
         progress: called with cells done and cells in all.
         learnt: folder where the shadow attack keeps what it learns, to use it again in another
             audit of the same models, data, seed and options; the records are the same.
@@ -117,6 +119,7 @@ def audit(
         model=type(model).__name__ if isinstance(model, nn.Module) else name_factory(model),
         **choices,
     )
+    options = quickened(options) if quick else options
     given = {"model": not isinstance(model, str), "data": own_data is not None}
     plan = plan_audit(
         options,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from labelleak.core.task import Task
 from labelleak.errors import BadInput, unknown_name
@@ -190,6 +191,30 @@ class AuditOptions(Options):
     def models(self) -> int:
         """Number of independently initialised models: 10 unless said, 1 with given weights."""
         return self.initialisations or (1 if self.weights else min(10, self.trials))
+
+
+# A first look in some seconds: what an option is set to where it was left out.
+QUICK: Mapping[str, Any] = {
+    "batch_sizes": (8,),
+    "trials": 20,
+    "training_steps": (0,),
+    "attacks": ("rules",),
+}
+
+
+def quickened(options: AuditOptions) -> AuditOptions:
+    """Return the options of a first look: few batches and quick rules, but for what was said.
+
+    >>> first = quickened(AuditOptions(trials=40))
+    >>> first.trials, first.batch_sizes, first.attacks
+    (40, (8,), ('rules',))
+    """
+    left = {name: value for name, value in QUICK.items() if getattr(options, name) == _plain(name)}
+    return replace(options, **left)
+
+
+def _plain(name: str) -> Any:
+    return next(one.default for one in fields(AuditOptions) if one.name == name)
 
 
 def check_options(**choices: object) -> AuditOptions:

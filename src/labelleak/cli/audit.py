@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak.audits.executors import Executor
-from labelleak.audits.options import AuditOptions, Learnt
+from labelleak.audits.options import AuditOptions, Learnt, quickened
 from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
 from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import (
@@ -43,6 +43,9 @@ class AuditRun(Options):
     out: Annotated[Path, Option("Folder for records.jsonl and report.html.")] = OUT
     overwrite: Overwrite = False
     gzip: Packed = False
+    quick: Annotated[
+        bool, Option("A first look in some seconds: few batches, quick rules, untrained models.")
+    ] = False
     threads: Annotated[int, Option("Threads for the model's arithmetic.", min=1)] = 1
     learnt: Learnt = None
     full_paths: FullPaths = False
@@ -60,6 +63,7 @@ def audit(
     from labelleak.files.fit_cache import FolderFitCache
 
     torch.set_num_threads(place.threads)
+    options = quickened(options) if place.quick else options
     notes = FolderFitCache(place.learnt)
     plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)
     refuse_copies(plan)
