@@ -130,19 +130,25 @@ def _conclude_unscored(records: list[Path], page: Path, about: About, shown: Sho
 
 
 def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> None:
-    from labelleak.report.comparison import overall, say_change, say_defenses, write_comparison
+    from labelleak.report.comparison import (
+        overall,
+        say_comparison,
+        why_not_comparable,
+        write_comparison,
+    )
 
     sides = write_comparison(records, page, about)
     moved = overall(*sides)
     if shown.json:
         change = None if moved is None else vars(moved)
         found = [side.verdict.to_json() | {"defense": side.defense} for side in sides]
-        print_json({"before": found[0], "after": found[1], "change": change, "page": str(page)})
+        why = why_not_comparable(*sides)
+        told = {"change": change, "not_comparable": why, "page": str(page)}
+        print_json({"before": found[0], "after": found[1], **told})
         return
     for name, side in zip(("Before", "After"), sides, strict=True):
         say(f"{name}: {say_verdict(side.verdict)}")
-    said = " ".join(filter(None, (say_change(moved), say_defenses(*sides))))
-    say(f"\n{said}\n\npage     {page}")
+    say(f"\n{say_comparison(*sides)}\n\npage     {page}")
 
 
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:

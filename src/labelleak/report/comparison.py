@@ -73,10 +73,10 @@ def difference(before: Interval, after: Interval) -> Interval:
     return Interval(mean, low, high)
 
 
-def say_change(change: Interval | None) -> str:
-    """Say whether the leak grew, fell, or neither can be shown."""
+def say_change(change: Interval | None, why: str = "") -> str:
+    """Say whether the leak grew, fell, or neither can be shown, or why it cannot be compared."""
     if change is None:
-        return "The two audits cannot be compared: no server was measured in both."
+        return f"Not comparable: {why or 'in one of them nothing was left to learn'}."
     if change.high < 0:
         return f"The advantage fell by {_span(-change.mean, -change.high, -change.low)}."
     said = _span(change.mean, change.low, change.high)
@@ -135,6 +135,12 @@ def say_defenses(before: Side, after: Side) -> str:
     return f"Compared by defense: before, {named[0]}; after, {named[1]}."
 
 
+def say_comparison(before: Side, after: Side) -> str:
+    """Say in a few sentences what changed and by what it was compared."""
+    moved = say_change(overall(before, after), why_not_comparable(before, after))
+    return " ".join(filter(None, (moved, say_defenses(before, after))))
+
+
 def changes(before: Side, after: Side) -> list[Change]:
     """Return every server and case that both audits measured; the defense may differ."""
     first = {_case(cell): cell for cell in before.verdict.cells}
@@ -164,9 +170,54 @@ def _case(cell: Cell) -> tuple[Any, ...]:
 
 
 def overall(before: Side, after: Side) -> Interval | None:
-    """Return how the worst attacker's advantage moved."""
-    ends = [side.verdict.worst and side.verdict.worst.advantage for side in (before, after)]
+    """Return how the advantage of the worst attacker that was tried in both moved."""
+    if why_not_comparable(before, after):
+        return None
+    ends = [_worst(side, before, after) for side in (before, after)]
     return difference(ends[0], ends[1]) if ends[0] and ends[1] else None
+
+
+def _worst(side: Side, before: Side, after: Side) -> Interval | None:
+    """Return the worst advantage of a side: in its own case if both are judged by that one.
+
+    A server that one side did not try, or a case that it lacks, would show as a change.
+    """
+    servers = _servers(before) & _servers(after)
+    judged = [one.verdict.judged for one in (before, after)]
+    found = [one.advantage for one in side.verdict.exposures if one.server in servers]
+    if judged[0] is not None and judged[1] is not None and _case(judged[0]) != _case(judged[1]):
+        both = [one for one in changes(before, after) if one.server in servers]
+        found = [(one.before if side is before else one.after).advantage for one in both]
+    return max(found, key=harm, default=None)
+
+
+def _servers(side: Side) -> set[str]:
+    return {one.server for one in side.verdict.exposures}
+
+
+def why_not_comparable(before: Side, after: Side) -> str:
+    """Say why a change between two audits has no meaning; nothing where it may have one."""
+    for name, side in (("before", before), ("after", after)):
+        if side.verdict.mixed:
+            return f"the records {name} are not of one run"
+    rows = [list(side.tables.records) for side in (before, after)]
+    kinds = [any(map(is_federated, one)) for one in rows]
+    if kinds[0] != kinds[1]:
+        words = ["a federation" if kind else "an audit of simulated clients" for kind in kinds]
+        return f"the records before are of {words[0]}, those after of {words[1]}"
+    for key, words_of in (("data", "data"), ("num_classes", "numbers of classes")):
+        values = [sorted({getattr(row, key) for row in one}) for one in rows]
+        if not {*values[0]} & {*values[1]}:
+            named = [wording.list_words(map(str, one), 4) for one in values]
+            return f"they are of other {words_of}, {named[0]} before and {named[1]} after"
+    if not _servers(before) & _servers(after):
+        return "no server was tried in both"
+    if not kinds[0] and not changes(before, after):
+        return (
+            "no case was measured in both: they share no server with the same batch size, labels, "
+            "local steps, way to draw batches and stage of training"
+        )
+    return ""
 
 
 def apart(before: Side, after: Side) -> list[str]:
@@ -199,9 +250,7 @@ def compare(before: Side, after: Side, about: About = NOBODY) -> str:
         "sides": sides,
         "grades": sides[0][1]["grades"],
         "track": sides[0][1]["track"],
-        "said": " ".join(
-            filter(None, (say_change(overall(before, after)), say_defenses(before, after)))
-        ),
+        "said": say_comparison(before, after),
         "changes": changes(before, after),
         "apart": apart(before, after),
     }
@@ -229,6 +278,8 @@ __all__ = [
     "overall",
     "read_side",
     "say_change",
+    "say_comparison",
     "say_defenses",
+    "why_not_comparable",
     "write_comparison",
 ]
