@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 import labelleak
@@ -406,26 +407,37 @@ def test_a_module_is_audited_in_the_mode_that_it_is_in():
     assert found.records[0].command.startswith("labelleak.audit(data=<tiny>, model=<your")
 
 
+def blas_threads():
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+
 def test_an_audit_in_python_uses_one_thread_and_gives_torch_its_own_back():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for threads in (1, None, 2):
-            seen: list[int] = []
-            labelleak.audit(
-                batch_sizes=[1],
-                schemes=["iid"],
-                attacks=["llg"],
-                trials=1,
-                initialisations=1,
-                training_steps=[0],
-                threads=threads,
-                progress=lambda done, total, seen=seen: seen.append(torch.get_num_threads()),
-            )
-            assert set(seen) == {threads or 2}
-            assert torch.get_num_threads() == 2
-        with pytest.raises(BadInput, match="threads must be at least 1"):
-            labelleak.audit(threads=0)
+        with threadpool_limits(2, user_api="blas"):
+            for threads in (1, None, 2):
+                seen: list[int] = []
+                of_blas: list[int] = []
+                labelleak.audit(
+                    batch_sizes=[1],
+                    schemes=["iid"],
+                    attacks=["llg"],
+                    trials=1,
+                    initialisations=1,
+                    training_steps=[0],
+                    threads=threads,
+                    progress=lambda done, total, seen=seen, more=of_blas: (
+                        seen.append(torch.get_num_threads()),
+                        more.extend(blas_threads()),
+                    ),
+                )
+                assert set(seen) == {threads or 2}
+                assert threads is None or set(of_blas) == {threads}
+                assert set(blas_threads()) == {2}
+                assert torch.get_num_threads() == 2
+            with pytest.raises(BadInput, match="threads must be at least 1"):
+                labelleak.audit(threads=0)
     finally:
         torch.set_num_threads(before)
 

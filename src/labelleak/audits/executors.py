@@ -91,9 +91,9 @@ class Executor(Options):
 
 def _on_one_thread(function: Callable[[Task], Answer], task: Task) -> Answer:
     """Do a task in a worker, one of several on the same cores."""
-    import torch
+    from labelleak.core.seeding import use_threads
 
-    torch.set_num_threads(1)
+    use_threads(1)
     return function(task)
 
 

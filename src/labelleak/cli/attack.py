@@ -48,9 +48,8 @@ def attack(
     options: UpdateOptions, training: LocalTraining, model: ModelOptions, place: AttackRun
 ) -> None:
     """Attack one update: which labels do these very weights or gradients give away?"""
-    import torch
-
     from labelleak.audits.one_update import attack_update
+    from labelleak.core.seeding import use_threads
     from labelleak.files.fit_cache import FolderFitCache
     from labelleak.records.files import lock_of
     from labelleak.records.record import append_records
@@ -60,7 +59,7 @@ def attack(
             "`save` needs `truth`: a record says how right an answer was, and without the truth "
             "nobody knows; keep the output of `json` instead"
         )
-    torch.set_num_threads(1)
+    use_threads(1)
     report = attack_update(
         **vars(options),
         made=training,

@@ -56,13 +56,12 @@ def audit(
     options: AuditOptions, place: AuditRun, where: Executor, about: About, shown: Shown
 ) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
-    import torch
-
     from labelleak.audits.plan import plan_audit, refuse_copies
     from labelleak.audits.run import Part, open_run, run_parts
+    from labelleak.core.seeding import use_threads
     from labelleak.files.fit_cache import FolderFitCache
 
-    torch.set_num_threads(place.threads)
+    use_threads(place.threads)
     options = quickened(options) if place.quick else options
     notes = FolderFitCache(place.learnt)
     plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)

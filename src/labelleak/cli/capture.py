@@ -26,12 +26,11 @@ def capture(step: ClientStep, place: CaptureRun, shown: Shown) -> None:
 
     For your own training loop use the Python form: with labelleak.capture(model) as update: ...
     """
-    import torch
-
     from labelleak.audits.run import load_once
     from labelleak.audits.sample_update import write_client_step
+    from labelleak.core.seeding import use_threads
 
-    torch.set_num_threads(1)
+    use_threads(1)
     files = write_client_step(step, place.out)
     if shown.json:
         print_json([str(path) for path in files])

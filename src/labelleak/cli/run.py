@@ -56,11 +56,10 @@ def run(
 
 def run_into(study: Study, asked: Asked, place: StudyRun, where: Executor) -> Done:
     """Run a study into a folder, with a bar for its progress."""
-    import torch
-
+    from labelleak.core.seeding import use_threads
     from labelleak.studies.study import run_study
 
-    torch.set_num_threads(1)
+    use_threads(1)
     with interruptible(records_in(place.out, packed=place.gzip)):
         return run_study(
             study,

@@ -37,14 +37,13 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor, shown: Shown
 
     An interrupted search goes on where it stopped.
     """
-    import torch
-
+    from labelleak.core.seeding import use_threads
     from labelleak.tune.files import write_answer
     from labelleak.tune.measurements import Measurements
     from labelleak.tune.search import Search
     from labelleak.tune.words import audit_command, caveats, say_answer
 
-    torch.set_num_threads(1)
+    use_threads(1)
     typed, out = command_line(place.full_paths), place.out
     with (
         progress_bar("searching", "measurements") as advance,

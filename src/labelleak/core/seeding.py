@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from zlib import crc32
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from labelleak.core.lazy import torch
 from labelleak.errors import BadInput
@@ -49,7 +51,7 @@ def torch_seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
-    """Let torch use a number of threads inside the block, and as many as before after it.
+    """Let torch and numpy's linear algebra use so many threads inside the block, and not after it.
 
     Sums over several threads differ in their last bits from run to run of another number, so what a
     seed is to repeat runs on one. None leaves the number as it is.
@@ -70,6 +72,22 @@ def torch_threads(number: int | None) -> Iterator[None]:
     if number is not None:
         torch.set_num_threads(number)
     try:
-        yield
+        with _limit(number):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+def use_threads(number: int) -> None:
+    """Let torch and numpy's linear algebra use so many threads from now on, as a command does."""
+    torch.set_num_threads(number)
+    _limit(number)
+
+
+def _limit(number: int | None) -> AbstractContextManager[Any]:
+    """Limit the threads of linear algebra, from now on or for a block."""
+    import scipy.linalg  # its library is another than numpy's, and only what is loaded is limited
+
+    assert scipy.linalg
+    limits: AbstractContextManager[Any] = threadpool_limits(number, user_api="blas")
+    return limits
