@@ -17,7 +17,9 @@ from flower import federation  # isort: skip
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
+from typer.testing import CliRunner
 
+from labelleak.cli.app import app
 from labelleak.core.battery import Battery
 from labelleak.core.digests import digest_tensors
 from labelleak.defenses import parse_defense
@@ -769,3 +771,46 @@ def test_twenty_clients_at_once_write_what_they_write_one_by_one(tmp_path):
     assert at_once == audit_at_once(tmp_path / "one by one", 20, 1)
     assert len(set(at_once)) == len(at_once) == 2 * 20 * 3
     assert not rows(tmp_path / "at once", "events")
+
+
+def silent(message, context):
+    """Train as the others do, and report no labels."""
+    reply = federation.train(message, context)
+    flower.labels.take_labels(context)
+    return reply
+
+
+@pytest.mark.parametrize("policy", ["block", "record"])
+def test_where_every_audit_failed_each_command_says_so_and_what_to_do(tmp_path, policy):
+    for client in range(3):
+        call([make_mod(tmp_path, policy)], function=silent, client=client)
+    (tmp_path / "policy.toml").write_text("[max_advantage]\nupdate = 0.5\n")
+    fate = "were withheld" if policy == "block" else "left unaudited"
+    said = f"3 audits failed, and all 3 updates {fate}: the client reported no labels; call report"
+    more = {"gate": ["--policy", str(tmp_path / "policy.toml")], "watch": ["--once"]}
+    for command in ("report", "watch", "gate", "records"):
+        done = CliRunner().invoke(app, [command, str(tmp_path), *more.get(command, [])])
+        assert isinstance(done.exception, BadInput) or done.exit_code == 2
+        assert f"there are no records: {said}" in f"{done.output}{done.exception}"
+        events = tmp_path / "events.jsonl"
+        done = CliRunner().invoke(app, [command, str(events), *more.get(command, [])])
+        assert (
+            f"events.jsonl holds events and no records: {said}" in f"{done.output}{done.exception}"
+        )
+
+
+def test_audits_that_failed_beside_records_are_told_and_close_the_gate_if_updates_left(tmp_path):
+    call([make_mod(tmp_path, "record")])
+    call([make_mod(tmp_path, "record")], function=silent, client=1)
+    (tmp_path / "policy.toml").write_text("min_trials = 2\nmust_run = ['llg']\n")
+    for command, *more in (["report"], ["watch", "--once"]):
+        done = CliRunner().invoke(app, [command, str(tmp_path), *more])
+        assert (
+            "Not in these records: 1 audit failed, and its update left unaudited: the client"
+            in (" ".join(done.output.split()))
+        )
+    words = ["gate", str(tmp_path), "--policy", str(tmp_path / "policy.toml"), "--json"]
+    found = json.loads(CliRunner().invoke(app, words).output)["checks"]
+    (told,) = [one for one in found if one["rule"] == "audited"]
+    assert told["said"] == "1 audit failed, and its update left unaudited; events.jsonl says why"
+    assert not told["passed"]

@@ -152,6 +152,7 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
 
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
+    from labelleak.records.events import read_failures
     from labelleak.records.journal import say_unfinished
     from labelleak.report import write_report
     from labelleak.report.evidence import make_evidence, to_text
@@ -173,6 +174,8 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     _show(found, verdict)
     if left := say_unfinished(records):
         say(f"\nNote: {left}.")
+    if failed := str(read_failures(records.parent)):
+        say(f"\nNot in these records: {failed}.")
     say(f"\nrecords  {records}\nreport   {page}\nevidence {evidence}")
 
 

@@ -47,10 +47,11 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
+    from labelleak.records.events import read_failures
     from labelleak.records.follow import Follower
     from labelleak.records.journal import records_file
 
-    records = records_file(records)
+    records = records_file(records, waiting=not asked.once)
     if asked.once and not records.exists():
         raise BadInput(f"cannot read {shown_path(records)}: there is no such file")
     if shown.json and not asked.once:
@@ -65,6 +66,7 @@ def watch(
                 "records": len(follower.records),
                 "unscored": len(follower.unscored),
                 "unreadable": follower.unreadable,
+                "failed": str(read_failures(records.parent)),
             }
             print_json({**found, "verdict": verdict.to_json()})
             return
@@ -88,12 +90,19 @@ def watch(
 
 def _view(follower: Follower) -> Group:
     """Lay out what was read: records, or answers without a score where there are only those."""
+    from rich.console import Group
+
+    from labelleak.records.events import read_failures
+    from labelleak.report.terminal import inert
     from labelleak.report.unscored import view_unscored
     from labelleak.report.watching import view
 
     if follower.unscored and not follower.records:
-        return view_unscored(follower.unscored, follower.path.name)
-    return view(follower.records, follower.path.name, follower.unreadable)
+        seen = view_unscored(follower.unscored, follower.path.name)
+    else:
+        seen = view(follower.records, follower.path.name, follower.unreadable)
+    failures = str(read_failures(follower.path.parent))
+    return Group(seen, inert(f"Not in these records: {failures}.")) if failures else seen
 
 
 def _write(follower: Follower, page: Path | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput, shown_path
+from labelleak.records.events import EVENTS
 from labelleak.records.files import append_lines, lock_of
 from labelleak.records.journal import ESTIMATES, MARK, RECORDS
 from labelleak.records.record import TRUTH, Record, to_lines
@@ -17,7 +18,6 @@ from labelleak.records.record import TRUTH, Record, to_lines
 LOG = logging.getLogger("labelleak.flower")
 # Flower shows what its own loggers say, so a line a round goes to a child of them.
 ROUNDS = logging.getLogger("flwr.labelleak")
-EVENTS = "events.jsonl"
 # Records of updates that were averaged over clients before the server saw them.
 AGGREGATES = "aggregates.jsonl"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelleak.errors import BadInput, few, shown_path
+from labelleak.records.events import check_recorded
 from labelleak.records.files import lock_of, write_whole
 from labelleak.records.packing import PACKED, cut_to_members, pack
 from labelleak.records.provenance import without_folders
@@ -212,12 +213,22 @@ def records_in(folder: Path, *, packed: bool = False) -> Path:
     return there[0] if there else folder / (PACKED_RECORDS if packed else RECORDS)
 
 
-def records_file(place: Path) -> Path:
-    """Return the file that a user means: of a folder its records, or else its estimates."""
-    if not place.is_dir():
-        return place
-    found, answers = records_in(place), place / ESTIMATES
-    return answers if answers.exists() and not found.exists() else found
+def records_file(place: Path, *, waiting: bool = False) -> Path:
+    """Return the file that a user means: of a folder its records, or else its estimates.
+
+    Args:
+        place: a file or a folder.
+        waiting: whether the file may yet come.
+
+    Raises:
+        BadInput: if events say that there are no records since every audit failed.
+    """
+    found = place
+    if place.is_dir():
+        found, answers = records_in(place), place / ESTIMATES
+        found = answers if answers.exists() and not found.exists() else found
+    check_recorded(found, waiting=waiting)
+    return found
 
 
 def say_unfinished(records: Path) -> str:

@@ -12,13 +12,14 @@ from labelleak.records.record import read_records
 from labelleak.records.repeats import count_once
 from labelleak.report.evidence import Evidence, bind, make_evidence
 from labelleak.report.gate import judge
+from labelleak.report.gate_standing import BESIDE_RECORDS
 from labelleak.report.page import Tables
 from labelleak.report.policy import make_policy
 
 # What only whoever filed it can say: for whom, when, and by which policy.
 _TOLD = {"who", "when", "policy"}
-# A gate says it of a run that goes on, whose mark need not lie beside the records any more.
-_UNFINISHED = "finished"
+# Rules on what lies beside the records, which need not be there any more.
+_BESIDE = ("finished", BESIDE_RECORDS)
 
 
 def differing(filed: Evidence, records: Path) -> list[str]:
@@ -57,10 +58,10 @@ def _judge_again(filed: Evidence, records: Path) -> Evidence:
             once, records, when=filed.when, policy=policy, checks=found, released=released
         )
     named = again.records.model_copy(update={"name": filed.records.name})
-    going_on = [one for one in filed.checks if one.rule == _UNFINISHED]
-    changed: dict[str, Any] = {"records": named, "checks": [*going_on, *again.checks]}
+    first, last = ([one for one in filed.checks if one.rule == rule] for rule in _BESIDE)
+    changed: dict[str, Any] = {"records": named, "checks": [*first, *again.checks, *last]}
     if again.passed is not None:
-        changed["passed"] = again.passed and all(one.passed for one in going_on)
+        changed["passed"] = again.passed and all(one.passed for one in (*first, *last))
     return again.model_copy(update=changed)
 
 

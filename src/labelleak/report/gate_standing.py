@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelleak.errors import few
 from labelleak.records.cells import Cell
+from labelleak.records.events import EVENTS, Failures
 from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.states import IMPOSSIBLE, doubts
 from labelleak.report import wording
@@ -16,6 +17,8 @@ BELOW_GUESS = (
     "every attack that reads the update does worse than the guess without it, so the reported "
     "labels may not be those of these updates, or stronger attacks are lacking"
 )
+# The rule that judges what events say; records alone do not bear it out.
+BESIDE_RECORDS = "audited"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ def judge_standing(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator
         yield Finding("on_unknown", name, not most, said)
 
 
+def judge_failures(failures: Failures) -> Iterator[Finding]:
+    """Fail where updates left unaudited, of which no record speaks.
+
+    The reasons stay in the events: they may name labels, and findings are published.
+    """
+    if failures.audits:
+        said = f"{replace(failures, reason='', trainings=0)}; {EVENTS} says why"
+        yield Finding(BESIDE_RECORDS, "all", not failures.left, said)
+
+
 def _judge_refuted(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator[Finding]:
     """Fail what cannot be as it was told, unless the policy tolerates a share of it.
 
@@ -74,4 +87,4 @@ def _of_flag(flag: str, most: int, name: str) -> Finding:
     return Finding(flag, name, False, said)
 
 
-__all__ = ["BELOW_GUESS", "Finding", "judge_standing"]
+__all__ = ["BELOW_GUESS", "BESIDE_RECORDS", "Finding", "judge_failures", "judge_standing"]
