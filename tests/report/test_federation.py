@@ -28,6 +28,7 @@ from labelleak.records.rounds import follow_rounds
 from labelleak.report import render
 from labelleak.report.actions import ActionCounts, follow_actions, say_policy
 from labelleak.report.federation_words import findings
+from labelleak.report.next_steps import next_steps
 from labelleak.report.opening import say_verdict
 from labelleak.report.verdict import UNDECIDED, reach_verdict
 
@@ -284,6 +285,25 @@ def test_the_evidence_that_a_page_of_a_federation_asks_for_can_be_had() -> None:
     assert "at least 100 updates of 10 clients" in few
     assert "trials on 10 models" not in few
     assert "trials on 10 models" in render([make_record()], source="x")
+
+
+@pytest.mark.parametrize("flags", [("several_local_steps",), ("labels_inconsistent",)])
+def test_a_page_in_doubt_advises_what_can_be_done(flags: tuple[str, ...]) -> None:
+    rows = [
+        replace(row, local_steps=4, flags=flags, asr=0.6, advantage=0.0, extra=extra)
+        for row in federated_records(6, 5, states=(False,))
+        for extra in [{**row.extra, "scale": "not_known", "sign": "not_known"}]
+    ]
+    said = {one.says: one.command for one in next_steps(rows, reach_verdict(rows), [])}
+    assert not [one for one in said if "the flags say how" in one]
+    assert not [one for one in said if one.startswith("Settle several_local_steps")]
+    named = [one for one in said if one.startswith("Settle labels_inconsistent: tell ")]
+    assert len(named) == (flags == ("labels_inconsistent",))
+    (command,) = [c for one, c in said.items() if one.startswith("No setting of the Auditor")]
+    assert command.endswith("--batch-sizes 32 --local-steps 4")
+    leaks = [replace(row, asr=1.0, advantage=1.0) for row in rows]
+    said = {one.says: one.command for one in next_steps(leaks, reach_verdict(leaks), [])}
+    assert not [one for one in said if one.startswith(("Settle", "No setting"))]
 
 
 def test_only_the_latest_rounds_are_listed_and_all_are_counted() -> None:

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from labelleak.records.cells import Cell
+from labelleak.records.flags import FLAGS
 from labelleak.records.mixing import WHAT_TO_DO
 from labelleak.records.record import Record
+from labelleak.records.rounds import is_federated
+from labelleak.records.states import IMPOSSIBLE, doubts, is_settled
 from labelleak.report.defenses import Comparison, Row
-from labelleak.report.verdict import GRADES, Verdict
+from labelleak.report.verdict import GRADES, UNDECIDED, Verdict
 from labelleak.report.wording import AS_GIVEN, capital, number, points, span
 
 _TARGET = 0.2
+# Doubts that advice is given on.
+_MOST = 3
 # Options of an audit that say what the model is and mean the same to a search.
 _TAKEN = ("--activation", "--init")
 
@@ -34,8 +39,8 @@ def next_steps(
     worst, word, steps = verdict.worst, verdict.grade, []
     if verdict.mixed:
         return [Advice(f"{capital(WHAT_TO_DO)}.")]
-    if worst is not None and worst.doubt:
-        steps.append(Advice("Settle the scale and sign of the update first; the flags say how."))
+    if worst is not None and worst.doubt and word is UNDECIDED:
+        steps += _settle(records)
     if worst is None or worst.thin:
         enough = "updates of 10 clients" if verdict.courses else "trials on 10 models"
         steps.append(Advice(f"Gather more evidence: at least 100 {enough}."))
@@ -46,6 +51,37 @@ def next_steps(
             Advice("Audit again when the model, the data or the clients' training changes.")
         )
     return steps
+
+
+def _settle(records: Sequence[Record]) -> list[Advice]:
+    """Say how to remove the doubts that make a low figure no evidence, where that can be done.
+
+    What scale and sign a Flower client's update has nobody sees in its message, whatever is told.
+    """
+    rows = [row for row in records if not is_settled(row.extra, row.flags, row.defense)]
+    raised = {flag for row in rows for flag in doubts(row.flags, defended=row.defense != "none")}
+    raised |= {flag for row in records for flag in row.flags if flag in IMPOSSIBLE}
+    found = [Advice(f"Settle {name}: {FLAGS[name].advice}.") for name in sorted(raised)[:_MOST]]
+    if any(map(is_federated, rows)):
+        one = rows[0]
+        words = ["labelleak", "audit", "--data", "DATA", "--model", "MODULE:FUNCTION"]
+        sizes = ["--batch-sizes", str(one.batch_size), "--local-steps", str(one.local_steps)]
+        found.append(
+            Advice(
+                "No setting of the Auditor settles scale and sign, since the messages do not show "
+                "them: audit the same training in simulation, where both are known, on DATA like "
+                "the clients' and the FUNCTION of MODULE.py that builds the model:",
+                shlex.join([*words, *sizes, *_of_task(str(one.extra.get("task")))]),
+            )
+        )
+    elif not found:
+        found.append(
+            Advice(
+                "Settle the scale and sign of the update: give own data and the model, or take the "
+                "update by labelleak.capture in the client's training."
+            )
+        )
+    return found
 
 
 def _defend(
@@ -109,6 +145,13 @@ def _of_case(record: Record, judged: Cell | None) -> list[str]:
     if judged is None or not record.command.startswith("labelleak"):
         return told  # a federation's batches are none that a search could draw
     return [*told, "--batch-size", str(judged.batch_size), "--scheme", judged.scheme]
+
+
+def _of_task(task: str) -> list[str]:
+    """Return the options of an audit that the task asks for."""
+    if task in ("binary", "tokens"):
+        return ["--task", task]
+    return ["--schemes", "natural"] if task in ("multilabel", "dense") else []
 
 
 def _best_defense(comparisons: Sequence[Comparison], *, known: bool) -> str:
