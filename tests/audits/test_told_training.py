@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import labelleak
 from labelleak.audits.one_update import attack_update
 from labelleak.cli import main
+from labelleak.cli.attack import _show
 from labelleak.core.contradictions import contradictions
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
@@ -169,3 +170,59 @@ def test_what_a_capture_measured_stays_held_where_own_data_cannot_tell(five, one
     wrong = LocalTraining(lr=LR * 20)
     found = attack_update(update, made=wrong, model=model, auxiliary=data, attacks=["llbg"])
     assert found.scale.state == "failed"  # which own data contradict
+
+
+def shown(capsys, **given):
+    """Print an answer as the command does; give its lines."""
+    _show(attack_update(**given), None, None)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_of_weights_the_rate_and_the_steps_are_asked_for_first(one, five):
+    for steps, (_, _, _, update) in ((1, one), (5, five)):
+        given = {"before": update.before, "after": update.after, "attacks": ["llbg"]}
+        small = LocalTraining(lr=LR / 10, batch_size=SIZE, local_steps=steps)
+        found = attack_update(**given, made=small).scale.says
+        asked = f"is the learning rate told too small, or were there more local steps than {steps}?"
+        assert asked in found
+        assert "divide the gradient" not in found
+    model, data, _, update = one
+    given = {"before": update.before, "after": update.after, "attacks": ["llbg"]}
+    large = LocalTraining(lr=LR * 10, batch_size=SIZE, local_steps=1)
+    found = attack_update(**given, made=large, model=model, auxiliary=data).scale.says
+    assert ": the learning rate or the number of local steps told wrongly" in found
+    summed = {name: value * SIZE for name, value in update.gradient.items()}
+    found = attack_update(gradient=summed, made=LocalTraining(batch_size=SIZE), attacks=["llbg"])
+    assert "times the largest possible: is the loss summed" in found.scale.says
+
+
+def test_what_own_data_cannot_tell_has_no_infinite_figures(five, capsys):
+    model, data, _, update = five
+    known = {"before": update.before, "after": update.after, "model": model, "auxiliary": data}
+    made = LocalTraining(lr=LR, batch_size=SIZE, local_steps=5)
+    said = "\n".join(shown(capsys, **known, made=made, attacks=["soft_label_shares"]))
+    assert "inf" not in said.split("Scale: ")[1].split("Sign: ")[0]
+
+
+def test_the_last_line_does_not_reassure_where_something_was_taken_as_told(five, one, capsys):
+    update = five[3]
+    both = {"before": update.before, "after": update.after}
+    made = LocalTraining(lr=LR, batch_size=SIZE, local_steps=5)
+    last = shown(capsys, **both, made=made, attacks=["llbg", "llg"])[-2:]
+    assert "since each assumes one step" in " ".join(last)
+    moved = {"before": one[3].before, "after": one[3].after}
+    made = replace(made, local_steps=1)
+    last = " ".join(shown(capsys, **moved, made=made, attacks=["llbg", "llg"])[-2:])
+    assert "nothing that could be checked of what any of them assumes failed" in last
+    assert "scale and sign were taken as told" in last
+    last = " ".join(shown(capsys, captured=one[3], attacks=["llbg", "llg"])[-2:])
+    assert "nothing that any of them assumes failed; an audit" in last
+
+
+def test_what_concerns_no_row_is_said_without_advice(five, capsys):
+    model, data, _, update = five
+    known = {"captured": update, "model": model, "auxiliary": data}
+    said = shown(capsys, **known, attacks=["interpolation", "soft_label_shares"])
+    line = " ".join(said)
+    assert "did not hold, and no row assumes it: several_local_steps" in line
+    assert "use interpolation" not in line

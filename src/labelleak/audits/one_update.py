@@ -144,8 +144,7 @@ def attack_update(
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)
     )
-    own, known = _own(data, found.task), not is_as_built(options, found)
-    held = Knowledge(view, _shape(options, data), own, fit_cache=fit_cache, weights_known=known)
+    held = replace(_holds(view, options, data, found), fit_cache=fit_cache)
     drawn = beliefs(scheme, prior, held.auxiliary, found.task)
     case, missing, more = _make_case(found, place, held, asked, drawn.prior, scale, seed)
     about: dict[str, Any] = {"model": _name_of(options), "scheme": drawn.drawn, "seed": seed}
@@ -270,6 +269,17 @@ def _kept(
         return None
     found = embeddings_in(named, len(named[own]))
     return [name for name in found if named[name] is not named[own]]
+
+
+def _holds(
+    view: WhiteBox | None,
+    options: nn.Module | ModelOptions | None,
+    data: Dataset | LabelledData | None,
+    found: ReceivedUpdate,
+) -> Knowledge:
+    """Return what the attacker holds before anything is read off the update."""
+    known = not is_as_built(options, found)
+    return Knowledge(view, _shape(options, data), _own(data, found.task), weights_known=known)
 
 
 def _own(data: Dataset | LabelledData | None, task: Task | None = None) -> LabelledData | None:

@@ -12,7 +12,7 @@ from labelleak.core.assumptions import Flag
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
 from labelleak.core.observation import Observation
-from labelleak.core.scale_fit import ScaleFit, fit_each, repair
+from labelleak.core.scale_fit import TURNED, ScaleFit, fit_each, repair
 from labelleak.core.task import Task
 from labelleak.core.update import ReceivedUpdate
 from labelleak.errors import NotApplicable, unknown_name
@@ -137,7 +137,10 @@ def settle(
             repair(observation, fit), _repaired(fit, "scale"), _repaired(fit, "sign"), (fixed,)
         )
     limits = check_limits(observation, known.training)
-    scale, sign = _scale(observation, known, limits, fit, why), _sign(observation, limits, fit)
+    scale, sign = (
+        _scale(observation, known, limits, fit, why, told),
+        _sign(observation, limits, fit),
+    )
     if {scale.state, sign.state} & {State.impossible, State.failed}:
         return Settled(observation, scale, sign, (unlikely,))
     if told.measured:  # what own data cannot tell takes nothing back that a capture measured
@@ -161,19 +164,36 @@ def _repaired(fit: ScaleFit, what: str) -> Standing:
 
 
 def _scale(
-    observation: Observation, known: Knowledge, limits: Limits, fit: ScaleFit | None, why: str
+    observation: Observation,
+    known: Knowledge,
+    limits: Limits,
+    fit: ScaleFit | None,
+    why: str,
+    told: Told,
 ) -> Standing:
     if limits.scale.any():
         momentum = None if known.training is None else known.training.momentum
-        return Standing(State.impossible, suspect(limits, observation, momentum))
+        return Standing(State.impossible, suspect(limits, observation, momentum, moved=told.moved))
     if fit is None:
         return Standing(limits.otherwise, f"{limits.why} ({why})")
     said = f"own data tell a factor of {fit}"
-    if fit.state is State.failed and fit.suspect:
-        return _standing(State.failed, f"{said}: {fit.suspect}?", fit)
+    if fit.state is State.failed:
+        return _standing(State.failed, f"{said}{_hint(fit, told)}", fit)
+    if fit.state is State.not_known and not fit.bounded:
+        along = observation.local_steps > 1
+        why = "over several steps, along which the model moved" if along else "on this model"
+        return Standing(State.not_known, f"own data cannot tell it {why}")
     if fit.state is State.not_known:
         return _standing(State.not_known, f"{said}, which holds 1 and a usual cause", fit)
     return _standing(fit.state, said, fit)
+
+
+def _hint(fit: ScaleFit, told: Told) -> str:
+    """Ask for the likeliest cause of a factor: of weights what was told of their steps."""
+    asked = [fit.suspect] if fit.suspect else []
+    if told.moved and fit.suspect != TURNED:
+        asked.insert(0, "the learning rate or the number of local steps told wrongly")
+    return f": {', or '.join(asked)}?" if asked else ""
 
 
 def _sign(observation: Observation, limits: Limits, fit: ScaleFit | None) -> Standing:

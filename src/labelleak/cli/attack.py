@@ -158,12 +158,17 @@ def _warn(report: UpdateReport) -> None:
         say(f"Verdict: {report.disbelief}. What to do stands below.")
     if report.caution:
         say(f"Caution: {report.caution}.")
-    open_ones = {"scale": report.scale, "sign": report.sign}
-    taken = [name for name, one in open_ones.items() if one.state is State.not_known]
+    taken = _open_ones(report)
     said = [f"{' and '.join(taken)}, taken as told"] if taken else []
     said += [f"the loss: {report.assumed_loss}"] if report.assumed_loss else []
     if said and not report.disbelief:
         say(f"Not verified: {'; '.join(said)}; if wrong, so are the counts.")
+
+
+def _open_ones(report: UpdateReport) -> list[str]:
+    """Name what was taken as told, and nothing verified."""
+    known = {"scale": report.scale, "sign": report.sign}
+    return [name for name, one in known.items() if one.state is State.not_known]
 
 
 def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:
@@ -208,8 +213,11 @@ def _show_scope(report: UpdateReport) -> None:
     print(f"Assumptions checked: {', '.join([*by_state.get('held', []), *failed])}")
     for name in failed:
         concerned = [result.attack for result in report.results if name in result.flags]
-        of = f" (for {', '.join(concerned)})" if concerned else ""
-        say(f"  did not hold: {name}: {FLAGS[name].says}; {FLAGS[name].advice}{of}")
+        if concerned:
+            of = f"{FLAGS[name].advice} (for {', '.join(concerned)})"
+            say(f"  did not hold: {name}: {FLAGS[name].says}; {of}")
+        else:
+            say(f"  did not hold, and no row assumes it: {name}: {FLAGS[name].says}")
     if not failed:
         print("  these held")
     for state in ("repaired", "not_known"):
@@ -223,20 +231,33 @@ def _show_scope(report: UpdateReport) -> None:
 
 
 def _say_rows(report: UpdateReport) -> None:
-    """Say which rows to read: those of attacks for which all that was checked held."""
+    """Say which rows to read: those that nothing concerns but what concerns every row."""
     rows = [one for one in report.results if one.threat_model != "none"]
-    held = [one.attack for one in rows if not one.flags]
+    shared = set.intersection(*({*one.flags} for one in rows)) if rows else set()
+    best = [one.attack for one in rows if {*one.flags} == shared]
+    audit = "an audit of the same model and data tells which is right most often"
+    open_ones = _open_ones(report)
+    were = "were" if len(open_ones) > 1 else "was"
+    taken = f"; {' and '.join(open_ones)} {were} taken as told" if open_ones else ""
+    nothing = "nothing that could be checked of what" if taken else "nothing that"
     if report.disbelief:
-        say("Which row to read: none, for the reason above the table.")
-    elif held and len(held) < len(rows):
-        say(f"Which row to read: {', '.join(held)}, since nothing that they assume failed.")
-    elif held:
-        say(
-            "Which row to read: nothing that any of them assumes failed; an audit of the same "
-            "model and data tells which is right most often."
+        said = "none, for the reason above the table"
+    elif shared == {"several_local_steps"}:
+        said = (
+            "none without doubt, since each assumes one step; interpolation, soft_label_shares and "
+            "client_simulation follow the steps: give `model` and `auxiliary`"
         )
+    elif shared:
+        said = (
+            f"each assumes something that failed ({', '.join(sorted(shared))}), so none without "
+            f"doubt; {audit}"
+        )
+        if len(best) < len(rows):
+            said = f"{', '.join(best)}, once it is settled what failed for each row: {said}"
+    elif best and len(best) < len(rows):
+        said = f"{', '.join(best)}, since {nothing} they assume failed{taken}"
+    elif best:
+        said = f"{nothing} any of them assumes failed{taken}; {audit}"
     else:
-        say(
-            "Which row to read: each assumes something that failed, so none without doubt; an "
-            "audit of the same model and data tells which is right most often."
-        )
+        said = f"each assumes something that failed, so none without doubt; {audit}"
+    say(f"Which row to read: {said}.")

@@ -234,13 +234,20 @@ def least_samples(gradient: Floats, size: int, slack: Floats | float = 0.0) -> F
     return np.asarray(np.ceil(needed * (1 - _ROUNDING) - _ROUNDING).sum(axis=-1))
 
 
-def suspect(limits: Limits, observation: Observation, momentum: float | None = None) -> str:
+def suspect(
+    limits: Limits,
+    observation: Observation,
+    momentum: float | None = None,
+    *,
+    moved: bool = False,
+) -> str:
     """Say what most likely made an update of an impossible scale, and the cure.
 
     Args:
         limits: how it stands to them.
         observation: the update.
         momentum: what is known of the client's.
+        moved: whether it came as a change of weights, which the learning rate and the steps scale.
     """
     times, needed = float(np.max(limits.times)), float(np.max(limits.needed))
     size, steps = observation.num_samples, observation.local_steps
@@ -253,20 +260,32 @@ def suspect(limits: Limits, observation: Observation, momentum: float | None = N
     said = f"the bias gradient is {times:.3g} times the largest possible"
     if size is not None and size / 12 <= times <= size:
         cure = (
-            f"is the loss summed over {size} samples? then divide the gradient by {size}; or do "
-            "gradients of several batches add up, with no `zero_grad` between them?"
+            f"is the loss summed over {size} samples? then {_cure(size, moved)}; or do gradients "
+            "of several batches add up, with no `zero_grad` between them?"
         )
     elif times <= 20 and steps == 1:
         cure = "were several local steps or momentum not told? then give them"
+        cure = "was momentum not told? then give it" if moved else cure
     elif times <= 20:
         kept = "" if momentum else ", or momentum not told"
-        cure = f"did momentum outlast the round{kept}? or are {steps} steps too few?"
+        fewer = "" if moved else f" or are {steps} steps too few?"
+        cure = f"did momentum outlast the round{kept}?{fewer}"
     else:
         cure = (
             "was it read before the gradient scaler had unscaled it (65,536 is usual), or is the "
             "learning rate told too small?"
         )
-    return f"{said}: {cure}"
+    first = ""
+    if moved:  # nearer at hand than what the client's code does
+        first = (
+            f"is the learning rate told too small, or were there more local steps than {steps}? "
+            "then tell them; or "
+        )
+    return f"{said}: {first}{cure}"
+
+
+def _cure(size: int, moved: bool) -> str:
+    return f"tell {size} times the learning rate" if moved else f"divide the gradient by {size}"
 
 
 __all__ = [

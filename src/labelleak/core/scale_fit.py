@@ -32,6 +32,8 @@ _MOST_CLASSES = 256
 _SIGMAS = 3.0
 # Gradient scalers start at 65,536 and move by factors of two.
 _SCALERS = tuple(2.0**power for power in range(8, 25))
+# What -1 is called.
+TURNED = "the sign turned round"
 # A client may smooth this share of a label, which moves the factor and may turn its sign.
 _MOST_SMOOTHING = 0.5
 
@@ -57,7 +59,18 @@ class ScaleFit:
     state: State
 
     def __str__(self) -> str:
-        return f"{self.factor:.3g} ({self.low:.3g} to {self.high:.3g})"
+        if not np.isfinite(self.high):
+            ends = f"{self.low:.3g} or more" if np.isfinite(self.low) else "any factor"
+        elif not np.isfinite(self.low):
+            ends = f"at most {self.high:.3g}"
+        else:
+            ends = f"{self.low:.3g} to {self.high:.3g}"
+        return f"{self.factor:.3g} ({ends})"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether own data bound it at all."""
+        return bool(np.isfinite([self.low, self.high]).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +194,7 @@ def _suspects(observation: Observation) -> dict[float, str]:
         1 / steps: f"a division by {steps} steps too many",
         float(size): f"a loss summed over {size} samples",
         1 / size: f"a second division by {size} samples",
-        -1.0: "the sign turned round",
+        -1.0: TURNED,
     }
     causes.pop(1.0, None)
     return causes
@@ -305,4 +318,4 @@ def _between(around: Floats, images: Ints, size: int) -> float:
     return float(each.std(ddof=1) * np.sqrt(1 / drawn + 1 / len(each)))
 
 
-__all__ = ["ScaleFit", "fit_each", "fit_scale", "repair"]
+__all__ = ["TURNED", "ScaleFit", "fit_each", "fit_scale", "repair"]
