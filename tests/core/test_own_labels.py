@@ -156,6 +156,21 @@ def test_another_scale_or_sign_is_refuted_too(times):
     assert all(map(all, found))
 
 
+@pytest.mark.parametrize("times", [0.5, 1.5])
+def test_a_smaller_loss_is_refuted_by_own_data(times):
+    """What clips, shares or cools the loss stays within the bounds that labels alone give."""
+    for task, least in ((Task.classes, 0.7), (Task.multilabel, 1.0)):
+        loss = plain(task)
+        found = np.array(
+            [
+                update(task, lambda z, y, of=loss: times * of(z, y), seed=seed, size=64)
+                for seed in range(10)
+            ]
+        )
+        assert found[:, 1].mean() >= least
+        assert times > 1 or not found[:, 0].any()
+
+
 def test_noise_and_what_is_not_known_refute_nothing():
     assert not any(update(Task.classes, balanced(), seed=1, noise=0.3))
     torch.manual_seed(0)

@@ -53,9 +53,9 @@ def test_several_softmaxes_in_one_head_are_seen(parts, bias, learnt):
 
 
 @pytest.mark.parametrize("rows", [4, 6, 12])
-@pytest.mark.parametrize("learnt", [0, 100, 500])
+@pytest.mark.parametrize("learnt", [0, 200])
 def test_one_softmax_is_never_taken_for_several(rows, learnt):
-    for seed in range(8):
+    for seed in range(5):
         for dtype in (torch.float32, torch.float64):
             weight, bias = gradient([range(rows)], seed=seed, learnt=learnt, dtype=dtype)
             assert not in_groups(Observation.from_gradient(weight, bias))

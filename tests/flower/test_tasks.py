@@ -273,7 +273,7 @@ def test_block_closes_on_a_weight_that_own_data_rule_out(told, closed, tmp_path)
         folder=tmp_path, lr=0.1, task="multilabel", attacks=["llbg"], model=three_logits,
         auxiliary=own_data("multilabel"), **told,
     )  # fmt: skip
-    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=2.0)])
+    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=0.999)])
     app.train()(train)
     weights_sent = ArrayRecord(three_logits().state_dict())
     sent = {"arrays": weights_sent, "config": ConfigRecord({"server-round": 1})}
@@ -407,8 +407,9 @@ def test_block_closes_on_class_weights_that_the_clients_labels_refute(told, tmp_
     auditor = flower.Auditor(
         folder=tmp_path, lr=0.1, attacks=["llbg"],
         class_weights=tuple(weights.tolist()) if told else None,
+        label_smoothing=0.0 if told else None,
     )  # fmt: skip
-    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=2.0)])
+    app = ClientApp(mods=[flower.audit_mod(auditor, "block", limit=0.999)])
     app.train()(train)
     sent = {"arrays": ArrayRecord(before), "config": ConfigRecord({"server-round": 1})}
     (reply,) = flower.InProcessGrid(app, 1).send_and_receive(
@@ -450,3 +451,44 @@ def test_adam_explains_maps_unlike_a_softmax_only_where_its_signs_may_be_ones(si
             audit_readings(auditor, before, after, sender, 0.5)
     else:
         audit_readings(auditor, before, after, sender, 0.5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_an_ordinal_head_is_read_by_its_ranks_too(noise):
+    """CORAL has a sigmoid a threshold: a label is a row of ones up to its rank."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 5))
+    ranks = (2 * PEOPLE[:, 0] + 3).long().clamp(0, 4)
+
+    def loss(logits, labels):
+        return each_loss(logits, torch.arange(5) < labels[:, None])
+
+    before, after = step(model, loss, PEOPLE[:32], ranks[:32])
+    after = {name: value + noise * torch.randn(value.shape) for name, value in after.items()}
+    sender = Sender(1, "0", labels=tuple(ranks[:32].tolist()))
+    auditor = flower.Auditor(
+        folder=None, lr=0.1, model=model, auxiliary=LabelledData(PEOPLE, ranks),
+        attacks=["llbg", "rlu"],
+    )  # fmt: skip
+    found = audit_readings(auditor, before, after, sender, 0.5)
+    assert (found.worst > 0.5) == (noise == 0)
+    assert auditor.audit(before, after, sender).worst < 0
+
+
+@pytest.mark.parametrize("missing", [-1, -100, float("nan")])
+def test_rows_of_labels_with_some_missing_are_refused(missing):
+    """Without three of twelve labels there would be three rows of others' labels."""
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    before, after = step(three_logits(), each_loss, *TASKS["multilabel"][2:])
+    rows = FINDINGS[:4].float().numpy().copy()
+    auditor = flower.Auditor(folder=None, lr=0.1, task="multilabel", attacks=["llbg"])
+    flower.report_labels(context, rows)
+    found = flower.labels.take_labels(context)
+    sender = Sender(1, "0", labels=found.labels, images=found.images)
+    auditor.audit(before, after, sender)
+    rows[[0, 1, 2], [0, 1, 2]] = missing
+    flower.report_labels(context, rows)
+    found = flower.labels.take_labels(context)
+    assert len(found.labels) == 9
+    with pytest.raises(BadInput, match="some of the reported labels are missing"):
+        auditor.audit(before, after, replace(sender, labels=found.labels, images=found.images))

@@ -32,6 +32,8 @@ _ROUNDING, _SIGMAS = 0.01, 6.0
 # none of 900 plain updates of one softmax and of one and five sigmoids, untrained and trained, is
 # refuted.
 _APART, _SHIFT = 6.0, 0.02
+# How far own data's size may be from the client's, beside standard errors.
+_FACTOR = 0.1
 # Own inputs looked at, the fewest of a class that tell its mean, and classes at most.
 _LOOK, _FEWEST, _MOST = 2048, 8, 1000
 
@@ -75,9 +77,9 @@ def check_labels(observation: Observation, counts: Ints, known: Knowledge) -> It
         expected = _expected(known, shares, heavy, each)
         if expected is not None:
             error, deviation = np.abs(gradient - expected[0]), expected[1]
-            far = error - _APART * deviation - _SHIFT
-            raised |= far.max((-2, -1)) > room
-            apart = np.maximum(apart, far.max((-2, -1)))
+            far = (error - _APART * deviation - _SHIFT).max((-2, -1))
+            raised |= (far > room) | _is_scaled(gradient, *expected)
+            apart = np.maximum(apart, far)
     # Of one logit nothing tells noise from another loss, so noise that nobody declared raises it.
     judged = observation.paired | is_clean(observation)
     yield Flag("labels_inconsistent", judged & raised, apart)
@@ -156,6 +158,15 @@ def _expected(
     # Of a class that own data lack nothing is known.
     drawn = np.where(own.sizes[..., None] < _FEWEST, 1.0, drawn)
     return mean, np.sqrt((part**2 * drawn).sum(-2))
+
+
+def _is_scaled(gradient: Floats, expected: Floats, deviation: Floats) -> np.ndarray:
+    """Tell which trials' rows are as own data have them, but for a factor."""
+    size = np.maximum((expected**2).sum((-2, -1)), 1e-300)
+    factor = (gradient * expected).sum((-2, -1)) / size
+    # Rows of one softmax hang together, which at most doubles the variance.
+    error = np.sqrt(2 * (expected**2 * deviation**2).sum((-2, -1))) / size
+    return np.asarray(np.abs(factor - 1) > _APART * error + _FACTOR)
 
 
 _KEPT: WeakKeyDictionary[WhiteBox, _Answers | None] = WeakKeyDictionary()

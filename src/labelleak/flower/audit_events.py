@@ -14,17 +14,20 @@ MODEL_NOT_GIVEN = (
 )
 
 LOSS_NOT_TOLD = (
-    "the Auditor was not told {option}, so updates are judged as those of a plain loss: a server "
-    "that knows weights may read more; tell them, () for none"
+    "the Auditor was not told {options}, so updates are judged as those of a plain loss: a server "
+    "that knows another may read more; tell them (() or 0 for none)"
 )
 
 
 def say_loss_assumed(auditor: Auditor, finding: Finding) -> None:
-    """Note once that the loss was taken to weigh all labels alike, where nobody told it."""
-    option = "pos_weight" if finding.observation.paired else "class_weights"
-    if getattr(auditor, option) is None and LOSS_NOT_TOLD not in auditor._kept:
+    """Note once that the loss was taken to be plain, as far as nobody told it."""
+    names = ("class_weights", "label_smoothing")
+    names = ("pos_weight", *names[1:]) if finding.observation.paired else names
+    untold = [name for name in names if getattr(auditor, name) is None]
+    if untold and LOSS_NOT_TOLD not in auditor._kept:
         auditor._kept[LOSS_NOT_TOLD] = True
-        note_once(auditor.home, "loss_not_told", reason=LOSS_NOT_TOLD.format(option=option))
+        reason = LOSS_NOT_TOLD.format(options=" and ".join(untold))
+        note_once(auditor.home, "loss_not_told", reason=reason)
 
 
 def say_untried(auditor: Auditor) -> None:

@@ -190,6 +190,12 @@ def one_label_each(sender: Sender, head: Tensor | None) -> Sender:
     if sender.labels is None or head is None:
         return sender
     samples, rest = divmod(len(sender.labels), len(head))
+    rows = sender.images.sizes if sender.images.axes == 1 else ()
+    if any(size != len(head) for size in rows):
+        raise BadInput(
+            "some of the reported labels are missing (negative or no number), and what a loss "
+            "that leaves them out makes of the others is not read; report a 0 or 1 for each"
+        )
     if rest:
         raise BadInput(
             f"{len(sender.labels)} labels are no rows of {len(head)}; a multilabel task has a 0 or "

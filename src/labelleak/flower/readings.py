@@ -93,19 +93,23 @@ def _as_rows(
 def _as_sigmoids(
     auditor: Auditor, before: Arrays, after: Arrays, sender: Sender, found: Finding
 ) -> Iterator[Finding]:
-    """Read an update unlike a softmax's as that of a sigmoid a class, whose labels are one-hot."""
+    """Read an update unlike a softmax's as that of a sigmoid a class, or a rank.
+
+    Labels are then one-hot, or a row of ones up to their rank, as ordinal regressions have it.
+    """
     if found.task is not Task.classes or not found.raises("not_cross_entropy"):
         return
     classes, labels = found.observation.num_classes, np.asarray(sender.labels or ())
-    rows = np.eye(classes, dtype=np.int64)
     prior = drawn_by(auditor.prior, classes, 1, 1)
-    shares = expected_shares(prior, len(labels), classes).tolist()
-    own = auditor.auxiliary
-    if own is not None:
-        own = LabelledData(own.inputs, torch.from_numpy(rows)[own.labels])
-    told = replace(auditor, task="multilabel", auxiliary=own, prior=shares)
-    each = replace(sender, labels=tuple(rows[labels].ravel().tolist()))
-    yield told.audit(before, after, each, head=found.head, strict=True)
+    shares = expected_shares(prior, len(labels), classes)
+    for rows in (np.eye(classes, dtype=np.int64), np.tri(classes, k=-1, dtype=np.int64)):
+        own = auditor.auxiliary
+        if own is not None:
+            own = LabelledData(own.inputs, torch.from_numpy(rows)[own.labels])
+        drawn = (shares @ rows).clip(1e-6, 1 - 1e-6).tolist()
+        told = replace(auditor, task="multilabel", auxiliary=own, prior=drawn)
+        each = replace(sender, labels=tuple(rows[labels].ravel().tolist()))
+        yield told.audit(before, after, each, head=found.head, strict=True)
 
 
 def _unread(found: Finding) -> str:

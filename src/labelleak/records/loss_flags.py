@@ -46,8 +46,8 @@ LOSS_FLAGS: dict[str, Meaning] = {
     ),
     "labels_inconsistent": Meaning(
         "the loss that was told cannot make this update of the labels behind it: labels weigh "
-        "otherwise (class weights, `pos_weight`, smoothing), or the loss, its scale or the labels "
-        "are others",
+        "otherwise (class weights, `pos_weight`, smoothing), or the loss, its scale, the labels or "
+        "the head are others",
         None,
         "tell `class_weights`, `pos_weight`, `label_smoothing` or `loss_share`, and check the "
         "labels that were told",
