@@ -21,7 +21,7 @@ from labelleak.tune import measurements
 from labelleak.tune import search as search_module
 from labelleak.tune.answers import Confirmed, Point, pareto_front
 from labelleak.tune.clear_layers import leaves_layers_clear
-from labelleak.tune.files import describe_answer
+from labelleak.tune.files import _fresh, describe_answer
 from labelleak.tune.leaks import Leak
 from labelleak.tune.measurements import MeanCost, Measurements
 from labelleak.tune.options import TuneOptions
@@ -421,7 +421,7 @@ def test_what_the_first_model_breaks_is_trained_by_nobody_on_fresh_seeds():
 
 def test_what_ruins_the_model_on_fresh_seeds_costs_no_attack_on_the_other_models(monkeypatch):
     monkeypatch.setattr(search_module, "_KEPT", 0.5)
-    answer, imagined, _ = search(families=("gaussian",), fresh_losses={"gaussian:1": 0.5})
+    answer, imagined, options = search(families=("gaussian",), fresh_losses={"gaussian:1": 0.5})
     assert answer.recommended.point.label == "gaussian:1.78"
     missed = answer.missed[0]
     assert missed.cost.loss == 0.5
@@ -429,6 +429,10 @@ def test_what_ruins_the_model_on_fresh_seeds_costs_no_attack_on_the_other_models
     assert (missed.point.label, 1) in imagined.first
     assert ["none", "gaussian:1"] not in imagined.together
     assert imagined.learnt == {("gaussian:1.78", 2)}
+    ruined = replace(missed, leak=make_leak(0.1))
+    said = "loss 50.0 points, which leaves less than half of what the model learns"
+    assert _fresh(ruined, options).endswith(said)
+    assert _fresh(replace(ruined, leak=make_leak(0.4)), options).endswith("loss 50.0 points")
 
 
 def confirm_all_of(point, measured, fresh, *, keeps):

@@ -14,9 +14,14 @@ from labelleak.tune.options import TuneOptions
 from labelleak.tune.search import Search
 
 TARGET = 0.2
-SECONDS = 300
-CORES = 2
+# Five minutes on two cores, less what starting processes and waiting for the last one takes.
+SECONDS = 420
 POINTS = 12
+
+
+def keeps_half(cost):
+    """Say whether half of what is learnt without a defense is left; one digit in ten is guessed."""
+    return cost.accuracy - 0.1 >= 0.5 * (cost.accuracy + cost.loss - 0.1)
 
 
 @pytest.mark.slow
@@ -27,9 +32,11 @@ def test_the_search_is_cheap_and_no_plain_grid_does_better(tmp_path):
     with Measurements.open(asked, tmp_path, executor=alone) as measured:
         answer = Search(measured).run()
         write_answer(answer, measured, tmp_path, command="")
-    assert time.process_time() - begin < SECONDS * CORES
+    assert time.process_time() - begin < SECONDS
     assert answer.recommended.leak.bound <= TARGET
+    assert not answer.recommended.leak.at_least  # all attackers were asked
     assert not leaves_layers_clear(answer.recommended.point.label)
+    assert keeps_half(answer.recommended.cost)
     assert answer.baseline.leak.advantage.mean > 0.9
     # The same folder goes on with the grid; its best is taken on fresh seeds as well.
     gridded = TuneOptions(target_advantage=TARGET, grid=POINTS)

@@ -211,6 +211,10 @@ def _fresh(one: Confirmed | Missed, options: TuneOptions) -> str:
     if one.cost:
         said.append(f"accuracy {wording.share(one.cost.accuracy)}")
         said.append(f"loss {100 * one.cost.loss:.1f} points")
+    target = options.target_advantage
+    held = target is not None and one.leak is not None and one.leak.bound <= target
+    if isinstance(one, Missed) and one.cost and held:
+        said.append("which leaves less than half of what the model learns")
     return ", ".join(said)
 
 
