@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labelleak.core.absent_rows import negative_absent
 from labelleak.core.assumptions import Flag
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.entries import noise_size
@@ -59,12 +60,17 @@ def check_labels(observation: Observation, counts: Ints, known: Knowledge) -> It
         known: what was told of the training, the model and own data.
     """
     told = (known.training or LocalTraining()).filled()
-    if observation.bias is None or observation.num_samples is None:
+    if observation.num_samples is None:
         return
     defended = observation.largest is not None
     weighted = len({*(told.class_weights or ())}) > 1
     soft = bool(told.label_smoothing) and (weighted or observation.paired)  # whose law has no form
     if defended or soft or why_not_judged(observation, known.training):
+        return
+    if observation.bias is None:
+        below = None if told.label_smoothing else negative_absent(observation, counts, known)
+        if below is not None:
+            yield Flag("labels_inconsistent", below > 0, below)
         return
     each = _by_problem(observation, counts)
     gradient, shares, heavy = _of_loss(observation, each, told)
