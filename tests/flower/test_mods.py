@@ -805,12 +805,23 @@ def test_audits_that_failed_beside_records_are_told_and_close_the_gate_if_update
     (tmp_path / "policy.toml").write_text("min_trials = 2\nmust_run = ['llg']\n")
     for command, *more in (["report"], ["watch", "--once"]):
         done = CliRunner().invoke(app, [command, str(tmp_path), *more])
-        assert (
-            "Not in these records: 1 audit failed, and its update left unaudited: the client"
-            in (" ".join(done.output.split()))
-        )
+        said = "ot in these records: 1 audit failed, and its update left unaudited"
+        assert f"{said}: the client reported" in " ".join(done.output.split())
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert f"{said}." in page
+    assert "the client reported" not in page  # a reason may name labels
     words = ["gate", str(tmp_path), "--policy", str(tmp_path / "policy.toml"), "--json"]
     found = json.loads(CliRunner().invoke(app, words).output)["checks"]
     (told,) = [one for one in found if one["rule"] == "audited"]
     assert told["said"] == "1 audit failed, and its update left unaudited; events.jsonl says why"
     assert not told["passed"]
+
+
+def test_a_run_that_stands_in_a_folder_twice_is_told(tmp_path):
+    for _ in range(2):
+        call([make_mod(tmp_path, "block")])
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    said = "3 records that repeat others count once: the same run may stand there twice."
+    assert said in " ".join(done.output.split())
+    assert said in (tmp_path / "report.html").read_text("utf-8")
+    assert "withheld the only update" in " ".join(done.output.split())

@@ -152,11 +152,9 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
 
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
-    from labelleak.records.events import read_failures
-    from labelleak.records.journal import say_unfinished
     from labelleak.report import write_report
     from labelleak.report.evidence import make_evidence, to_text
-    from labelleak.report.page import day_of
+    from labelleak.report.page import day_of, say_beside
 
     found = write_report(records, page, about)
     verdict = found.verdict
@@ -172,10 +170,8 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
         )
         return
     _show(found, verdict)
-    if left := say_unfinished(records):
-        say(f"\nNote: {left}.")
-    if failed := str(read_failures(records.parent)):
-        say(f"\nNot in these records: {failed}.")
+    if beside := say_beside(found, records):
+        say(f"\nNote: {beside}.")
     say(f"\nrecords  {records}\nreport   {page}\nevidence {evidence}")
 
 

@@ -15,7 +15,8 @@ from labelleak.report.policy import Policy
 
 BELOW_GUESS = (
     "every attack that reads the update does worse than the guess without it, so the reported "
-    "labels may not be those of these updates, or stronger attacks are lacking"
+    "labels may not be those of these updates, or stronger attacks are lacking: check what "
+    "report_labels is given, and give the Auditor the model and own data"
 )
 # The rule that judges what events say; records alone do not bear it out.
 BESIDE_RECORDS = "audited"
@@ -75,7 +76,9 @@ def _judge_refuted(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator
     able = [cell.advantage for cell in cells if cell.threat_model != "none" and cell.advantage]
     best = max(able, key=lambda one: one.high, default=None)
     if best is not None and best.high < 0 and cells[0].trials >= policy.min_trials:
-        yield Finding("on_refuted", name, False, f"{BELOW_GUESS} ({wording.number(best.mean)})")
+        yield Finding(
+            "on_refuted", name, False, f"{BELOW_GUESS} (at best {wording.number(best.mean)})"
+        )
 
 
 def _raised(cells: Sequence[Cell], flag: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from labelleak.errors import BadInput
 from labelleak.records.cells import Cell, Setting, tabulate
+from labelleak.records.events import read_failures
 from labelleak.records.files import write_whole
 from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval
@@ -72,12 +73,14 @@ class Tables:
         worst: those of the strongest attackers.
         layers: what each layer alone gives away, where that was audited; such records are of no
             client's update, and stand nowhere else.
+        repeats: records that were left out, since they repeat others.
     """
 
     records: RecordFrame
     cells: list[Cell]
     worst: list[Cell]
     layers: LayerLeaks | None = None
+    repeats: int = 0
 
     @classmethod
     def of(cls, records: Iterable[Record] | Tables) -> Tables:
@@ -88,9 +91,20 @@ class Tables:
         """
         if isinstance(records, Tables):
             return records
-        once, layers = split_layers(count_once(records))
+        rows = list(records)
+        counted = count_once(rows)
+        once, layers = split_layers(counted)
         frame = RecordFrame(sorted(once, key=attrgetter("seed", "initialisation", "trial")))
-        return cls(frame, tabulate(frame), worst_cases(frame), layers)
+        repeats = len(rows) - len(counted)
+        return cls(frame, tabulate(frame), worst_cases(frame), layers, repeats)
+
+    def say_repeats(self) -> str:
+        """Say in a clause that records repeat others; nothing where none does."""
+        if not self.repeats:
+            return ""
+        twice = any(map(is_federated, self.records))
+        ran = ": the same run may stand there twice" if twice else ""
+        return f"{wording.count(self.repeats, 'record')} that repeat others count once{ran}"
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -306,10 +320,24 @@ def write_report(records_path: Path, out_path: Path, about: About = NOBODY) -> T
         source=records_path.name,
         about=about,
         when=day_of(records_path),
-        unfinished=say_unfinished(records_path),
+        unfinished=say_beside(tables, records_path, reasons=False),
     )
     write_whole(out_path, page)
     return tables
+
+
+def say_beside(tables: Tables, records: Path, *, reasons: bool = True) -> str:
+    """Say in a clause what figures do not show: a run that goes on, failed audits, repeats.
+
+    Args:
+        tables: the records.
+        records: the file that they are of.
+        reasons: whether to say why audits failed, which may name labels and is for no page.
+    """
+    failed = read_failures(records.parent)
+    failed = failed if reasons else replace(failed, reason="")
+    missing = f"not in these records: {failed}" if str(failed) else ""
+    return "; ".join(filter(None, (say_unfinished(records), missing, tables.say_repeats())))
 
 
 def day_of(path: Path) -> str:
