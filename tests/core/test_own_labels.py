@@ -182,3 +182,32 @@ def test_noise_and_what_is_not_known_refute_nothing():
         assert not raised(replace(seen, **other), counts[::-1], Knowledge())
     told = Knowledge(training=LocalTraining(optimiser="adam"))
     assert not raised(seen, counts[::-1], told)
+
+
+def dice(logits, masks):
+    chances, there = logits.softmax(1), F.one_hot(masks, 3).movedim(-1, 1)
+    both = (chances * there).sum((0, 2, 3))
+    return 1 - (2 * both / (chances.sum((0, 2, 3)) + there.sum((0, 2, 3)) + 1e-6)).mean()
+
+
+@pytest.mark.parametrize(("loss", "wrong"), [(F.cross_entropy, False), (dice, True)])
+def test_of_maps_own_data_count_images_and_not_pixels(loss, wrong):
+    """Pixels of one image hang together; an overlap's gradient is of another size."""
+    found = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+        levels = torch.rand(44, 1, 1, 1)  # of each image, so that its pixels are alike
+        images = levels * torch.rand(44, 1, 6, 6)
+        masks = (images[:, 0] > 0.4).long() + (images[:, 0] > 0.7).long()
+        loss(model(images[:4]), masks[:4]).backward()
+        head = model[2]
+        seen = Observation.from_gradient(
+            head.weight.grad.flatten(1), head.bias.grad, num_samples=144
+        )
+        own = LabelledData(images[4:], masks[4:])
+        held = Knowledge(WhiteBox(lift(model, Task.dense, masks), "2"), (1, 6, 6), own)
+        counts = np.bincount(masks[:4].ravel(), minlength=3)
+        found.append(raised(seen, counts, held))
+        assert not raised(seen, counts, Knowledge())
+    assert sum(found) >= 2 if wrong else not any(found)

@@ -288,7 +288,7 @@ def test_an_auditor_takes_every_fact_of_a_training():
         ({"policy": "defend", "defense": "clipp:1"}, "did you mean"),
         ({"policy": "defend", "defense": "none"}, "none is no defense"),
         ({"policy": "defend", "defense": 3}, "is no defense"),
-        ({"policy": "warn", "limit": "half"}, "limit must be a number"),
+        ({"policy": "warn", "limit": "half"}, "`limit` must be a number"),
     ],
 )
 def test_options_are_checked_when_the_mod_is_made(options, said):

@@ -19,10 +19,11 @@ from labelleak.core.assumptions import Flag
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.entries import noise_size
 from labelleak.core.knowledge import Knowledge
+from labelleak.core.lazy import Tensor
 from labelleak.core.limits import is_clean, why_not_judged
 from labelleak.core.observation import Observation
 from labelleak.core.scale import StepPath
-from labelleak.core.task import BY_POSITION
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining, weight_each
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import LabelleakError
@@ -35,17 +36,27 @@ _ROUNDING, _SIGMAS = 0.01, 6.0
 _APART, _SHIFT = 6.0, 0.02
 # How far own data's size may be from the client's, beside standard errors.
 _FACTOR = 0.1
-# Own inputs looked at, the fewest of a class that tell its mean, and classes at most.
-_LOOK, _FEWEST, _MOST = 2048, 8, 1000
+# Own inputs looked at, of maps; the fewest of a class that tell its mean; and classes at most.
+_LOOK, _IMAGES, _FEWEST, _MOST = 2048, 64, 8, 1000
 
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """What a model answers to own samples of each class: ``problems x classes x rows``."""
+    """What a model answers to own samples of each class: ``problems x classes x rows``.
+
+    Attributes:
+        mean: the mean probabilities.
+        variance: their variance from sample to sample.
+        sizes: samples, ``problems x classes``.
+        images: inputs that hold them.
+        positions: labels of an input, of maps.
+    """
 
     mean: Floats
     variance: Floats
     sizes: Floats
+    images: int
+    positions: int = 1
 
 
 def check_labels(observation: Observation, counts: Ints, known: Knowledge) -> Iterator[Flag]:
@@ -147,7 +158,7 @@ def _expected(
     told = (known.training or LocalTraining()).filled()
     if known.model is None or known.auxiliary is None or not known.weights_known:
         return None
-    if told.label_smoothing or shares.shape[-1] > _MOST or known.model.task in BY_POSITION:
+    if told.label_smoothing or shares.shape[-1] > _MOST or known.model.task is Task.tokens:
         return None
     try:
         own = _answers(known)
@@ -159,8 +170,11 @@ def _expected(
     labels = np.eye(classes)[:, classes - rows :]
     part = (shares * heavy)[..., None]
     mean = (part * (own.mean - labels)).sum(-2)
-    many = np.maximum(counts, 1)[..., None]
-    drawn = own.variance * (1 / many + 1 / np.maximum(own.sizes, 1)[..., None])
+    # Positions of one image are no draws of their own: there are as many as images.
+    images = counts.sum(-1, keepdims=True) / own.positions
+    many = np.maximum(np.minimum(counts, images), 1)
+    most = np.maximum(np.minimum(own.sizes, own.images), 1)
+    drawn = own.variance * (1 / many + 1 / most)[..., None]
     # Of a class that own data lack nothing is known.
     drawn = np.where(own.sizes[..., None] < _FEWEST, 1.0, drawn)
     return mean, np.sqrt((part**2 * drawn).sum(-2))
@@ -185,28 +199,37 @@ def _answers(known: Knowledge) -> _Answers | None:
     assert data is not None
     if model not in _KEPT:
         _KEPT[model] = None
-        inputs, labels = data.inputs[:_LOOK], data.labels[:_LOOK].numpy()
         modules = model.module.modules()
         if not any(isinstance(one, _BatchNorm) and one.training for one in modules):
-            chances = model.run_all(inputs).probabilities.detach().double().numpy()
-            _KEPT[model] = _measured(chances, labels.reshape(len(inputs), -1), model.form.paired)
+            _KEPT[model] = _measured(known, data.labels[:_LOOK])
     return _KEPT[model]
 
 
-def _measured(chances: Floats, labels: Ints, paired: bool) -> _Answers:
-    problems = labels.shape[1]
-    each = chances.reshape(len(chances), problems, -1)
+def _measured(known: Knowledge, labels: Tensor) -> _Answers:
+    model, data = known.model, known.auxiliary
+    assert model is not None
+    assert data is not None
+    images, positions = len(labels), 1
+    if model.task is Task.dense:
+        images, positions = min(images, _IMAGES), labels[0].numel()
+        seen, labels = known.pass_own(most=images)
+    else:
+        seen = model.run_all(data.inputs[:_LOOK])
+    own = labels.reshape(len(labels), -1).numpy()
+    problems = own.shape[1]
+    each = seen.probabilities.detach().double().numpy().reshape(len(own), problems, -1)
     classes = each.shape[-1]
-    rows = each[..., 1:] if paired else each
+    rows = each[..., 1:] if model.form.paired else each
     shape = (problems, classes, rows.shape[-1])
     mean, variance = np.zeros(shape), np.zeros(shape)
-    sizes = np.stack([np.bincount(labels[:, j], minlength=classes) for j in range(problems)])
+    sizes = np.stack([np.bincount(own[:, j], minlength=classes) for j in range(problems)])
     for j in range(problems):
         for k in np.flatnonzero(sizes[j]):
-            own = rows[labels[:, j] == k, j]
+            some = rows[own[:, j] == k, j]
             # A sample unlike all others may be among the client's: once in as many.
-            mean[j, k], variance[j, k] = own.mean(0), own.var(0) + 1 / (len(own) + 1)
-    return _Answers(mean, variance, sizes.astype(np.float64))
+            mean[j, k] = some.mean(0)
+            variance[j, k] = some.var(0) + 1 / (min(len(some), images) + 1)
+    return _Answers(mean, variance, sizes.astype(np.float64), images, positions)
 
 
 __all__ = ["check_labels"]
