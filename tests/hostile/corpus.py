@@ -64,7 +64,7 @@ labelleak part head batch_size local_steps lr momentum weight_decay clip_norm cl
 label_smoothing notes loss loss_scale num_samples optimiser doubtful gradient_scale"""
 _POLICY = """
 max_advantage max_advantage.update min_trials must_run flags flags.no_bias cells
-cells.batch_sizes cells.schemes cells.per cells.clients cells.defended"""
+cells.batch_sizes cells.schemes cells.per cells.clients cells.defended cells.left on_refuted"""
 _GRID = "data model batch_sizes trials seed lr training_steps part quick figure title"
 EXTRA, NOTE, POLICY, GRID = (words.split() for words in (_EXTRA, _NOTE, _POLICY, _GRID))
 TOML = {name: text for name, text in VALUES.items() if text not in ("null", "NaN", "-Infinity")}
