@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from contract import scenarios
-from labelleak.attacks.client_training import DIVERGED, ClientSimulation, _Client
+from labelleak.attacks.client_training import DIVERGED, ClientSimulation, SimulatedClient
 from labelleak.attacks.regression import GradientRegression
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
@@ -160,7 +160,7 @@ def test_shares_of_the_loss_become_shares_of_the_labels():
     data = LabelledData(torch.rand(3, 3), torch.arange(3))
     how = FullTraining(0.1, class_weights=(1.0, 2.0, 5.0), label_smoothing=0.1)
     known = Knowledge(WhiteBox(model, "2"), (3,), data, training=how)
-    client = _Client.of(known, 3, 1, np.random.default_rng(0))
+    client = SimulatedClient.of(known, 3, 1, np.random.default_rng(0))
     labels = torch.tensor([0, 0, 1, 2])
     loss = F.cross_entropy(
         model(data.inputs[labels]),

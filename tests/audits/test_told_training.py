@@ -11,11 +11,17 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak.audits.one_update import attack_update
+from labelleak.audits.simulated_scale import simulate_scale
 from labelleak.cli import main
 from labelleak.cli.attack import _show
 from labelleak.core.contradictions import contradictions
+from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.measured import Measured
+from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
+from labelleak.core.update import ReceivedUpdate
+from labelleak.core.white_box import WhiteBox
+from labelleak.errors import NotApplicable
 from labelleak.records.states import is_settled
 
 LR, SIZE, CLASSES = 0.05, 16, 10
@@ -226,3 +232,50 @@ def test_what_concerns_no_row_is_said_without_advice(five, capsys):
     line = " ".join(said)
     assert "did not hold, and no row assumes it: several_local_steps" in line
     assert "use interpolation" not in line
+
+
+def told_as(five, lr, *, turned=False):
+    """Attack five steps of a client that is held, told with a learning rate; give the answer."""
+    model, data, _, update = five
+    first, last = (update.after, update.before) if turned else (update.before, update.after)
+    made = LocalTraining(lr=lr, batch_size=SIZE, local_steps=5)
+    given = {"before": first, "after": last, "model": model, "auxiliary": data}
+    return attack_update(**given, made=made, attacks=["interpolation", "soft_label_shares"])
+
+
+def test_a_wrong_rate_over_several_steps_is_seen_by_clients_that_are_simulated(five):
+    right = told_as(five, LR)
+    assert right.scale.state == "not_known"
+    assert right.sign.state == "held"
+    assert right.scale.low < 1 < right.scale.high
+    assert "unlikely_scale" not in right.doubts
+    for lr in (LR * 10, LR / 5):
+        wrong = told_as(five, lr)
+        assert wrong.scale.state == "failed"
+        assert wrong.sign.state == "held"
+        assert "unlikely_scale" in wrong.disbelief
+    large = told_as(five, LR * 10).scale
+    assert large.factor == pytest.approx(0.1, rel=0.3)
+
+
+def test_weights_the_wrong_way_round_are_seen_by_clients_that_are_simulated(five):
+    turned = told_as(five, LR, turned=True)
+    assert turned.sign.state == "failed"
+    assert "unlikely_scale" in turned.disbelief
+    assert "the sign turned round" in turned.scale.says
+
+
+def test_clients_that_cannot_be_simulated_tell_nothing(five):
+    model, data, _, update = five
+    known = Knowledge(WhiteBox(model, "2"), auxiliary=LabelledData(*data))
+    seen = ReceivedUpdate(update.before, update.after, training=update.made, task=Task.classes)
+    seen = seen.observe("2")
+    for how, why in (
+        (None, "its learning rate"),
+        (replace(update.made, optimiser="adam"), "of SGD"),
+        (replace(update.made, lr=1e9), "simulated on own data"),
+    ):
+        with pytest.raises(NotApplicable, match=why):
+            simulate_scale(seen, replace(known, training=how))
+    with pytest.raises(NotApplicable, match="with the model and data"):
+        simulate_scale(seen, replace(known, training=update.made, model=None))

@@ -88,13 +88,13 @@ class ClientSimulation(Attack):
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Train once on each class alone."""
         known.refuse_maps(self.name)
-        client = _Client.of(known, num_classes, self.samples_per_class, rng)
+        client = SimulatedClient.of(known, num_classes, self.samples_per_class, rng)
         # A class alone has a larger gradient than any mixture and would be clipped where the client
         # was not; what is clipped is left to the simulated mixtures.
         free = replace(client, training=replace(client.training, clip_norm=math.inf))
         alone = [free.movement(shares) for shares in np.eye(num_classes)]
         has_bias = client.model.head_bias is not None
-        kept = [_entries(one, has_bias) for one in alone if one is not None]
+        kept = [head_entries(one, has_bias) for one in alone if one is not None]
         pure = np.stack(kept) if len(kept) == num_classes else None
 
         def answer(observation: Observation) -> Estimate:
@@ -104,7 +104,7 @@ class ClientSimulation(Attack):
                 even = np.full(shape, total / num_classes)
                 return Estimate(round_counts(even, total), even, (DIVERGED,))
             with_bias = has_bias and observation.bias is not None
-            seen = _entries(observation, with_bias)
+            seen = head_entries(observation, with_bias)
             flat = seen.reshape(-1, seen.shape[-1])
             shares = self._match(client, flat, pure[:, : seen.shape[-1]], with_bias)
             counts = total * shares.reshape(shape)
@@ -112,7 +112,9 @@ class ClientSimulation(Attack):
 
         return answer
 
-    def _match(self, client: _Client, seen: Floats, pure: Floats, with_bias: bool) -> Floats:
+    def _match(
+        self, client: SimulatedClient, seen: Floats, pure: Floats, with_bias: bool
+    ) -> Floats:
         """Fit shares to movements, then correct each trial's by what simulating them shows."""
         gram = pure @ pure.T
         shares = _fit(gram, pure, seen)
@@ -124,7 +126,7 @@ class ClientSimulation(Attack):
                 if found is None:
                     target[trial] = movement
                     continue
-                residual = movement - _entries(found, with_bias)
+                residual = movement - head_entries(found, with_bias)
                 distance = float(np.linalg.norm(residual))
                 if distance < nearest[trial]:
                     best[trial], nearest[trial] = shares[trial], distance
@@ -134,7 +136,7 @@ class ClientSimulation(Attack):
 
 
 @dataclass(frozen=True, eq=False)
-class _Client:
+class SimulatedClient:
     """A client whose data the attacker picks: which inputs each step takes is fixed beforehand.
 
     Attributes:
@@ -151,7 +153,7 @@ class _Client:
     @classmethod
     def of(
         cls, known: Knowledge, num_classes: int, per_class: int, rng: np.random.Generator
-    ) -> _Client:
+    ) -> SimulatedClient:
         """Pick the inputs; every class by the same draws, so that class names do not matter."""
         assert known.model is not None
         assert known.auxiliary is not None
@@ -174,7 +176,11 @@ class _Client:
         return np.asarray(labels / labels.sum(axis=-1, keepdims=True))
 
     def movement(self, shares: Floats) -> Observation | None:
-        """Train on shares of the loss and observe the head; None if training diverged."""
+        """Train on shares of the loss and observe the head; None if training diverged.
+
+        Args:
+            shares: of the classes, ``K``, or ``steps x K`` where steps differ.
+        """
         module = copy_model(self.model.module)
         before = {name: value.clone() for name, value in module.state_dict().items()}
         with torch_seeded(self.seed), torch.enable_grad():
@@ -191,14 +197,16 @@ class _Client:
         start = [one.detach().clone() for one in trained] if how.proximal else []
         optimiser, criterion = make_optimiser(trained, how), make_loss(how, "none")
         criterion.to(trained[0].dtype)
-        used = np.flatnonzero(shares > 0)
         per_class = self.picks.shape[2]
-        labels = torch.from_numpy(np.repeat(used, per_class))
-        parts = torch.from_numpy(np.repeat(shares[used] / per_class, per_class))
-        parts = parts.to(trained[0].dtype)
-        # As torch's mean over a batch of these shares: over the sum of the labels' weights.
-        total = (parts * class_weights_of(labels, how, trained[0])).sum()
-        for step in self.picks[:, used]:
+        each = np.broadcast_to(shares, (len(self.picks), shares.shape[-1]))
+        for picks, own in zip(self.picks, each, strict=True):
+            used = np.flatnonzero(own > 0)
+            step = picks[used]
+            labels = torch.from_numpy(np.repeat(used, per_class))
+            parts = torch.from_numpy(np.repeat(own[used] / per_class, per_class))
+            parts = parts.to(trained[0].dtype)
+            # As torch's mean over a batch of these shares: over the sum of the labels' weights.
+            total = (parts * class_weights_of(labels, how, trained[0])).sum()
             logits: Tensor = module(self.data.inputs[torch.from_numpy(step.ravel())])
             optimiser.zero_grad()
             torch.autograd.backward((criterion(logits, labels) * parts).sum() / total)
@@ -206,18 +214,18 @@ class _Client:
             optimiser.step()
 
 
-def _shrunk(client: _Client, shares: Floats, found: Observation, with_bias: bool) -> float:
+def _shrunk(client: SimulatedClient, shares: Floats, found: Observation, with_bias: bool) -> float:
     """Say how many times longer a simulated movement would be without clipping."""
     if math.isinf(client.training.clip_norm):
         return 1.0
     free = replace(client, training=replace(client.training, clip_norm=math.inf)).movement(shares)
-    length = float(np.linalg.norm(_entries(found, with_bias)))
+    length = float(np.linalg.norm(head_entries(found, with_bias)))
     if free is None or length == 0:
         return 1.0
-    return float(np.linalg.norm(_entries(free, with_bias))) / length
+    return float(np.linalg.norm(head_entries(free, with_bias))) / length
 
 
-def _entries(observation: Observation, with_bias: bool) -> Floats:
+def head_entries(observation: Observation, with_bias: bool) -> Floats:
     """Lay out the head's gradient, ``*R x K D`` or ``*R x K (D + 1)``."""
     assert observation.weight is not None
     flat = observation.weight.detach().cpu().double().flatten(-2).numpy()

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from labelleak.audits.simulated_scale import simulate_scale
 from labelleak.core.assumptions import Flag
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits, suspect
@@ -120,6 +121,8 @@ def settle(
         return Settled(observation, none, none, (_NOT_FITTED,))
     try:
         fit, why = fit_each(observation, known), ""
+        if not fit.bounded and observation.local_steps > 1 and (told.doubt or not told.measured):
+            fit = _simulated(observation, known) or fit
     except NotApplicable as reason:
         fit, why = None, str(reason)
     maps = known.model is not None and known.model.task is Task.dense
@@ -152,6 +155,14 @@ def settle(
     return Settled(observation, scale, sign, (unlikely,))
 
 
+def _simulated(observation: Observation, known: Knowledge) -> ScaleFit | None:
+    """Fit the factor by simulated clients, where they can tell it."""
+    try:
+        return simulate_scale(observation, known)
+    except NotApplicable:
+        return None
+
+
 def _repaired(fit: ScaleFit, what: str) -> Standing:
     if what == "sign" and (fit.repair or 0) > 0:
         return _standing(State.held, f"own data tell a factor of {fit}", fit)
@@ -178,21 +189,24 @@ def _scale(
         return Standing(limits.otherwise, f"{limits.why} ({why})")
     said = f"own data tell a factor of {fit}"
     if fit.state is State.failed:
-        return _standing(State.failed, f"{said}{_hint(fit, told)}", fit)
+        return _standing(State.failed, f"{said}{_hint(fit, told, observation)}", fit)
     if fit.state is State.not_known and not fit.bounded:
         along = observation.local_steps > 1
         why = "over several steps, along which the model moved" if along else "on this model"
         return Standing(State.not_known, f"own data cannot tell it {why}")
     if fit.state is State.not_known:
-        return _standing(State.not_known, f"{said}, which holds 1 and a usual cause", fit)
+        others = "others" if observation.local_steps > 1 else "a usual cause"
+        return _standing(State.not_known, f"{said}, which holds 1 and {others}", fit)
     return _standing(fit.state, said, fit)
 
 
-def _hint(fit: ScaleFit, told: Told) -> str:
+def _hint(fit: ScaleFit, told: Told, observation: Observation) -> str:
     """Ask for the likeliest cause of a factor: of weights what was told of their steps."""
     asked = [fit.suspect] if fit.suspect else []
     if told.moved and fit.suspect != TURNED:
         asked.insert(0, "the learning rate or the number of local steps told wrongly")
+    if asked and observation.local_steps > 1:
+        asked.append("labels smoothed, or own data unlike the client's")
     return f": {', or '.join(asked)}?" if asked else ""
 
 

@@ -37,7 +37,7 @@ FLAGS: dict[str, Meaning] = {
         "check which of the two weights was subtracted from the other; see docs/limits.md",
     ),
     "unlikely_scale": Meaning(
-        "least squares on gradients of one's own data gives another scale or sign than 1",
+        "gradients of one's own data, or clients simulated on it, give another scale or sign",
         Assumption.KNOWN_SCALE,
         "check the scale, clipping and smoothing; `scale` at repair divides by the factor where "
         "one usual cause alone explains it",
