@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import labelleak
+from labelleak.audits.audited_model import build, view_model
 from labelleak.audits.clients import Clients
 from labelleak.audits.options import check_options
-from labelleak.audits.plan import NO_DEFENSE, build, plan_audit, view_model
+from labelleak.audits.plan import NO_DEFENSE, plan_audit
 from labelleak.simulation.gradients import autograd_gradients
 
 SMALL = {"model": "mlp", "trials": 4, "initialisations": 1, "schemes": ("unbalanced",)}

@@ -19,9 +19,9 @@ from safetensors.numpy import save_file
 from commands import command
 from files.memory import forget_peak, resident
 from hostile.corpus import Case, records, text_of
+from labelleak.audits.audited_model import build
 from labelleak.audits.grids import read_grid
 from labelleak.audits.options import AuditOptions
-from labelleak.audits.plan import build
 from labelleak.errors import BadInput
 from labelleak.files.truth import read_truth
 from labelleak.records.journal import Journal

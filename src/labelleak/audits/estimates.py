@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from labelleak.audits.audited_model import build
 from labelleak.audits.options import AuditOptions
-from labelleak.audits.plan import build
 from labelleak.audits.run import Part, audit_cells, load_once
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import FullTraining

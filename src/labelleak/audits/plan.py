@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +21,13 @@ from labelleak.attacks import (
     dummies_for,
 )
 from labelleak.attacks.choice import Choice, choose_attacks, choose_for_tokens
+from labelleak.audits.audited_model import (
+    as_attacked,
+    build,
+    check_model,
+    has_weights,
+    view_model,
+)
 from labelleak.audits.data_rules import (
     check_classes,
     check_parts,
@@ -34,20 +40,15 @@ from labelleak.audits.data_rules import (
 from labelleak.audits.layer_probes import with_layers_alone
 from labelleak.audits.options import AuditOptions
 from labelleak.core.copies import copy_model
-from labelleak.core.head import HeadFinding, locate_head
 from labelleak.core.interfaces import Attack
 from labelleak.core.knowledge import FitCache, LabelledData
-from labelleak.core.outputs import as_tensor_model, refuse_probabilities
-from labelleak.core.seeding import stream, whole_number
-from labelleak.core.task import Task, check_rows
-from labelleak.core.weights import load_weights
-from labelleak.core.white_box import WhiteBox, lift
+from labelleak.core.seeding import stream
+from labelleak.core.task import Task
 from labelleak.defenses import Chain, parse_defense
-from labelleak.errors import BadInput, shown_path
+from labelleak.errors import BadInput
 from labelleak.simulation.batches import Scheme
 from labelleak.simulation.data.datasets import Dataset, load_dataset
-from labelleak.simulation.designs import own_init
-from labelleak.simulation.models import build_model, fingerprint
+from labelleak.simulation.models import fingerprint
 from labelleak.simulation.partitions import parse_partition, partition_samples
 from labelleak.simulation.roles import Roles, divide
 
@@ -160,9 +161,9 @@ def plan_audit(
     asked = _choose(options, dataset)
     schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
-        module = _as_attacked(options, dataset, module)
+        module = as_attacked(options, dataset, module)
     first = module or build(options, dataset, 0)
-    as_given = module is not None or _has_weights(options, dataset, first)
+    as_given = module is not None or has_weights(options, dataset, first)
     if as_given and options.initialisations is None:
         options = replace(options, initialisations=1)
     if options.tables == "given" or (options.tables is None and as_given):
@@ -176,7 +177,7 @@ def plan_audit(
     check_parts(roles, len(dataset.x_train))
     roles = with_own_data(options, dataset, roles)
     _check_users(options, roles)
-    _check_model(options, dataset, first)
+    check_model(options, dataset, first)
     check_classes(schemes, roles, dataset.num_classes, options.clients)
     check_size(options, schemes, len(roles.victims))
     if options.layers:
@@ -213,13 +214,6 @@ def refuse_copies(plan: Plan) -> None:
         )
 
 
-def _has_weights(options: AuditOptions, data: Dataset, first: nn.Module) -> bool:
-    """Return whether weights were given; a factory gives them if every seed leads to the same."""
-    if options.weights or ":" not in options.model:
-        return bool(options.weights)
-    return fingerprint(build(options, data, 1)) == fingerprint(first)
-
-
 def _try_defenses(
     options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
 ) -> None:
@@ -244,42 +238,6 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
             )
         rng = stream(options.seed, "partition", 0)
         partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
-
-
-def _check_model(options: AuditOptions, data: Dataset, module: nn.Module) -> None:
-    """Find the head and pass one batch of the smallest size, before any work is begun."""
-    model = view_model(options, data, module)
-    trained = copy_model(model.module).train(options.mode == "train")
-    tried = WhiteBox(trained, model.head)
-    outputs = tried.run(data.x_train[: min(options.batch_sizes)]).outputs
-    given, wanted = tuple(outputs.shape[2:]), tuple(data.y_train.shape[1:])
-    if given != wanted:
-        raise BadInput(
-            f"{options.model} gives a class for each of {given}, the data have labels for each of "
-            f"{wanted}; models such as fcn give maps"
-        )
-    if options.gradient == "head_table" and not tried.is_per_sample(data.x_train):
-        raise BadInput(
-            "the head table is not exact for this model: batch norm or dropout in train mode "
-            "ties samples together, or something follows the head; use `gradient` autograd"
-        )
-
-
-def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> WhiteBox:
-    """Find the head of a model, by the name that was given or by tracing."""
-    return WhiteBox(module, find_head_of(options, data, module).name)
-
-
-def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> HeadFinding:
-    """Say which layer is a model's head, and how it was found; maps of two may have one channel."""
-    task = task_of(options.task, data)
-    find = partial(
-        locate_head, model=module, name=options.head, example=data.x_train[:2], task=task
-    )
-    if task is Task.dense and data.num_classes == 2:
-        with suppress(BadInput):
-            return find(num_classes=1)
-    return find(num_classes=check_rows(task, data.num_classes))
 
 
 def _choose(options: AuditOptions, data: Dataset) -> Choice:
@@ -310,49 +268,3 @@ def _adaptive(options: AuditOptions) -> Iterator[str]:
 def dummies_of(options: AuditOptions) -> Dummies:
     """Give LLG*'s dummies: those asked for, or the paper's choice for the data."""
     return Dummies(options.dummies) if options.dummies else dummies_for(Path(options.data).stem)
-
-
-def build(options: AuditOptions, data: Dataset, initialisation: int) -> nn.Module:
-    """Build the model of an initialisation, with given weights where there are some."""
-    model = build_model(
-        options.model,
-        input_shape=data.input_shape,
-        num_classes=check_rows(task_of(options.task, data), data.num_classes),
-        activation=options.activation,
-        init=init_of(options),
-        seed=whole_number(options.seed, "model", initialisation),
-        task=task_of(options.task, data),
-    )
-    if options.weights:
-        _load_weights(model, Path(options.weights))
-    return (
-        _as_attacked(options, data, model)
-        if ":" in options.model
-        else _lifted(options, data, model)
-    )
-
-
-def _as_attacked(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
-    """Return a user's own model, of what it returns the output of its head, as attackers see it."""
-    head, example = find_head_of(options, data, module).name, data.x_train[:2]
-    if task_of(options.task, data) is Task.tokens:
-        refuse_probabilities(module, head, example)
-    else:
-        module = as_tensor_model(module, head, example)
-    return _lifted(options, data, module)
-
-
-def _lifted(options: AuditOptions, data: Dataset, module: nn.Module) -> nn.Module:
-    return lift(module, task_of(options.task, data), data.y_train)
-
-
-def init_of(options: AuditOptions) -> str:
-    """Name the initialisation: the one asked for, or what goes with the model."""
-    return options.init or own_init(options.model, options.activation)
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Load trained weights from a file, which may be hostile."""
-    from labelleak.files.tensors import read_tensors
-
-    load_weights(model, read_tensors(path).tensors, f"the weights in {shown_path(path)}")

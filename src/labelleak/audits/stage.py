@@ -13,17 +13,10 @@ import scipy
 from torch import nn
 
 from labelleak.attacks import ADAPTIVE, AdaptiveLayerShadow, AdaptiveShadow
+from labelleak.audits.audited_model import build, find_head_of, init_of, view_model
 from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.clients import Clients
-from labelleak.audits.plan import (
-    CellOptions,
-    Plan,
-    build,
-    dummies_of,
-    find_head_of,
-    init_of,
-    view_model,
-)
+from labelleak.audits.plan import CellOptions, Plan, dummies_of
 from labelleak.audits.training_stages import reach_stages, training_of
 from labelleak.core.answers import Answer, make_records
 from labelleak.core.battery import Battery

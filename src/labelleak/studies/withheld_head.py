@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mean
 
+from labelleak.audits.audited_model import build
 from labelleak.audits.options import AuditOptions, check_options
-from labelleak.audits.plan import build
 from labelleak.audits.run import Part, plan_once
 from labelleak.audits.training_stages import reach_stages
 from labelleak.core.copies import copy_model

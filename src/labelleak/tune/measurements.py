@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from labelleak.attacks import make_attack
+from labelleak.audits.audited_model import build, view_model
 from labelleak.audits.costs import Cohort, Cost, measure_cost
 from labelleak.audits.executors import Executor
-from labelleak.audits.plan import build, plan_audit, view_model
+from labelleak.audits.plan import plan_audit
 from labelleak.audits.run import Progress, load_once
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.needs import Need

@@ -132,8 +132,8 @@ class TuneOptions(Options):
     @property
     def cohort(self) -> Cohort:
         """The federation that measures cost; the paper's sigmoid CNN takes a larger rate."""
+        from labelleak.audits.audited_model import init_of
         from labelleak.audits.costs import Cohort
-        from labelleak.audits.plan import init_of
 
         init = init_of(self.audit)
         return Cohort(
