@@ -32,7 +32,7 @@ from labelleak.records.assumptions import SIZES, Assumption
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
-EDITION = 6
+EDITION = 7
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 _HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -200,16 +200,7 @@ class ShadowPosterior:
         return self.features(flat, samples(observation))
 
     def _bounds(self, observation: Observation) -> tuple[Ints, Ints] | None:
-        """Bound the counts of single samples by what their gradients prove, ``T x K`` each.
-
-        Counts of more samples are left to the network: a label that is smoothed breaks their bounds
-        and no update shows it.
-        """
-        if self.source is not None or observation.bias is None or samples(observation) > 1:
-            return None
-        weight, bias = self.head.weight.double().numpy(), self.head.bias
-        label = prove_label(observation, weight, None if bias is None else bias.double().numpy())
-        return label, np.where(label.any(axis=-1, keepdims=True), label, 1)
+        return None if self.source is not None else bounds_of_one(observation, self.head)
 
     def _posterior(self, observation: Observation) -> CountPosterior:
         return self.learnt(samples(observation), observation.bias is not None)
@@ -274,6 +265,19 @@ class ShadowPosterior:
         return CountPosterior.fit(
             torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
         )
+
+
+def bounds_of_one(observation: Observation, head: Head) -> tuple[Ints, Ints] | None:
+    """Bound the counts of single samples by what their gradients prove, ``T x K`` each.
+
+    Counts of more samples are left to the network: a label that is smoothed breaks their bounds
+    and no update shows it.
+    """
+    if observation.bias is None or samples(observation) > 1:
+        return None
+    weight, bias = head.weight.double().numpy(), head.bias
+    label = prove_label(observation, weight, None if bias is None else bias.double().numpy())
+    return label, np.where(label.any(axis=-1, keepdims=True), label, 1)
 
 
 def learn_once(

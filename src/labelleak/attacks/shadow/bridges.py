@@ -13,6 +13,8 @@ from labelleak.core.lazy import F, Tensor, torch
 
 # Layers that are read as heads, the nearest to it; groups of layers that are scored.
 _HEADS, _GROUPS = 2, 3
+# In how many ways `score_features` writes a score.
+_FORMS = 4
 _WIDEST = 2048
 _TINY = 1e-12
 
@@ -37,6 +39,10 @@ class Bridges:
 
     heads: Mapping[str, Tensor]
     scores: Sequence[tuple[tuple[str, ...], Tensor]]
+
+    def score_width(self, classes: int) -> int:
+        """Return how many features `score_features` makes of each class."""
+        return _FORMS * sum(to.shape[1] for _, to in self.scores) // classes
 
     @classmethod
     def learn(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from labelleak.attacks.by_class import by_appearance
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
-from labelleak.attacks.shadow.attack import EDITION, Shadow, best_estimate, budget_of, learn_once
-from labelleak.attacks.shadow.batches import draw_counts, lend
+from labelleak.attacks.shadow.attack import (
+    EDITION,
+    Shadow,
+    best_estimate,
+    bounds_of_one,
+    budget_of,
+    learn_once,
+)
+from labelleak.attacks.shadow.batches import Head, draw_counts, lend
 from labelleak.attacks.shadow.bridges import (
     Bridges,
     folds_of,
@@ -34,6 +42,8 @@ from labelleak.core.white_box import HeadPass
 
 # Parts of the samples that are measured by what the others show, and halves as of `Shadow`.
 _FOLDS, _HALVES = 3, 6
+# What a feature of the layers below counts beside a head that is in the clear.
+_BESIDE_HEAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,23 @@ class _Kit:
     heads: Mapping[str, ClassFeatures]
     constants: Tensor
 
+    def trust(self, width: int) -> Tensor:
+        """Weigh so many features: beside a head in the clear what lies below it counts less.
+
+        The head's gradient says all that the layers below say of labels, so they can only mislead
+        a network that learns from few shadows.
+        """
+        weights = torch.ones(width, dtype=torch.float64)
+        if "" not in self.heads:
+            return weights
+        constants = self.constants.shape[1]
+        scores = self.bridges.score_width(len(self.constants))
+        each = (width - constants - scores) // len(self.heads)
+        for place, name in enumerate(self.heads):
+            weights[place * each : (place + 1) * each] = 1.0 if not name else _BESIDE_HEAD
+        weights[width - constants - scores : width - constants] = _BESIDE_HEAD
+        return weights
+
     def features(self, seen: _Seen, total: int) -> Tensor:
         """Measure updates, ``T x K x F``."""
         parts = [measure(seen.heads[name], total) for name, measure in self.heads.items()]
@@ -195,7 +222,16 @@ class LayerPosterior:
             self.fitted[total, shown] = self._fit(total, shown, kit)
         below = {name: gradients[name] for name in shown.names}
         measured = kit.features(self._see(observation, below, shown, kit.bridges, total), total)
-        return best_estimate(self.fitted[total, shown], measured, self.order, observation.trials)
+        bounds = None
+        if self.client is None and shown.bias:
+            bounds = bounds_of_one(observation, self.own_head)
+        fitted = self.fitted[total, shown]
+        return best_estimate(fitted, measured, self.order, observation.trials, bounds)
+
+    @cached_property
+    def own_head(self) -> Head:
+        """The model's head, its classes in their own order."""
+        return Head.of(self.reader.model, torch.arange(len(self.order)))
 
     def _what_is_shown(self, observation: Observation, gradients: Mapping[str, Tensor]) -> _Shown:
         names = tuple(name for name in gradients if name not in self.reader.head)
@@ -272,8 +308,14 @@ class LayerPosterior:
         counts = draw_counts(number, total, len(self.order), rng)
         make = self._from_bank if self.client is None else self._from_client
         parts = make(counts, shown, kit, rng)
+        features = torch.cat(parts)
         return CountPosterior.fit(
-            torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
+            features,
+            counts,
+            total,
+            epochs=self.attack.epochs,
+            rng=rng,
+            trust=kit.trust(features.shape[2]) if self.client is None else None,
         )
 
     def _views(self, bridges: Bridges, shown: _Shown) -> dict[str, HeadPass]:

@@ -58,6 +58,7 @@ class CountPosterior:
         epochs: int,
         rng: np.random.Generator,
         width: int = 32,
+        trust: Tensor | None = None,
     ) -> CountPosterior:
         """Learn from examples by maximum likelihood of each class's count (AdamW, one cycle).
 
@@ -68,9 +69,11 @@ class CountPosterior:
             epochs: passes over the examples.
             rng: source of the first weights and of the order of examples.
             width: numbers in each hidden layer.
+            trust: what each feature counts, F numbers; 1 if left out.
         """
         middle = features.mean(dim=(0, 1))
         size = features.std(dim=(0, 1)) + 1e-6
+        size = size if trust is None else size / trust
         lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
         classes = counts.shape[1]
         with torch_seeded(int(rng.integers(2**31))):
