@@ -90,6 +90,32 @@ def test_where_no_layer_moved_the_head_is_read_alone():
     assert score(found.counts, scenario.truth).asr.mean() >= 0.95
 
 
+def test_beside_a_head_in_the_clear_layers_below_count_little_and_else_in_full(monkeypatch):
+    scenario, told = one_step("plain", network(nn.Tanh)), []
+    fit = CountPosterior.fit
+    monkeypatch.setattr(
+        CountPosterior, "fit", lambda *a, **more: told.append(more["trust"]) or fit(*a, **more)
+    )
+    answer(LayerShadow(**QUICK), scenario)
+    answer(LayerShadow(**QUICK), scenario, withheld(scenario.observation))
+    answer(AdaptiveLayerShadow(**QUICK), scenario)
+    beside, alone, adaptive = told
+    # The layer's own features and the scores, then the head's, then constants of the class.
+    where = np.flatnonzero(np.diff(beside.numpy())) + 1
+    assert [float(beside[at]) for at in (0, *where)] == [0.1, 1.0, 0.1, 1.0]
+    assert where[1] - where[0] == where[0]  # a head is read in as many ways as a layer
+    assert len(beside) - where[2] == 4
+    assert (alone == 1).all()
+    assert adaptive is None
+
+
+def test_a_single_sample_is_named_as_its_gradient_proves():
+    model = train(network(nn.ReLU), blobs(5), 60)
+    scenario = one_step("one", model, size=1, rows=200)
+    found = answer(LayerShadow(batches=40, epochs=1), scenario)
+    assert (found.counts == scenario.truth.counts).all()
+
+
 def test_several_steps_are_imitated_on_all_layers():
     scenario = several_steps("steps")
     seen, model = scenario.observation, scenario.known.model.module
