@@ -85,7 +85,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"labelleak.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(import_module(f"labelleak.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'labelleak' has no attribute {name!r}")
+    hint = "; did you mean 'attack_update'?" if name == "attack" else ""
+    raise AttributeError(f"module 'labelleak' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

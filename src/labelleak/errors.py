@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class LabelleakError(Exception):
@@ -14,6 +21,10 @@ class LabelleakError(Exception):
 
 class BadInput(LabelleakError, ValueError):
     """What was handed in cannot be used; the sentence says why and what to do (exit status 2)."""
+
+
+class UnknownOption(BadInput, TypeError):
+    """An argument has a name that is not taken; the sentence names the nearest one that is."""
 
 
 class Diverged(BadInput):
@@ -53,6 +64,35 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     close = nearest(name, names)
     hint = f"; did you mean {close!r}?" if close else "."
     return BadInput(f"unknown {kind} {shown(name)}{hint} Known: {', '.join(names)}")
+
+
+def names_checked(call: Callable[P, R]) -> Callable[P, R]:
+    """Let a function refuse a keyword that it does not take in a sentence that names the nearest.
+
+    >>> @names_checked
+    ... def train(*, batch_size=1): ...
+    >>> train(batchsize=2)
+    Traceback (most recent call last):
+    labelleak.errors.UnknownOption: unknown option 'batchsize'; did you mean 'batch_size'? \
+Known: batch_size
+    """
+    known = [name for name in inspect.signature(call).parameters if name != "self"]
+
+    @wraps(call)
+    def checked(*given: P.args, **named: P.kwargs) -> R:
+        for name in named:
+            if name not in known:
+                raise UnknownOption(str(unknown_name("option", name, known)))
+        return call(*given, **named)
+
+    return checked
+
+
+def fields_checked(owner: T) -> T:
+    """Let a dataclass refuse a field that it does not have, as `names_checked`."""
+    made: Any = owner
+    made.__init__ = names_checked(made.__init__)
+    return owner
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -102,7 +102,7 @@ def test_the_head_is_found(model, how, found):
         (TwoHeads(), {"num_classes": 7}, "has 3 rows, but there are 7 classes"),
         (TwoHeads(), {"name": "used", "num_classes": 7}, "has 3 rows, but there are 7 classes"),
         (nn.Linear(4, 1), {"num_classes": 2}, "say `task` binary"),
-        (nn.Linear(4, 3), {"num_classes": 4}, "do the labels start at 1"),
+        (nn.Linear(4, 3), {"num_classes": 4}, "if the labels start at 1"),
         (Tied(), {"example": X}, "shares its weight"),
         (frozen(), {"example": X}, "is frozen"),
         (weight_norm(nn.Linear(4, 3)), {"name": ""}, "computes its weight"),

@@ -87,6 +87,7 @@ def view_update(
     update, said = with_task(update, found.name, labels)
     assert update.task is not None
     _check_rows_of(data, update.task)
+    _check_labels_of(data, update.task, module.get_submodule(found.name))
     own = data.y_train if isinstance(data, Dataset) else None if data is None else data.labels
     if update.task is not Task.tokens:
         try:
@@ -120,6 +121,25 @@ def _check_rows_of(data: Dataset | LabelledData | None, task: Task) -> None:
         raise BadInput(
             f"the auxiliary data have a row of labels for each input, so the task is not {task}; "
             "say `task` multilabel if each label is there or not"
+        )
+
+
+def _check_labels_of(data: Dataset | LabelledData | None, task: Task, head: nn.Module) -> None:
+    """Refuse own data with a label that the head has no row for.
+
+    Raises:
+        BadInput: naming both; where no label is 0 it asks whether they run from 1.
+    """
+    labels = data.y_train if isinstance(data, Dataset) else None if data is None else data.labels
+    if labels is None or labels.dim() != 1 or task is not Task.classes or not len(labels):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    weight = getattr(head, "weight", None)
+    if isinstance(head, nn.Linear) and isinstance(weight, torch.Tensor) and most >= len(weight):
+        hint = "; do they start at 1? classes count from 0" if least == 1 else ""
+        raise BadInput(
+            f"the auxiliary data have labels up to {most}, and the head has {len(weight)} rows, "
+            f"for labels 0 to {len(weight) - 1}{hint}"
         )
 
 

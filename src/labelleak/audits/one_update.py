@@ -39,7 +39,7 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
-from labelleak.errors import BadInput, NotApplicable, shown
+from labelleak.errors import BadInput, NotApplicable, names_checked, shown
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.files.update import Source, gather_update
@@ -48,6 +48,7 @@ from labelleak.simulation.data.given import dataset_of, own_data
 from labelleak.simulation.user_models import name_factory
 
 
+@names_checked
 @shared_sums()
 def attack_update(
     captured: CapturedUpdate | None = None,
@@ -77,7 +78,8 @@ def attack_update(
     """Say which labels one update gives away.
 
     Takes the update in one of five forms: a capture, weights before and after, a gradient, a
-    difference, or the file of a capture; `docs/forms.md` lists what each may hold. An attack that
+    difference, or the file of a capture; the documentation's page on forms of
+    an update lists what each may hold. An attack that
     lacks what it needs (model, auxiliary data, bias) is not run, and the report says why.
 
     Args:

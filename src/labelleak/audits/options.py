@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from labelleak.core.task import Task
-from labelleak.errors import BadInput, unknown_name
+from labelleak.errors import BadInput, UnknownOption, unknown_name
 from labelleak.records.options import Option, Options
 from labelleak.simulation.data.text_form import TextForm, is_text
 
@@ -229,6 +229,6 @@ def check_options(**choices: object) -> AuditOptions:
     known = [field.name for field in fields(AuditOptions)]
     for name in choices:
         if name not in known:
-            raise unknown_name("option", name, known)
+            raise UnknownOption(str(unknown_name("option", name, known)))
     given = {name: value for name, value in choices.items() if value is not None}
     return AuditOptions(**given)  # type: ignore[arg-type]

@@ -239,7 +239,7 @@ def _other_rows(where: str, rows: int, classes: int) -> BadInput:
     if (rows, classes) == (1, 2):
         hint = "; if its one output tells one of two classes, say `task` binary"
     elif rows == classes - 1:
-        hint = "; classes count from 0: do the labels start at 1?"
+        hint = "; classes count from 0, so if the labels start at 1, take 1 from each"
     return BadInput(f"the head {where} has {rows} rows, but there are {classes} classes{hint}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Annotated, Any, get_args
 
-from labelleak.errors import BadInput, shown
+from labelleak.errors import BadInput, fields_checked, shown
 from labelleak.records.options import Option, declared, list_item
 
 # Of these an imitator can take steps; what each does linearly is undone (`core.scale`).
@@ -99,6 +99,7 @@ class TrainingFacts:
         return LocalTraining(**{name: getattr(self, name) for name in names})
 
 
+@fields_checked
 @dataclass(frozen=True)
 class LocalTraining(TrainingFacts):
     """How the client turned the model it got into the one it returned; see `TrainingFacts`.

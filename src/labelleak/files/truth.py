@@ -159,6 +159,8 @@ def _loaded(source: Any) -> Any:
             raise BadInput(f"the text of the truth {error}") from error
     if isinstance(source, str | os.PathLike):
         return _parse(Path(source))
+    if hasattr(source, "detach"):  # a tensor
+        return np.asarray(source.detach().cpu())
     if not isinstance(source, Mapping | Sequence | np.ndarray):
         raise BadInput(
             f"the truth must be labels or counts, or a file of them, not {type(source).__name__}"

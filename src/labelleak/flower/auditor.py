@@ -29,7 +29,7 @@ from labelleak.core.training import TrainingFacts
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
-from labelleak.errors import BadInput
+from labelleak.errors import BadInput, fields_checked
 from labelleak.flower.events import check_home, note, note_once
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
@@ -52,6 +52,7 @@ MOST_COUNTED = 10**6
 _UNIFORM = UniformPrior()
 
 
+@fields_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Auditor(TrainingFacts):
     """Options of an audit of a federation's updates; server and clients use the same.

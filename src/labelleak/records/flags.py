@@ -29,12 +29,14 @@ FLAGS: dict[str, Meaning] = {
         "the bias gradient is longer than any mean softmax cross-entropy makes it",
         None,
         "check the reduction of the loss, the learning rate, the local steps, momentum, the "
-        "gradient scaler, and that gradients are set to zero before each batch; see docs/limits.md",
+        "gradient scaler, and that gradients are set to zero before each batch; the "
+        "documentation's page on limits says more",
     ),
     "impossible_sign": Meaning(
         "more classes have a negative bias gradient than samples could have; the negative fits",
         None,
-        "check which of the two weights was subtracted from the other; see docs/limits.md",
+        "check which of the two weights was subtracted from the other; the documentation's page "
+        "on limits says more",
     ),
     "unlikely_scale": Meaning(
         "gradients of one's own data, or clients simulated on it, give another scale or sign",

@@ -78,12 +78,19 @@ def _of_arrays(given: Sequence[Any]) -> Dataset:
             f"`data` takes (X, y) or (x_train, y_train, x_test, y_test), not {len(given)} parts"
         )
     arrays = [_array(one, name) for one, name in zip(given, ("X", "y") * 2, strict=False)]
+    arrays[1::2] = [_rows_of_signs(labels) for labels in arrays[1::2]]
     check_rows(arrays[0], "X", arrays[1], "y", NAME)
     if len(arrays) == 2:
         arrays = [array[part] for part in part_rows(arrays[1]) for array in arrays]
     x_train, y_train, x_test, y_test = arrays
     parts = parts_from_arrays((x_train, y_train), (x_test, y_test), None, NAME)
     return Dataset.of(NAME, parts)
+
+
+def _rows_of_signs(labels: np.ndarray) -> np.ndarray:
+    """Return rows of 0.0 and 1.0, or of truth values, as whole numbers: a BCE takes them so."""
+    signs = labels.dtype.kind in "fb" and labels.ndim == 2 and bool(np.isin(labels, (0, 1)).all())
+    return labels.astype(np.int64) if signs else labels
 
 
 def _array(given: Any, name: str) -> np.ndarray:
