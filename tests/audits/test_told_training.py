@@ -279,3 +279,22 @@ def test_clients_that_cannot_be_simulated_tell_nothing(five):
             simulate_scale(seen, replace(known, training=how))
     with pytest.raises(NotApplicable, match="with the model and data"):
         simulate_scale(seen, replace(known, training=update.made, model=None))
+
+
+def test_true_labels_unlike_the_scheme_are_named(one):
+    update = one[3]
+    few, even = [0] * 5 + [1] * 4 + [2] * 4 + [3] * 3, [*range(10), 0, 1, 2, 3, 4, 5]
+
+    def caution(truth, **more):
+        return attack_update(update, truth=truth, attacks=["free", "llg"], **more).caution
+
+    assert caution([0] * 14 + [1, 2]).startswith("the true labels are unlike a batch drawn iid")
+    assert caution([0] * 14 + [1, 2], scheme="unbalanced") == ""
+    assert caution(even) == ""
+    wide = attack_update(
+        gradient={name: value * 0.9 for name, value in update.gradient.items()},
+        made=LocalTraining(batch_size=100),
+        truth=few * 6 + [0] * 4,
+        attacks=["free"],
+    )
+    assert "give `scheme` unbalanced" in wide.caution

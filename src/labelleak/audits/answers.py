@@ -24,6 +24,8 @@ from labelleak.records.states import IMPOSSIBLE, State, doubts
 
 # Classes up to which answers tell all of them.
 MOST_DENSE = 1000
+# Batches that are drawn to see whether the true one is like them.
+_DRAWS = 4000
 _DENSE = ("counts", "confidence", "flags")
 # The flag of an optimiser after which sizes are no counts.
 _SCALED = "adaptive_optimiser"
@@ -156,7 +158,24 @@ class UpdateReport:
                 f"{FLAGS[_SCALED].says}: do not believe the counts of {few(counting, 100)}; which "
                 "classes are there may be right"
             )
+        if self._is_unlike_scheme():
+            said.append(
+                f"the true labels are unlike a batch drawn {self.scheme}, of which the guess names "
+                f"{self.asr_free:.1%} on average and of this one {self.asr_of_guess:.1%}: "
+                "advantages are over too high a guess; give `scheme` unbalanced, or `prior`"
+            )
         return "; ".join(said)
+
+    def _is_unlike_scheme(self) -> bool:
+        """Return whether fewer than 1 in 1,000 batches drawn evenly suit the guess so badly."""
+        own = self.asr_of_guess
+        plain = self.scheme == "iid" and self.task == Task.classes
+        if own is None or not plain or self.num_classes > MOST_DENSE:
+            return False
+        even = np.full(self.num_classes, 1 / self.num_classes)
+        drawn = np.random.default_rng(self.seed).multinomial(self.num_samples or 1, even, _DRAWS)
+        named = np.minimum(drawn, np.asarray(self.free_guess)).sum(axis=1) / (self.num_samples or 1)
+        return bool((named <= own).mean() < 1 / 1000)
 
     @property
     def assumed_loss(self) -> str:
