@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -24,11 +24,11 @@ from labelleak.attacks.shadow.bridges import (
     Bridges,
     folds_of,
     one_hot_errors,
-    score_features,
 )
 from labelleak.attacks.shadow.features import ClassFeatures, sureness
 from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
+from labelleak.attacks.shadow.layer_features import Kit, Seen
 from labelleak.attacks.shadow.posterior import CountPosterior
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
@@ -42,8 +42,6 @@ from labelleak.core.white_box import HeadPass
 
 # Parts of the samples that are measured by what the others show, and halves as of `Shadow`.
 _FOLDS, _HALVES = 3, 6
-# What a feature of the layers below counts beside a head that is in the clear.
-_BESIDE_HEAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,59 +103,6 @@ class _Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """Updates as they are measured, classes in the attack's order.
-
-    Attributes:
-        heads: gradients of the head (under no name) and of the layers that are read as heads.
-        scores: summed over a batch, ``T x (groups * 2 K)``.
-    """
-
-    heads: Mapping[str, Observation]
-    scores: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Kit:
-    """How updates are measured.
-
-    Attributes:
-        bridges: maps learnt from all samples.
-        heads: features of each head, the layers' own under their names.
-        constants: how sure the model is of each class, ``K x 4``.
-    """
-
-    bridges: Bridges
-    heads: Mapping[str, ClassFeatures]
-    constants: Tensor
-
-    def trust(self, width: int) -> Tensor:
-        """Weigh so many features: beside a head in the clear what lies below it counts less.
-
-        The head's gradient says all that the layers below say of labels, so they can only mislead
-        a network that learns from few shadows.
-        """
-        weights = torch.ones(width, dtype=torch.float64)
-        if "" not in self.heads:
-            return weights
-        constants = self.constants.shape[1]
-        scores = self.bridges.score_width(len(self.constants))
-        each = (width - constants - scores) // len(self.heads)
-        for place, name in enumerate(self.heads):
-            weights[place * each : (place + 1) * each] = 1.0 if not name else _BESIDE_HEAD
-        weights[width - constants - scores : width - constants] = _BESIDE_HEAD
-        return weights
-
-    def features(self, seen: _Seen, total: int) -> Tensor:
-        """Measure updates, ``T x K x F``."""
-        parts = [measure(seen.heads[name], total) for name, measure in self.heads.items()]
-        constants = self.constants.expand(len(seen.scores), *self.constants.shape)
-        if seen.scores.shape[1]:
-            parts.append(score_features(seen.scores, len(self.constants)))
-        return torch.cat([*parts, constants], dim=2)
-
-
-@dataclass(frozen=True, eq=False)
 class LayerPosterior:
     """The attack prepared for one model.
 
@@ -182,7 +127,7 @@ class LayerPosterior:
     client: LayerClient | None = None
     fit_cache: FitCache | None = None
     fitted: dict[tuple[int, _Shown], CountPosterior] = field(default_factory=dict)
-    kits: dict[_Shown, _Kit] = field(default_factory=dict)
+    kits: dict[_Shown, Kit] = field(default_factory=dict)
     banks: dict[_Shown, LayerBank] = field(default_factory=dict)
 
     @classmethod
@@ -248,7 +193,7 @@ class LayerPosterior:
         shown: _Shown,
         bridges: Bridges,
         total: int,
-    ) -> _Seen:
+    ) -> Seen:
         heads = {name: Observation(*parts) for name, parts in bridges.cross(below).items()}
         if shown.weight:
             weight, bias = observation.weight, observation.bias if shown.bias else None
@@ -258,24 +203,24 @@ class LayerPosterior:
                 None if bias is None else bias[..., self.order].reshape(-1, len(self.order)),
             )
         trials = prod(observation.trials)
-        return _Seen(heads, total * bridges.score(self.reader.sketch(below), trials))
+        return Seen(heads, total * bridges.score(self.reader.sketch(below), trials))
 
     @property
     def _errors(self) -> Tensor:
         return one_hot_errors(self.reader.table.seen.probabilities[:, self.order], self.labels)
 
-    def _make_kit(self, shown: _Shown) -> _Kit:
+    def _make_kit(self, shown: _Shown) -> Kit:
         bridges = self._learn_bridges(shown, torch.arange(len(self.labels)))
         groups, views = self.attack.groups, self._views(bridges, shown)
         heads = {n: ClassFeatures.measure(view, self.labels, groups) for n, view in views.items()}
         seen = self.reader.table.seen
         sure = sureness(seen.logits[:, self.order].double().softmax(dim=-1), self.labels)
-        return _Kit(bridges, heads, sure)
+        return Kit(bridges, heads, sure)
 
     def _learn_bridges(self, shown: _Shown, rows: Tensor) -> Bridges:
         return Bridges.learn(self.reader, shown.names, self._errors, self.labels, rows)
 
-    def _fit(self, total: int, shown: _Shown, kit: _Kit) -> CountPosterior:
+    def _fit(self, total: int, shown: _Shown, kit: Kit) -> CountPosterior:
         return learn_once(
             self.fit_cache,
             self.attack.name,
@@ -300,7 +245,7 @@ class LayerPosterior:
             ]
         )
 
-    def _learn(self, total: int, shown: _Shown, kit: _Kit) -> CountPosterior:
+    def _learn(self, total: int, shown: _Shown, kit: Kit) -> CountPosterior:
         """Draw shadows and learn from them."""
         rng = stream(self.seed, "shadow", total, shown)
         batches = self.client.affords(self.attack.batches) if self.client else self.attack.batches
@@ -327,15 +272,8 @@ class LayerPosterior:
             inputs[""] = seen.inputs
         return {name: HeadPass(own, logits, logits) for name, own in inputs.items()}
 
-    def _halves(self, views: Mapping[str, HeadPass], kit: _Kit, rng: np.random.Generator) -> _Kit:
-        halves = {
-            name: ClassFeatures.measure_half(view, self.labels, self.attack.groups, rng)
-            for name, view in views.items()
-        }
-        return replace(kit, heads=halves)
-
     def _from_bank(
-        self, counts: Ints, shown: _Shown, kit: _Kit, rng: np.random.Generator
+        self, counts: Ints, shown: _Shown, kit: Kit, rng: np.random.Generator
     ) -> list[Tensor]:
         """Measure shadows whose every layer is a sum of rows."""
         views = self._views(kit.bridges, shown)
@@ -346,10 +284,10 @@ class LayerPosterior:
         biased |= {""} if shown.bias else set()
         parts = []
         for own in np.array_split(counts, min(_HALVES, len(counts))):
-            measure = self._halves(views, kit, rng)
+            measure = kit.halved(views, self.labels, self.attack.groups, rng)
             for slice_ in np.split(own, range(bank.at_once, len(own), bank.at_once)):
                 heads, scores = bank.observe(slice_, biased, rng)
-                parts.append(measure.features(_Seen(heads, scores), int(counts[0].sum())))
+                parts.append(measure.features(Seen(heads, scores), int(counts[0].sum())))
         return parts
 
     def _make_bank(self, shown: _Shown, bridges: Bridges) -> LayerBank:
@@ -373,7 +311,7 @@ class LayerPosterior:
         return SampleRows(errors, scores)
 
     def _from_client(
-        self, counts: Ints, shown: _Shown, kit: _Kit, rng: np.random.Generator
+        self, counts: Ints, shown: _Shown, kit: Kit, rng: np.random.Generator
     ) -> list[Tensor]:
         """Measure shadows that clients made of one part of the samples by maps of the others."""
         assert self.client is not None
@@ -383,7 +321,7 @@ class LayerPosterior:
         for fold, own in enumerate(np.array_split(counts, _FOLDS)):
             others = torch.nonzero(folds != fold)[:, 0]
             learnt = self._learn_bridges(shown, others)
-            measure = self._halves(views, kit, rng)
+            measure = kit.halved(views, self.labels, self.attack.groups, rng)
             pool = np.flatnonzero(folds.numpy() == fold)
             picks = pick_samples(pool, self.labels.numpy(), own, rng)
             for seen in self.client.share(picks, rng):
