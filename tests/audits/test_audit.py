@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 import labelleak
+from commands import command
 from labelleak.attacks import STANDARD
 from labelleak.attacks.choice import GROUPS
 from labelleak.audits.options import QUICK, AuditOptions, check_options, quickened
@@ -446,5 +447,17 @@ def test_a_first_look_is_small_but_for_what_was_said():
     found = labelleak.audit(model="mlp", quick=True, trials=10, attacks=["llg"], schemes=["iid"])
     assert {(r.batch_size, r.training_steps, r.attack) for r in found.records} == {(8, 0, "llg")}
     assert len(found.records) == 10
-    first = quickened(AuditOptions())
+    first = quickened(AuditOptions(), said=())
     assert set(QUICK) == {k for k, v in vars(first).items() if v != vars(AuditOptions())[k]}
+
+
+def test_a_first_look_keeps_what_was_said_where_it_is_the_default(tmp_path):
+    plain = AuditOptions().trials
+    quick = {"quick": True, "attacks": ["llg"], "schemes": ["iid"]}
+    assert len(labelleak.audit(model="mlp", trials=plain, **quick).records) == plain
+    words = ["audit", "--model=mlp", "--quick", "--attacks=llg", "--schemes=iid", "--out", tmp_path]
+    status, _, said = command(*words, f"--trials={plain}")
+    assert status == 0, said
+    rows = read_records(tmp_path / "records.jsonl")
+    assert {row.batch_size for row in rows} == {8}
+    assert len(rows) == plain

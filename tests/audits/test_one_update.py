@@ -524,3 +524,8 @@ def test_own_tables_are_taken_as_the_model_behind_the_update_is_fed():
     assert given == scale_by(data)
     assert scale_by(data, "standardised") == scale_by(LabelledData(data.x_train, data.y_train))
     assert scale_by(data, "standardised") != given
+
+
+def test_another_form_of_tables_is_refused_with_the_nearest():
+    with pytest.raises(BadInput, match="did you mean 'standardised'"):
+        attack_update(gradient={"fc.weight": torch.ones(2, 2)}, tables="standardized")

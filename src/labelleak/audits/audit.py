@@ -119,7 +119,9 @@ def audit(
         model=type(model).__name__ if isinstance(model, nn.Module) else name_factory(model),
         **choices,
     )
-    options = quickened(options) if quick else options
+    if quick:
+        said = [name for name, value in choices.items() if value is not None]
+        options = quickened(options, said)
     given = {"model": not isinstance(model, str), "data": own_data is not None}
     plan = plan_audit(
         options,

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import nn
@@ -16,6 +16,7 @@ from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.attacks.text.input_tokens import embeddings_in
 from labelleak.audits.answers import CAUTIONS, UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, is_as_built, view_update
+from labelleak.audits.options import TableForm
 from labelleak.audits.standing import ScaleMode, Settled, Told, settle
 from labelleak.audits.update_case import UpdateCase
 from labelleak.audits.update_doubts import refuse_weights_of, share_doubt, update_doubts
@@ -39,7 +40,7 @@ from labelleak.core.training import LocalTraining
 from labelleak.core.training_checks import assumed_loss
 from labelleak.core.update import ReceivedUpdate
 from labelleak.core.white_box import WhiteBox
-from labelleak.errors import BadInput, NotApplicable, names_checked, shown
+from labelleak.errors import BadInput, NotApplicable, names_checked, shown, unknown_name
 from labelleak.files.capture import CapturedUpdate
 from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.files.update import Source, gather_update
@@ -165,6 +166,8 @@ def _by_name(
     data: Any, model: nn.Module | ModelOptions | str | None, tables: str | None
 ) -> tuple[Dataset | LabelledData | None, nn.Module | ModelOptions | None]:
     """Load data and say of a model what its name does, where names were given."""
+    if tables is not None and tables not in get_args(TableForm):
+        raise unknown_name("form of `tables`", str(tables), get_args(TableForm))
     if data is not None and not isinstance(data, LabelledData):
         found = dataset_of(data)
         # What it was before it was standardised is asked for no more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,8 +38,9 @@ PriorFile = Annotated[
     str | None,
     Option("JSON list of class frequencies that the attacker knows; else the scheme's."),
 ]
+TableForm = Literal["given", "standardised"]
 Tables = Annotated[
-    Literal["given", "standardised"] | None,
+    TableForm | None,
     Option(
         "Inputs of tables: given, or standardised by their training part; if left out given beside "
         "weights of one's own or an update, else standardised."
@@ -202,19 +203,18 @@ QUICK: Mapping[str, Any] = {
 }
 
 
-def quickened(options: AuditOptions) -> AuditOptions:
+def quickened(options: AuditOptions, said: Collection[str]) -> AuditOptions:
     """Return the options of a first look: few batches and quick rules, but for what was said.
 
-    >>> first = quickened(AuditOptions(trials=40))
+    Args:
+        options: all of them.
+        said: names of those that were given, be it at their default.
+
+    >>> first = quickened(AuditOptions(trials=100), said=["trials"])
     >>> first.trials, first.batch_sizes, first.attacks
-    (40, (8,), ('rules',))
+    (100, (8,), ('rules',))
     """
-    left = {name: value for name, value in QUICK.items() if getattr(options, name) == _plain(name)}
-    return replace(options, **left)
-
-
-def _plain(name: str) -> Any:
-    return next(one.default for one in fields(AuditOptions) if one.name == name)
+    return replace(options, **{k: value for k, value in QUICK.items() if k not in said})
 
 
 def check_options(**choices: object) -> AuditOptions:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelleak.audits.executors import Executor
-from labelleak.audits.options import AuditOptions, Learnt, quickened
-from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
+from labelleak.audits.options import QUICK, AuditOptions, Learnt, quickened
+from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command, said
 from labelleak.cli.results import Shown, paths, print_json, print_wrapped, say_verdict
 from labelleak.cli.terminal import (
     command_line,
@@ -62,7 +62,7 @@ def audit(
     from labelleak.files.fit_cache import FolderFitCache
 
     use_threads(place.threads)
-    options = quickened(options) if place.quick else options
+    options = quickened(options, said(QUICK)) if place.quick else options
     notes = FolderFitCache(place.learnt)
     plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)
     refuse_copies(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import click
 import typer
+from click.core import ParameterSource
 from typer.core import TyperArgument, TyperCommand
 
 from labelleak.errors import LabelleakError
@@ -153,6 +154,13 @@ def _range(kind: Any, option: Option) -> Any:
     return _IntRange(**bounds) if kind is int else _FloatRange(**bounds)
 
 
+def said(names: Iterable[str]) -> list[str]:
+    """Return which options of the command that runs were typed, be it at their default."""
+    context = click.get_current_context()
+    plain = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return [name for name in names if context.get_parameter_source(name) not in plain]
+
+
 def spelled_for_shell(text: str) -> str:
     """Write the names of options in a text as the command that runs takes them."""
     return _spell(text, _SPELLING.get() or {})
@@ -176,5 +184,6 @@ __all__ = [
     "RecordsFile",
     "ShellCommand",
     "command",
+    "said",
     "spelled_for_shell",
 ]
