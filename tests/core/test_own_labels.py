@@ -109,6 +109,25 @@ def test_a_plain_loss_is_never_refuted(task, learnt, steps, momentum):
         assert not any(update(task, plain(task), seed=seed, **how))
 
 
+def test_a_smaller_batch_at_the_end_refutes_nothing_where_the_steps_divide_the_labels():
+    sizes, flagged = (9, 9, 9, 1), {}
+    for told in (True, False):
+        flagged[told] = 0
+        for seed in range(10):
+            torch.manual_seed(seed)
+            head, mean = nn.Linear(9, 5), torch.zeros(5)
+            inputs, labels = draw(Task.classes, sum(sizes))
+            for some, own in zip(inputs.split(sizes), labels.split(sizes), strict=True):
+                head.zero_grad()
+                F.cross_entropy(head(some), own).backward()
+                mean += head.bias.grad / len(sizes)
+            seen = Observation.from_gradient(None, mean, num_samples=28, local_steps=4)
+            known = Knowledge(training=LocalTraining(lr=0.1, local_steps=4, batch_size=7))
+            counts = np.bincount(labels, minlength=5)
+            flagged[told] += raised(seen, counts, replace(known, batch_told=told))
+    assert flagged[False] == 0 < flagged[True]
+
+
 def test_weights_that_nobody_told_are_seen_by_the_labels():
     found = np.array([update(Task.classes, balanced(), seed=seed) for seed in range(10)])
     assert (found.mean(axis=0) >= [0.4, 1.0]).all()

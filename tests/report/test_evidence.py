@@ -151,6 +151,21 @@ def test_evidence_that_its_records_do_not_bear_out_is_refused(audit: Path, key: 
     assert (found["verified"], found["judged_anew"], found["differs"]) == (False, True, [key])
 
 
+def test_what_failed_beside_the_records_cannot_be_taken_out_of_evidence(audit: Path) -> None:
+    failed = {"event": "audit_failed", "policy": "record", "reason": "no labels"}
+    audit.with_name("events.jsonl").write_text(json.dumps(failed) + "\n")
+    words = (audit, "--policy", audit.with_name("policy.toml"))
+    place = audit.with_name("evidence.json")
+    assert run("gate", *words, "--evidence", place)[0] == 1
+    assert run("verify", place, "--records", audit.parent)[0] == 0
+    filed = json.loads(place.read_text())
+    filed["checks"] = [one for one in filed["checks"] if one["rule"] != "audited"]
+    place.write_text(json.dumps({**filed, "passed": True}))
+    code, out = run("verify", place, "--records", audit.parent)
+    assert code == 1
+    assert "of checks, passed what these records do not bear out" in " ".join(out.split())
+
+
 def test_where_the_records_are_not_at_hand_nothing_is_said_to_be_verified(audit: Path) -> None:
     place, update = file_evidence(audit), audit.with_name("update.pt")
     assert "not checked" not in run("verify", place, update)[1]

@@ -203,6 +203,7 @@ def _make_case(
     refuse_weights_of(update, held.model)
     seen = update.observe(head.name, rest=_kept(update, head, held.model, asked))
     size, why = _estimate_size(seen, held if held.weights_known else replace(held, model=None))
+    held = replace(held, batch_told=update.training.batch_size is not None)
     seen, update = _sized(seen, update, size)
     training = _known_training(update.trained, seen)
     held = replace(held, training=training, prior=believed(seen))

@@ -46,14 +46,13 @@ class GateRun(Options):
 @uncollected()
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
-    from labelleak.records.events import read_failures
     from labelleak.records.files import write_whole
-    from labelleak.records.journal import records_file, say_unfinished
+    from labelleak.records.journal import records_file
     from labelleak.records.record import read_records
-    from labelleak.report.gate import Finding, judge
+    from labelleak.report.gate import judge
     from labelleak.report.gate_files import junit as to_junit
     from labelleak.report.gate_files import markdown
-    from labelleak.report.gate_standing import judge_failures
+    from labelleak.report.gate_standing import judge_beside
     from labelleak.report.policy import read_policy
 
     if asked.released is not None and asked.evidence is None:
@@ -62,10 +61,8 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
     rules = read_policy(asked.policy)
     rows = read_records(records)
     subject = None if asked.released is None else _subject(rows, asked.released)
-    findings = judge(rows, rules)
-    if left := say_unfinished(records):
-        findings.insert(0, Finding("finished", "all", False, left))
-    findings += judge_failures(read_failures(records.parent))
+    first, last = judge_beside(records)
+    findings = [*first, *judge(rows, rules), *last]
     if shown.json:
         passed = all(finding.passed for finding in findings)
         print_json({"passed": passed, "checks": [asdict(finding) for finding in findings]})

@@ -53,12 +53,14 @@ def verify(
     With the records at hand the verdict and the checks are made anew, and compared, too. It shows
     integrity, not authorship: sign evidence with tools of your own.
     """
+    from labelleak.records.journal import records_file
     from labelleak.report.evidence import LIMITS, digest_file, read_evidence
     from labelleak.report.evidence_check import differing
 
     filed = read_evidence(evidence)
     found: dict[str, bool] = {}
     records = asked.records or evidence.with_name(Path(filed.records.name).name)
+    records = records_file(records) if records.is_dir() else records
     edited: list[str] | None = None
     why = f"{shown_path(records)} is not there; give --records"
     if asked.records is not None or records.exists():

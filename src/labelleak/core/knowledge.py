@@ -141,6 +141,7 @@ class Knowledge:
         defense: what the client does to its update before it is shared.
         fit_cache: where attacks keep what they learn; no knowledge of its own.
         weights_known: whether the model's weights are those that the client was sent.
+        batch_told: whether the labels of a step were told; else `training` has their mean.
     """
 
     model: WhiteBox | None = None
@@ -151,6 +152,7 @@ class Knowledge:
     defense: Defense | None = None
     fit_cache: FitCache | None = None
     weights_known: bool = True
+    batch_told: bool = True
 
     @property
     def has_several(self) -> bool:

@@ -87,7 +87,8 @@ def check_labels(observation: Observation, counts: Ints, known: Knowledge) -> It
     gradient, shares, heavy = _of_loss(observation, each, told)
     noise = 0.0 if observation.paired else _SIGMAS * noise_size(observation)
     room = _ROUNDING * np.abs(gradient).max((-2, -1)) + noise
-    least, most = _bounds(observation, shares, heavy, told)
+    even = known.batch_told and told.batch_size * observation.local_steps == observation.num_samples
+    least, most = _bounds(observation, shares, heavy, told, even=even)
     apart = np.maximum(least - gradient, gradient - most).max((-2, -1))
     raised = apart > room
     if observation.local_steps == 1:
@@ -128,11 +129,12 @@ def _of_loss(
 
 
 def _bounds(
-    observation: Observation, shares: Floats, heavy: Floats, told: LocalTraining
+    observation: Observation, shares: Floats, heavy: Floats, told: LocalTraining, *, even: bool
 ) -> tuple[Floats, Floats]:
     """Return the least and the most that each row can be.
 
-    Over several steps a label may weigh more, by momentum or in a batch that is smaller.
+    Over several steps a label may weigh more, by momentum or in a batch that is smaller. A number
+    of labels that the steps divide tells no even batches: 130 = 4 x 32 + 2.
     """
     smoothing, classes = told.label_smoothing or 0.0, shares.shape[-1]
     present = shares * heavy
@@ -144,7 +146,6 @@ def _bounds(
     if steps == 1:
         return -rows, absent
     weights = StepPath.of(told).weights
-    even = observation.num_samples is not None and observation.num_samples % steps == 0
     times = steps * weights.max() / weights.sum() if even and not told.class_weights else np.inf
     with np.errstate(invalid="ignore"):
         most = np.minimum(np.nan_to_num(rows * times), heavy.max(-1, keepdims=True))

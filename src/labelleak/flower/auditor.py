@@ -348,6 +348,7 @@ class Auditor(TrainingFacts):
             white_box = self._white_box(before, head, update.task)
             prior = drawn_by(self.prior, classes, observation.problems, self.epochs or 1)
             known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)
+            known = replace(known, batch_told=self.batch_size is not None)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed, lenient=True)
         self._kept["battery"] = (source, battery)
         return battery

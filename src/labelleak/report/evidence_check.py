@@ -12,14 +12,14 @@ from labelleak.records.record import read_records
 from labelleak.records.repeats import count_once
 from labelleak.report.evidence import Evidence, bind, make_evidence
 from labelleak.report.gate import judge
-from labelleak.report.gate_standing import BESIDE_RECORDS
+from labelleak.report.gate_standing import AUDITED, FINISHED, judge_beside
 from labelleak.report.page import Tables
 from labelleak.report.policy import make_policy
 
 # What only whoever filed it can say: for whom, when, and by which policy.
 _TOLD = {"who", "when", "policy"}
-# Rules on what lies beside the records, which need not be there any more.
-_BESIDE = ("finished", BESIDE_RECORDS)
+# Rules on what lies beside the records; what was filed of it need not be there any more.
+_BESIDE = (FINISHED, AUDITED)
 
 
 def differing(filed: Evidence, records: Path) -> list[str]:
@@ -52,16 +52,20 @@ def _judge_again(filed: Evidence, records: Path) -> Evidence:
         )
     else:
         policy = make_policy(filed.policy, "the policy of the evidence")
-        found = judge(rows, policy)
+        first, last = judge_beside(records)
+        found = [*first, *judge(rows, policy), *last]
         once = count_once(rows)
         again = make_evidence(
             once, records, when=filed.when, policy=policy, checks=found, released=released
         )
     named = again.records.model_copy(update={"name": filed.records.name})
-    first, last = ([one for one in filed.checks if one.rule == rule] for rule in _BESIDE)
-    changed: dict[str, Any] = {"records": named, "checks": [*first, *again.checks, *last]}
+    checks = [one for one in again.checks if one.rule not in _BESIDE]
+    for rule, place in ((FINISHED, 0), (AUDITED, len(checks) + 1)):
+        of_rule = [[c for c in one.checks if c.rule == rule] for one in (filed, again)]
+        checks[place:place] = of_rule[0] or of_rule[1]
+    changed: dict[str, Any] = {"records": named, "checks": checks}
     if again.passed is not None:
-        changed["passed"] = again.passed and all(one.passed for one in (*first, *last))
+        changed["passed"] = all(one.passed for one in checks)
     return again.model_copy(update=changed)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from labelleak.errors import few
 from labelleak.records.cells import Cell
-from labelleak.records.events import EVENTS, Failures
+from labelleak.records.events import EVENTS, Failures, read_failures
 from labelleak.records.flags import FLAGS, Doubt
+from labelleak.records.journal import say_unfinished
 from labelleak.records.states import IMPOSSIBLE, doubts
 from labelleak.report import wording
 from labelleak.report.policy import Policy
@@ -18,8 +20,8 @@ BELOW_GUESS = (
     "labels may not be those of these updates, or stronger attacks are lacking: check what "
     "report_labels is given, and give the Auditor the model and own data"
 )
-# The rule that judges what events say; records alone do not bear it out.
-BESIDE_RECORDS = "audited"
+# Rules that judge what lies beside the records, which alone do not bear it out.
+FINISHED, AUDITED = "finished", "audited"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ def judge_standing(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator
         yield Finding("on_unknown", name, not most, said)
 
 
+def judge_beside(records: Path) -> tuple[list[Finding], list[Finding]]:
+    """Judge what lies beside a file of records: first whether its run ended, last its events."""
+    left = say_unfinished(records)
+    first = [Finding(FINISHED, "all", False, left)] if left else []
+    return first, list(judge_failures(read_failures(records.parent)))
+
+
 def judge_failures(failures: Failures) -> Iterator[Finding]:
     """Fail where updates left unaudited, of which no record speaks.
 
@@ -58,7 +67,7 @@ def judge_failures(failures: Failures) -> Iterator[Finding]:
     """
     if failures.audits:
         said = f"{replace(failures, reason='', trainings=0)}; {EVENTS} says why"
-        yield Finding(BESIDE_RECORDS, "all", not failures.left, said)
+        yield Finding(AUDITED, "all", not failures.left, said)
 
 
 def _judge_refuted(cells: Sequence[Cell], policy: Policy, name: str) -> Iterator[Finding]:
@@ -90,4 +99,12 @@ def _of_flag(flag: str, most: int, name: str) -> Finding:
     return Finding(flag, name, False, said)
 
 
-__all__ = ["BELOW_GUESS", "BESIDE_RECORDS", "Finding", "judge_failures", "judge_standing"]
+__all__ = [
+    "AUDITED",
+    "BELOW_GUESS",
+    "FINISHED",
+    "Finding",
+    "judge_beside",
+    "judge_failures",
+    "judge_standing",
+]
