@@ -116,6 +116,21 @@ def test_a_single_sample_is_named_as_its_gradient_proves():
     assert (found.counts == scenario.truth.counts).all()
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_sample_of_which_the_model_is_sure_does_not_hide_the_head_of_others(has_bias):
+    reader, data = reader_of(network(nn.ReLU)), blobs(5, seed=2)
+    seen = autograd_gradients(reader.model, data, np.arange(6)[:, None], full=True)
+    # An error of 3e-5, of which rounding in float32 may leave 2 % over.
+    sure = torch.tensor([-3e-5, 1e-5, 1e-5, 5e-6, 5e-6]) + torch.tensor([0, 0, 0, 0, 6e-7])
+    inputs = seen.weight[0, 0] / seen.bias[0, 0]
+    weight, bias = seen.weight.clone(), seen.bias.clone()
+    weight[0], bias[0] = sure[:, None] * inputs, sure
+    held = replace(seen, weight=weight, bias=bias if has_bias else None)
+    assert "2.weight" in reader.shown(held)
+    noised = replace(held, weight=weight + 0.05 * torch.randn_like(weight))
+    assert "2.weight" not in reader.shown(noised)
+
+
 def test_several_steps_are_imitated_on_all_layers():
     scenario = several_steps("steps")
     seen, model = scenario.observation, scenario.known.model.module
