@@ -34,7 +34,8 @@ class VerifyRun(Options):
     """What else is compared."""
 
     records: Annotated[
-        Path | None, Option("Records to compare; those beside the evidence if left out.")
+        Path | None,
+        Option("Records to compare, or their folder; those beside the evidence if left out."),
     ] = None
 
 
@@ -53,14 +54,12 @@ def verify(
     With the records at hand the verdict and the checks are made anew, and compared, too. It shows
     integrity, not authorship: sign evidence with tools of your own.
     """
-    from labelleak.records.journal import records_file
     from labelleak.report.evidence import LIMITS, digest_file, read_evidence
     from labelleak.report.evidence_check import differing
 
     filed = read_evidence(evidence)
     found: dict[str, bool] = {}
-    records = asked.records or evidence.with_name(Path(filed.records.name).name)
-    records = records_file(records) if records.is_dir() else records
+    records = _find_records(evidence, filed.records.name, asked.records)
     edited: list[str] | None = None
     why = f"{shown_path(records)} is not there; give --records"
     if asked.records is not None or records.exists():
@@ -96,6 +95,14 @@ def verify(
             say(f"{UNCHECKED.format(why=why)}:\n{said}" if edited is None else said)
     if not all(found.values()):
         raise typer.Exit(1)
+
+
+def _find_records(evidence: Path, name: str, given: Path | None) -> Path:
+    """Return the file of records that was given, by itself or its folder, or the one beside."""
+    from labelleak.records.journal import records_file
+
+    place = given or evidence.with_name(Path(name).name)
+    return records_file(place) if place.is_dir() else place
 
 
 def _say_gate(passed: bool | None) -> str:
