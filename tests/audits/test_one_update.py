@@ -412,7 +412,10 @@ def test_only_what_was_checked_is_said_to_hold(capsys):
     assert "Scale: not known" in said
     above = said[: said.index("attacker holds")]
     assert "Not verified: scale and sign, taken as told; the loss: a plain cross-entropy" in above
-    assert "--class-weights and --label-smoothing not told" in above
+    # Options are spelled as on the command line where a command ran before in this process.
+    spelled = above.replace("--class-weights", "`class_weights`")
+    spelled = " ".join(spelled.replace("--label-smoothing", "`label_smoothing`").split())
+    assert "`class_weights` and `label_smoothing` not told" in spelled
 
 
 def test_a_loss_that_was_told_is_not_said_to_be_assumed():

@@ -16,6 +16,7 @@ from labelleak.core.batch_size import BatchSize
 from labelleak.core.score import Truth
 from labelleak.core.task import Task
 from labelleak.core.training import LocalTraining
+from labelleak.core.uneven import share_named, suits_badly
 from labelleak.errors import BadInput, few
 from labelleak.records.flags import FLAGS, Doubt
 from labelleak.records.provenance import VERSION, origin
@@ -24,8 +25,6 @@ from labelleak.records.states import IMPOSSIBLE, State, doubts
 
 # Classes up to which answers tell all of them.
 MOST_DENSE = 1000
-# Batches that are drawn to see whether the true one is like them.
-_DRAWS = 4000
 _DENSE = ("counts", "confidence", "flags")
 # The flag of an optimiser after which sizes are no counts.
 _SCALED = "adaptive_optimiser"
@@ -115,8 +114,7 @@ class UpdateReport:
         """The share of this batch's labels that the guess names, where the truth is told."""
         if self.truth is None or self.free_guess is None:
             return None
-        real = self.truth.counts
-        return float(np.minimum(self.free_guess, real).sum() / real.sum())
+        return float(share_named(np.asarray(self.free_guess), self.truth.counts))
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -170,12 +168,9 @@ class UpdateReport:
         """Return whether fewer than 1 in 1,000 batches drawn evenly suit the guess so badly."""
         own = self.asr_of_guess
         plain = self.scheme == "iid" and self.task == Task.classes
-        if own is None or not plain or self.num_classes > MOST_DENSE:
+        if own is None or not plain:
             return False
-        even = np.full(self.num_classes, 1 / self.num_classes)
-        drawn = np.random.default_rng(self.seed).multinomial(self.num_samples or 1, even, _DRAWS)
-        named = np.minimum(drawn, np.asarray(self.free_guess)).sum(axis=1) / (self.num_samples or 1)
-        return bool((named <= own).mean() < 1 / 1000)
+        return bool(suits_badly(np.asarray(self.free_guess), np.asarray(own), seed=self.seed))
 
     @property
     def assumed_loss(self) -> str:

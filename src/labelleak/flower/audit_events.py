@@ -19,6 +19,34 @@ LOSS_NOT_TOLD = (
 )
 
 
+_STEPS = "several_local_steps"
+STEPS_NOT_TRIED = (
+    "clients take several local steps, and every attack that was tried assumes one: an attacker of "
+    'several may read more. Give the Auditor model=, auxiliary= and attacks=["rules", '
+    '"interpolation", "soft_label_shares"]; client_simulation is the slow third'
+)
+PRIOR_ASSUMED = (
+    "a client's labels are unlike batches drawn evenly over the classes, which the guess without "
+    "the update takes them for; what leaks of such updates is judged beside what that guess names "
+    "of them, while the records' advantages are below it. Give Auditor(prior=...)"
+)
+
+
+def say_assumed(auditor: Auditor, finding: Finding, *, acts: bool) -> None:
+    """Note once each what an audit assumed and did not try.
+
+    Args:
+        auditor: whose events they are.
+        finding: an update's.
+        acts: whether updates leave or not by what is found, so that more must be said.
+    """
+    if acts:
+        say_untried(auditor)
+        say_loss_assumed(auditor, finding)
+        say_steps_untried(auditor, finding)
+    say_prior_assumed(auditor, finding)
+
+
 def say_loss_assumed(auditor: Auditor, finding: Finding) -> None:
     """Note once that the loss was taken to be plain, as far as nobody told it."""
     names = ("class_weights", "label_smoothing")
@@ -28,6 +56,22 @@ def say_loss_assumed(auditor: Auditor, finding: Finding) -> None:
         auditor._kept[LOSS_NOT_TOLD] = True
         reason = LOSS_NOT_TOLD.format(options=" and ".join(untold))
         note_once(auditor.home, "loss_not_told", reason=reason)
+
+
+def say_prior_assumed(auditor: Auditor, finding: Finding) -> None:
+    """Note once that labels are unlike the even batches that the guess assumed."""
+    if finding.unsuited.any() and PRIOR_ASSUMED not in auditor._kept:
+        auditor._kept[PRIOR_ASSUMED] = True
+        note_once(auditor.home, "prior_assumed", reason=PRIOR_ASSUMED)
+
+
+def say_steps_untried(auditor: Auditor, finding: Finding) -> None:
+    """Note once that every attack that was tried assumes one step, where clients take several."""
+    read = [one for one in finding.answers if one.threat_model != "none"]
+    bent = [any(f.name == _STEPS and f.raised.any() for f in one.flags) for one in read]
+    if read and all(bent) and STEPS_NOT_TRIED not in auditor._kept:
+        auditor._kept[STEPS_NOT_TRIED] = True
+        note_once(auditor.home, "several_steps_not_tried", reason=STEPS_NOT_TRIED)
 
 
 def say_untried(auditor: Auditor) -> None:
@@ -49,4 +93,11 @@ def say_doubts(auditor: Auditor, finding: Finding) -> None:
         auditor.note(name, round=sender.round, client=sender.client, reason=reason)
 
 
-__all__ = ["say_doubts", "say_loss_assumed", "say_untried"]
+__all__ = [
+    "say_assumed",
+    "say_doubts",
+    "say_loss_assumed",
+    "say_prior_assumed",
+    "say_steps_untried",
+    "say_untried",
+]

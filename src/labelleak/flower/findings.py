@@ -10,11 +10,14 @@ import numpy as np
 
 from labelleak.core.answers import Answer
 from labelleak.core.battery import UNFED
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.head import HeadFinding
 from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
+from labelleak.core.priors import UniformPrior, free_guess
 from labelleak.core.score import Truth
 from labelleak.core.task import Task
+from labelleak.core.uneven import share_named, suits_badly
 from labelleak.errors import BadInput
 from labelleak.flower.labels import NO_IMAGES, Images
 from labelleak.records.flags import Doubt
@@ -145,8 +148,10 @@ class Finding:
     def worst(self) -> float:
         """The largest advantage of an attack that reads the update.
 
-        It is one update's figure, so it has no interval; being the largest of many, it is not
-        zero on average even where nothing leaks. Where the guess without the update is always
+        Where nobody told a prior and the labels are unlike batches drawn evenly, it counts from
+        what the even guess names of them, since a server that knows the client expects no even
+        batch. It is one update's figure, so it has no interval; being the largest of many, it is
+        not zero on average even where nothing leaks. Where the guess without the update is always
         right there is nothing left to learn, and it is 0.
 
         Raises:
@@ -155,7 +160,35 @@ class Finding:
         found = [one for one in self.answers if one.result and one.threat_model != "none"]
         if not found:
             raise BadInput("no attack could be scored on this update, so nothing is known of it")
-        return max(0.0 if one.advantage is None else float(one.advantage.max()) for one in found)
+        return max(self._gained(one) for one in found)
+
+    def _gained(self, one: Answer) -> float:
+        most = 0.0 if one.advantage is None else float(one.advantage.max())
+        unsuited, named = self.unsuited, self._named
+        if not unsuited.any():
+            return most
+        gained = (np.ravel(one.score.asr) - named)[unsuited] / (1 - named[unsuited])
+        return max(most, float(gained.max()))
+
+    @property
+    def unsuited(self) -> np.ndarray:
+        """Which updates' labels are unlike batches drawn evenly, where nobody told a prior."""
+        passes = 0 if self.trained is None else self.trained.evenly
+        if self.truth is None or not passes or self.task is not Task.classes:
+            return np.zeros(len(self.senders), dtype=bool)
+        return suits_badly(self._even_guess, self._named, repeats=passes)
+
+    @property
+    def _named(self) -> Floats:
+        """What the even guess names of each update's labels."""
+        assert self.truth is not None
+        return np.ravel(share_named(self._even_guess, self.truth.counts))
+
+    @property
+    def _even_guess(self) -> Ints:
+        assert self.truth is not None
+        total, classes = int(self.truth.counts.sum(axis=-1).max()), self.truth.counts.shape[-1]
+        return free_guess(UniformPrior(), total, classes)[0]
 
 
 __all__ = ["Finding", "Sender"]

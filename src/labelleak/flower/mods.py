@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from labelleak.core.digests import digest_tensors
 from labelleak.core.head import AmbiguousHead, HeadFinding
 from labelleak.errors import BadInput, LabelleakError, shown, unknown_name
-from labelleak.flower.audit_events import say_doubts, say_loss_assumed, say_untried
+from labelleak.flower.audit_events import say_assumed, say_doubts
 from labelleak.flower.auditor import Auditor, Finding, Sender
 from labelleak.flower.claims import PARTITION, controls_named, partition_of
 from labelleak.flower.defend import DefenseLike, defend, label_of, read_defense
@@ -161,9 +161,8 @@ class AuditMod:
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
         finding = self._audit(before, reply, sender)
-        if self.policy in (Policy.block, Policy.defend):
-            say_untried(self.auditor)
-            say_loss_assumed(self.auditor, finding)
+        acts = self.policy in (Policy.block, Policy.defend)
+        say_assumed(self.auditor, finding, acts=acts)
         # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
         leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
         say_doubts(self.auditor, finding)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from labelleak.core.priors import UniformPrior
 from labelleak.core.scale import StepPath
 from labelleak.core.task import read_task
 from labelleak.core.training import LocalTraining
@@ -31,12 +32,15 @@ class Trained:
         total: labels behind the update in all; None where that is not known.
         steps_known: whether the number of steps was told.
         form: the form in which the reply is read.
+        evenly: how often each label came of batches that the guess takes to be drawn evenly; 0
+            where a prior was told.
     """
 
     training: LocalTraining
     total: int | None
     steps_known: bool
     form: Form
+    evenly: int = 0
 
     @property
     def rate(self) -> float:
@@ -71,7 +75,9 @@ def how_trained(auditor: Auditor, sender: Sender, form: Form) -> Trained:
             optimiser="sgd",
             loss_share=auditor.loss_share,
         )
-    return Trained(told, total, known is not None or form.kind is Returns.gradient, form)
+    sure = known is not None or form.kind is Returns.gradient
+    evenly = (auditor.epochs or 1) if isinstance(auditor.prior, UniformPrior) else 0
+    return Trained(told, total, sure, form, evenly)
 
 
 def common_form(
