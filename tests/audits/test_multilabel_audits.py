@@ -183,7 +183,7 @@ def test_what_several_labels_do_not_allow_is_refused(patients, options, sentence
     ("labels", "sentence"),
     [
         (np.full((20, 3), 2), "must hold 0 or 1"),
-        (np.zeros((20, 3)), "whole numbers"),
+        (np.full((20, 3), 0.5), "whole numbers"),
         (np.zeros((20, 1), int), "only one class"),
         (np.zeros((20, 2, 2, 2), int), "labels are one a row"),
     ],

@@ -141,7 +141,7 @@ def test_an_untold_share_is_in_doubt_and_a_told_one_is_undone(form):
     reports = [
         labelleak.attack_update(
             **given,
-            made=LocalTraining(lr=0.1, batch_size=16, loss_share=share),
+            made=LocalTraining(lr=0.1, local_steps=1, batch_size=16, loss_share=share),
             head="main",
             truth=LABELS.tolist(),
             attacks=["llbg"],
