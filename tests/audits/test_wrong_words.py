@@ -7,7 +7,11 @@ from torch.nn import functional as F
 
 import labelleak
 from labelleak import LocalTraining, attack_update
+from labelleak.attacks import AdaptiveLayerShadow, AdaptiveShadow, LayerShadow, Shadow
+from labelleak.attacks.catalogue import FOR_STEPS
+from labelleak.attacks.choice import going_beside
 from labelleak.errors import BadInput
+from labelleak.records.assumptions import Assumption
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,11 @@ def test_only_labels_that_start_at_one_are_asked_whether_they_do():
                 made=LocalTraining(batch_size=8),
             )
         assert ("start at 1" in str(refused.value)) is asked
+
+
+def test_several_steps_bring_attacks_that_follow_them_and_flag_those_that_learn_one_step():
+    assert going_beside(None, 3) == FOR_STEPS
+    assert Assumption.ONE_STEP in Shadow.card.assumes & LayerShadow.card.assumes
+    for adaptive in (AdaptiveShadow, AdaptiveLayerShadow):
+        assert Assumption.ONE_STEP not in adaptive.card.assumes
+        assert adaptive.card.assumes == Shadow.card.assumes - {Assumption.ONE_STEP}

@@ -66,6 +66,8 @@ ADAPTIVE = tuple(
 )
 
 
+# What goes with the battery where one update is of several local steps: attacks that follow them.
+FOR_STEPS = ("interpolation", "soft_label_shares")
 # What goes with the battery where the labels are tokens.
 FOR_TOKENS = ("row_energy", "input_tokens", "token_posterior")
 # The standard battery on texts: the guess by frequencies, two known rules that need neither a bias
@@ -105,6 +107,7 @@ def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
 __all__ = [
     "ADAPTIVE",
     "ATTACKS",
+    "FOR_STEPS",
     "FOR_TOKENS",
     "RULES",
     "STANDARD",

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelleak.attacks.catalogue import (
+    FOR_STEPS,
+    FOR_TOKENS,
     RULES,
     STANDARD,
     TOKEN_BATTERY,
@@ -13,6 +15,7 @@ from labelleak.attacks.catalogue import (
     slow_attacks,
 )
 from labelleak.core.interfaces import Attack
+from labelleak.core.task import Task
 from labelleak.errors import BadInput
 
 # Names that stand for several attacks: the standard battery, and it without the attack that fits.
@@ -38,6 +41,17 @@ class Choice:
         slow = slow_attacks(self.of_group, num_classes)
         kept = tuple(one for one in self.attacks if one.name not in slow)
         return replace(self, attacks=kept, left_out=slow)
+
+
+def going_beside(task: str | None, local_steps: int | None) -> tuple[str, ...]:
+    """Name the attacks that go with the battery on one update: on texts, or on several steps.
+
+    >>> going_beside("tokens", 1)[0], going_beside(None, 4), going_beside(None, None)
+    ('row_energy', ('interpolation', 'soft_label_shares'), ())
+    """
+    if task == Task.tokens:
+        return FOR_TOKENS
+    return FOR_STEPS if (local_steps or 1) > 1 else ()
 
 
 def choose_attacks(
@@ -92,4 +106,4 @@ def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
     return choose_attacks(list(dict.fromkeys(names)))
 
 
-__all__ = ["GROUPS", "Choice", "choose_attacks", "choose_for_tokens"]
+__all__ = ["GROUPS", "Choice", "choose_attacks", "choose_for_tokens", "going_beside"]

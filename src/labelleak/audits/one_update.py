@@ -11,8 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import nn
 
-from labelleak.attacks.catalogue import FOR_TOKENS
-from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.attacks.choice import Choice, choose_attacks, going_beside
 from labelleak.attacks.text.input_tokens import embeddings_in
 from labelleak.audits.answers import CAUTIONS, UpdateReport
 from labelleak.audits.attacker_model import ModelOptions, is_as_built, view_update
@@ -128,7 +127,6 @@ def attack_update(
     >>> report.results[0].counts, report.results[0].asr
     ((1, 0, 0), 1.0)
     """
-    asked = choose_attacks(attacks, beside=FOR_TOKENS if task == Task.tokens else ())
     found = gather_update(
         captured,
         before=before,
@@ -143,6 +141,7 @@ def attack_update(
         task=read_task(task),
         max_bytes=max_bytes,
     )
+    asked = choose_attacks(attacks, beside=going_beside(task, found.trained.local_steps))
     data, options = _by_name(auxiliary, model, tables)
     found, view, place, notes = view_update(
         found, head or found.head, options, data, seed, max_bytes, _labels_told(truth, data)

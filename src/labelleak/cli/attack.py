@@ -243,9 +243,11 @@ def _say_rows(report: UpdateReport) -> None:
     if report.disbelief:
         said = "none, for the reason above the table"
     elif shared == {"several_local_steps"}:
+        held = report.model != "unknown"
+        give = "name them in `attacks`" if held else "give `model` and `auxiliary`"
         said = (
             "none without doubt, since each assumes one step; interpolation, soft_label_shares and "
-            "client_simulation follow the steps: give `model` and `auxiliary`"
+            f"client_simulation follow the steps: {give}"
         )
     elif shared:
         said = (

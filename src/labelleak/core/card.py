@@ -36,6 +36,10 @@ class Card:
         """Return the card of an attack of the same kind: all but its title, sentence and limit."""
         return replace(self, title=title, plain=plain, quick_up_to=quick_up_to or self.quick_up_to)
 
+    def without(self, assumption: Assumption) -> Card:
+        """Return the card of an attack that does not assume something."""
+        return replace(self, assumes=self.assumes - {assumption})
+
 
 def card_of(attack: Any) -> Card:
     """Return the card of an attack; one that has none may assume anything.

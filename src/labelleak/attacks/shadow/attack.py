@@ -77,7 +77,7 @@ class Shadow(Attack):
     cite = "labelleak (posterior of counts learnt on shadow batches)"
     card = Card(
         "shadow models",
-        SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES},
+        SIZES | {Assumption.HARD_LABELS, Assumption.EQUAL_CLASSES, Assumption.ONE_STEP},
         standard=True,
         learns=True,
         quick_up_to=10_000,
@@ -119,7 +119,7 @@ class AdaptiveShadow(Shadow):
     name = "shadow_adaptive"
     needs = Shadow.needs | {Need.TRAINING, Need.DEFENSE}
     cite = "labelleak (posterior of counts learnt on shadow clients)"
-    card = Shadow.card.renamed(
+    card = Shadow.card.without(Assumption.ONE_STEP).renamed(
         "shadow models, adaptive",
         "As shadow models, with practice updates that pass through the client's defense.",
         quick_up_to=DIRECT,

@@ -39,6 +39,7 @@ from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
+from labelleak.records.assumptions import Assumption
 
 # Parts of the samples that are measured by what the others show, and halves as of `Shadow`.
 _FOLDS, _HALVES = 3, 6
@@ -87,7 +88,7 @@ class AdaptiveLayerShadow(LayerShadow):
     name = "shadow_layers_adaptive"
     needs = LayerShadow.needs | {Need.TRAINING, Need.DEFENSE}
     cite = "labelleak (posterior of counts learnt on shadow clients, all layers)"
-    card = Shadow.card.renamed(
+    card = Shadow.card.without(Assumption.ONE_STEP).renamed(
         "shadow models, all layers, adaptive",
         "As shadow models on all layers, passed through the client's defense.",
     )
