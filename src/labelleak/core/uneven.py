@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from labelleak.core.counts import Floats, Ints
@@ -37,11 +39,16 @@ def suits_badly(guess: Ints, named: Floats, *, seed: int = 0, repeats: int = 1) 
     total, classes = int(guess.sum()), len(guess)
     if not total or classes > MOST_CLASSES:
         return np.zeros(np.shape(named), dtype=bool)
-    each = np.full(classes, 1 / classes)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(max(1, total // repeats), each, _DRAWS) * repeats
-    usual = np.sort(share_named(guess, drawn))
+    usual = _usual(tuple(map(int, guess)), seed, repeats)
     return np.asarray(np.searchsorted(usual, named, side="right") < _RARE * _DRAWS)
+
+
+@lru_cache(maxsize=64)
+def _usual(guess: tuple[int, ...], seed: int, repeats: int) -> Floats:
+    """Return the shares that a guess names of batches drawn evenly, the least first."""
+    rng, each = np.random.default_rng(seed), np.full(len(guess), 1 / len(guess))
+    drawn = rng.multinomial(max(1, sum(guess) // repeats), each, _DRAWS) * repeats
+    return np.sort(share_named(np.array(guess), drawn))
 
 
 __all__ = ["MOST_CLASSES", "share_named", "suits_badly"]
