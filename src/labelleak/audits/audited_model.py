@@ -8,9 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from labelleak.audits.data_rules import (
-    task_of,
-)
+from labelleak.audits.data_rules import task_of
 from labelleak.audits.options import AuditOptions
 from labelleak.core.copies import copy_model
 from labelleak.core.head import HeadFinding, locate_head

@@ -160,15 +160,12 @@ class Finding:
         found = [one for one in self.answers if one.result and one.threat_model != "none"]
         if not found:
             raise BadInput("no attack could be scored on this update, so nothing is known of it")
-        return max(self._gained(one) for one in found)
-
-    def _gained(self, one: Answer) -> float:
-        most = 0.0 if one.advantage is None else float(one.advantage.max())
-        unsuited, named = self.unsuited, self._named
-        if not unsuited.any():
-            return most
-        gained = (np.ravel(one.score.asr) - named)[unsuited] / (1 - named[unsuited])
-        return max(most, float(gained.max()))
+        most = [0.0 if one.advantage is None else float(one.advantage.max()) for one in found]
+        if (unsuited := self.unsuited).any():
+            named = self._named[unsuited]
+            asr = [np.ravel(one.score.asr)[unsuited] for one in found]
+            most += [float(((one - named) / (1 - named)).max()) for one in asr]
+        return max(most)
 
     @property
     def unsuited(self) -> np.ndarray:

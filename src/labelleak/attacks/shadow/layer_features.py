@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelleak.attacks.shadow.bridges import (
-    Bridges,
-    score_features,
-)
+from labelleak.attacks.shadow.bridges import Bridges, score_features
 from labelleak.attacks.shadow.features import ClassFeatures
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
