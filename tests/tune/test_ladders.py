@@ -62,6 +62,16 @@ def test_a_grid_lies_over_all_families_and_keeps_its_size(points):
     assert all(0 <= rung < len(family.labels) for family, rung in laid)
 
 
+def test_a_grid_of_one_rung_each_takes_the_middle_of_every_ladder():
+    families = [make_family(name) for name in ("gaussian", "topk", "sign")]
+    laid = spread(families, 3)
+    assert [(family.name, rung) for family, rung in laid] == [
+        (family.name, (len(family.labels) - 1) // 2)
+        for family in sorted(families, key=lambda family: len(family.labels))
+    ]
+    assert all(0 < rung < len(family.labels) - 1 for family, rung in laid if family.name != "sign")
+
+
 def test_page_and_help_name_every_family_that_is_searched_by_default():
     page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text()
     assert list_families(STANDARD_FAMILIES) in page

@@ -58,7 +58,8 @@ def make_families(texts: Sequence[str]) -> tuple[Family, ...]:
 def spread(families: Sequence[Family], points: int) -> list[tuple[Family, int]]:
     """Lay a plain grid over families: about as many rungs of each, evenly over its ladder.
 
-    A short ladder gives all its rungs, and longer ones what it leaves over.
+    A short ladder gives all its rungs, and longer ones what it leaves over. A ladder of which only
+    one rung is taken gives its middle: its end, the weakest setting, would say nothing.
 
     Args:
         families: what to lay it over.
@@ -75,7 +76,10 @@ def spread(families: Sequence[Family], points: int) -> list[tuple[Family, int]]:
         number = min(len(family.labels), left // (len(waiting) - place))
         left -= number
         last = len(family.labels) - 1
-        rungs = {round(last * i / max(1, number - 1)) for i in range(number)}
+        if number == 1:
+            rungs = {last // 2}
+        else:
+            rungs = {round(last * i / (number - 1)) for i in range(number)}
         chosen += [(family, rung) for rung in sorted(rungs)]
     return chosen
 
