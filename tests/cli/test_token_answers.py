@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from labelleak.audits.one_update import attack_update
 from labelleak.cli.app import app
 from labelleak.errors import BadInput
 from labelleak.files.vocabulary import read_vocabulary
@@ -86,3 +87,19 @@ def test_vocabularies_of_every_form_are_read(tmp_path):
         file.write_text(wrong)
         with pytest.raises(BadInput, match="token"):
             read_vocabulary(file, 3)
+
+
+def test_a_large_vocabulary_is_attacked_with_known_frequencies_and_told_once(tmp_path):
+    """20,000 labels of 1,200 tokens are more chances than are weighed one by one."""
+    weight = torch.zeros(TOKENS, 3)
+    weight[7], weight[1100] = torch.tensor([-4.0, 0.0, 0.0]), torch.tensor([-2.0, 0.0, 0.0])
+    report = attack_update(
+        gradient={"lm_head.weight": weight},
+        task="tokens",
+        num_samples=20_000,
+        prior=[2.0, *[1.0] * (TOKENS - 1)],
+        attacks=["free", "row_energy"],
+    )
+    assert [one.attack for one in report.results] == ["free", "row_energy"]
+    assert report.results is report.results
+    assert report.results[0].confidence[0] == 1.0

@@ -60,6 +60,24 @@ def test_files_that_hold_no_frequencies_are_refused(tmp_path, text):
         read_frequencies(path)
 
 
+@pytest.mark.parametrize("told", [[1, float("nan")], [float("nan"), 10**400], [1, -(10**400)]])
+def test_lists_that_hold_no_frequencies_are_refused(told):
+    with pytest.raises(BadInput):
+        read_frequencies(told)
+
+
+def test_a_guess_of_many_labels_of_many_classes_is_weighed_at_its_own_counts():
+    """K times N chances of a vocabulary and a long text would fill the memory."""
+    prior = FrequencyPrior((0.5, *[0.5 / 299_999] * 299_999))
+    assert expected_shares(prior, 70_000, 300_000)[0] == 0.5
+    guess, expected = free_guess(prior, 70_000, 300_000)
+    assert guess_asr(prior, guess, 70_000) == [pytest.approx(expected)]
+    few = FrequencyPrior((0.5, 0.3, 0.2))
+    tails, counts = few.tails(7, 3), np.array([4, 0, 3])
+    taken = np.arange(7) < counts[:, None]
+    assert few.expected(counts, 7) == pytest.approx(tails[taken].sum() / 7)
+
+
 def test_one_update_is_judged_by_the_frequencies(tmp_path):
     path, update = tmp_path / "prior.json", tmp_path / "gradient.safetensors"
     path.write_text(json.dumps({"frequencies": [9, 1, 0]}))

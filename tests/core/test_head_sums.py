@@ -12,6 +12,7 @@ from labelleak.core.head_sums import (
     BLOCK,
     HeadSums,
     by_rows,
+    measured_once,
     share_scaled,
     shared_sums,
     sums_of,
@@ -171,3 +172,19 @@ def test_large_weights_before_and_after_give_the_gradient_of_small_ones(decay):
     assert large.weight is not None
     assert large.weight.dtype == torch.float32
     torch.testing.assert_close(large.weight.double(), exact.weight, atol=1e-5, rtol=1e-5)
+
+
+def test_what_an_attack_finds_in_a_tensor_another_does_not_look_for_again():
+    looked = []
+
+    def look(weight):
+        looked.append(weight.shape)
+        return float(weight.sum())
+
+    weight = gradient(2, 7, 5)
+    with shared_sums():
+        assert measured_once(weight[0], look) == measured_once(weight[0], look)
+        assert len(looked) == 1
+        assert measured_once(weight[1], look) == float(weight[1].sum())
+    measured_once(weight[1], look)
+    assert len(looked) == 3

@@ -11,7 +11,7 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
 from labelleak.core.frequencies import FrequencyPrior
-from labelleak.core.head_sums import by_rows, weighted_sum
+from labelleak.core.head_sums import by_rows, measured_once, sums_of, weighted_sum
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, special
@@ -139,7 +139,7 @@ def count_rows(
         false_alarms: share of absent classes that may be named.
         named: the classes that are there, where something else tells.
     """
-    along, energy = split_rows(weight)
+    along, energy = measured_once(weight, split_rows)
     if named is None:
         across = np.sqrt(np.maximum(energy - np.square(along), 0.0))
         there = present_rows(along, energy, across, total, weight.shape[-1], false_alarms)
@@ -215,10 +215,10 @@ def is_rescaled(weight: Tensor) -> bool:
     The rows of a gradient sum to zero, and noise sums to little. Rescaled rows are nearly alike,
     present ones aside, at the first step (signs) and at later ones.
     """
-    energy = by_rows(weight, lambda rows: rows.square().sum(-1))
-    columns = weighted_sum(weight, np.ones(len(energy)))
+    energy = measured_once(weight, energies)
+    columns = sums_of(weight).columns
     most = len(energy) * energy.sum()
-    alike = len(energy) >= _FEW and float(columns.square().sum()) > _ALIKE**2 * most > 0
+    alike = len(energy) >= _FEW and np.square(columns).sum() > _ALIKE**2 * most > 0
     return bool(alike) or are_signs(energy)
 
 
@@ -231,12 +231,17 @@ def has_learnt(absent: Floats) -> bool:
     return bool(high - low > 2 * _SPREAD)
 
 
+def energies(weight: Tensor) -> Floats:
+    """Return the squared length of each row."""
+    return by_rows(weight, lambda rows: rows.square().sum(-1))
+
+
 def split_rows(weight: Tensor) -> tuple[Floats, Floats]:
     """Return each row's projection on the direction of the shorter half of rows, and its energy.
 
     Sizes are in units of the longest row.
     """
-    energy = by_rows(weight, lambda rows: rows.square().sum(-1))
+    energy = measured_once(weight, energies)
     longest = float(np.sqrt(energy.max()))
     if longest == 0:
         return np.zeros(len(energy)), energy
@@ -339,4 +344,12 @@ def _single(energy: Floats) -> float:
     return float(np.exp((logs[first] + logs[first + held - 1]) / 2))
 
 
-__all__ = ["RowEnergy", "are_signs", "count_rows", "is_rescaled", "present_rows", "split_rows"]
+__all__ = [
+    "RowEnergy",
+    "are_signs",
+    "count_rows",
+    "energies",
+    "is_rescaled",
+    "present_rows",
+    "split_rows",
+]

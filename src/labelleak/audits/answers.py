@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class UpdateReport:
     head_rivals: tuple[str, ...] = ()
     told_doubts: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def results(self) -> tuple[AttackResult, ...]:
         """The answers as plain values; the guess, lucky or not, gains nothing over itself."""
         found = tuple(_over_itself(answer.at(0)) for answer in self.answers)

@@ -94,7 +94,7 @@ def _free(battery: Battery, seen: Observation) -> tuple[tuple[int, ...] | None, 
     counts, asr_free = free_guess(
         battery.known.prior, seen.num_samples * seen.problems, seen.num_classes
     )
-    return tuple(int(n) for n in counts), asr_free
+    return tuple(counts.tolist()), asr_free
 
 
 def _figure(flag: Flag) -> float | None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -173,12 +174,12 @@ def _open_ones(report: UpdateReport) -> list[str]:
 
 def _guessed(result: AttackResult, names: Sequence[str] | None) -> str:
     there = [(k, n) for k, n in enumerate(result.counts) if n]
-    there.sort(key=lambda pair: (-pair[1], -result.confidence[pair[0]], pair[0]))
+    first = nsmallest(_MANY, there, lambda pair: (-pair[1], -result.confidence[pair[0]], pair[0]))
     guess = result.threat_model == "none"  # no look at the update, so no confidence from it
-    called = [k if names is None else f"{k} {shown(names[k])}" for k, _ in there[:_MANY]]
+    called = [k if names is None else f"{k} {shown(names[k])}" for k, _ in first]
     words = [
         f"{name}: {n}" if guess else f"{name}: {n} ({result.confidence[k]:.2f})"
-        for name, (k, n) in zip(called, there, strict=False)
+        for name, (k, n) in zip(called, first, strict=True)
     ]
     more = [f"{len(there) - _MANY} more"] if len(there) > _MANY else []
     return ", ".join([*words, *more])

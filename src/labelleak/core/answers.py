@@ -109,8 +109,8 @@ class Answer:
         return AttackResult(
             self.attack,
             self.threat_model,
-            tuple(int(n) for n in self.estimate.counts[trial]),
-            scale_scores(scores) if told is None else tuple(round(float(p), 6) for p in scores),
+            tuple(self.estimate.counts[trial].tolist()),
+            scale_scores(scores) if told is None else tuple(np.round(scores, 6).tolist()),
             tuple(sorted(self.raised(trial))),
             self.seconds,
             None if result is None else float(result.score.asr[trial]),
@@ -257,7 +257,7 @@ def scale_scores(scores: Floats) -> tuple[float, ...]:
     low, high = finite.min() / 2, finite.max() / 2
     if not high > low:
         return (0.5,) * len(finite)
-    return tuple(round(float(x), 6) for x in (finite / 2 - low) / (high - low))
+    return tuple(np.round((finite / 2 - low) / (high - low), 6).tolist())
 
 
 __all__ = ["CONFIDENCE", "Answer", "AttackResult", "Result", "make_records", "scale_scores"]

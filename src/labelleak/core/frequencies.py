@@ -39,6 +39,16 @@ class FrequencyPrior:
         """Give P(c_i >= k) for k = 1 .. N as a ``K x N`` array."""
         return _above(np.asarray(self.shares)[:, None], num_samples, 1 + np.arange(num_samples))
 
+    def expected(self, guess: Ints, num_samples: int) -> float:
+        """Return the ASR that a guess scores on average; classes that it leaves out cost nothing.
+
+        >>> FrequencyPrior((0.75, 0.25)).expected(np.array([2, 0]), 2)
+        0.75
+        """
+        shares = np.repeat(np.asarray(self.shares), guess)
+        number = np.arange(len(shares)) - np.repeat(np.cumsum(guess) - guess, guess) + 1
+        return float(_above(shares, num_samples, number).sum() / num_samples)
+
     def best_guess(self, num_samples: int, num_classes: int) -> tuple[Ints, float]:
         """Return the counts that score most on average, and what they score.
 
@@ -178,7 +188,7 @@ def guess_asr(real: Prior, counts: Ints, num_samples: int) -> list[float]:
     own = num_samples // len(each)
     found = []
     for prior, guess in zip(each, counts.reshape(len(each), -1), strict=True):
-        if isinstance(prior, TextPrior):
+        if isinstance(prior, TextPrior | FrequencyPrior):
             found.append(prior.expected(guess, own))
             continue
         tails = prior.tails(own, len(guess))

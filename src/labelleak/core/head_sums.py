@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
+
+Measure = TypeVar("Measure")
 
 # Entries of a block, which stays in the cache while all is found in it.
 BLOCK = 2**19
@@ -220,7 +222,7 @@ def row_sums_of(weight: Tensor) -> Floats:
 
 
 # Tensors that were measured while an update is attacked; held, so that none takes their place.
-_Kept = dict[tuple[Any, ...], tuple[HeadSums, Tensor, Tensor | None]]
+_Kept = dict[tuple[Any, ...], tuple[Any, Tensor, Tensor | None]]
 _KEPT: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 
@@ -254,7 +256,20 @@ def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
     key = _key(weight, before)
     if key not in kept:
         kept[key] = HeadSums.of(weight, before), weight, before
-    return kept[key][0].shaped(tuple(weight.shape[:-2]))
+    found: HeadSums = kept[key][0]
+    return found.shaped(tuple(weight.shape[:-2]))
+
+
+def measured_once(weight: Tensor, measure: Callable[[Tensor], Measure]) -> Measure:
+    """Return what a function finds in a tensor, once for each tensor within `shared_sums`."""
+    kept = _KEPT.get()
+    if kept is None:
+        return measure(weight)
+    key = (measure, *_key(weight, None))
+    if key not in kept:
+        kept[key] = measure(weight), weight, None
+    found: Measure = kept[key][0]
+    return found
 
 
 def share_scaled(weight: Tensor, before: Tensor, gradient: Tensor, factor: float) -> None:
@@ -263,7 +278,7 @@ def share_scaled(weight: Tensor, before: Tensor, gradient: Tensor, factor: float
     found = None if kept is None else kept.get(_key(weight, before))
     if kept is None or found is None:
         return
-    sums = found[0].scaled(factor)
+    sums: HeadSums = found[0].scaled(factor)
     if sums.largest.max() < _LARGEST:  # what overflows, or is no number, has to be seen itself
         kept[_key(gradient, None)] = sums, gradient, None
 
@@ -272,6 +287,7 @@ __all__ = [
     "BLOCK",
     "HeadSums",
     "by_rows",
+    "measured_once",
     "row_sums_of",
     "share_scaled",
     "shared_sums",

@@ -42,6 +42,15 @@ class GuessingPrior(Prior, Protocol):
         ...
 
 
+class KnownShares(Prior, Protocol):
+    """A prior that knows how often each class occurs, whatever N is."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Give E[c_i] / N of each class."""
+        ...
+
+
 @dataclass(frozen=True)
 class UniformPrior:
     """Each label drawn uniformly: c_i ~ Binomial(N, 1/K).
@@ -208,6 +217,8 @@ def expected_shares(prior: Prior, num_samples: int, num_classes: int) -> Floats:
     """
     if _even(prior) is not None:
         return np.full(num_classes, 1 / num_classes)
+    if hasattr(prior, "shares"):
+        return np.asarray(cast(KnownShares, prior).shares)
     return np.asarray(_all_tails(prior, num_samples, num_classes).sum(axis=1) / num_samples)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from labelleak.errors import BadInput
 from labelleak.records.reading import read_json
@@ -31,14 +32,20 @@ def read_frequencies(source: str | os.PathLike[str] | Sequence[float]) -> tuple[
         found = read_json(Path(source))
         found = found.get("frequencies") if isinstance(found, dict) else found
     plain = isinstance(found, Sequence) and not isinstance(found, str | bytes)
-    if not plain or not found or not all(map(_fits, found)) or not any(found):
+    if not plain or not found or not _fit(found):
         raise BadInput("the prior must be a list of numbers, one a class, at least 0 and not all 0")
-    return tuple(float(one) for one in found)
+    return tuple(np.asarray(found, dtype=np.float64).tolist())
 
 
-def _fits(number: Any) -> bool:
-    right = isinstance(number, int | float) and not isinstance(number, bool)
-    return right and math.isfinite(number) and 0 <= number <= _LARGEST
+def _fit(numbers: Sequence[Any]) -> bool:
+    """Return whether all are numbers in range, and one is above 0; a vocabulary has many."""
+    kinds = set(map(type, numbers))
+    if not all(issubclass(kind, int | float) and kind is not bool for kind in kinds):
+        return False
+    # What is no number compares as False: as the first it is the largest, else it is seen below.
+    if not (0 < max(numbers) <= _LARGEST and min(numbers) >= 0):
+        return False
+    return not np.isnan(np.asarray(numbers, dtype=np.float64)).any()
 
 
 __all__ = ["read_frequencies"]

@@ -15,6 +15,8 @@ from labelleak.core.task import NO_LABEL
 from labelleak.errors import BadInput
 from labelleak.records.reading import parse_json, read_json
 
+_NO_TRUTH = "the truth must be a list of whole numbers: labels, or counts by class"
+
 
 def read_truth(
     source: str | os.PathLike[str] | Sequence[int] | Mapping[str, Any],
@@ -147,7 +149,7 @@ def labels_in(source: Any) -> tuple[int, ...] | None:
         found = found.get("labels")
     if found is None or (len(found) and not _fits(found[0])):
         return None
-    return tuple(int(n) for n in _whole(found))
+    return tuple(_whole(found).tolist())
 
 
 def _loaded(source: Any) -> Any:
@@ -179,14 +181,20 @@ def _parse(path: Path) -> Any:
 
 def _whole(numbers: Any) -> np.ndarray:
     plain = isinstance(numbers, Sequence | np.ndarray) and not isinstance(numbers, str)
-    if not plain or not all(_fits(n) for n in numbers) or not len(numbers):
-        raise BadInput("the truth must be a list of whole numbers: labels, or counts by class")
+    # Kinds are looked at once each: there may be a hundred thousand labels.
+    if not plain or not len(numbers) or not all(map(_is_whole, set(map(type, numbers)))):
+        raise BadInput(_NO_TRUTH)
+    if not (_fits(min(numbers)) and _fits(max(numbers))):
+        raise BadInput(_NO_TRUTH)
     return np.asarray(numbers, dtype=np.int64)
 
 
-def _fits(number: object) -> bool:
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    return whole and abs(int(number)) < 2**40  # type: ignore[call-overload]
+def _is_whole(kind: type) -> bool:
+    return issubclass(kind, int | np.integer) and kind is not bool
+
+
+def _fits(number: Any) -> bool:
+    return _is_whole(type(number)) and abs(int(number)) < 2**40
 
 
 def _tell(numbers: np.ndarray, num_classes: int, num_samples: int) -> str:
