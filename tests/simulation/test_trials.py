@@ -12,6 +12,7 @@ from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
+from labelleak.simulation import small_maps
 from labelleak.simulation.batches import draw_batches, parse_scheme, pick_samples
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model
@@ -197,6 +198,24 @@ def test_training_in_stages_is_training_at_once():
     again, _ = run([40, 0, 10])
     for one, other in zip(together.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_training_with_small_maps_is_training_all_the_same(monkeypatch):
+    def run():
+        model = build_model("cnn", input_shape=(1, 8, 8), num_classes=10, seed=0)
+        passed.clear()
+        list(train_in_stages(model, DATA, [20], Training(), rng=stream(0, "t")))
+        return torch.cat([value.detach().flatten() for value in model.parameters()])
+
+    passed, plain = [], small_maps.pass_small
+    monkeypatch.setattr(
+        small_maps, "pass_small", lambda *a, **k: passed.append(1) or plain(*a, **k)
+    )
+    quick = run()
+    assert len(passed) == 60  # three convolutions a step
+    monkeypatch.setattr(small_maps.SmallMaps, "serves", staticmethod(lambda model: False))
+    assert torch.allclose(run(), quick, atol=1e-5)
+    assert not passed
 
 
 def test_training_that_diverges_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
+from labelleak.simulation.small_maps import SmallMaps
 
 # Learning rate of AdamW on texts.
 TEXT_LR = 0.003
@@ -70,6 +72,7 @@ def train_in_stages(
         BadInput: if the loss becomes NaN or infinite.
     """
     size = min(training.batch_size, len(data))
+    small = SmallMaps.serves(model)
     taken = 0
     for stage in sorted(stages):
         if stage and not taken:
@@ -78,7 +81,7 @@ def train_in_stages(
         while taken < stage:
             picks = torch.from_numpy(rng.choice(len(data), size, replace=False))
             # Seeded step by step, so that stopping at a stage changes nothing after it.
-            with torch_seeded(int(rng.integers(2**31))):
+            with torch_seeded(int(rng.integers(2**31))), SmallMaps() if small else nullcontext():
                 loss = F.cross_entropy(model(data.inputs[picks]), data.labels[picks])
             optimiser.zero_grad()
             torch.autograd.backward(loss)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from labelleak.simulation.data.parts import STANDARDISED, Parts, stratified_split
@@ -9,6 +12,33 @@ from labelleak.simulation.data.parts import STANDARDISED, Parts, stratified_spli
 SIDE = 16
 # Ink from which a pixel is the digit's.
 _INK = 0.3
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the 1,797 handwritten digits, pixels of 0 to 16, and what they are.
+
+    They are read from scikit-learn's own file, since importing it takes most of a second.
+    """
+    found = find_spec("sklearn")
+    folders = (found and found.submodule_search_locations) or ()
+    for folder in folders:
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1].astype(np.int64)
+    from sklearn import datasets  # which knows where its file is, should it lie elsewhere
+
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    return pixels, labels.astype(np.int64)
+
+
+def read_digits() -> Parts:
+    """Return the handwritten digits as grey images of 8x8."""
+    pixels, labels = load_digits()
+    images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    train, test = stratified_split(labels)
+    names = tuple(map(str, range(10)))
+    return Parts(images[train], labels[train], images[test], labels[test], names, "pixels/16")
 
 
 def read_breast_cancer() -> Parts:
@@ -26,9 +56,7 @@ def read_breast_cancer() -> Parts:
 
 def read_digit_maps() -> Parts:
     """Return each handwritten digit at a place of its own; class 0 is the canvas, d + 1 digit d."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = load_digits()
     rng = np.random.default_rng(0)
     images = np.zeros((len(labels), 1, SIDE, SIDE), np.float32)
     maps = np.zeros((len(labels), SIDE, SIDE), np.int64)
@@ -48,9 +76,7 @@ def read_digit_sets() -> Parts:
     Digit d comes 0.8 times as often as d - 1, a quarter of the places is empty, and half of the
     digits are followed by the next one, so that labels are correlated.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = load_digits()
     parts = [
         _canvases(pixels[rows].reshape(-1, 8, 8) / 16, labels[rows], number, seed)
         for seed, (rows, number) in enumerate(
@@ -81,4 +107,11 @@ def _canvases(
     return images, held
 
 
-__all__ = ["SIDE", "read_breast_cancer", "read_digit_maps", "read_digit_sets"]
+__all__ = [
+    "SIDE",
+    "load_digits",
+    "read_breast_cancer",
+    "read_digit_maps",
+    "read_digit_sets",
+    "read_digits",
+]

@@ -18,12 +18,13 @@ from labelleak.simulation.data.bundled import (
     read_breast_cancer,
     read_digit_maps,
     read_digit_sets,
+    read_digits,
 )
 from labelleak.simulation.data.folders import read_image_folder, read_parquet
 from labelleak.simulation.data.hub import HUB, HubSet, read_hub
 from labelleak.simulation.data.idx import idx_prefixes, read_idx
 from labelleak.simulation.data.npz import read_npz
-from labelleak.simulation.data.parts import NO_SCALING, Parts, stratified_split
+from labelleak.simulation.data.parts import NO_SCALING, Parts
 from labelleak.simulation.data.tables import read_table, split_suffix
 from labelleak.simulation.data.text_form import TextForm, is_text
 from labelleak.simulation.data.texts import read_texts
@@ -208,19 +209,8 @@ def _read_path(name: str) -> Parts:
     raise unknown_name("data set", name, DATASETS)
 
 
-def _read_digits() -> Parts:
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    labels = labels.astype(np.int64)
-    train, test = stratified_split(labels)
-    names = tuple(map(str, range(10)))
-    return Parts(images[train], labels[train], images[test], labels[test], names, "pixels/16")
-
-
 _BUNDLED: Mapping[str, Callable[[], Parts]] = {
-    "digits": _read_digits,
+    "digits": read_digits,
     "breast_cancer": read_breast_cancer,
     "digit_maps": read_digit_maps,
     "digit_sets": read_digit_sets,
