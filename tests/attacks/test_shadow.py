@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from contract import scenarios
-from labelleak.attacks import AdaptiveShadow, Shadow
+from labelleak.attacks import AdaptiveShadow, LayerShadow, Shadow
 from labelleak.attacks.shadow.attack import expected_success
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.attacks.shadow.proved import proved_estimate
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import best_counts
 from labelleak.core.interfaces import prepare
@@ -153,6 +154,37 @@ def test_of_one_sample_scaling_hides_no_label_and_noise_proves_none():
     assert (prove_label(seen, *parts) == scenario.truth.counts).all()
     assert (prove_label(clipped, *parts) == scenario.truth.counts).all()
     assert not prove_label(noised, *parts).any()
+
+
+@pytest.mark.parametrize("attack", [Shadow, LayerShadow])
+def test_what_is_proved_is_answered_as_by_a_fit_but_without_one(attack, monkeypatch):
+    scenario = scenarios.one_step("relu", scenarios.network(), size=1)
+    fits, fit = [], CountPosterior.fit
+    monkeypatch.setattr(CountPosterior, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
+
+    def answer():
+        ready = attack(batches=100, epochs=2).prepare(scenario.known, 5, rng())
+        return ready(scenario.observation)
+
+    found = answer()
+    assert not fits
+    for module in ("attack", "layers"):
+        name = f"labelleak.attacks.shadow.{module}.proved_estimate"
+        monkeypatch.setattr(name, lambda bounds, trials: None)
+    learnt = answer()
+    assert fits
+    np.testing.assert_array_equal(found.counts, learnt.counts)
+    np.testing.assert_array_equal(found.scores, learnt.scores)
+    np.testing.assert_array_equal(found.expected_asr, learnt.expected_asr)
+
+
+def test_one_trial_that_proves_nothing_has_all_answered_by_a_fit():
+    label = np.eye(3, dtype=np.int64)[[0, 2]]
+    assert proved_estimate(None, (2,)) is None
+    assert proved_estimate((label * [[1], [0]], np.maximum(label, [[0], [1]])), (2,)) is None
+    found = proved_estimate((label, label), (1, 2))
+    assert found.counts.shape == (1, 2, 3)
+    assert found.expected_asr.shape == (1, 2)
 
 
 def test_what_no_example_reached_is_held_at_the_edge(noisy):

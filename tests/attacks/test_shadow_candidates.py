@@ -100,12 +100,15 @@ def test_what_classes_are_called_does_not_matter(few, case):
     np.testing.assert_array_equal(again.counts, found.counts[:, order])
 
 
-def test_the_label_of_one_sample_is_proved(few, case):
+def test_the_label_of_one_sample_is_proved(few, case, monkeypatch):
     known, x, y = case
+    monkeypatch.delattr("labelleak.attacks.shadow.posterior.CountPosterior.fit")  # none is needed
     weight, bias = update(known.model.module, x[:, :1], y[:, :1])
     found = ready(known)(Observation.from_gradient(weight, bias, num_samples=1))
     assert (found.counts.argmax(axis=1) == y[:, 0].numpy()).all()
     assert (found.counts.sum(axis=1) == 1).all()
+    assert (found.scores == found.counts).all()
+    assert (found.expected_asr == 1).all()
 
 
 def test_more_labels_than_candidates_are_refused_with_the_reason(few, case):

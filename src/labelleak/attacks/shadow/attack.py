@@ -15,9 +15,9 @@ from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior, expected_success
-from labelleak.attacks.single_labels import prove_label
+from labelleak.attacks.shadow.proved import Bounds, bounds_of_one, proved_estimate
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, Ints
+from labelleak.core.counts import Floats
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import FitCache, Knowledge
@@ -179,8 +179,10 @@ class ShadowPosterior:
 
     def __call__(self, observation: Observation) -> Estimate:
         """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
-        measured, posterior = self._measure(observation), self._posterior(observation)
         bounds = self._bounds(observation)
+        if proved := proved_estimate(bounds, observation.trials):
+            return proved
+        measured, posterior = self._measure(observation), self._posterior(observation)
         return best_estimate(posterior, measured, self.order, observation.trials, bounds)
 
     def tails(self, observation: Observation) -> Floats:
@@ -199,7 +201,7 @@ class ShadowPosterior:
         )
         return self.features(flat, samples(observation))
 
-    def _bounds(self, observation: Observation) -> tuple[Ints, Ints] | None:
+    def _bounds(self, observation: Observation) -> Bounds | None:
         return None if self.source is not None else bounds_of_one(observation, self.head)
 
     def _posterior(self, observation: Observation) -> CountPosterior:
@@ -267,19 +269,6 @@ class ShadowPosterior:
         )
 
 
-def bounds_of_one(observation: Observation, head: Head) -> tuple[Ints, Ints] | None:
-    """Bound the counts of single samples by what their gradients prove, ``T x K`` each.
-
-    Counts of more samples are left to the network: a label that is smoothed breaks their bounds
-    and no update shows it.
-    """
-    if observation.bias is None or samples(observation) > 1:
-        return None
-    weight, bias = head.weight.double().numpy(), head.bias
-    label = prove_label(observation, weight, None if bias is None else bias.double().numpy())
-    return label, np.where(label.any(axis=-1, keepdims=True), label, 1)
-
-
 def learn_once(
     cache: FitCache | None,
     attack: str,
@@ -313,7 +302,7 @@ def best_estimate(
     measured: Tensor,
     order: Tensor,
     trials: tuple[int, ...],
-    bounds: tuple[Ints, Ints] | None = None,
+    bounds: Bounds | None = None,
 ) -> Estimate:
     """Return the counts of the largest expected ASR, in slices that fit into memory.
 

@@ -122,14 +122,16 @@ class CandidateShadow:
         """Answer for one update."""
         total, classes = samples(seen), seen.num_classes
         proved = self._proved(seen)
-        among = self._candidates(seen, proved)
+        if proved.any():
+            return Estimate(proved, proved.astype(np.float64), expected_asr=np.ones(()))
+        among = self._candidates(seen)
         shown, labels, _ = self._shown(among)
         features = ClassFeatures.measure(shown, labels, self.attack.groups)
         merged = _merged(seen, among)
         posterior = self._reference(len(among)).learnt(total, seen.bias is not None)
-        least = np.append(proved[among], 0)[None]
-        # Nothing is given to the merged class; where the label is proved, nothing to others.
-        most = least if least.any() else np.append(np.full(len(among), total), 0)[None]
+        # Nothing is given to the merged class.
+        least, most = np.zeros((1, len(among) + 1), np.int64), np.full((1, len(among) + 1), total)
+        most[:, -1] = 0
         order = torch.arange(len(among) + 1)
         found = best_estimate(posterior, features(merged, total)[:1], order, (), (least, most))
         counts, scores = np.zeros(classes, dtype=np.int64), np.zeros(classes)
@@ -144,13 +146,13 @@ class CandidateShadow:
         own = None if bias is None else bias.double().numpy()
         return np.asarray(prove_label(seen, weight, own)[0])
 
-    def _candidates(self, seen: Observation, proved: Ints) -> Ints:
+    def _candidates(self, seen: Observation) -> Ints:
         """Choose classes: by the least signal and, in turn, by the most labels after PPLR."""
         signal = seen.row_sums if seen.bias is None else seen.bias_gradient
         own, other = self.means[seen.bias is None]
         slope = np.maximum(np.abs(other - own), np.finfo(np.float32).eps * np.abs(own).max())
         shares = (other - signal) * np.sign(other - own) / slope
-        ranks = np.stack([_places(signal - 2 * np.abs(signal).max() * proved), _places(-shares)])
+        ranks = np.stack([_places(signal), _places(-shares)])
         number = min(len(signal) - 1, max(_FEWEST, 2 * samples(seen)))
         return np.argsort(ranks.min(axis=0), kind="stable")[:number]
 

@@ -15,7 +15,6 @@ from labelleak.attacks.shadow.attack import (
     EDITION,
     Shadow,
     best_estimate,
-    bounds_of_one,
     budget_of,
     learn_once,
 )
@@ -30,6 +29,7 @@ from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.layer_features import Kit, Seen
 from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.attacks.shadow.proved import bounds_of_one, proved_estimate
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.interfaces import Estimate, Prepared, samples
@@ -161,6 +161,11 @@ class LayerPosterior:
         total, gradients = samples(observation), self.reader.shown(observation)
         shown = self._what_is_shown(observation, gradients)
         refuse_nothing([*shown.names, *(["head"] if shown.weight else [])], self.attack.name)
+        bounds = None
+        if self.client is None and shown.bias:
+            bounds = bounds_of_one(observation, self.own_head)
+        if proved := proved_estimate(bounds, observation.trials):
+            return proved
         if shown not in self.kits:
             self.kits[shown] = self._make_kit(shown)
         kit = self.kits[shown]
@@ -168,9 +173,6 @@ class LayerPosterior:
             self.fitted[total, shown] = self._fit(total, shown, kit)
         below = {name: gradients[name] for name in shown.names}
         measured = kit.features(self._see(observation, below, shown, kit.bridges, total), total)
-        bounds = None
-        if self.client is None and shown.bias:
-            bounds = bounds_of_one(observation, self.own_head)
         fitted = self.fitted[total, shown]
         return best_estimate(fitted, measured, self.order, observation.trials, bounds)
 
