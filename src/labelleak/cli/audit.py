@@ -153,9 +153,11 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
 def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     """Write the page and print the findings."""
     from labelleak.report import write_report
+    from labelleak.report.docless import import_docless
     from labelleak.report.evidence import make_evidence, to_text
     from labelleak.report.page import day_of, say_beside
 
+    import_docless()
     found = write_report(records, page, about)
     verdict = found.verdict
     evidence = page.with_name(_EVIDENCE if page.stem == "report" else f"{page.stem}.{_EVIDENCE}")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelleak.defenses.catalogue import uncovered
 from labelleak.records.cells import Cell, Setting, tabulate
 from labelleak.records.frame import Place, RecordFrame
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
@@ -171,6 +170,8 @@ def _worst(cells: Iterable[Cell], defense: str, server: str, size: int) -> Cell 
 
 def _words(defense: str, records: Sequence[Record]) -> tuple[str, ...]:
     """Return what may surprise a user, what is proved, and what is left open."""
+    from labelleak.defenses.catalogue import uncovered  # only where there is a defense
+
     extra = next((r.extra for r in records if "privacy" in r.extra), {})
     said = [*extra.get("defense_remarks", ()), *([extra["privacy"]] if extra else [])]
     sentences = [wording.as_sentence(one, defense) for one in said]

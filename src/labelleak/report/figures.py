@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labelleak.records.cells import Cell
+from labelleak.records.intervals import Interval
 from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
 from labelleak.report.svg import INK, embed, plain
@@ -14,6 +15,7 @@ from labelleak.report.svg import INK, embed, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 FREE_LABEL = "best guess without the update"
 # Mid tones that keep a contrast of 3:1 on white and on near-black, told apart by the common
@@ -73,17 +75,47 @@ def draw_panel(
     Raises:
         ValueError: if there are no cells.
     """
-    import matplotlib as mpl
+    return Panels(assign_styles(cells) if styles is None else styles).draw(cells, prefix=prefix)
 
-    looks = assign_styles(cells) if styles is None else dict(styles)
-    sizes = sorted({cell.batch_size for cell in cells})
-    if not sizes:
-        raise ValueError("a figure needs at least one cell")
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(RC)
-        figure = _draw_curves(cells, looks) if len(sizes) > 1 else _draw_points(cells, looks)
-        return embed(figure, prefix=prefix, title=describe(cells))
+
+class Panels:
+    """Draws the panels of a page; those that differ in values alone share one matplotlib figure.
+
+    Making a figure takes as long as writing it. What it shows does not depend on what it was used
+    for before: limits, ticks and legend are those of the layout, and every value is put anew.
+
+    Args:
+        styles: the page's looks.
+    """
+
+    def __init__(self, styles: Mapping[Series, Style]) -> None:
+        self._styles = styles
+        self._curves: dict[Any, Curves] = {}
+
+    def draw(self, cells: Sequence[Cell], *, prefix: str) -> str:
+        """Draw one panel, as `draw_panel` does."""
+        import matplotlib as mpl
+
+        sizes = sorted({cell.batch_size for cell in cells})
+        if not sizes:
+            raise ValueError("a figure needs at least one cell")
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(RC)
+            figure = self._fill(cells) if sizes[1:] else _draw_points(cells, self._styles)
+            return embed(figure, prefix=prefix, title=describe(cells))
+
+    def _fill(self, cells: Sequence[Cell]) -> Figure:
+        lines = list(_by_series(cells).items())
+        layout = tuple(
+            (_name(members[0]), self._styles[series], tuple(cell.batch_size for cell in members))
+            for series, members in lines
+        )
+        sizes, free = zip(*_free(cells), strict=True)
+        key = layout, sizes
+        if key not in self._curves:
+            self._curves[key] = Curves(*key)
+        return self._curves[key].fill([[c.asr for c in members] for _, members in lines], free)
 
 
 RC: Any = {
@@ -166,44 +198,75 @@ def frame(plot_height: float, legend_rows: int, left: float = 0.115) -> tuple[Fi
     return figure, axes
 
 
-def _draw_curves(cells: Sequence[Cell], styles: Mapping[Series, Style]) -> Figure:
-    lines = _by_series(cells)
-    longest = max((len(_name(members[0])) for members in lines.values()), default=0)
-    columns = 2 if longest <= _LONGEST_OF_TWO else 1
-    figure, axes = frame(_PLOT_HEIGHT, -(-(len(lines) + 1) // columns))
-    for series, members in lines.items():
-        _draw_line(axes, members, styles[series])
-    sizes, values = zip(*_free(cells), strict=True)
-    axes.plot(sizes, values, color=INK, alpha=0.75, lw=1.6, dashes=(4, 2), label=FREE_LABEL)
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("labels in a batch")
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_yticks(_TICKS, _TICK_LABELS)
-    axes.grid(axis="y", color=INK, alpha=0.14, lw=0.6)
-    axes.tick_params(length=3, width=0.6)
-    figure.legend(loc="lower left", ncols=columns, bbox_to_anchor=(0.0, 0.0))
-    return figure
+class Curves:
+    """A figure of success rates over batch sizes, made once for all values that it can show.
+
+    Args:
+        lines: name, look and batch sizes of each line.
+        sizes: all batch sizes.
+    """
+
+    def __init__(
+        self, lines: Sequence[tuple[str, Style, tuple[int, ...]]], sizes: Sequence[int]
+    ) -> None:
+        longest = max((len(name) for name, _, _ in lines), default=0)
+        columns = 2 if longest <= _LONGEST_OF_TWO else 1
+        self._figure, self._axes = frame(_PLOT_HEIGHT, -(-(len(lines) + 1) // columns))
+        axes = self._axes
+        self._lines = [_draw_line(axes, *line) for line in lines]
+        self._looks = [look for _, look, _ in lines]
+        nothing = [0.0] * len(sizes)
+        (self._free,) = axes.plot(
+            sizes, nothing, color=INK, alpha=0.75, lw=1.6, dashes=(4, 2), label=FREE_LABEL
+        )
+        self._bands: list[Any] = []
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("labels in a batch")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks(_TICKS, _TICK_LABELS)
+        axes.grid(axis="y", color=INK, alpha=0.14, lw=0.6)
+        axes.tick_params(length=3, width=0.6)
+        self._figure.legend(loc="lower left", ncols=columns, bbox_to_anchor=(0.0, 0.0))
+
+    def fill(self, rates: Sequence[Sequence[Interval]], free: Sequence[float]) -> Figure:
+        """Put values in place of those before, and return the figure.
+
+        Args:
+            rates: by line and its batch sizes.
+            free: the expectation of the best free guess, by batch size.
+        """
+        for band in self._bands:
+            band.remove()
+        self._bands = []
+        for line, look, found in zip(self._lines, self._looks, rates, strict=True):
+            line.set_ydata([one.mean for one in found])
+            if look.marker:
+                low, high = [one.low for one in found], [one.high for one in found]
+                self._bands.append(
+                    self._axes.fill_between(
+                        line.get_xdata(), low, high, color=look.colour, alpha=0.2, lw=0
+                    )
+                )
+        self._free.set_ydata(free)
+        return self._figure
 
 
-def _draw_line(axes: Axes, members: Sequence[Cell], style: Style) -> None:
-    sizes = [cell.batch_size for cell in members]
-    axes.plot(
+def _draw_line(axes: Axes, name: str, style: Style, sizes: Sequence[int]) -> Line2D:
+    (line,) = axes.plot(
         sizes,
-        [cell.asr.mean for cell in members],
+        [0.0] * len(sizes),
         color=style.colour,
         alpha=style.alpha,
         ls=style.line,
         marker=style.marker,
         lw=1.6,
         ms=4.5,
-        label=plain(_name(members[0])),
+        label=plain(name),
     )
-    if style.marker:
-        low, high = [c.asr.low for c in members], [c.asr.high for c in members]
-        axes.fill_between(sizes, low, high, color=style.colour, alpha=0.2, lw=0)
+    return line
 
 
 def _draw_points(cells: Sequence[Cell], styles: Mapping[Series, Style]) -> Figure:

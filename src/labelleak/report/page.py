@@ -25,7 +25,7 @@ from labelleak.records.values import CERTAIN
 from labelleak.report import federation, headlines, opening, scope, wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
-from labelleak.report.figures import Series, Style, assign_styles, draw_panel
+from labelleak.report.figures import Panels, Series, assign_styles
 from labelleak.report.layer_leaks import LayerLeaks, split_layers
 from labelleak.report.next_steps import next_steps
 from labelleak.report.picture import draw
@@ -237,7 +237,7 @@ def _by_case(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
 
 def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Section]:
     """Sort cells into settings and panels, and draw each panel."""
-    styles = assign_styles(cells)
+    panels = Panels(assign_styles(cells))
     numbers = iter(range(1, MOST_FIGURES + 1))
     settings: dict[Setting, dict[tuple[int, str, int], list[Cell]]] = {}
     for cell in cells:
@@ -245,15 +245,13 @@ def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Secti
         settings.setdefault(cell.setting, {}).setdefault(key, []).append(cell)
     return [
         Section(
-            wording.capital(names[setting]), [_panel(g, styles, numbers) for g in groups.values()]
+            wording.capital(names[setting]), [_panel(g, panels, numbers) for g in groups.values()]
         )
         for setting, groups in settings.items()
     ]
 
 
-def _panel(
-    members: Sequence[Cell], styles: Mapping[Series, Style], numbers: Iterator[int]
-) -> Panel:
+def _panel(members: Sequence[Cell], panels: Panels, numbers: Iterator[int]) -> Panel:
     attacks: dict[Series, list[Cell]] = {}
     for cell in members:
         if cell.attack != "free":  # a guess without the update is no attack; it has a column
@@ -262,13 +260,11 @@ def _panel(
     heading = f"{wording.name_stage(first.training_steps, first.init)}, scheme {first.scheme}"
     accuracies = [c.model_accuracy for c in members if c.model_accuracy is not None]
     accuracy = sum(accuracies) / len(accuracies) if accuracies else None
-    figures = _draw(members, styles, numbers)
+    figures = _draw(members, panels, numbers)
     return Panel(wording.capital(heading), accuracy, figures, list(attacks.values()))
 
 
-def _draw(
-    members: Sequence[Cell], styles: Mapping[Series, Style], numbers: Iterator[int]
-) -> list[Drawing]:
+def _draw(members: Sequence[Cell], panels: Panels, numbers: Iterator[int]) -> list[Drawing]:
     """Draw one figure, or one per threat model where the lines would be too many to tell apart."""
     from markupsafe import Markup
 
@@ -281,7 +277,7 @@ def _draw(
         }
     # Only our own SVG passes unescaped; its title was escaped where it was made.
     return [
-        Drawing(server, Markup(draw_panel(g, prefix=f"figure{number}", styles=styles)))
+        Drawing(server, Markup(panels.draw(g, prefix=f"figure{number}")))
         for (server, g), number in zip(groups.items(), numbers, strict=False)
     ]
 
