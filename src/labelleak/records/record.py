@@ -16,13 +16,14 @@ from typing import Any
 from labelleak.errors import BadInput, shown, shown_path, shown_value
 from labelleak.records.files import append_lines
 from labelleak.records.reading import parse_json, read_lines
+from labelleak.records.repeating import read_repeating
 from labelleak.records.together import read_columns
 from labelleak.records.values import are_sound, check_values
 
 # Labels a batch really had, which a record holds only where that was asked for.
 TRUTH = "true_counts"
 # Lines that are read together.
-_AT_ONCE = 256
+_AT_ONCE = 512
 SCHEMA = 1
 THREAT_MODELS = ("none", "update", "model", "auxiliary")
 # What was attacked; records that differ in one of these are never averaged.
@@ -182,10 +183,42 @@ def read_record_lines(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _read_chunk(lines: Sequence[tuple[int, str]], path: Path) -> Iterable[Record]:
-    """Read some lines by column; one by one where that cannot tell that all are sound."""
-    read = read_columns([line for _, line in lines], _TYPES)
+    """Read some lines by what they repeat or by column; one by one where one may be at fault."""
+    texts = [line for _, line in lines]
+    found = _read_repeating(texts) or _read_columns(texts)
+    return found or _read_one_by_one(lines, path)
+
+
+def _read_repeating(lines: Sequence[str]) -> list[Record] | None:
+    """Read lines that share most of their text; None where they do not, or one may be at fault."""
+    read = read_repeating(lines, list(_TYPES))
+    if read is None:
+        return None
+    if not all(_are_of_kind(part[0]) and are_sound(*part[:2]) for part in (read.own, read.shared)):
+        return None
+    (own, _, own_extras), (shared, _, extras) = read.own, read.shared
+    shared["flags"] = list(map(tuple, shared["flags"]))
+    blank: dict[str, Any] = dict.fromkeys(_TYPES)  # the order of a record's own keys
+    halves = [
+        blank | dict(zip(shared, half, strict=True)) for half in zip(*shared.values(), strict=True)
+    ]
+    found = []
+    for place, values, extra in zip(
+        read.place, zip(*own.values(), strict=True), own_extras, strict=True
+    ):
+        record = object.__new__(Record)
+        held = vars(record)
+        held.update(halves[place])
+        held.update(zip(own, values, strict=True), extra=extras[place] | extra)
+        found.append(record)
+    return found
+
+
+def _read_columns(lines: Sequence[str]) -> list[Record] | None:
+    """Read lines by column; None where one may be at fault."""
+    read = read_columns(lines, _TYPES)
     if read is None or not _are_of_kind(read[0]) or not are_sound(*read[:2]):
-        return _read_one_by_one(lines, path)
+        return None
     columns, _, extras = read
     columns["flags"] = list(map(tuple, columns["flags"]))
     found = []
@@ -198,11 +231,12 @@ def _read_chunk(lines: Sequence[tuple[int, str]], path: Path) -> Iterable[Record
 
 
 def _are_of_kind(columns: Mapping[str, Sequence[Any]]) -> bool:
+    """Return whether the values of keys of the contract, all or some, are of its kinds."""
     return (
-        all(set(map(type, columns[name])) <= set(_KINDS[kind]) for name, kind in _TYPES.items())
-        and set(columns["schema"]) == {SCHEMA}
-        and set(columns["threat_model"]) <= set(THREAT_MODELS)
-        and {type(flag) for flags in columns["flags"] for flag in flags} <= {str}
+        all(set(map(type, values)) <= set(_KINDS[_TYPES[name]]) for name, values in columns.items())
+        and set(columns.get("schema", ())) <= {SCHEMA}
+        and set(columns.get("threat_model", ())) <= set(THREAT_MODELS)
+        and {type(flag) for flags in columns.get("flags", ()) for flag in flags} <= {str}
     )
 
 

@@ -17,6 +17,7 @@ CERTAIN = 1 - 1e-6
 # Half of the last digit that records of any source must keep.
 _ROUNDING = 5e-5
 _SHARES = ("asr", "asr_free", "model_accuracy", "presence_precision", "presence_recall")
+_RATES = ("asr", "asr_free", "advantage")
 _SHARES_BESIDE = ("expected_asr", "asr_image", "asr_image_free")
 _LEAST = {
     "trial": 0,
@@ -104,19 +105,21 @@ def check_values(record: Record) -> None:
 def are_sound(columns: Mapping[str, Sequence[Any]], extras: Mapping[str, Sequence[Any]]) -> bool:
     """Return whether `check_values` refuses none of many records; False where it might.
 
+    Of part of a contract's keys, what concerns these alone is checked; rates stand together.
+
     Args:
-        columns: the values of each key of the contract, of the right kinds.
+        columns: the values of each key of the contract, or of some, of the right kinds.
         extras: the values of each other key, of the records that have it.
     """
     if "class_asr" in extras or "multilabel" in extras.get("task", ()):
         return False  # these are compared one by one
-    flags = {flag for row in set(map(tuple, columns["flags"])) for flag in row}
+    flags = {flag for row in set(map(tuple, columns.get("flags", ()))) for flag in row}
     return (
-        all(_lie(columns[name], 0, 1) for name in _SHARES)
-        and all(_lie(columns[name], least, _MOST) for name, least in _LEAST.items())
-        and all(_fit(columns[name], _LONGEST.get(name, _LONGEST_NAME)) for name in _TEXTS)
+        all(_lie(columns.get(name, ()), 0, 1) for name in _SHARES)
+        and all(_lie(columns.get(name, ()), least, _MOST) for name, least in _LEAST.items())
+        and all(_fit(columns.get(name, ()), _LONGEST.get(name, _LONGEST_NAME)) for name in _TEXTS)
         and _fit(flags, _LONGEST_NAME)
-        and _advantages_follow(columns["asr"], columns["asr_free"], columns["advantage"])
+        and _advantages_follow(*(columns.get(name, ()) for name in _RATES))
         and all(_is_sound_extra(name, values) for name, values in extras.items())
     )
 
