@@ -117,6 +117,12 @@ TWISTED = [
     ('"asr": ', '"y": {"asr": 1, "seed": 1}, "asr": ', "", ""),
     ('"asr": ', '"y": [{"asr": ', '"flags": ', '"z": 1}], "flags": '),
     ('"flags": ', '"y": {"flags": ', '"presence_accuracy": ', '"z": 1}, "presence_accuracy": '),
+    (
+        '"flags": ',
+        '"y": {"a": 1, "flags": ',
+        '"presence_accuracy": ',
+        '"presence_accuracy": 1}, "b": ',
+    ),
     ('"presence_accuracy": ', '"asr": 0.5, "presence_accuracy": ', "", ""),
     ('"presence_accuracy": ', '"head": "h", "presence_accuracy": ', "", ""),
     ('"presence_accuracy": ', '"y": {"presence_accuracy": 1}, "presence_accuracy": ', "", ""),
