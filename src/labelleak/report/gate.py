@@ -53,7 +53,8 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
         if policy.cells.left is not None:
             judged = "are not judged" if policy.cells.left else "alone are judged"
         findings.append(Finding("withheld", "all", True, f"{withheld} {judged}"))
-    kept = [row for row in rows if _wanted(row, policy.cells)]
+    wishes = list(_wishes(policy.cells))
+    kept = [row for row in rows if all(_value(row, key) in asked for key, asked in wishes)]
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"
         return [*findings, Finding("records", "all", False, why)]
@@ -96,10 +97,6 @@ def _wishes(cells: Cells) -> Iterator[tuple[str, list[Any]]]:
         asked = getattr(cells, name)
         if asked is not None:
             yield key, asked if isinstance(asked, list) else [asked]
-
-
-def _wanted(row: Record, cells: Cells) -> bool:
-    return all(_value(row, key) in asked for key, asked in _wishes(cells))
 
 
 def _missing(rows: Sequence[Record], cells: Cells) -> Iterator[Finding]:

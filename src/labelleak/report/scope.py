@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from labelleak.attacks import ATTACKS
 from labelleak.records.flags import FLAGS
-from labelleak.records.frame import RecordFrame
+from labelleak.records.frame import RecordFrame, name_titles
 from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
@@ -258,7 +258,8 @@ def flags(records: Sequence[Record]) -> list[Flag]:
 
 def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) -> Flag:
     attacks = sorted({(row.attack, row.adaptive) for row in rows})
-    titles = RecordFrame(rows).titles
+    held = [(row.attack, row.extra.get("chosen"), row.extra.get("attack_title")) for row in rows]
+    titles = name_titles(*zip(*held, strict=True))
     meaning = FLAGS.get(name)
     figures = [row.extra["flag_figures"].get(name) for row in rows if "flag_figures" in row.extra]
     numbers = sorted(f for f in figures if isinstance(f, (int, float)))
