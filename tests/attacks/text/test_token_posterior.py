@@ -1,13 +1,13 @@
 """The token posterior: near exact over training, honest of its own doubt, whatever the scale."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from attacks.text.twins import slow_posterior
+from attacks.text.twins import slow_follows, slow_posterior
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts, train
 from labelleak.attacks.text import own_sums, token_posterior
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
@@ -143,7 +143,7 @@ def test_own_sums_are_what_one_pass_over_all_text_gives(learnt, monkeypatch):
     parts = pass_text(known, TOKENS)
     seen, labels = known.pass_own()
     assert whole.total == parts.total == len(labels)
-    for name in ("seen", "inputs", "weighted", "chances", "squares", "second", "size"):
+    for name in (field.name for field in fields(OwnSums)):
         one, other = getattr(whole, name), getattr(parts, name)
         assert np.allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-7), name
     weighted = seen.probabilities.double().mT @ seen.inputs.double() / len(labels)
@@ -180,10 +180,59 @@ def test_blocks_of_rows_do_not_matter_and_a_slow_twin_agrees(learnt, ready, monk
 
 def test_sums_start_with_the_first_pass():
     inputs, chances = torch.ones(2, 3), torch.full((2, 4), 0.25)
-    own = OwnSums.of([(inputs, inputs, chances, torch.tensor([0, 3]))], 4)
+    own = OwnSums.of([(inputs, inputs, chances, torch.tensor([0, 3]), torch.arange(2))], 4)
     assert own.seen.tolist() == [1, 0, 0, 1]
     assert own.chances.tolist() == [0.25] * 4
     assert own.middle.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("together", [1, 20, 1000])
+def test_what_follows_a_tokens_labels_is_a_regression_over_texts(monkeypatch, together):
+    """Texts of several lengths, and a token that own text lacks."""
+    monkeypatch.setattr(own_sums, "_TOGETHER", together)
+    rng = np.random.default_rng(0)
+    texts_of = np.repeat(np.arange(9), [3, 9, 1, 7, 7, 20, 4, 5, 6])
+    labels = rng.integers(6, size=62)
+    inputs, logits = rng.normal(size=(62, 4)), rng.normal(size=(62, 7))
+    logits[:, 2] += (labels == 2) * 3.0
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    one = tuple(torch.from_numpy(part) for part in (inputs, inputs, chances, labels, texts_of))
+    own = OwnSums.of([tuple(p[:20] for p in one), tuple(p[20:] for p in one)], 7)
+    pull, pulled = own.follows
+    for token in range(6):
+        along, alone = slow_follows(inputs, chances, labels, texts_of, token)
+        assert np.allclose(pull[token], along)
+        assert np.isclose(pulled[token], alone)
+    assert not pull[6].any()
+    assert pulled[6] == 0
+    assert pulled[2] > 0.1
+
+
+def test_a_label_more_adds_to_its_row_what_is_expected_of_it():
+    """A text has a word often or never, and the model that has read it knows."""
+    rng = np.random.default_rng(0)
+    often = rng.random((800, 8)) < 0.5
+    chances = np.full((800, 10, 8), 0.01) + 0.1 * often[:, None]
+    chances = np.concatenate([chances, 1 - chances.sum(-1, keepdims=True)], -1)
+    labels = (rng.random((800, 10, 1)) > chances.cumsum(-1)[..., :-1]).sum(-1)
+    inputs = rng.normal(size=(800, 10, 16)) * 0.2 + 1.0
+    texts_of = np.broadcast_to(np.arange(800)[:, None], (800, 10))
+    flat = (torch.from_numpy(part[:400].copy()) for part in (inputs, chances, labels, texts_of))
+    h, p, y, of = (part.flatten(0, 1) for part in flat)
+    own = OwnSums.of([(h, h, p, y, of)], 9)
+    pull, usual = own.follows[0].numpy(), (own.seen / own.total)[:, None]
+    means = own.inputs.numpy() / own.seen[:, None]
+    found = {"more": [], "plain": [], "told": []}
+    for start in range(400, 800, 2):
+        h, p, y = (part[start : start + 2].reshape(20, -1) for part in (inputs, chances, labels))
+        row = 20 * own.weighted.numpy() - (p - np.eye(9)[y[:, 0]]).T @ h
+        found["more"].append(np.bincount(y[:, 0], minlength=9) - 20 * usual[:, 0])
+        for name, each in (("plain", means), ("told", means - pull)):
+            above = ((row - 20 * usual * means) * each).sum(1)
+            found[name].append(above / np.square(each).sum(1))
+    more, plain, told = (np.stack(part)[:, :8].ravel() for part in found.values())
+    assert np.polyfit(more, plain, 1)[0] < 0.7
+    assert np.polyfit(more, told, 1)[0] == pytest.approx(1.0, abs=0.06)
 
 
 def test_a_drift_of_all_head_inputs_is_found_over_local_steps(learnt, ready):

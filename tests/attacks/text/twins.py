@@ -10,6 +10,20 @@ from scipy import stats
 from labelleak.attacks.text.row_noise import measure_noise
 
 
+def slow_follows(inputs, chances, labels, texts, token, doubt=5.0):
+    """Return how much each label more than usual adds to its token's posteriors, text by text."""
+    share, number = (labels == token).mean(), len(labels)
+    usual = chances[:, token] @ inputs / number
+    above, apart, alone = doubt, np.zeros(inputs.shape[1]), 0.0
+    for text in range(texts.max() + 1):
+        here = texts == text
+        count, size = (labels[here] == token).sum(), here.sum()
+        above += count * (count - size * share)
+        apart += count * (chances[here, token] @ inputs[here] - size * usual)
+        alone += count * (chances[here, token].sum() - size * chances[:, token].mean())
+    return apart / above, alone / above
+
+
 def slow_posterior(gradient, own, total, shares, tokens, most=60):
     """Return P(c_v >= 1) of some tokens, by densities of full normal distributions."""
     width = gradient.shape[1]
@@ -31,15 +45,15 @@ def slow_posterior(gradient, own, total, shares, tokens, most=60):
     found = {}
     for token in tokens:
         drawn = own.seen[token] + 1 / apart_by
-        mean = (own.inputs.numpy()[token] + middle / apart_by) / drawn
+        follows = own.follows[0].numpy()[token]
+        mean = (own.inputs.numpy()[token] + middle / apart_by) / drawn - follows
+        row = apart[token] - total * own.seen[token] / own.total * follows
         other = (factor * posterior[token] + noise) * around + 1e-9
         logs = []
         for count in range(most):
             variance = label * (count + count**2 / drawn) + other
             density = stats.multivariate_normal(count * mean, variance * metric)
-            logs.append(
-                density.logpdf(apart[token]) + stats.poisson.logpmf(count, total * shares[token])
-            )
+            logs.append(density.logpdf(row) + stats.poisson.logpmf(count, total * shares[token]))
         chances = np.exp(np.asarray(logs) - max(logs))
         found[token] = 1 - chances[0] / math.fsum(chances)
     return found

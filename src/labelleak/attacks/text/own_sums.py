@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -17,10 +18,15 @@ from labelleak.core.white_box import WhiteBox
 MOST_LABELS = 100_000
 # Above so many entries sums are held in single precision.
 _LARGE = 2**24
+# A token's posteriors are taken to follow its labels as much as these many labels' worth do not.
+_DOUBT = 5.0
+# Labels whose texts are looked at together.
+_TOGETHER = 1024
 
 
-# What labels leave ``n x D``, head inputs ``n x D``, probabilities ``n x K`` and labels ``n``.
-Pass = tuple[Tensor, Tensor, Tensor, Tensor]
+# What labels leave ``n x D``, head inputs ``n x D``, probabilities ``n x K``, labels ``n``, and the
+# text that each stands in, in order.
+Pass = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,10 @@ class OwnSums:
         squares: mean of p_v squared, K numbers.
         second: mean of the outer product of what a label leaves, ``D x D``.
         size: mean of ``|h|^2 / D``.
+        beside: sum over a token's labels of all p_v h of their texts, ``K x D``.
+        chances_beside: sum over a token's labels of all p_v of their texts, K numbers.
+        pairs: sum over a token's labels of how often it is a label of their texts, K numbers.
+        lengths: sum over a token's labels of how many labels their texts have, K numbers.
     """
 
     seen: Floats
@@ -44,37 +54,37 @@ class OwnSums:
     squares: Floats
     second: Tensor
     size: float
+    beside: Tensor
+    chances_beside: Floats
+    pairs: Floats
+    lengths: Floats
 
     @classmethod
     def of(cls, passes: Iterable[Pass], num_classes: int) -> OwnSums:
         """Add up passes."""
         found: OwnSums | None = None
-        for left, inputs, chances, labels in passes:
+        for one in passes:
             if found is None:
-                found = cls._empty(num_classes, inputs.shape[1])
-            found = found._with(left, inputs, chances, labels)
+                found = cls._empty(num_classes, one[1].shape[1])
+            found = found._with(*one)
         assert found is not None
         total = found.seen.sum()
-        return cls(
-            found.seen,
-            found.inputs,
-            found.weighted / total,
-            found.chances / total,
-            found.squares / total,
-            found.second / total,
-            found.size / total,
-        )
+        means = ("weighted", "chances", "squares", "second", "size")
+        return replace(found, **{name: getattr(found, name) / total for name in means})
 
     @classmethod
     def _empty(cls, classes: int, width: int) -> OwnSums:
         kind = torch.float64 if classes * width <= _LARGE else torch.float32
-        inputs, weighted = (torch.zeros(classes, width, dtype=kind) for _ in range(2))
-        seen, chances, squares = (np.zeros(classes) for _ in range(3))
+        inputs, weighted, beside = (torch.zeros(classes, width, dtype=kind) for _ in range(3))
+        seen, chances, squares, *rest = np.zeros((6, classes))
         second = torch.zeros(width, width, dtype=torch.float64)
-        return cls(seen, inputs, weighted, chances, squares, second, 0.0)
+        return cls(seen, inputs, weighted, chances, squares, second, 0.0, beside, *rest)
 
-    def _with(self, left: Tensor, inputs: Tensor, chances: Tensor, labels: Tensor) -> OwnSums:
+    def _with(
+        self, left: Tensor, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
+    ) -> OwnSums:
         """Add one pass, in place where memory would double."""
+        beside = self._beside(inputs, chances, labels, texts)
         self.inputs.index_add_(0, labels, left.to(self.inputs.dtype))
         self.weighted.add_((chances.mT @ inputs).to(self.weighted.dtype))
         wide = left.double()
@@ -86,7 +96,49 @@ class OwnSums:
             self.squares + chances.square().sum(0).double().numpy(),
             self.second + wide.mT @ wide,
             self.size + float(inputs.double().square().mean(1).sum()),
+            self.beside,
+            *beside,
         )
+
+    def _beside(
+        self, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
+    ) -> tuple[Floats, Floats, Floats]:
+        """Add what stands in the texts of each label, a few whole texts at a time."""
+        sums = [self.chances_beside, self.pairs, self.lengths]
+        at, ends = 0, torch.cumsum(torch.unique_consecutive(texts, return_counts=True)[1], 0)
+        while at < len(labels):
+            held = ends[ends <= at + _TOGETHER]
+            end = int(held[-1]) if len(held) and held[-1] > at else int(ends[ends > at][0])
+            part, ids = slice(at, end), texts[at:end]
+            own, at = labels[part], end
+            same = ids[:, None] == ids[None]
+            # Each column has the chances of a label's token over the places of its text.
+            there = chances[part].index_select(1, own) * same
+            self.beside.index_add_(0, own, (there.mT @ inputs[part]).to(self.beside.dtype))
+            again = (own[:, None] == own[None]) & same
+            found = (there.sum(0), again.sum(0), same.sum(0))
+            classes = len(self.seen)
+            sums = [
+                old + np.bincount(own.numpy(), one.double().numpy(), classes)
+                for old, one in zip(sums, found, strict=True)
+            ]
+        return sums[0], sums[1], sums[2]
+
+    @cached_property
+    def follows(self) -> tuple[Tensor, Floats]:
+        """Return how much each label more than usual adds to the posteriors of its token.
+
+        A text in which a token stands often has higher chances of it throughout, in a model that
+        has learnt. This is the regression of ``sum_j p_jv h_j``, and of ``sum_j p_jv``, on the
+        count of v, text by text, less what both have in common with how long a text is.
+        """
+        seen, total = torch.from_numpy(self.seen), self.seen.sum()
+        most = self.pairs - self.seen / total * self.lengths + _DOUBT
+        longest = torch.from_numpy(self.lengths)[:, None]
+        apart = self.beside.double() - longest * self.weighted.double()
+        apart[seen == 0] = 0.0
+        alone = self.chances_beside - self.lengths * self.chances
+        return apart / torch.from_numpy(most)[:, None], alone / most
 
     @property
     def total(self) -> int:
@@ -139,7 +191,17 @@ def pass_text(known: Knowledge, num_classes: int) -> OwnSums:
 def _plain(part: Knowledge, seed: int) -> Pass:
     seen, labels = part.pass_own(seed)
     inputs, chances = seen.inputs.detach().cpu().float(), seen.probabilities.detach().cpu().float()
-    return inputs, inputs, chances, labels
+    return inputs, inputs, chances, labels, _texts_of(part, len(labels))
+
+
+def _texts_of(part: Knowledge, number: int) -> Tensor:
+    """Return the text of each label; each its own where that is not known."""
+    assert part.auxiliary is not None
+    labels = part.auxiliary.labels
+    held = torch.nonzero(labels.flatten() >= 0)[:, 0]
+    if labels.dim() < 2 or len(held) != number:
+        return torch.arange(number)
+    return held // labels[0].numel()
 
 
 def _tied(part: Knowledge, table: nn.Embedding) -> Pass:
@@ -163,7 +225,8 @@ def _tied(part: Knowledge, table: nn.Embedding) -> Pass:
     held = labels.flatten() >= 0
     inputs = seen.inputs.detach()[held].float()
     left = inputs - after.flatten(0, 1)[held].float()
-    return left, inputs, seen.probabilities.detach()[held].float(), labels.flatten()[held]
+    of = torch.nonzero(held)[:, 0] // labels.shape[1]
+    return left, inputs, seen.probabilities.detach()[held].float(), labels.flatten()[held], of
 
 
 def tied_embedding(model: WhiteBox) -> nn.Embedding | None:

@@ -44,7 +44,10 @@ class TokenPosterior(Attack):
     the batch's own posteriors differ by. Inputs before token v have the mean m_v and the
     covariance S (measured on own text; the means of rare tokens are drawn to that of all), so with
     c labels R_v is normal around c m_v with covariance ``(c + c^2 / n_v) S + t_v``. Here n_v is
-    how often v was seen, and ``t_v = N Var(p_v h)``. Times the Poisson chance of c at v's frequency
+    how often v was seen, and ``t_v = N Var(p_v h)``. Where a text holds v more often than others do
+    a model that has learnt expects it there, too: m_v is less b_v, by which each label more than
+    usual raises ``sum_j p_jv h_j`` on own text (a regression over its texts), and R_v less
+    ``N f_v b_v``. Times the Poisson chance of c at v's frequency
     this is the posterior of c, and the counts are those with the highest expected ASR. A bias
     gives one more number a row, ``N (E p_v - b_v)``.
 
@@ -140,7 +143,8 @@ class _Rows:
         label: variance that one label adds, and that its mean's doubt adds for a squared count.
         noise: t_v, a number a row.
         prior: N f_v.
-        bias: ``N (E p_v - b_v)`` and its variance, where there is a bias.
+        bias: what is seen of ``N (E p_v - b_v)``, its variance and what one label adds to it,
+            where there is a bias.
         volume: log determinant of the turn to those coordinates.
     """
 
@@ -150,7 +154,7 @@ class _Rows:
     label: tuple[float, Floats]
     noise: Floats
     prior: Floats
-    bias: tuple[Floats, Floats] | None
+    bias: tuple[Floats, Floats, Floats] | None
     volume: float
 
     @classmethod
@@ -171,6 +175,9 @@ class _Rows:
             0.0,
         )
         rare = total * shares < _ABSENT
+        pull, pulled = own.follows
+        usual = torch.from_numpy(own.seen / own.total)
+        weighted = own.weighted - (usual[:, None] * pull).to(own.weighted)
         plain = total * (own.weighted - gradient.to(own.weighted))
         factor, noise = measure_noise(squares(plain) / width, posterior, rare)
         metric = within + noise * torch.eye(width, dtype=torch.float64)
@@ -178,7 +185,8 @@ class _Rows:
         label = float((turn.mT @ within @ turn).trace()) / width
         around = float((turn.mT @ turn).trace()) / width
         means, doubt = _token_means(own, turn, label)
-        q, g = (total * (rows.to(turn) @ turn) for rows in (own.weighted, gradient))
+        means = means - pull @ turn
+        q, g = (total * (rows.to(turn) @ turn) for rows in (weighted, gradient))
         other = factor * posterior * around + noise * around + 1e-9
         if drifts:
             means = means + find_drift(q - g, means, label, other, total * shares)
@@ -188,7 +196,8 @@ class _Rows:
             spread = total * np.maximum(own.squares - own.chances**2, 0.0)
             apart = total * (own.chances - bias)
             times, more = measure_noise(apart**2, spread, rare)
-            told = apart, times * spread + more + 1e-6
+            apart = apart - total * usual.numpy() * pulled
+            told = apart, times * spread + more + 1e-6, 1 - pulled
         return cls(
             total,
             kept,
@@ -302,8 +311,8 @@ class _Rows:
         apart = np.maximum(apart + counts**2 * self.means[5][rows, None], 0.0)
         logs = -(apart / variance + self.width * np.log(variance)) / 2
         if self.bias is not None:
-            seen, spread = (part[rows, None] for part in self.bias)
-            logs -= (seen - counts) ** 2 / spread / 2
+            seen, spread, each = (part[rows, None] for part in self.bias)
+            logs -= (seen - counts * each) ** 2 / spread / 2
         return np.asarray(logs)
 
     def _likeliest_scale(self) -> float:
