@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from labelleak.attacks.shadow.net import CountNet
-from labelleak.attacks.shadow.slopes import Examples, Slopes
+from labelleak.attacks.shadow.slopes import PARTS, Examples, Slopes, _surprise
 from labelleak.attacks.shadow.training import train
 
 
@@ -47,6 +47,19 @@ def test_the_slope_by_hand_is_autograd_s(classes, total):
     assert found == pytest.approx(loss.item(), rel=1e-6)
     for (name, _), slope in zip(net.named_parameters(), wanted, strict=True):
         assert np.allclose(slopes.slopes[name], slope, rtol=1e-5, atol=1e-7), name
+
+
+def test_the_slope_holds_where_classes_are_many_samples_off():
+    # In single precision, where ends of a mass far from its centre cancel.
+    made = np.random.default_rng(0)
+    out = made.normal(size=(3, PARTS, 4000)) * np.array([2, 3, 2])[:, None, None]
+    counts = made.integers(0, 4, 4000)
+    low = np.where(counts > 0, np.sqrt(np.maximum(counts - 0.5, 0.1)), -1e4)
+    ends = np.stack([low, np.where(counts < 3, np.sqrt(counts + 0.5), 1e4)])[:, None]
+    single = _surprise(out.astype(np.float32), ends.astype(np.float32), 1.3)
+    double = _surprise(out.astype(np.float32).astype(np.float64), ends, 1.3)
+    assert single[0] == pytest.approx(double[0], rel=1e-5)
+    assert np.abs(single[1] - double[1]).max() < 1e-5 * np.abs(double[1]).max()
 
 
 def test_the_network_follows_what_is_written_to_the_flat_parameters():

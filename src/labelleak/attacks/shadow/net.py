@@ -9,7 +9,7 @@ from labelleak.attacks.shadow.slopes import PARTS
 
 
 class CountNet(nn.Module):
-    """Three layers over the classes of a batch; permuting classes permutes the answer.
+    """Two layers over the classes of a batch; permuting classes permutes the answer.
 
     Each class is passed alike, and sees the mean and maximum over all classes. For each class
     it gives a mixture of logistic distributions of ``sqrt(c)``, a scale on which counts of
@@ -21,7 +21,6 @@ class CountNet(nn.Module):
         super().__init__()
         self.first = nn.Linear(2 * features, width)
         self.second = nn.Linear(3 * width, width)
-        self.third = nn.Linear(3 * width, width)
         self.last = nn.Linear(width, 3 * PARTS)
         self.direct = nn.Linear(features, 1, bias=False)
         self.spread = spread
@@ -32,9 +31,8 @@ class CountNet(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return centres, inverse widths and weights of the parts, each ``T x K x 3``."""
         hidden = nn.functional.silu(_apply(self.first, features, _mean(features)))
-        for layer in (self.second, self.third):
-            most = hidden.amax(dim=-2, keepdim=True)
-            hidden = hidden + nn.functional.silu(_apply(layer, hidden, _mean(hidden), most))
+        most = hidden.amax(dim=-2, keepdim=True)
+        hidden = hidden + nn.functional.silu(_apply(self.second, hidden, _mean(hidden), most))
         centres, widths, weights = self.last(hidden).chunk(3, dim=-1)
         inverse = torch.exp(-widths.clamp(-5, 4)) / self.spread
         centres = centres + self.direct(features)

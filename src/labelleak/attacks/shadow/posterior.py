@@ -72,7 +72,7 @@ class CountPosterior:
             trust: what each feature counts, F numbers; 1 if left out.
         """
         middle = features.mean(dim=(0, 1))
-        size = features.std(dim=(0, 1)) + 1e-6
+        size = (features - middle).square().mean(dim=(0, 1)).sqrt() + 1e-6
         size = size if trust is None else size / trust
         lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
         classes = counts.shape[1]

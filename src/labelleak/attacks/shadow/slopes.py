@@ -27,14 +27,13 @@ class Examples:
     Attributes:
         own: features of each class, ``S x K x F``.
         means: over the classes, ``S x F``.
-        below: square root of c - 1/2, or what nothing lies below where c is 0, ``S x K``.
-        above: square root of c + 1/2, or what nothing lies above where c is N.
+        ends: square roots of c - 1/2 and of c + 1/2, or what nothing lies below where c is 0 and
+            above where it is N, ``S x 2 x K``.
     """
 
     own: Numbers
     means: Numbers
-    below: Numbers
-    above: Numbers
+    ends: Numbers
 
     @classmethod
     def of(cls, features: Numbers, counts: Ints, total: int) -> Examples:
@@ -42,8 +41,8 @@ class Examples:
         c = counts.astype(features.dtype)
         below = np.where(c > 0, np.sqrt(np.maximum(c - 0.5, 0.1)), -1e4)
         above = np.where(c < total, np.sqrt(c + 0.5), 1e4)
-        kind = features.dtype
-        return cls(features, features.mean(axis=1), below.astype(kind), above.astype(kind))
+        ends = np.stack([below, above], axis=1).astype(features.dtype)
+        return cls(features, features.mean(axis=1), ends)
 
     def __len__(self) -> int:
         """Return how many batches there are."""
@@ -51,7 +50,7 @@ class Examples:
 
     def __getitem__(self, picks: NDArray[np.int64] | slice) -> Examples:
         """Return some of them."""
-        return Examples(self.own[picks], self.means[picks], self.below[picks], self.above[picks])
+        return Examples(self.own[picks], self.means[picks], self.ends[picks])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,6 @@ class Slopes:
             slopes[name] = part.view_as(parameter).numpy()
         return cls(net, flat.numpy(), slope.numpy(), values, slopes)
 
-    @np.errstate(over="ignore")  # the gate of what is far below 0 is 1 / inf
     def measure(self, shown: Examples) -> float:
         """Return the mean of ``-log P(c_i)`` over all classes of all batches, and set its slope.
 
@@ -99,23 +97,21 @@ class Slopes:
         """
         values, given = self.values, np.ascontiguousarray(shown.own.transpose(1, 0, 2))
         first = self._pass("first", given, shown.means)
-        kept, top = [("first", first)], first.given
-        for name in ("second", "third"):
-            means = np.add.reduce(top, axis=0) / len(top)
-            others = np.concatenate([means, np.maximum.reduce(top, axis=0)], axis=1)
-            kept.append((name, self._pass(name, top, others)))
-            top = top + kept[-1][1].given
+        low = first.given
+        means = np.add.reduce(low, axis=0) / len(low)
+        others = np.concatenate([means, np.maximum.reduce(low, axis=0)], axis=1)
+        second = self._pass("second", low, others)
+        top = low + second.given
         held, own = _flat(top), _flat(given)
         out = values["last.weight"] @ held.T + values["last.bias"][:, None]
         out[:PARTS] += values["direct.weight"] @ own.T
-        bounds = shown.below.T.ravel(), shown.above.T.ravel()
-        loss, slope = _surprise(out.reshape(3, PARTS, -1), bounds, self.net.spread)
+        ends = shown.ends.transpose(1, 2, 0).reshape(2, 1, -1)
+        loss, slope = _surprise(out.reshape(3, PARTS, -1), ends, self.net.spread)
         self.slopes["last.weight"][:] = slope @ held
         self.slopes["last.bias"][:] = np.add.reduce(slope, axis=1)
         self.slopes["direct.weight"][:] = np.add.reduce(slope[:PARTS], axis=0) @ own
         back = (slope.T @ values["last.weight"]).reshape(top.shape)
-        for name, layer in kept[:0:-1]:
-            back += self._push(name, layer, back)
+        back += self._push("second", second, back)
         self._slope("first", first, back)
         return loss
 
@@ -170,35 +166,41 @@ def _flat(values: Numbers) -> Numbers:
     return values.reshape(-1, values.shape[2])
 
 
-def _surprise(
-    out: Numbers, bounds: tuple[Numbers, Numbers], spread: float
-) -> tuple[float, Numbers]:
+def _surprise(out: Numbers, ends: Numbers, spread: float) -> tuple[float, Numbers]:
     """Return the loss, and its slope by what the network gave last, a column a class.
 
     It is the mixture's mass between the square roots of c - 1/2 and c + 1/2. ``log(s(a) - s(b))``
     is taken in a form whose slope never vanishes, however far off a part is.
     """
     centres, widths, weights = out
-    inverse = np.exp(-np.clip(widths, -5, 4)) / spread
-    below, above = ((bound - centres * spread) * inverse for bound in bounds)
-    apart = _TINY - np.expm1(below - above)
-    under, over = -np.logaddexp(0, -above), -np.logaddexp(0, below)
-    chances = weights - _log_sum(weights)
-    joint = chances + under + over + np.log(apart)
-    likely = _log_sum(joint)
-    share = np.exp(joint - likely)
-    near = (1 - apart) / apart
-    up, down = share * (1 - np.exp(under) + near), share * (1 - np.exp(over) + near)
-    moved = (up - down) * inverse * spread
-    wider = (up * above - down * below) * (np.abs(widths + 0.5) < 4.5)
-    slope = np.concatenate([moved, wider, np.exp(chances) - share])
+    inverse = np.exp(-np.minimum(np.maximum(widths, -5), 4)) / spread
+    # How far the mass's lower end lies above a centre, and its upper end below it.
+    off = (ends - centres * spread) * inverse
+    np.negative(off[1], out=off[1])
+    small = np.exp(-np.abs(off))
+    inside = 1 / (1 + small)
+    missed = np.where(off > 0, inside, 1 - inside)
+    width = np.add.reduce(off, axis=0)
+    apart = np.maximum(-np.expm1(width), _TINY)
+    lost = np.log1p(small) + np.maximum(off, 0)
+    chances, whole = _shares(weights)
+    share, likely = _shares(weights - np.add.reduce(lost, axis=0) + np.log(apart))
+    likely -= whole
+    moved = share * (missed[1] - missed[0]) * inverse * spread
+    wider = np.add.reduce(missed * off, axis=0) + (1 / apart - 1) * width
+    wider *= share * (np.abs(widths + 0.5) < 4.5)
+    slope = np.concatenate([moved, -wider, chances - share])
     slope /= likely.size
     return -float(np.add.reduce(likely)) / likely.size, slope
 
 
-def _log_sum(values: Numbers) -> Numbers:
-    most = np.maximum.reduce(values, axis=0)
-    return np.asarray(np.log(np.add.reduce(np.exp(values - most), axis=0)) + most)
+def _shares(logs: Numbers) -> tuple[Numbers, Numbers]:
+    """Return what shares of their sum numbers have that are given by logarithms, and its own."""
+    most = np.maximum.reduce(logs, axis=0)
+    parts = np.exp(logs - most)
+    whole = np.add.reduce(parts, axis=0)
+    parts /= whole
+    return parts, np.log(whole) + most
 
 
 __all__ = ["PARTS", "Examples", "Numbers", "Slopes"]

@@ -17,6 +17,7 @@ _LR, _DECAY, _STEEPEST, _RISE = 1.2e-2, 1e-4, 4.0, 0.2
 _RIDGE, _APART = 1e-2, 0.35
 
 
+@np.errstate(over="ignore")  # the gate of what is far below 0 is 1 / inf
 def train(
     slopes: Slopes,
     features: Numbers,
@@ -56,6 +57,7 @@ class _Pace:
         mean: of slopes so far, each counting less than the next.
         square: of their squares.
         shares: how much of either was there: bias is divided out by them.
+        spare: room to reckon in.
     """
 
     values: Numbers
@@ -63,30 +65,37 @@ class _Pace:
     mean: Numbers
     square: Numbers
     shares: Numbers
+    spare: Numbers
 
     @classmethod
     def of(cls, slopes: Slopes) -> _Pace:
         """Stand at the beginning."""
         zeros = np.zeros_like(slopes.slope)
-        return cls(slopes.flat, slopes.slope, zeros, zeros.copy(), np.zeros(2))
+        return cls(slopes.flat, slopes.slope, zeros, zeros.copy(), np.zeros(2), zeros.copy())
 
     def step(self, done: float) -> None:
         """Take a step of what share of training was done."""
         rate = _cycle(done, _LR / 25, _LR, _LR / 250_000)
         first, second = _cycle(done, 0.95, 0.85, 0.95), 0.999
-        self.slope[:] *= min(1.0, _STEEPEST / (float(np.sqrt(self.slope @ self.slope)) + 1e-6))
+        length = float(np.sqrt(self.slope @ self.slope)) + 1e-6
+        if length > _STEEPEST:
+            self.slope[:] *= _STEEPEST / length
         kept = np.array([first, second])
         self.shares[:] = kept * self.shares + (1 - kept)
-        for held, new, share in (
-            (self.mean, self.slope, first),
-            (self.square, np.square(self.slope), second),
-        ):
-            held *= share
-            held += (1 - share) * new
-        lengths = np.sqrt(self.square / self.shares[1])
-        lengths += 1e-8
+        seen, spread = float(self.shares[0]), float(np.sqrt(self.shares[1]))
+        np.multiply(self.slope, 1 - first, out=self.spare)
+        self.mean[:] *= first
+        self.mean[:] += self.spare
+        np.square(self.slope, out=self.spare)
+        self.spare[:] *= 1 - second
+        self.square[:] *= second
+        self.square[:] += self.spare
+        np.sqrt(self.square, out=self.spare)
+        self.spare[:] += 1e-8 * spread
+        np.divide(self.mean, self.spare, out=self.spare)
+        self.spare[:] *= rate * spread / seen
         self.values[:] *= 1 - rate * _DECAY
-        self.values[:] -= rate / self.shares[0] * self.mean / lengths
+        self.values[:] -= self.spare
 
 
 def _cycle(done: float, start: float, middle: float, end: float) -> float:
