@@ -188,3 +188,20 @@ def test_what_an_attack_finds_in_a_tensor_another_does_not_look_for_again():
         assert measured_once(weight[1], look) == float(weight[1].sum())
     measured_once(weight[1], look)
     assert len(looked) == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(7, 64), (3, 7, 64), (1, 5)], ids=str)
+@pytest.mark.parametrize("block", [1, 128, 10**6])
+def test_row_sums_are_the_same_whatever_a_block_holds(monkeypatch, dtype, shape, block):
+    monkeypatch.setattr(head_sums, "BLOCK", block)
+    weight = gradient(*shape, dtype=dtype).requires_grad_()
+    found = head_sums.row_sums_of(weight)
+    wide = weight.detach() if dtype == torch.float64 else weight.detach().float()
+    assert found.dtype == np.float64
+    assert found.shape == shape[:-1]
+    assert found.tolist() == wide.sum(-1).double().tolist()
+    turned = weight.detach().transpose(-1, -2).contiguous().transpose(-1, -2)
+    np.testing.assert_allclose(
+        head_sums.row_sums_of(turned), wide.double().sum(-1), rtol=1e-5, atol=1e-5
+    )

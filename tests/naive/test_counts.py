@@ -136,3 +136,27 @@ def test_one_trial_of_extreme_numbers_is_extracted_as_in_company():
             with np.errstate(over="ignore"):
                 pair = counts.extract_counts([row, row], impact, 0.0, total)
             np.testing.assert_array_equal(counts.extract_counts(row, impact, 0.0, total), pair[0])
+
+
+@given(
+    st.integers(65, 90).flatmap(lambda k: st.lists(tied, min_size=k, max_size=k)),
+    steps,
+    st.integers(1, 120),
+)
+def test_extraction_of_many_classes_is_the_greedy_one_whatever_the_signs_settle(row, step, total):
+    want = twins.extract_counts(row, -step, 0.25, total)
+    got = counts.extract_counts(row, -step, 0.25, total)
+    assert got.dtype == np.int64
+    assert got.tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("place", [0, 40, 79])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_wherever_it_stands(place, wrong):
+    row = np.linspace(-1, 1, 80)
+    row[place] = wrong
+    for given_ in ((row, -1.0, 0.0), (np.linspace(-1, 1, 80), -1.0, row), ([-1.0, 1.0], wrong, 0)):
+        with pytest.raises(BadInput, match="NaN or infinite"):
+            counts.extract_counts(*given_, 5)
+    with pytest.raises(BadInput, match="must not be positive"):
+        counts.extract_counts(row[place + 1 :] if place < 40 else row[:place], 1e-300, 0.0, 5)

@@ -55,7 +55,7 @@ class LLG(Rule):
         """Hand out N labels by the impact that the negative row sums give."""
         negative = np.minimum(observation.row_sums, 0.0).sum(axis=-1, keepdims=True)
         impact = (1 + 1 / observation.num_classes) / samples(observation) * negative
-        return _extract(observation, impact, np.zeros(observation.num_classes))
+        return _extract(observation, impact, 0.0)
 
 
 class Dummies(Enum):
@@ -202,10 +202,10 @@ def calibrated(calibration: Calibration) -> Prepared:
     return answer
 
 
-def _extract(observation: Observation, impact: Floats, offset: Floats) -> Estimate:
+def _extract(observation: Observation, impact: Floats, offset: Floats | float) -> Estimate:
     """Extract counts; an impact that is not negative explains nothing and counts as 0."""
     g = observation.row_sums
-    notes = () if (impact < 0).all() else (NO_IMPACT,)
+    notes = () if np.count_nonzero(impact < 0) == impact.size else (NO_IMPACT,)
     usable = np.minimum(impact, 0.0)
     counts = extract_counts(g, usable, offset, samples(observation))
     return Estimate(counts, offset - g, notes)

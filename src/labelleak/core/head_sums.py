@@ -210,15 +210,22 @@ def row_sums_of(weight: Tensor) -> Floats:
     """
     flat = weight.detach()
     if weight.dtype not in (torch.float16, torch.bfloat16):
-        return np.asarray(flat.sum(-1).cpu().double().numpy())
+        return _wide(flat.sum(-1))
     rows = flat.reshape(-1, flat.shape[-1])
     deep = max(1, BLOCK // rows.shape[1])
+    if len(rows) <= deep:
+        return _wide(rows.float().sum(-1).reshape(weight.shape[:-1]))
     # One buffer for all blocks: memory that is new to the process costs more than the sum.
     wide = torch.empty((min(deep, len(rows)), rows.shape[1]), device=rows.device)
     sums = torch.empty(len(rows), device=rows.device)
     for block, out in zip(torch.split(rows, deep), torch.split(sums, deep), strict=True):
         torch.sum(wide[: len(block)].copy_(block), -1, out=out)
-    return np.asarray(sums.reshape(weight.shape[:-1]).cpu().double().numpy())
+    return _wide(sums.reshape(weight.shape[:-1]))
+
+
+def _wide(sums: Tensor) -> Floats:
+    """Return numbers of a kind that numpy has in float64; a few calls less than by torch."""
+    return np.asarray(sums.cpu().numpy().astype(np.float64, copy=False))
 
 
 # Tensors that were measured while an update is attacked; held, so that none takes their place.

@@ -95,7 +95,7 @@ class Observation:
             ("weight", self.row_sums if self.weight is not None else None),
             ("bias", self.bias_gradient if self.bias is not None else None),
         ):
-            if rows is not None and not np.isfinite(rows).all():
+            if rows is not None and np.count_nonzero(np.isfinite(rows)) != rows.size:
                 raise BadInput(f"the {name} gradient holds NaN or infinite numbers, or overflows")
 
     @classmethod
