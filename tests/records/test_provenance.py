@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import labelleak
 from labelleak.cli.app import app
 from labelleak.errors import BadInput
+from labelleak.records import provenance
 from labelleak.records.provenance import command_of
 from labelleak.records.record import read_records
 
@@ -101,3 +102,15 @@ def test_python_and_a_search_name_no_folder_either(tmp_path, data, monkeypatch):
         assert "people of ward" not in path.read_text(), path
         assert str(tmp_path) not in path.read_text(), path
     assert "sha256:" in json.loads((tmp_path / "found" / "tune.json").read_text())["command"]
+
+
+def test_the_version_of_torch_is_looked_up_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: asked.append(name) or "9.9")
+    provenance._version_of_torch.cache_clear()
+    try:
+        told = [provenance.software()["torch"] for _ in range(3)]
+    finally:
+        provenance._version_of_torch.cache_clear()
+    assert told == ["9.9"] * 3
+    assert asked == ["torch"]

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.entries import distinct_share, noise_size, stands_out, sum_rests
+from labelleak.core.entries import distinct_sizes, noise_size, stands_out, sum_rests
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
@@ -43,7 +43,7 @@ def negative_absent(observation: Observation, counts: Ints, known: Knowledge) ->
     rows = observation.weight.detach().double().sum(-1).cpu().numpy()
     largest = np.maximum(np.abs(rows).max(-1), 1e-300)
     of_weight, _ = sum_rests(observation)
-    _, few = distinct_share(observation.weight.flatten(-2))
+    _, few = distinct_sizes(observation)
     assert of_weight is not None
     clean = stands_out(observation) & (of_weight <= _CLEAN) & ~few
     noise = _SIGMAS * noise_size(observation) * np.sqrt(observation.weight.shape[-1])

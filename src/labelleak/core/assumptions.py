@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labelleak.core.entries import distinct_share, stands_out, sum_rests, zeroed_share
+from labelleak.core.entries import distinct_sizes, stands_out, sum_rests, zeroed_share
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.limits import Limits, check_limits
 from labelleak.core.observation import Observation
@@ -253,7 +253,7 @@ def _entries(observation: Observation) -> Iterator[Flag]:
     clear, share = stands_out(observation), zeroed_share(observation)
     held = State.not_known if observation.paired else State.held
     yield Flag("sparse_gradient", clear & (share > ZEROED), share, held)
-    distinct, few = distinct_share(observation.weight.flatten(-2))
+    distinct, few = distinct_sizes(observation)
     yield Flag("quantised_gradient", clear & few, distinct)
 
 

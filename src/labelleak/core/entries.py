@@ -7,6 +7,7 @@ import numpy as np
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
+from labelleak.core.once import once_each
 
 # A gradient with no entry above this is made of rounding (the model is certain).
 FAINT = 1e-5
@@ -17,6 +18,7 @@ FEWEST = 8
 LOOK = 2048
 
 
+@once_each
 def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     """Return what is left of the sums over classes, against the size of the weight and the bias.
 
@@ -34,6 +36,7 @@ def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     return of_weight, of_bias
 
 
+@once_each
 def noise_size(observation: Observation) -> Floats:
     """Estimate the standard deviation of noise on each entry from the sums over classes.
 
@@ -73,6 +76,16 @@ def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
     return distinct, (distinct < DISTINCT) & (held >= FEWEST)
 
 
+@once_each
+def distinct_sizes(observation: Observation) -> tuple[Floats, np.ndarray]:
+    """Return what `distinct_share` says of the weight's entries, or of the bias's without one."""
+    weight, bias = observation.weight, observation.bias
+    entries = bias if weight is None else weight.flatten(-2)
+    assert entries is not None
+    return distinct_share(entries)
+
+
+@once_each
 def stands_out(observation: Observation) -> np.ndarray:
     """Tell which trials' gradients stand out of rounding."""
     sizes = [] if observation.weight is None else [observation.sums.largest]
@@ -119,6 +132,7 @@ def ratio(part: Tensor, whole: Tensor) -> Floats:
 
 __all__ = [
     "distinct_share",
+    "distinct_sizes",
     "moves_alike",
     "noise_size",
     "ratio",

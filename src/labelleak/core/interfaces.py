@@ -12,7 +12,7 @@ import numpy as np
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.knowledge import Knowledge
-from labelleak.core.needs import Need
+from labelleak.core.needs import Need, in_order
 from labelleak.core.observation import Observation
 from labelleak.errors import BadInput, NotApplicable
 
@@ -112,8 +112,8 @@ def prepare(
 
 
 def _refuse_missing(attack: Attack, holds: Callable[[Need], bool], what: str) -> None:
-    for need in Need:
-        if need in attack.needs and not holds(need):
+    for need in in_order(attack.needs):
+        if not holds(need):
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not {what}")
 
 
@@ -125,7 +125,8 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
     """
 
     def carries(need: Need) -> bool:
-        return need not in _CARRIED or getattr(observation, _CARRIED[need]) is not None
+        part = _CARRIED.get(need)
+        return part is None or getattr(observation, part) is not None
 
     _refuse_missing(attack, carries, "known")
 

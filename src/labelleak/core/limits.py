@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.counts import Floats
-from labelleak.core.entries import distinct_share, noise_size, stands_out, sum_rests
+from labelleak.core.entries import distinct_sizes, noise_size, stands_out, sum_rests
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
+from labelleak.core.once import once_each
 from labelleak.core.training import LocalTraining, weight_each
 from labelleak.records.states import State
 
@@ -148,15 +149,14 @@ def why_not_judged(observation: Observation, training: LocalTraining | None) -> 
     return ""
 
 
+@once_each
 def is_clean(observation: Observation) -> np.ndarray:
     """Tell which trials show neither noise nor compression nor another loss."""
     if observation.paired:
         return ~is_like_noise(observation)
     of_weight, of_bias = sum_rests(observation)
     assert of_bias is not None
-    entries = observation.bias if observation.weight is None else observation.weight.flatten(-2)
-    assert entries is not None
-    _, few = distinct_share(entries)
+    _, few = distinct_sizes(observation)
     limit = _CLEAN_BIAS_ALONE if of_weight is None else _CLEAN
     rest = of_bias if of_weight is None else np.maximum(of_weight, of_bias)
     clean = stands_out(observation) & (rest <= limit) & ~few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
 
 
 class Need(Enum):
@@ -25,4 +26,15 @@ READS_WEIGHT = frozenset({Need.WEIGHT, Need.NUM_SAMPLES})
 READS_BIAS = frozenset({Need.BIAS, Need.NUM_SAMPLES})
 OWN_DATA = frozenset({Need.NUM_SAMPLES, Need.MODEL, Need.AUXILIARY})
 
-__all__ = ["OWN_DATA", "READS_BIAS", "READS_WEIGHT", "Need"]
+
+@cache
+def in_order(needs: frozenset[Need]) -> tuple[Need, ...]:
+    """Return needs in the order in which they are told, worked out once for all that ask.
+
+    >>> [need.name for need in in_order(READS_BIAS)]
+    ['BIAS', 'NUM_SAMPLES']
+    """
+    return tuple(need for need in Need if need in needs)
+
+
+__all__ = ["OWN_DATA", "READS_BIAS", "READS_WEIGHT", "Need", "in_order"]

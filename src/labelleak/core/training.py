@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from numbers import Integral, Real
 from typing import Annotated, Any, get_args
 
@@ -170,8 +171,7 @@ class LocalTraining(TrainingFacts):
         >>> how.optimiser, how.momentum, "momentum" in how.unknown
         ('sgd', 0.0, True)
         """
-        unknown = tuple(name for name, value in vars(self).items() if value is None)
-        return FullTraining(**self.known, unknown=unknown)
+        return _filled(self)
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,13 @@ class FullTraining(LocalTraining):
         return told
 
 
+@lru_cache(maxsize=256)
+def _filled(training: LocalTraining) -> FullTraining:
+    """Fill in a training, which an audit asks for several times an update."""
+    unknown = tuple(name for name, value in vars(training).items() if value is None)
+    return FullTraining(**training.known, unknown=unknown)
+
+
 def weight_each(weights: tuple[float, ...] | None, labels: int) -> tuple[float, ...]:
     """Return a positive weight for each label, of one or of one a label; 1 where none was told.
 
@@ -233,13 +240,19 @@ def _fits(value: Any, kind: Any, option: Option) -> bool:
     if list_item(kind) is not None:
         plain = isinstance(value, tuple)
         return plain and all(_is_number(v, Real) and option.refuse(v) is None for v in value)
-    one = get_args(kind)[0]
+    one = _plain(kind)
     if one in (bool, str):
         return isinstance(value, one)
     whole = one is int
     most = LARGEST_COUNT if whole else math.inf if option.infinite else LARGEST_NUMBER
     fits = _is_number(value, Integral if whole else Real) and bool(value <= most)
     return fits and option.refuse(value) is None
+
+
+@cache
+def _plain(kind: Any) -> Any:
+    """Return the type that a fact has where it is told."""
+    return get_args(kind)[0]
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -249,7 +262,7 @@ def _is_number(value: Any, kind: type) -> bool:
 def _words(kind: Any, option: Option) -> str:
     if list_item(kind) is not None:
         return "numbers above 0, one a class or label"
-    one = get_args(kind)[0]
+    one = _plain(kind)
     if one in (bool, str):
         return "true or false" if one is bool else "text"
     low = f"above {option.above:g}" if option.above is not None else f"of at least {option.min:g}"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, Message
+from flwr.app import Array, ArrayRecord, Context, Message
 from torch import Tensor
 
 from labelleak.errors import BadInput
@@ -19,6 +23,8 @@ EMPTY = "_empty"
 MOST_DIGITS = 10
 # Under which a strategy of Flower sends the model, if it is not told otherwise.
 MODEL = "arrays"
+# How Flower calls what numpy packed, and how that begins.
+_NUMPY, _VERSION_1 = "numpy.ndarray", b"\x93NUMPY\x01\x00"
 
 
 class Arrays(Mapping[str, Tensor]):
@@ -34,7 +40,7 @@ class Arrays(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._decoded:
-            self._decoded[name] = torch.from_numpy(self._packed[name].numpy())
+            self._decoded[name] = torch.from_numpy(_decode(self._packed[name]))
         return self._decoded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -45,6 +51,30 @@ class Arrays(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._packed)
+
+
+def _decode(packed: Array) -> np.ndarray:
+    """Return what Flower's own decoding does, each layout's header read once in a process."""
+    data = packed.data
+    if packed.stype == _NUMPY and data[:8] == _VERSION_1:
+        start = 10 + int.from_bytes(data[8:10], "little")
+        layout = _layout(data[8:start])
+        if layout is not None:
+            kind, shape = layout
+            held = prod(shape)
+            if 0 < held * kind.itemsize <= len(data) - start:
+                return np.frombuffer(data, kind, held, start).reshape(shape).copy()
+    return np.asarray(packed.numpy())
+
+
+@lru_cache(maxsize=1024)
+def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+    """Read numpy's header; None for what is not plain rows of numbers, or no header at all."""
+    try:
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(BytesIO(header))
+    except ValueError:
+        return None
+    return None if by_columns or kind.hasobject else (kind, shape)
 
 
 def only_record(message: Message) -> tuple[str, ArrayRecord]:

@@ -115,17 +115,19 @@ def scored_records(
         num_samples=total,
         defense=str(keys.pop("defense", auditor.defense)),
     )
+    trials = [whole_number(auditor.seed, "trial", one.round, one.client) for one in senders]
+    more = [{**keys_of(one), **finding.states(row)} for row, one in enumerate(senders)]
     return [
         record
         for answer in finding.answers
         for record in make_records(
             answer,
             truth,
-            trials=[whole_number(auditor.seed, "trial", one.round, one.client) for one in senders],
+            trials=trials,
             common=common,
             extra=keys,
             keep_counts=auditor.keep_counts,
-            more=[{**keys_of(one), **finding.states(row)} for row, one in enumerate(senders)],
+            more=more,
         )
     ]
 

@@ -120,6 +120,7 @@ def _split(name: str, hint: Any) -> tuple[str, Any, Option | None]:
     return name, kind, next((note for note in notes if isinstance(note, Option)), None)
 
 
+@cache
 def list_item(kind: Any) -> Any:
     """Return the type of a list option's elements, or None where the option takes one value.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, cast
@@ -132,13 +133,18 @@ def _bare_word(word: str) -> str:
 
 def software() -> dict[str, str]:
     """Return the versions that figures depend on, without loading torch."""
+    return {"labelleak": VERSION, "torch": _version_of_torch()}
+
+
+@cache
+def _version_of_torch() -> str:
+    """Look the version up once: to read a package's description takes milliseconds."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        torch = version("torch")
+        return version("torch")
     except PackageNotFoundError:  # a torch that was not installed as a package
-        torch = "unknown"
-    return {"labelleak": VERSION, "torch": torch}
+        return "unknown"
 
 
 __all__ = ["VERSION", "bare", "command_of", "digests_of", "origin", "software", "without_folders"]

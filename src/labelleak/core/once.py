@@ -1,0 +1,46 @@
+"""Figures of an observation that several checks ask for, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
+import numpy as np
+
+from labelleak.core.observation import Observation
+
+Figure = TypeVar("Figure")
+
+
+def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation], Figure]:
+    """Keep what a function says of an observation with it, for an observation does not change.
+
+    It is kept under the function's name. Arrays may not be written to any more, since whoever
+    asks gets the same ones.
+
+    >>> @once_each
+    ... def largest(observation):
+    ...     return observation.bias_gradient.max()
+    >>> seen = Observation.from_gradient(None, np.array([-0.5, 0.5]))
+    >>> largest(seen) is largest(seen)
+    True
+    """
+    name = f"once {measure.__module__}.{measure.__qualname__}"
+
+    @wraps(measure)
+    def asked(observation: Observation) -> Figure:
+        held = vars(observation)
+        if name not in held:
+            found = measure(observation)
+            for part in found if isinstance(found, tuple) else (found,):
+                if isinstance(part, np.ndarray):
+                    part.flags.writeable = False
+            held[name] = found
+        kept: Figure = held[name]
+        return kept
+
+    return asked
+
+
+__all__ = ["once_each"]
