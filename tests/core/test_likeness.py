@@ -5,7 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.core.likeness import doubt_weights, refuse_weights, weights_instead
+from labelleak.core.likeness import (
+    _handfuls,
+    doubt_weights,
+    refuse_weights,
+    weights_instead,
+)
 from labelleak.errors import BadInput
 
 
@@ -54,3 +59,17 @@ def test_weights_of_several_clients_added_up_are_not_those_of_one():
     before, after, _ = trained(1, 1)
     assert doubt_weights(before, after) == ""
     assert "times" in doubt_weights(before, {name: 2 * t for name, t in after.items()})
+
+
+def test_many_small_tensors_are_looked_at_together_and_large_ones_by_themselves(monkeypatch):
+    monkeypatch.setattr("labelleak.core.likeness.LOOK", 100)
+    sizes = [30, 30, 50, 400, 10]
+    sent = {f"layer{n}.weight": torch.rand(size) + 0.5 for n, size in enumerate(sizes)}
+    assert [len(some) for some in _handfuls(sent, list(sent))] == [2, 1, 1, 1]
+    moved = {name: value + 0.01 * torch.randn_like(value) for name, value in sent.items()}
+    assert doubt_weights(sent, moved) == ""
+    twice = {name: 2 * value for name, value in sent.items()}
+    assert doubt_weights(sent, twice) == "it is the weights sent 2 times"
+    apart = {name: moved[name] - sent[name] for name in sent}
+    assert "projection" in doubt_weights(sent, apart)
+    assert doubt_weights({}, {}) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from labelleak.core.lazy import Tensor
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.weights import buffer_names
 from labelleak.errors import BadInput, shown
 
@@ -39,16 +39,17 @@ def doubt_weights(before: Arrays, reply: Arrays) -> str:
     >>> doubt_weights(sent, {"fc.weight": torch.tensor([[0.1, 0.2], [-0.1, -0.2]])})
     "the sums of 'fc.weight' over its rows are zero, as a gradient's are"
     """
+    names = list(_compared(before, reply))
+    for name in names:
+        if _closes(reply[name]) and not _closes(before[name], empty=True):
+            return f"the sums of {shown(name)} over its rows are zero, as a gradient's are"
     product = square = moved = whole = 0.0
     entries = 0
-    for name in _compared(before, reply):
-        start, end = before[name], reply[name]
-        if _closes(end) and not _closes(start, empty=True):
-            return f"the sums of {shown(name)} over its rows are zero, as a gradient's are"
-        sent, got = (t.detach().flatten()[:LOOK].double() for t in (start, end))
+    for some in _handfuls(before, names):
+        sent, got = (_laid_out(side, some) for side in (before, reply))
         product, square = product + float(sent @ got), square + float(sent @ sent)
         moved, entries = moved + float((got - sent).square().sum()), entries + len(sent)
-        whole += float(got.square().sum())
+        whole += float(got @ got)
     if square == 0:
         return ""
     # Noise that a defense added tilts the projection by chance; room is left for it. NaN is
@@ -120,6 +121,25 @@ def _compared(before: Arrays, reply: Arrays) -> Iterator[str]:
             continue
         if start.shape == reply[name].shape:
             yield name
+
+
+def _handfuls(tensors: Arrays, names: list[str]) -> Iterator[list[str]]:
+    """Give names whose entries are looked at together: many small tensors, or a large one."""
+    some, held = list[str](), 0
+    for name in names:
+        entries = min(LOOK, tensors[name].numel())
+        if some and held + entries > LOOK:
+            yield some
+            some, held = [], 0
+        some.append(name)
+        held += entries
+    if some:
+        yield some
+
+
+def _laid_out(tensors: Arrays, names: list[str]) -> Tensor:
+    """Put the entries that are looked at behind each other: a few sums then, and not a few each."""
+    return torch.cat([tensors[name].detach().flatten()[:LOOK].double() for name in names])
 
 
 def _cosine(own: Arrays, given: Arrays) -> tuple[float, bool]:

@@ -52,7 +52,7 @@ class Ranks:
         if weight.shape[-2:].numel() > _LARGEST or observation.scale is State.held:
             return None  # it takes long, or whoever made the update knows what it is of
         wide, column = weight.detach().double().cpu(), bias.detach().double().cpu()[..., None]
-        ways, sizes, _ = torch.linalg.svd(wide, full_matrices=False)
+        ways, sizes = _singular(wide)
         share = (sizes / sizes[..., :1].clamp_min(1e-300)).numpy()
         # Classes that the model rules out add nothing, nor do head inputs that are never active.
         most = np.minimum(_live(wide.norm(dim=-1)) - 1, _live(wide.norm(dim=-2)))
@@ -67,6 +67,22 @@ class Ranks:
         left = column - kept @ (kept.mT @ column)
         apart = ratio(left.flatten(-2).norm(dim=-1), column.flatten(-2).norm(dim=-1))
         return cls(least, shown, np.where(rank == size, _ends(share, rank) * apart, 0.0))
+
+
+def _singular(wide: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the left singular vectors of matrices and their values, falling.
+
+    Of few rows they are found through their inner products, in a tenth of the time; in double
+    precision that errs by 1e-8 of the largest, far below what is asked of them here.
+    """
+    if wide.shape[-2] > wide.shape[-1]:
+        ways, sizes, _ = torch.linalg.svd(wide, full_matrices=False)
+        return ways, sizes
+    scale = wide.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
+    even = wide / scale
+    squares, ways = torch.linalg.eigh(even @ even.mT)
+    sizes = squares.flip(-1).clamp_min(0).sqrt() * scale[..., 0]
+    return ways.flip(-1), sizes
 
 
 def _live(sizes: Tensor) -> np.ndarray:

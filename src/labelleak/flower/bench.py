@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from labelleak.simulation.models import build_model
 
-OVERHEAD = 0.05
 CLIENTS, BATCH, LR = 10, 32, 0.05
 # Samples of a client, and rounds: MNIST's 60,000 images divided evenly, and a tenth of them. An
-# audit takes as long whatever a client holds, so it weighs most where clients are small.
+# audit takes as long whatever a client holds, so it weighs most where clients are small. What is
+# aimed at is the share of a round of the small ones, by part.
 SIZES = ((6000, 1), (600, 10))
+OBSERVER, MOD = 0.03, 0.1
 
 
 @dataclass
@@ -51,15 +52,18 @@ def run_flower_bench() -> Iterator[str]:
         MissingExtra: if Flower is not installed.
     """
     for samples, rounds in SIZES:
-        for part, measure in (("observer", _observer), ("client's audit mod", _mod)):
+        for part, measure, aim in (
+            ("observer", _observer, OBSERVER),
+            ("client's audit mod", _mod, MOD),
+        ):
             added, rest = measure(samples, rounds)
             share = added / rest
             yield (
-                f"{'ok  ' if share <= OVERHEAD else 'MISS'} Flower round, {CLIENTS} clients of "
+                f"{'ok  ' if share <= aim else 'MISS'} Flower round, {CLIENTS} clients of "
                 f"{samples} samples (28 x 28, paper's CNN): the {part} with the standard battery's "
                 f"rules on the update alone (no shadow attack) adds {share:.1%} "
                 f"({added / rounds / CLIENTS * 1e3:.1f} ms a client "
-                f"to {rest / rounds:.2f} s a round; aim <= {OVERHEAD:.0%})"
+                f"to {rest / rounds:.2f} s a round; aim <= {aim:.0%})"
             )
 
 
