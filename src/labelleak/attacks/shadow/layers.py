@@ -19,11 +19,7 @@ from labelleak.attacks.shadow.attack import (
     learn_once,
 )
 from labelleak.attacks.shadow.batches import Head, draw_counts, lend
-from labelleak.attacks.shadow.bridges import (
-    Bridges,
-    folds_of,
-    one_hot_errors,
-)
+from labelleak.attacks.shadow.bridges import Bridges, folds_of, one_hot_errors
 from labelleak.attacks.shadow.features import ClassFeatures, sureness
 from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
