@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from labelleak.cli import terminal
-from labelleak.cli.terminal import progress_bar, uncollected
+from labelleak.cli.terminal import last_act, progress_bar, uncollected
 
 
 def test_the_collector_rests_and_goes_on_again_even_after_an_error():
@@ -70,3 +70,19 @@ def test_nothing_done_yet_promises_no_time(capsys, clock):
         clock.now += 60
         bar(0, 3)
     assert capsys.readouterr().err.splitlines()[0] == "auditing: 0/3 cells"
+
+
+def test_the_collector_rests_to_the_end_of_a_last_act_and_works_for_whoever_goes_on():
+    with last_act():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled(), "the process ends with it, so nothing is looked through"
+    assert gc.isenabled()
+    gc.unfreeze()
+    with uncollected():
+        pass
+    assert gc.isenabled(), "only the last act leaves it off"
+    with pytest.raises(ValueError, match="x"), last_act():
+        raise ValueError("x")
+    assert gc.isenabled()
+    gc.unfreeze()

@@ -4,6 +4,7 @@ import numpy as np
 
 from labelleak.records.cells import tabulate
 from labelleak.records.frame import RecordFrame, block_of, name_titles
+from labelleak.records.rounds import federated, is_federated
 from labelleak.records.strongest import strongest_records
 from report.samples import make_record
 
@@ -70,3 +71,22 @@ def test_the_last_title_counts_and_names_what_was_chosen():
         "c": "three",
     }
     assert name_titles(["a"], [None], [None]) == {}
+
+
+def test_a_frame_tells_the_records_of_rounds_from_others_as_a_list_does():
+    told = [{}, {"round": 0}, {"round": 3}, {"round": True}, {"round": "1"}, {"round": None}]
+    rows = [make_record(trial=n, extra=extra) for n, extra in enumerate(told)]
+    for some in (rows, rows[:1], rows[3:], []):
+        wanted = [row for row in some if is_federated(row)]
+        assert federated(RecordFrame(some)) == federated(iter(some)) == wanted
+
+
+def test_distinct_values_of_one_type_are_those_of_many():
+    rows = [make_record(extra={"one": v, "two": v}) for v in (0.0, 2.5, -0.0, 2.5)]
+    rows.append(make_record(extra={"two": 2}))
+    assert RecordFrame(rows).distinct("one") == [0.0, 2.5]
+    assert [(type(v), v) for v in RecordFrame(rows).distinct("two")] == [
+        (float, 0.0),
+        (float, 2.5),
+        (int, 2),
+    ]

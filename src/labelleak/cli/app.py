@@ -21,7 +21,7 @@ from labelleak.cli.parsing import say_refusal
 from labelleak.cli.records import records
 from labelleak.cli.results import Shown, print_json, print_wrapped
 from labelleak.cli.run import run
-from labelleak.cli.terminal import INTERRUPTED
+from labelleak.cli.terminal import INTERRUPTED, last_act
 from labelleak.cli.tune import tune
 from labelleak.cli.verify import verify
 from labelleak.cli.watch import watch
@@ -53,7 +53,8 @@ class Listing(StrEnum):
 def main() -> None:
     """Run the command line; what users do wrong ends in one sentence and status 2."""
     try:
-        found = typer.main.get_command(app).main(prog_name="labelleak", standalone_mode=False)
+        with last_act():
+            found = typer.main.get_command(app).main(prog_name="labelleak", standalone_mode=False)
     except LabelleakError as error:
         _refuse(str(error))
     except click.ClickException as error:

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from labelleak.records.provenance import command_of
 INTERRUPTED = 130
 # Seconds between two lines of progress where standard error is no terminal.
 _BETWEEN = 30.0
+# Whether the process ends with the command that runs.
+_ENDING = ContextVar("ending", default=False)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,22 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        if was and not _ENDING.get():
+            gc.enable()
+
+
+@contextmanager
+def last_act() -> Iterator[None]:
+    """Run what the process ends with: nobody looks through what the system takes back as a whole.
+
+    Whoever goes on all the same has its collector again, for what comes later.
+    """
+    was, token = gc.isenabled(), _ENDING.set(True)
+    try:
+        yield
+    finally:
+        _ENDING.reset(token)
+        gc.freeze()
         if was:
             gc.enable()
 

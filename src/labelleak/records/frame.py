@@ -172,7 +172,7 @@ class RecordFrame(Sequence[Record]):
         if name not in self._numbers:
             values = self.values(name)
             if name not in Record.__dataclass_fields__:
-                values = [v if isinstance(v, int | float) else None for v in values]
+                values = [v if isinstance(v, (int, float)) else None for v in values]
             self._numbers[name] = np.array(values, dtype=np.float64)
         return self._numbers[name]
 
@@ -199,8 +199,11 @@ class RecordFrame(Sequence[Record]):
         if name not in self._distinct:
             values = [value for value in self.values(name) if value is not None]
             try:
-                once = dict.fromkeys(zip(map(type, values), values, strict=True))
-                self._distinct[name] = [value for _, value in once]
+                if len(set(map(type, values))) < 2:
+                    self._distinct[name] = list(dict.fromkeys(values))
+                else:
+                    once = dict.fromkeys(zip(map(type, values), values, strict=True))
+                    self._distinct[name] = [value for _, value in once]
             except TypeError:  # a list or dict cannot be hashed
                 self._distinct[name] = values
         return self._distinct[name]

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import Record
-from labelleak.records.rounds import client_of, is_federated
+from labelleak.records.rounds import client_of, federated
 
 WHAT_TO_DO = "give each run a folder of its own, and judge one run's records"
 
@@ -22,11 +23,11 @@ def say_mixed(records: Iterable[Record]) -> str:
     >>> say_mixed([])
     ''
     """
-    rows = list(records)
-    federated = [row for row in rows if is_federated(row)]
-    if not federated:
+    rows = records if isinstance(records, RecordFrame) else list(records)
+    own = federated(rows)
+    if not own:
         return ""
-    why = list(_reasons(federated, audited=len(rows) - len(federated)))
+    why = list(_reasons(own, audited=len(rows) - len(own)))
     return f"These records are not of one run: {'; '.join(why)}; {WHAT_TO_DO}" if why else ""
 
 

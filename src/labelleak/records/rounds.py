@@ -72,6 +72,17 @@ def is_federated(row: Record) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
 
 
+def federated(records: Iterable[Record]) -> list[Record]:
+    """Return the records of a federation's rounds; a frame knows at once where there are none.
+
+    >>> federated([])
+    []
+    """
+    if isinstance(records, RecordFrame) and not records.distinct("round"):
+        return []
+    return [row for row in records if is_federated(row)]
+
+
 def follow_rounds(records: Iterable[Record]) -> list[Course]:
     """Return the course of each threat model with the defense off and on; none without rounds.
 
@@ -79,9 +90,8 @@ def follow_rounds(records: Iterable[Record]) -> list[Course]:
     []
     """
     groups: dict[bool, list[Record]] = defaultdict(list)
-    for row in records:
-        if is_federated(row):
-            groups[is_defended(row)].append(row)
+    for row in federated(records):
+        groups[is_defended(row)].append(row)
     found = []
     for defended, rows in sorted(groups.items()):
         told: dict[str, list[Record]] = defaultdict(list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.records.record import Record
-from labelleak.records.rounds import client_of, is_federated
+from labelleak.records.rounds import client_of, federated
 from labelleak.report import wording
 
 # The first that a client's audit recorded of an update names its fate: a defended update is
@@ -45,8 +45,8 @@ def follow_actions(records: Iterable[Record]) -> list[ActionCounts]:
     found: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     policies: dict[int, set[str]] = defaultdict(set)
     limits: dict[int, set[float]] = defaultdict(set)
-    for row in records:
-        if is_federated(row) and row.extra.get("action") in ACTIONS:
+    for row in federated(records):
+        if row.extra.get("action") in ACTIONS:
             number = int(row.extra["round"])
             policy = str(row.extra.get("policy", "not named"))
             # Two runs in one folder each have a round 1 of a client 1.

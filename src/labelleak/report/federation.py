@@ -14,8 +14,8 @@ from labelleak.records.rounds import (
     Course,
     OverRounds,
     client_of,
+    federated,
     is_defended,
-    is_federated,
     mean_rates,
 )
 from labelleak.report import wording
@@ -72,8 +72,8 @@ def over_rounds(records: Sequence[Record]) -> list[AttackOverRounds]:
     """
     titles = RecordFrame.of(records).titles
     groups: dict[Any, list[Record]] = defaultdict(list)
-    for row in records:
-        if is_federated(row) and row.advantage is not None and row.threat_model != "none":
+    for row in federated(records):
+        if row.advantage is not None and row.threat_model != "none":
             name = wording.name_attack(row.attack, row.adaptive, titles)
             server = THREAT_MODELS.index(row.threat_model)
             groups[server, name, is_defended(row)].append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from labelleak.records.record import Record
-from labelleak.records.rounds import Course, is_federated
+from labelleak.records.rounds import Course, federated
 from labelleak.report import wording
 
 
@@ -25,7 +25,7 @@ def say_untried(records: Iterable[Record]) -> str:
     >>> say_untried([])
     ''
     """
-    held = {row.threat_model for row in records if is_federated(row)}
+    held = {row.threat_model for row in federated(records)}
     if not held or held & {"model", "auxiliary"}:
         return ""
     return "The usual server, which holds the model, was not tried: give the Auditor model="

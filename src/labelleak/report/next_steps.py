@@ -9,10 +9,11 @@ from itertools import pairwise
 
 from labelleak.records.cells import Cell
 from labelleak.records.flags import FLAGS
+from labelleak.records.frame import RecordFrame
 from labelleak.records.mixing import WHAT_TO_DO
 from labelleak.records.record import Record
 from labelleak.records.rounds import is_federated
-from labelleak.records.states import IMPOSSIBLE, doubts, is_settled
+from labelleak.records.states import IMPOSSIBLE, doubts
 from labelleak.report.defenses import Comparison, Row
 from labelleak.report.verdict import GRADES, UNDECIDED, Verdict
 from labelleak.report.wording import AS_GIVEN, capital, number, points, span
@@ -58,9 +59,10 @@ def _settle(records: Sequence[Record]) -> list[Advice]:
 
     What scale and sign a Flower client's update has nobody sees in its message, whatever is told.
     """
-    rows = [row for row in records if not is_settled(row.extra, row.flags, row.defense)]
+    frame = RecordFrame.of(records)
+    rows = [row for row, doubted in zip(frame, frame.unsettled, strict=False) if doubted]
     raised = {flag for row in rows for flag in doubts(row.flags, defended=row.defense != "none")}
-    raised |= {flag for row in records for flag in row.flags if flag in IMPOSSIBLE}
+    raised |= {flag for flags in frame.distinct("flags") for flag in flags if flag in IMPOSSIBLE}
     found = [Advice(f"Settle {name}: {FLAGS[name].advice}.") for name in sorted(raised)[:_MOST]]
     if any(map(is_federated, rows)):
         one = rows[0]

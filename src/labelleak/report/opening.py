@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from labelleak.records.cells import Cell
 from labelleak.records.record import THREAT_MODELS, Record
-from labelleak.records.rounds import client_of, is_federated
+from labelleak.records.rounds import client_of, federated
 from labelleak.report import wording
 from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import harm, near_zero, say_images, say_named, verdict_cells
@@ -57,7 +57,7 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     judged = verdict.judged
     attacks = {row.attack for row in records if row.threat_model != "none"}
     attackers = f"{count(len(attacks), 'attack')} tried to read the labels"
-    rows = [row for row in records if is_federated(row)]
+    rows = federated(records)
     if judged is None and rows:
         rounds = len({row.extra["round"] for row in rows})
         clients = len({client_of(row) for row in rows})

@@ -16,7 +16,7 @@ from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
 from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
-from labelleak.records.rounds import Course, follow_rounds, is_federated
+from labelleak.records.rounds import Course, federated, follow_rounds, is_federated
 from labelleak.records.states import IMPOSSIBLE, is_settled
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
@@ -225,7 +225,7 @@ def _of_courses(
 ) -> tuple[list[Exposure], None]:
     """Return what each server learns over the rounds, with the defense off where both are there."""
     off = [course for course in courses if not course.defended] or list(courses)
-    rows = [row for row in records if is_federated(row)]
+    rows = federated(records)
     unsettled = sum(
         not is_settled(row.extra, row.flags, row.defense) or bool({*IMPOSSIBLE} & {*row.flags})
         for row in rows
