@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +27,6 @@ from labelleak.records.unscored import is_unscored
 from labelleak.report.about import About
 
 if TYPE_CHECKING:
-    from labelleak.records.record import Record
     from labelleak.report.page import Tables
     from labelleak.report.verdict import Verdict
 
@@ -167,8 +165,7 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     write_whole(evidence, to_text(filed))
     if shown.json:
         print_json(
-            _summary(found.records, verdict)
-            | paths(records=records, report=page, evidence=evidence)
+            _summary(found, verdict) | paths(records=records, report=page, evidence=evidence)
         )
         return
     _show(found, verdict)
@@ -177,13 +174,13 @@ def _conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
     say(f"\nrecords  {records}\nreport   {page}\nevidence {evidence}")
 
 
-def _summary(rows: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
-    from labelleak.report.scope import flags, not_applicable
+def _summary(found: Tables, verdict: Verdict) -> dict[str, Any]:
+    from labelleak.report.scope import not_applicable
 
     return {
         "verdict": verdict.to_json(),
-        "flags": {flag.name: {"runs": flag.trials, "of": flag.of} for flag in flags(rows)},
-        "not_applicable": not_applicable(rows),
+        "flags": {flag.name: {"runs": flag.trials, "of": flag.of} for flag in found.flags},
+        "not_applicable": not_applicable(found.records),
     }
 
 
@@ -201,23 +198,22 @@ def _show(found: Tables, verdict: Verdict) -> None:
             console.print(inert(sentence), highlight=False)
     for case in found.layers.shown if found.layers else ():
         console.print(inert(f"{case.say()}."), highlight=False)
-    _print_flags(found.records)
+    _print_flags(found)
     console.print()
     console.print(inert(say_verdict(verdict)), highlight=False)
 
 
-def _print_flags(rows: Sequence[Record]) -> None:
+def _print_flags(found: Tables) -> None:
     """Say which assumptions did not hold, the most frequent first, and who could not answer."""
     from labelleak.report.remedies import group_reasons
-    from labelleak.report.scope import flags, not_applicable
+    from labelleak.report.scope import not_applicable
 
-    raised = flags(rows)
-    if raised:
+    if found.flags:
         print("\nFlags (an assumption did not hold; see the report for what to do):")
-    for flag in raised:
+    for flag in found.flags:
         said = f"{flag.trials / flag.of:>4.0%} of runs of {flag.attacks}"
         print_wrapped(f"  {flag.name}", said, indent=28)
-    for reason in group_reasons(not_applicable(rows)):
+    for reason in group_reasons(not_applicable(found.records)):
         say(f"\nNot applicable: {reason}")
 
 

@@ -52,9 +52,12 @@ def count_once(records: Iterable[Record]) -> list[Record]:
     []
     """
     rows = list(records)
+    places = list(map(_place, rows))
+    if len(set(places)) == len(rows):
+        return rows
     seen: dict[tuple[Any, ...], list[Record]] = {}
-    for row in rows:
-        seen.setdefault((*_place(row), *_said(row)), []).append(row)
+    for place, row in zip(places, rows, strict=True):
+        seen.setdefault((*place, *_said(row)), []).append(row)
     if len(seen) == len(rows):
         return rows
     return [row for same in seen.values() for row in _distinct(same)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labelleak.records.cells import Cell
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, federated
 from labelleak.report import wording
@@ -130,13 +131,14 @@ def say_meaning(records: Sequence[Record], verdict: Verdict) -> str:
     whoever = "Whoever receives an update"
     if verdict.no_update_left:
         whoever = "No update left its client. Without the policy, whoever receives one"
-    if any(record.extra.get("task") == "dense" for record in records):
+    tasks = RecordFrame.of(records).distinct("task")
+    if "dense" in tasks:
         return (
             f"{whoever} {can} how many pixels of the images behind it have each "
             f"class{names}: how large a tumour is, say, and whether there is one."
             f"{say_images(verdict.judged)}"
         )
-    if any(record.extra.get("task") == "tokens" for record in records):
+    if "tokens" in tasks:
         return (
             f"{whoever} {can} which words stand in the text behind it, and how "
             "often: names, places, diagnoses. The words that hardly anybody else uses tell whose "
@@ -163,7 +165,7 @@ def _people(verdict: Verdict) -> str:
 
 def class_names(records: Sequence[Record]) -> list[str]:
     """Return the names of the classes, where records hold them."""
-    names = next((r.extra["class_names"] for r in records if "class_names" in r.extra), None)
+    names = next(iter(RecordFrame.of(records).distinct("class_names")), None)
     return list(map(str, names)) if isinstance(names, list) else []
 
 

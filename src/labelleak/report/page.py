@@ -111,6 +111,11 @@ class Tables:
         """What the page judges."""
         return reach_verdict(self.records, self.worst)
 
+    @cached_property
+    def flags(self) -> list[scope.Flag]:
+        """What was raised, the most frequent first."""
+        return scope.flags(self.records)
+
 
 def render(
     records: Sequence[Record] | Tables,
@@ -205,7 +210,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
         "attacks": scope.attacks(records),
         "repetition": scope.repetition(records),
         "commands": scope.commands(records),
-        "flags": scope.flags(records),
+        "flags": tables.flags,
         "layers": tables.layers,
         "words": rare_words(records),
         "federation": federation.section(verdict.courses, records),

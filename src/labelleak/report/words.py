@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import Record
 from labelleak.records.text import BANDS
 from labelleak.report import wording
@@ -61,7 +62,10 @@ def rare_words(records: Iterable[Record]) -> RareWords | None:
     Returns:
         None where the labels are no tokens.
     """
-    rows = [row for row in records if "band_labels" in row.extra and row.threat_model != "none"]
+    frame = RecordFrame.of(records)
+    if not frame.distinct("band_labels"):
+        return None
+    rows = [row for row in frame if "band_labels" in row.extra and row.threat_model != "none"]
     if not rows:
         return None
     groups: dict[Any, list[Record]] = {}
