@@ -10,6 +10,7 @@ import torch
 from attacks.text.twins import slow_follows, slow_posterior
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts, train
 from labelleak.attacks.text import own_sums, token_posterior
+from labelleak.attacks.text.input_spread import share_of_numbers
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
 from labelleak.attacks.text.row_noise import find_drift
 from labelleak.attacks.text.token_posterior import TokenPosterior
@@ -143,11 +144,17 @@ def test_own_sums_are_what_one_pass_over_all_text_gives(learnt, monkeypatch):
     parts = pass_text(known, TOKENS)
     seen, labels = known.pass_own()
     assert whole.total == parts.total == len(labels)
-    for name in (field.name for field in fields(OwnSums)):
+    for name in {field.name for field in fields(OwnSums)} - {"kept"}:
         one, other = getattr(whole, name), getattr(parts, name)
         assert np.allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-7), name
     weighted = seen.probabilities.double().mT @ seen.inputs.double() / len(labels)
     assert torch.allclose(whole.weighted, weighted, atol=1e-6)
+    one, other = ([torch.cat(p) for p in zip(*own.kept, strict=True)] for own in (whole, parts))
+    assert torch.allclose(one[0], other[0], atol=1e-6)
+    assert torch.equal(one[1], other[1])
+    assert len(set(one[2].tolist())) == len(set(other[2].tolist())) == 9
+    monkeypatch.setattr(own_sums, "_KEPT", 50)
+    assert [len(part[1]) for part in pass_text(known, TOKENS).kept] == [32, 18]
     monkeypatch.setattr(own_sums, "MOST_LABELS", 40)
     assert pass_text(known, TOKENS).total == 64  # whole passes
 
@@ -233,6 +240,44 @@ def test_a_label_more_adds_to_its_row_what_is_expected_of_it():
     more, plain, told = (np.stack(part)[:, :8].ravel() for part in found.values())
     assert np.polyfit(more, plain, 1)[0] < 0.7
     assert np.polyfit(more, told, 1)[0] == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_inputs_that_come_again_and_again_tell_less(again):
+    """Normal inputs, and inputs that are one of four for each token."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 20
+    inputs = rng.normal(size=(2000, 32))
+    if again:
+        inputs = rng.normal(size=(20, 4, 32))[labels, rng.integers(4, size=2000)]
+    texts_of = np.arange(2000) // 10
+    one = (torch.from_numpy(part) for part in (inputs, inputs, np.ones((2000, 20)) / 20))
+    own = OwnSums.of([(*one, torch.from_numpy(labels), torch.from_numpy(texts_of))], 20)
+    turn = torch.eye(32, dtype=torch.float64)
+    share = share_of_numbers(own, turn, float(own.within().trace()) / 32)
+    assert share == 0.2 if again else share > 0.85
+
+
+def test_a_model_whose_inputs_are_the_word_before_is_not_overtrusted(monkeypatch):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.add_module("embedding", torch.nn.Embedding(TOKENS, 128))
+    model.add_module("norm", torch.nn.LayerNorm(128))
+    model.add_module("lm_head", torch.nn.Linear(128, TOKENS, bias=False))
+    torch.nn.init.normal_(model.lm_head.weight, std=0.02)
+
+    def named_and_expected():
+        ready = prepare(TokenPosterior(), known_of(model), TOKENS, np.random.default_rng(0))
+        found = [(ready(seen_of(model, ids)), ids) for ids in map(texts, range(1, 9))]
+        expected = np.mean([float(one.expected_asr) for one, _ in found])
+        return np.mean([rate(one, ids) for one, ids in found]), expected
+
+    named, expected = named_and_expected()
+    assert expected - named < 0.04
+    monkeypatch.setattr(token_posterior, "share_of_numbers", lambda *_: 1.0)
+    before, surely = named_and_expected()
+    assert surely - before > 0.08
+    assert named > before + 0.005
 
 
 def test_a_drift_of_all_head_inputs_is_found_over_local_steps(learnt, ready):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from scipy import stats
 
+from labelleak.attacks.text.input_spread import share_of_numbers
 from labelleak.attacks.text.row_noise import measure_noise
 
 
@@ -42,6 +44,7 @@ def slow_posterior(gradient, own, total, shares, tokens, most=60):
     away = means[often] - middle
     between = np.einsum("vd,de,ve->v", away, inverse, away).mean() / width
     apart_by = max(between / label - (1 / own.seen[often]).mean(), 1e-3)
+    power = share_of_numbers(own, torch.from_numpy(np.linalg.cholesky(inverse)), label)
     found = {}
     for token in tokens:
         drawn = own.seen[token] + 1 / apart_by
@@ -53,7 +56,8 @@ def slow_posterior(gradient, own, total, shares, tokens, most=60):
         for count in range(most):
             variance = label * (count + count**2 / drawn) + other
             density = stats.multivariate_normal(count * mean, variance * metric)
-            logs.append(density.logpdf(row) + stats.poisson.logpmf(count, total * shares[token]))
+            chance = stats.poisson.logpmf(count, total * shares[token])
+            logs.append(power * density.logpdf(row) + chance)
         chances = np.exp(np.asarray(logs) - max(logs))
         found[token] = 1 - chances[0] / math.fsum(chances)
     return found

@@ -20,6 +20,8 @@ MOST_LABELS = 100_000
 _LARGE = 2**24
 # A token's posteriors are taken to follow its labels as much as these many labels' worth do not.
 _DOUBT = 5.0
+# Labels whose inputs are kept as they are.
+_KEPT = 6000
 # Labels whose texts are looked at together.
 _TOGETHER = 1024
 
@@ -45,6 +47,7 @@ class OwnSums:
         chances_beside: sum over a token's labels of all p_v of their texts, K numbers.
         pairs: sum over a token's labels of how often it is a label of their texts, K numbers.
         lengths: sum over a token's labels of how many labels their texts have, K numbers.
+        kept: what some labels leave as it is, with the labels and a number for each text.
     """
 
     seen: Floats
@@ -58,6 +61,7 @@ class OwnSums:
     chances_beside: Floats
     pairs: Floats
     lengths: Floats
+    kept: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
 
     @classmethod
     def of(cls, passes: Iterable[Pass], num_classes: int) -> OwnSums:
@@ -76,9 +80,10 @@ class OwnSums:
     def _empty(cls, classes: int, width: int) -> OwnSums:
         kind = torch.float64 if classes * width <= _LARGE else torch.float32
         inputs, weighted, beside = (torch.zeros(classes, width, dtype=kind) for _ in range(3))
-        seen, chances, squares, *rest = np.zeros((6, classes))
+        seen, chances, squares, more, pairs, lengths = np.zeros((6, classes))
         second = torch.zeros(width, width, dtype=torch.float64)
-        return cls(seen, inputs, weighted, chances, squares, second, 0.0, beside, *rest)
+        sums = seen, inputs, weighted, chances, squares, second
+        return cls(*sums, 0.0, beside, more, pairs, lengths)
 
     def _with(
         self, left: Tensor, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
@@ -98,7 +103,17 @@ class OwnSums:
             self.size + float(inputs.double().square().mean(1).sum()),
             self.beside,
             *beside,
+            self._keeping(left, labels, texts),
         )
+
+    def _keeping(
+        self, left: Tensor, labels: Tensor, texts: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        """Keep some of a pass; texts of another have other numbers."""
+        room = _KEPT - self.total
+        if room <= 0:
+            return self.kept
+        return (*self.kept, (left[:room], labels[:room], texts[:room] + self.total))
 
     def _beside(
         self, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor

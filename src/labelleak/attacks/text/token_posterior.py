@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from labelleak.attacks.row_energy import count_rows, is_rescaled
+from labelleak.attacks.text.input_spread import share_of_numbers
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
 from labelleak.attacks.text.row_noise import FEWEST, find_drift, measure_noise, squares, whitening
 from labelleak.core.card import Card
@@ -47,7 +48,9 @@ class TokenPosterior(Attack):
     how often v was seen, and ``t_v = N Var(p_v h)``. Where a text holds v more often than others do
     a model that has learnt expects it there, too: m_v is less b_v, by which each label more than
     usual raises ``sum_j p_jv h_j`` on own text (a regression over its texts), and R_v less
-    ``N f_v b_v``. Times the Poisson chance of c at v's frequency
+    ``N f_v b_v``. Where inputs before a token are alike, since the same words stand before it again
+    and again, their D numbers tell less than D independent ones would, and the likelihood is
+    raised to the power that says so. Times the Poisson chance of c at v's frequency
     this is the posterior of c, and the counts are those with the highest expected ASR. A bias
     gives one more number a row, ``N (E p_v - b_v)``.
 
@@ -141,6 +144,7 @@ class _Rows:
         means: what a label is expected at each count: ``N^2 |q|^2``, ``N^2 q . g``, ``N^2 |g|^2``,
             ``N q . m``, ``N g . m``, ``|m|^2``, a row each.
         label: variance that one label adds, and that its mean's doubt adds for a squared count.
+        power: of the likelihood, at most: the share of an input's numbers that vary by themselves.
         noise: t_v, a number a row.
         prior: N f_v.
         bias: what is seen of ``N (E p_v - b_v)``, its variance and what one label adds to it,
@@ -152,6 +156,7 @@ class _Rows:
     width: int
     means: Floats
     label: tuple[float, Floats]
+    power: float
     noise: Floats
     prior: Floats
     bias: tuple[Floats, Floats, Floats] | None
@@ -203,6 +208,7 @@ class _Rows:
             kept,
             np.stack([*sums, squares(means)]),
             (label, label * doubt),
+            share_of_numbers(own, turn, label),
             other,
             total * shares,
             told,
@@ -246,12 +252,12 @@ class _Rows:
     def _trust(self, scale: float) -> float:
         """Return the power of the likelihood at which the rows tell of about N labels.
 
-        Less than 1 where noise that is not as it was taken to be makes too many classes present.
+        Less than `power` where noise that is not as it was taken to be makes too many present.
         """
         most = _EXCEEDS * self.total
-        if self._expected_total(scale, 1.0) <= most:
-            return 1.0
-        low, high = 0.0, 1.0
+        if self._expected_total(scale, self.power) <= most:
+            return self.power
+        low, high = 0.0, self.power
         for _ in range(12):
             middle = (low + high) / 2
             much = self._expected_total(scale, middle) > most
