@@ -10,7 +10,7 @@ import torch
 from attacks.text.twins import slow_follows, slow_posterior
 from core.token_models import GPT, LSTM, TOKENS, gradients, texts, train
 from labelleak.attacks.text import own_sums, token_posterior
-from labelleak.attacks.text.input_spread import share_of_numbers
+from labelleak.attacks.text.input_means import share_of_numbers
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
 from labelleak.attacks.text.row_noise import find_drift
 from labelleak.attacks.text.token_posterior import TokenPosterior

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from labelleak.attacks.text.input_spread import share_of_numbers
+from labelleak.attacks.text.input_means import share_of_numbers
 from labelleak.attacks.text.row_noise import measure_noise
 
 

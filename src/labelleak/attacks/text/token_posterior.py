@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from labelleak.attacks.row_energy import count_rows, is_rescaled
-from labelleak.attacks.text.input_spread import share_of_numbers
+from labelleak.attacks.text.input_means import share_of_numbers, token_means
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
 from labelleak.attacks.text.row_noise import FEWEST, find_drift, measure_noise, squares, whitening
 from labelleak.core.card import Card
@@ -32,8 +32,6 @@ _ABSENT = 0.3
 _EXCEEDS = 1.2
 # Logarithm of a factor beyond which a scale that is said to be known is doubted.
 _FAR = 0.4
-# Tokens seen so often tell how far tokens' means lie apart.
-_OFTEN = 5
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ class _Rows:
         turn, kept = whitening(metric)
         label = float((turn.mT @ within @ turn).trace()) / width
         around = float((turn.mT @ turn).trace()) / width
-        means, doubt = _token_means(own, turn, label)
+        means, doubt = token_means(own, turn, label)
         means = means - pull @ turn
         q, g = (total * (rows.to(turn) @ turn) for rows in (weighted, gradient))
         other = factor * posterior * around + noise * around + 1e-9
@@ -348,21 +346,6 @@ def _expected_scale(gradient: Tensor, own: OwnSums, shares: Floats) -> float:
         return size / along
     length = float(gradient.double().norm())
     return float(np.sqrt(size)) / length if length > 0 else 1.0
-
-
-def _token_means(own: OwnSums, turn: Tensor, label: float) -> tuple[Tensor, Floats]:
-    """Return the mean head input before each token, and its doubt in units of one label's."""
-    middle = own.middle @ turn
-    sums = own.inputs.to(turn) @ turn
-    often = own.seen >= _OFTEN
-    apart = 1e-3
-    if often.sum() > 1:
-        sizes = torch.from_numpy(own.seen[often])
-        between = (sums[torch.from_numpy(often)] / sizes[:, None] - middle).square().mean()
-        apart = max(float(between / label - (1 / sizes).mean()), 1e-3)
-    drawn = torch.from_numpy(own.seen) + 1 / apart
-    means = (sums + middle / apart) / drawn[:, None]
-    return means, np.asarray((1 / drawn).numpy())
 
 
 __all__ = ["TokenPosterior"]

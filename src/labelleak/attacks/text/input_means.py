@@ -1,11 +1,14 @@
-"""How alike the head inputs before one token are: by how few numbers they seem to differ."""
+"""What own text says of head inputs before one token: their mean, and how alike they are."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from labelleak.attacks.text.own_sums import OwnSums
+from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
 
-# Tokens seen so often have a mean that others of their inputs can be held against.
+# Tokens seen so often tell how far tokens' means lie apart, and inputs before one.
 _OFTEN = 5
 # Neighbours, among the inputs before one token, whose products are looked at.
 _APART = (1, 2, 3, 5, 8)
@@ -13,6 +16,21 @@ _APART = (1, 2, 3, 5, 8)
 _FEWEST = 100
 # Rows are taken for no less than this share of what independent numbers tell.
 _LEAST = 0.2
+
+
+def token_means(own: OwnSums, turn: Tensor, label: float) -> tuple[Tensor, Floats]:
+    """Return the mean head input before each token, and its doubt in units of one label's."""
+    middle = own.middle @ turn
+    sums = own.inputs.to(turn) @ turn
+    often = own.seen >= _OFTEN
+    apart = 1e-3
+    if often.sum() > 1:
+        sizes = torch.from_numpy(own.seen[often])
+        between = (sums[torch.from_numpy(often)] / sizes[:, None] - middle).square().mean()
+        apart = max(float(between / label - (1 / sizes).mean()), 1e-3)
+    drawn = torch.from_numpy(own.seen) + 1 / apart
+    means = (sums + middle / apart) / drawn[:, None]
+    return means, np.asarray((1 / drawn).numpy())
 
 
 def share_of_numbers(own: OwnSums, turn: Tensor, label: float) -> float:
@@ -53,4 +71,4 @@ def share_of_numbers(own: OwnSums, turn: Tensor, label: float) -> float:
     return min(1.0, max(_LEAST, 1 / max(varies, 1.0)))
 
 
-__all__ = ["share_of_numbers"]
+__all__ = ["share_of_numbers", "token_means"]
