@@ -215,6 +215,33 @@ def test_what_follows_a_tokens_labels_is_a_regression_over_texts(monkeypatch, to
     assert pulled[2] > 0.1
 
 
+@pytest.mark.parametrize(("short", "size", "long", "more"), [(10, 3, 110, 36), (6, 4, 170, 2)])
+def test_a_token_of_short_texts_is_not_said_to_follow_what_it_does_not(short, size, long, more):
+    """Posteriors that know nothing of the labels, and as many as would make a plain sum 0."""
+    rng = np.random.default_rng(0)
+    number = short * size + long
+    texts_of = np.concatenate([np.repeat(np.arange(short), size), np.full(long, short)])
+    inputs, chances = rng.normal(size=(number, 4)) + 1, rng.dirichlet(np.ones(5), size=number)
+    labels = 1 + np.arange(number) % 4
+    labels[: short * size : size] = 0
+    labels[short * size : short * size + more] = 0
+    one = tuple(torch.from_numpy(p) for p in (inputs, inputs, chances, labels, texts_of))
+    pull, pulled = OwnSums.of([one], 5).follows
+    assert np.abs(pulled).max() < 1
+    assert pull.abs().max() < 1
+
+
+def test_one_text_alone_tells_of_nothing_that_follows():
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(3, size=5_000))
+    inputs = torch.from_numpy(rng.normal(size=(5_000, 4)) + 9).float()
+    chances = torch.from_numpy(rng.dirichlet(np.ones(4), size=5_000)).float()
+    one = inputs, inputs, chances, labels, torch.zeros(5_000, dtype=torch.int64)
+    pull, pulled = OwnSums.of([one], 4).follows
+    assert not pull.any()
+    assert not pulled.any()
+
+
 def test_a_label_more_adds_to_its_row_what_is_expected_of_it():
     """A text has a word often or never, and the model that has read it knows."""
     rng = np.random.default_rng(0)

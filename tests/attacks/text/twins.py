@@ -16,13 +16,15 @@ def slow_follows(inputs, chances, labels, texts, token, doubt=5.0):
     """Return how much each label more than usual adds to its token's posteriors, text by text."""
     share, number = (labels == token).mean(), len(labels)
     usual = chances[:, token] @ inputs / number
-    above, apart, alone = doubt, np.zeros(inputs.shape[1]), 0.0
+    above = doubt * len(set(texts.tolist())) / number
+    apart, alone = np.zeros(inputs.shape[1]), 0.0
     for text in range(texts.max() + 1):
         here = texts == text
-        count, size = (labels[here] == token).sum(), here.sum()
-        above += count * (count - size * share)
-        apart += count * (chances[here, token] @ inputs[here] - size * usual)
-        alone += count * (chances[here, token].sum() - size * chances[:, token].mean())
+        size = here.sum()
+        more = (labels[here] == token).sum() - size * share
+        above += more**2 / size
+        apart += more / size * (chances[here, token] @ inputs[here] - size * usual)
+        alone += more / size * (chances[here, token].sum() - size * chances[:, token].mean())
     return apart / above, alone / above
 
 

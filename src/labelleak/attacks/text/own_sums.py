@@ -20,6 +20,8 @@ MOST_LABELS = 100_000
 _LARGE = 2**24
 # A token's posteriors are taken to follow its labels as much as these many labels' worth do not.
 _DOUBT = 5.0
+# A share of a sum of squares that rounding in single precision leaves.
+_ROUNDING = 1e-6
 # Labels whose inputs are kept as they are.
 _KEPT = 6000
 # Labels whose texts are looked at together.
@@ -43,10 +45,11 @@ class OwnSums:
         squares: mean of p_v squared, K numbers.
         second: mean of the outer product of what a label leaves, ``D x D``.
         size: mean of ``|h|^2 / D``.
-        beside: sum over a token's labels of all p_v h of their texts, ``K x D``.
-        chances_beside: sum over a token's labels of all p_v of their texts, K numbers.
-        pairs: sum over a token's labels of how often it is a label of their texts, K numbers.
-        lengths: sum over a token's labels of how many labels their texts have, K numbers.
+        beside: sum over a token's labels of the mean of p_v h over their texts, ``K x D``.
+        chances_beside: sum over a token's labels of the mean of p_v over their texts, K numbers.
+        pairs: sum over a token's labels of its share of the labels of their texts, K numbers.
+        texts: sum over a token's labels of what share of its text each is, K numbers; they sum
+            to how many texts there are.
         kept: what some labels leave as it is, with the labels and a number for each text.
     """
 
@@ -60,7 +63,7 @@ class OwnSums:
     beside: Tensor
     chances_beside: Floats
     pairs: Floats
-    lengths: Floats
+    texts: Floats
     kept: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
 
     @classmethod
@@ -80,10 +83,10 @@ class OwnSums:
     def _empty(cls, classes: int, width: int) -> OwnSums:
         kind = torch.float64 if classes * width <= _LARGE else torch.float32
         inputs, weighted, beside = (torch.zeros(classes, width, dtype=kind) for _ in range(3))
-        seen, chances, squares, more, pairs, lengths = np.zeros((6, classes))
+        seen, chances, squares, more, pairs, texts = np.zeros((6, classes))
         second = torch.zeros(width, width, dtype=torch.float64)
         sums = seen, inputs, weighted, chances, squares, second
-        return cls(*sums, 0.0, beside, more, pairs, lengths)
+        return cls(*sums, 0.0, beside, more, pairs, texts)
 
     def _with(
         self, left: Tensor, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
@@ -119,24 +122,26 @@ class OwnSums:
         self, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
     ) -> tuple[Floats, Floats, Floats]:
         """Add what stands in the texts of each label, a few whole texts at a time."""
-        sums = [self.chances_beside, self.pairs, self.lengths]
+        sums = [self.chances_beside, self.pairs, self.texts]
         at, ends = 0, torch.cumsum(torch.unique_consecutive(texts, return_counts=True)[1], 0)
         while at < len(labels):
             held = ends[ends <= at + _TOGETHER]
             end = int(held[-1]) if len(held) and held[-1] > at else int(ends[ends > at][0])
-            part, ids = slice(at, end), texts[at:end]
-            own, at = labels[part], end
-            same = ids[:, None] == ids[None]
-            # Each column has the chances of a label's token over the places of its text.
-            there = chances[part].index_select(1, own) * same
-            self.beside.index_add_(0, own, (there.mT @ inputs[part]).to(self.beside.dtype))
-            again = (own[:, None] == own[None]) & same
-            found = (there.sum(0), again.sum(0), same.sum(0))
-            classes = len(self.seen)
-            sums = [
-                old + np.bincount(own.numpy(), one.double().numpy(), classes)
-                for old, one in zip(sums, found, strict=True)
-            ]
+            # Of a text that is longer than that, some labels at a time are held against all.
+            for some in torch.split(torch.arange(at, end), _TOGETHER):
+                own, ids = labels[some], texts[at:end, None]
+                part = (ids == texts[some]).to(chances.dtype)
+                part /= part.sum(0)
+                # Each column has the chances of a label's token over the places of its text.
+                there = chances[at:end].index_select(1, own) * part
+                self.beside.index_add_(0, own, (there.mT @ inputs[at:end]).to(self.beside.dtype))
+                again = (labels[at:end, None] == own) * part
+                found = (there.sum(0), again.sum(0), part.amax(0))
+                sums = [
+                    old + np.bincount(own.numpy(), one.double().numpy(), len(self.seen))
+                    for old, one in zip(sums, found, strict=True)
+                ]
+            at = end
         return sums[0], sums[1], sums[2]
 
     @cached_property
@@ -145,14 +150,18 @@ class OwnSums:
 
         A text in which a token stands often has higher chances of it throughout, in a model that
         has learnt. This is the regression of ``sum_j p_jv h_j``, and of ``sum_j p_jv``, on the
-        count of v, text by text, less what both have in common with how long a text is.
+        count of v, text by text, less what both have in common with how long a text is. A text's
+        sums vary as its length does, so it weighs 1 over that; then what is divided by is a sum of
+        squares, ``(c_t - f_v L_t)^2 / L_t`` of text t, and never near 0 or below.
         """
-        seen, total = torch.from_numpy(self.seen), self.seen.sum()
-        most = self.pairs - self.seen / total * self.lengths + _DOUBT
-        longest = torch.from_numpy(self.lengths)[:, None]
-        apart = self.beside.double() - longest * self.weighted.double()
-        apart[seen == 0] = 0.0
-        alone = self.chances_beside - self.lengths * self.chances
+        squares = np.maximum(self.pairs - self.seen**2 / self.total, 0.0)
+        most = squares + _DOUBT * self.texts.sum() / self.total
+        # A token that all texts have alike, or the one text that there is, leaves but rounding.
+        tells = squares > _ROUNDING * self.pairs
+        seen = torch.from_numpy(self.seen)
+        apart = self.beside.double() - seen[:, None] * self.weighted.double()
+        apart[~torch.from_numpy(tells)] = 0.0
+        alone = np.where(tells, self.chances_beside - self.seen * self.chances, 0.0)
         return apart / torch.from_numpy(most)[:, None], alone / most
 
     @property
