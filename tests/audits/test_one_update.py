@@ -18,7 +18,7 @@ from labelleak.core.head import locate_head
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
-from labelleak.files.truth import read_truth
+from labelleak.files.truth import labels_in, read_many, read_maps, read_truth
 from labelleak.records.record import read_records
 from labelleak.simulation.data.given import dataset_of
 
@@ -238,6 +238,42 @@ def test_huge_numbers_in_what_is_known_are_refused():
 def test_a_truth_that_is_none_is_said(truth, sentence):
     with pytest.raises(BadInput, match=sentence):
         read_truth(truth, num_classes=2, num_samples=2)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        np.array(3),
+        torch.tensor(3),
+        torch.tensor([0, 1]).bfloat16(),
+        b"ab",
+        np.array([1, 0], dtype="m8[s]"),
+        {"labels": 5},
+        {"labels": {"a": 1}},
+        {"labels": "ab"},
+        {"counts": np.array(2)},
+        {"labels": b"ab"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("read", [read_truth, read_maps])
+def test_what_holds_no_row_of_whole_numbers_is_refused_in_words(truth, read):
+    with pytest.raises(BadInput, match="the truth must be"):
+        read(truth, num_classes=2, num_samples=2)
+
+
+@pytest.mark.parametrize("truth", [np.array(3), b"ab", {"labels": 5}, {"labels": {"a": 1}}])
+def test_labels_are_looked_for_in_rows_alone(truth):
+    with pytest.raises(BadInput, match="the truth must be"):
+        labels_in(truth)
+    assert labels_in({"counts": 5}) is None
+
+
+@pytest.mark.parametrize("truth", [[["1", "0"]], [[1, None]], [[10**40, 0]], "[[1], [0, 1]]"])
+def test_rows_of_several_labels_are_numbers(truth):
+    with pytest.raises(BadInput, match="rows of 0 and 1"):
+        read_many(truth, num_classes=2, num_samples=1)
+    assert read_many(torch.tensor([[1.0, 0.0]]).bfloat16(), 2, 1).counts.tolist() == [0, 1, 1, 0]
 
 
 def test_a_head_is_found_by_shape_or_asked_for():

@@ -16,6 +16,8 @@ from labelleak.errors import BadInput
 from labelleak.records.reading import parse_json, read_json
 
 _NO_TRUTH = "the truth must be a list of whole numbers: labels, or counts by class"
+_BYTES = (bytes, bytearray, memoryview)
+_NOT_MANY = "the truth must be rows of 0 and 1, or positives by class"
 
 
 def read_truth(
@@ -80,7 +82,7 @@ def read_maps(source: Any, num_classes: int, num_samples: int) -> Truth:
     found = _loaded(source)
     inner = found.get("labels") if isinstance(found, Mapping) else found
     sizes = found.get("images") if isinstance(found, Mapping) else None
-    if isinstance(inner, Sequence | np.ndarray) and len(inner) and not _fits(inner[0]):
+    if inner is not None and _is_row(inner) and len(inner) and not _fits(inner[0]):
         each = [[y for y in _flat(mask) if y != NO_LABEL] for mask in inner]
         found, sizes = {"labels": [y for image in each for y in image]}, list(map(len, each))
     truth = read_truth(found, num_classes, num_samples)
@@ -101,7 +103,7 @@ def _flat(mask: Any) -> list[int]:
 def _leaves(mask: Any) -> list[Any]:
     if isinstance(mask, np.ndarray):
         return list(mask.ravel())
-    if not isinstance(mask, Sequence) or isinstance(mask, str):
+    if not _is_row(mask):
         return [mask]
     return [leaf for part in mask for leaf in _leaves(part)]
 
@@ -122,9 +124,12 @@ def read_many(source: Any, num_classes: int, num_samples: int) -> Truth:
     if isinstance(found, Mapping):
         found = found.get("labels", found.get("counts"))
     try:
-        numbers = np.asarray(found, dtype=np.float64)
+        given = np.asarray(found)
     except (TypeError, ValueError) as error:
-        raise BadInput("the truth must be rows of 0 and 1, or positives by class") from error
+        raise BadInput(_NOT_MANY) from error
+    if given.dtype.kind not in "biuf":
+        raise BadInput(_NOT_MANY)
+    numbers = given.astype(np.float64)
     if numbers.shape == (num_samples, num_classes) and np.isin(numbers, (0, 1)).all():
         numbers = numbers.sum(axis=0)
     good = numbers.shape == (num_classes,) and np.isfinite(numbers).all()
@@ -147,7 +152,7 @@ def labels_in(source: Any) -> tuple[int, ...] | None:
     found = _loaded(source)
     if isinstance(found, Mapping):
         found = found.get("labels")
-    if found is None or (len(found) and not _fits(found[0])):
+    if found is None or (_is_row(found) and len(found) and not _fits(found[0])):
         return None
     return tuple(_whole(found).tolist())
 
@@ -162,8 +167,10 @@ def _loaded(source: Any) -> Any:
     if isinstance(source, str | os.PathLike):
         return _parse(Path(source))
     if hasattr(source, "detach"):  # a tensor
-        return np.asarray(source.detach().cpu())
-    if not isinstance(source, Mapping | Sequence | np.ndarray):
+        held = source.detach().cpu()
+        # Half precision has kinds that numpy lacks.
+        return np.asarray(held.double() if held.is_floating_point() else held)
+    if not isinstance(source, Mapping | Sequence | np.ndarray) or isinstance(source, _BYTES):
         raise BadInput(
             f"the truth must be labels or counts, or a file of them, not {type(source).__name__}"
         )
@@ -180,17 +187,23 @@ def _parse(path: Path) -> Any:
 
 
 def _whole(numbers: Any) -> np.ndarray:
-    plain = isinstance(numbers, Sequence | np.ndarray) and not isinstance(numbers, str)
     # Kinds are looked at once each: there may be a hundred thousand labels.
-    if not plain or not len(numbers) or not all(map(_is_whole, set(map(type, numbers)))):
+    if not (_is_row(numbers) and len(numbers) and all(map(_is_whole, set(map(type, numbers))))):
         raise BadInput(_NO_TRUTH)
     if not (_fits(min(numbers)) and _fits(max(numbers))):
         raise BadInput(_NO_TRUTH)
     return np.asarray(numbers, dtype=np.int64)
 
 
+def _is_row(numbers: Any) -> bool:
+    """Return whether it holds values in a row: no text, and no array of one value alone."""
+    if isinstance(numbers, np.ndarray):
+        return numbers.ndim > 0
+    return isinstance(numbers, Sequence) and not isinstance(numbers, (str, *_BYTES))
+
+
 def _is_whole(kind: type) -> bool:
-    return issubclass(kind, int | np.integer) and kind is not bool
+    return issubclass(kind, int | np.integer) and not issubclass(kind, bool | np.timedelta64)
 
 
 def _fits(number: Any) -> bool:
