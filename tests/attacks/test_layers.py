@@ -18,7 +18,7 @@ from labelleak.attacks.layers import regression
 from labelleak.attacks.layers.class_means import STEADY, ClassMeans
 from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.layers.regression import choose_weighting, shares_of
-from labelleak.attacks.layers.simulated import halve, simulate
+from labelleak.attacks.layers.simulated import Measure, halve, simulate
 from labelleak.attacks.shadow.layer_clients import LayerClient
 from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import prepare
@@ -104,6 +104,45 @@ def test_class_means_are_weighed_by_the_covariance_within_classes():
     covariance += STEADY * torch.trace(covariance) * torch.eye(7)
     assert torch.allclose(found.whitened, torch.linalg.solve(covariance, means.T).T)
     assert torch.allclose(means @ found.dual(1e-9).T, torch.eye(3).double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [0.0, 2.0, 1e3])
+def test_class_means_by_products_of_the_rows_are_those_by_the_rows(apart):
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.arange(60) % 3
+    rows = torch.randn(60, 90, generator=rng).double() + apart * torch.eye(90)[labels].double()
+    plain = ClassMeans.measure_each(rows, labels, 4, (STEADY, 1.0))  # of class 3 there is none
+    found = ClassMeans.measure_each(rows, labels, 4, (STEADY, 1.0), rows @ rows.T)
+    for one, other in zip(found, plain, strict=True):
+        assert torch.allclose(one.whitened, other.whitened, rtol=1e-7, atol=1e-9)
+        assert torch.allclose(one.gram, other.gram, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6])
+def test_a_spread_that_centring_would_lose_is_taken_from_the_rows(spread):
+    rng = torch.Generator().manual_seed(2)
+    labels = torch.arange(12) % 3
+    rows = torch.randn(3, 20, generator=rng).double()[labels]
+    rows = rows + spread * torch.randn(12, 20, generator=rng)
+    plain = ClassMeans.measure(rows, labels, 3)
+    found = ClassMeans.measure(rows, labels, 3, products=rows @ rows.T)
+    assert torch.equal(found.whitened, plain.whitened)
+
+
+def test_products_are_worked_out_once_for_all_parts_and_not_of_many_samples(monkeypatch):
+    scenario = one_step("plain", network(nn.Tanh))
+    reader = LayerReader.of(scenario.known, 5, rng(0))
+    names = list(reader.table.rows)
+    found = reader.products(names)
+    assert reader.products(tuple(names)) is found
+    rows = torch.cat([reader.table.rows[name] for name in names], dim=1).double()
+    assert torch.allclose(found, rows @ rows.T)
+    monkeypatch.setattr("labelleak.attacks.layers.reading._FEW", len(rows) - 1)
+    assert reader.products(names) is None
+    measured = Measure(reader, torch.arange(0, len(rows), 2)).of(names, [STEADY])[0]
+    monkeypatch.undo()
+    again = Measure(reader, torch.arange(0, len(rows), 2)).of(names, [STEADY])[0]
+    assert torch.allclose(measured.gram, again.gram, rtol=1e-7)
 
 
 def test_regression_on_a_trained_model_is_above_plain_least_squares_in_the_mean():

@@ -48,6 +48,23 @@ def test_a_bridge_makes_a_layer_below_a_linear_one_the_head():
     assert torch.allclose(bias[0].double(), errors[:9].mean(dim=0), atol=0.02)
 
 
+def test_bridges_by_products_are_those_by_the_rows(monkeypatch):
+    layers = nn.Linear(FEATURES, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5)
+    known = Knowledge(WhiteBox(nn.Sequential(*layers), "4"), (FEATURES,), blobs(5))
+    reader = LayerReader.of(known, 5, np.random.default_rng(0), frozenset({"0", "2", "4"}))
+    errors = one_hot_errors(reader.table.seen.probabilities, blobs(5).labels)
+    names = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert len(groups_of(names)) == 3
+    part = torch.arange(0, len(errors), 2)
+    found = Bridges.learn(reader, names, errors, blobs(5).labels, part)
+    assert set(reader.held) == set(groups_of(names)[:-1])  # all layers' are the sum of theirs
+    monkeypatch.setattr(LayerReader, "products", lambda self, names: None)
+    plain = Bridges.learn(reader, names, errors, blobs(5).labels, part)
+    for (group, one), (other, two) in zip(found.scores, plain.scores, strict=True):
+        assert group == other
+        assert torch.allclose(one, two, rtol=1e-6, atol=1e-8 * float(two.abs().max()))
+
+
 def test_scores_of_a_batch_are_the_sum_of_its_samples():
     reader, data = reader_of(network()), blobs(5)
     errors = one_hot_errors(reader.table.seen.probabilities, data.labels)

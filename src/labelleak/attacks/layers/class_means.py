@@ -17,6 +17,8 @@ STEADY = 1e-3
 STEADIES = (STEADY, 4e-3, 1.0)
 # Samples that the covariance is taken from; the rest adds to the means alone.
 _SAMPLES = 1000
+# A spread above this share of the rows' own size is not lost where products are centred.
+_CLEAR = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,12 @@ class ClassMeans:
 
     @classmethod
     def measure(
-        cls, rows: Tensor, labels: Tensor, classes: int, steady: float = STEADY
+        cls,
+        rows: Tensor,
+        labels: Tensor,
+        classes: int,
+        steady: float = STEADY,
+        products: Tensor | None = None,
     ) -> ClassMeans:
         """Measure means and covariance of single samples' gradients.
 
@@ -45,12 +52,18 @@ class ClassMeans:
             labels: their classes.
             classes: K; a class without samples is modelled by all of them.
             steady: the ridge, as a share of the trace of ``W^T W / n``.
+            products: inner products of the rows, where they are at hand.
         """
-        return cls.measure_each(rows, labels, classes, (steady,))[0]
+        return cls.measure_each(rows, labels, classes, (steady,), products)[0]
 
     @classmethod
     def measure_each(
-        cls, rows: Tensor, labels: Tensor, classes: int, steadies: Sequence[float]
+        cls,
+        rows: Tensor,
+        labels: Tensor,
+        classes: int,
+        steadies: Sequence[float],
+        products: Tensor | None = None,
     ) -> list[ClassMeans]:
         """Measure with several ridges, whose systems differ in their diagonal alone."""
         means = _means(rows, labels, classes)
@@ -61,7 +74,9 @@ class ClassMeans:
         # One sample of each class shows no spread at all; the ridge keeps a size then.
         least = torch.finfo(rows.dtype).eps * means.square().sum() / classes
         spread = torch.maximum(spread, least)
-        inner, crossed = within @ within.T / len(within), within @ means.T / len(within)
+        own = None if step > 1 or products is None else _centred(products, labels, classes, spread)
+        inner = (within @ within.T if own is None else own) / len(within)
+        crossed = within @ means.T / len(within)
         eye = torch.eye(len(within)).to(inner)
         found = []
         for steady in steadies:
@@ -86,6 +101,15 @@ class ClassMeans:
         amount = steady * torch.diagonal(self.gram).mean() + torch.finfo(self.gram.dtype).tiny
         eye = torch.eye(len(self.gram)).to(self.gram)
         return torch.as_tensor(torch.linalg.solve(self.gram + amount * eye, self.whitened))
+
+
+def _centred(products: Tensor, labels: Tensor, classes: int, spread: Tensor) -> Tensor | None:
+    """Return inner products of rows less their class means; None where rounding would show."""
+    if not bool(spread > _CLEAR * torch.diagonal(products).mean()):
+        return None
+    shares = averages(labels, classes).to(products)
+    half = products - (shares @ products)[labels]
+    return torch.as_tensor(half - (half @ shares.T)[:, labels])
 
 
 def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:

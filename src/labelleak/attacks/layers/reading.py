@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -21,6 +21,8 @@ from labelleak.errors import NotApplicable
 _ZERO_SUM = 0.01
 # Errors below this are no more than a hundred times what posteriors are rounded by.
 _SURE = 1e-4
+# Samples up to which all inner products are kept: a square of so many numbers.
+_FEW = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,14 @@ class LayerReader:
         data: the attacker's samples.
         table: their gradients.
         num_classes: K.
+        held: inner products of sketches so far, by parameters.
     """
 
     model: WhiteBox
     data: LabelledData
     table: LayerTable
     num_classes: int
+    held: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -96,6 +100,20 @@ class LayerReader:
     def sketch(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sketch gradients by name as the table's rows are."""
         return self.table.sketch(gradients)
+
+    def products(self, names: Sequence[str]) -> Tensor | None:
+        """Return inner products of all samples' sketches, ``n x n`` float64, worked out once.
+
+        What is measured of any part of the samples takes them from here. None where the samples
+        are too many for all of them to be kept.
+        """
+        key = tuple(names)
+        if len(self.data.labels) > _FEW:
+            return None
+        if key not in self.held:
+            rows = joined(self.table.rows, key)
+            self.held[key] = rows @ rows.T
+        return self.held[key]
 
     def _is_head_clean(self, observation: Observation) -> bool:
         """Tell whether the head's gradient sums to zero in every trial that is large enough to say.

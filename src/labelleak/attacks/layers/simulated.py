@@ -39,8 +39,10 @@ class Measure:
         if key not in self.known:
             table, labels = self.reader.table, self.reader.data.labels[self.rows]
             rows = torch.cat([table.rows[name][self.rows] for name in names], dim=1).double()
+            products = self.reader.products(names)
+            inner = None if products is None else products[self.rows][:, self.rows]
             self.known[key] = ClassMeans.measure_each(
-                rows, labels, self.reader.num_classes, steadies
+                rows, labels, self.reader.num_classes, steadies, inner
             )
         return self.known[key]
 

@@ -64,11 +64,13 @@ class Bridges:
             signals = reader.table.layers[layer].signals[rows, 0].double()
             heads[layer] = _ridge(signals * weights, known * weights)
         scores = []
-        for group in groups_of(names):
+        for group, products in _with_products(reader, names):
             sketches = joined(reader.table.rows, group)[rows]
-            dual = ClassMeans.measure(sketches, classes, errors.shape[1]).dual()
-            error = _ridge(sketches * weights, known * weights)
-            scores.append((group, torch.cat([dual.T, error], dim=1)))
+            inner = None if products is None else products[rows][:, rows]
+            system = ClassMeans.measure(sketches, classes, errors.shape[1], products=inner)
+            weighed = None if inner is None else weights * inner * weights.T
+            error = _ridge(sketches * weights, known * weights, weighed)
+            scores.append((group, torch.cat([system.dual().T, error], dim=1)))
         return cls(heads, scores)
 
     def errors(self, reader: LayerReader, rows: Tensor) -> dict[str, Tensor]:
@@ -117,6 +119,19 @@ def groups_of(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [*groups, tuple(names)] if len(groups) > 1 else [g for g in groups if g]
 
 
+def _with_products(
+    reader: LayerReader, names: Sequence[str]
+) -> list[tuple[tuple[str, ...], Tensor | None]]:
+    """Give each group of layers with the inner products of its sketches, of all those summed."""
+    groups = groups_of(names)
+    parts = groups[:-1] if len(groups) > 1 else groups
+    found = [reader.products(group) for group in parts]
+    known = [one for one in found if one is not None]
+    if len(groups) > 1:
+        found.append(torch.stack(known).sum(dim=0) if len(known) == len(found) else None)
+    return list(zip(groups, found, strict=True))
+
+
 def folds_of(labels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """Divide samples into folds, each class evenly."""
     order = np.argsort(labels + rng.random(len(labels)), kind="stable")
@@ -140,11 +155,20 @@ def one_hot_errors(posteriors: Tensor, labels: Tensor) -> Tensor:
     return posteriors.double() - F.one_hot(labels, posteriors.shape[1])
 
 
-def _ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """Regress outputs on inputs with a ridge, through whichever of samples and inputs are fewer."""
+def _ridge(inputs: Tensor, outputs: Tensor, products: Tensor | None = None) -> Tensor:
+    """Regress outputs on inputs with a ridge, through whichever of samples and inputs are fewer.
+
+    Args:
+        inputs: ``n x R``.
+        outputs: ``n x K``.
+        products: inner products of the samples' inputs, where they are at hand.
+    """
     samples, width = inputs.shape
     tall = samples > width
-    gram = inputs.T @ inputs if tall else inputs @ inputs.T
+    if tall:
+        gram = inputs.T @ inputs
+    else:
+        gram = inputs @ inputs.T if products is None else products.clone()
     ridge = STEADY * torch.trace(gram) / min(samples, width) + torch.finfo(gram.dtype).tiny
     gram.diagonal().add_(ridge)
     if tall:
