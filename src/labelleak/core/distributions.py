@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import jensenshannon
 
 from labelleak.core.counts import Floats, Ints
+from labelleak.core.distances import jensen_shannon
 from labelleak.errors import BadInput
 
 # What the guess is mixed with before KL, so that a class guessed absent costs a finite sum.
@@ -79,7 +79,7 @@ def compare_distributions(guess: ArrayLike, counts: ArrayLike) -> DistributionSc
         l1=float(off.sum()),
         l_infinity=float(off.max()),
         kl=float((p[there] * np.log(p[there] / mixed[there])).sum()),
-        jensen_shannon=float(np.nan_to_num(jensenshannon(q, p, base=2))),
+        jensen_shannon=float(jensen_shannon(q, p)),
         hellinger=float(np.sqrt(max(0.0, 1 - np.sqrt(p * q).sum()))),
         cosine=float(p @ q / (np.linalg.norm(p) * np.linalg.norm(q))),
         majority=bool(p[int(q.argmax())] == p.max()),

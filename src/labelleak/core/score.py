@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import jensenshannon
 
 from labelleak.core.counts import Floats, Ints
+from labelleak.core.distances import jensen_shannon
 from labelleak.core.task import Task
 from labelleak.errors import BadInput
 from labelleak.records.values import CERTAIN
@@ -111,7 +111,6 @@ def score(counts: ArrayLike, truth: Truth) -> Score:
     named, there = guess > 0, real > 0
     both = (named & there).sum(axis=-1)
     shares = guess / total[..., None], real / total[..., None]
-    distance = jensenshannon(*shares, base=2, axis=-1)
     return Score(
         asr=np.minimum(guess, real).sum(axis=-1) / total,
         presence_precision=both / named.sum(axis=-1),
@@ -119,7 +118,7 @@ def score(counts: ArrayLike, truth: Truth) -> Score:
         presence_accuracy=(named == there).mean(axis=-1),
         count_accuracy=(guess == real).mean(axis=-1),
         exact=(guess == real).all(axis=-1),
-        jensen_shannon=np.nan_to_num(np.asarray(distance)),  # rounding can turn 0 into sqrt(-0)
+        jensen_shannon=jensen_shannon(*shares),
         hellinger=np.sqrt(np.maximum(0.0, 1 - np.sqrt(shares[0] * shares[1]).sum(axis=-1))),
     )
 
