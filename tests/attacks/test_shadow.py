@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from contract import scenarios
 from labelleak.attacks import AdaptiveShadow, LayerShadow, Shadow
@@ -154,6 +155,34 @@ def test_of_one_sample_scaling_hides_no_label_and_noise_proves_none():
     assert (prove_label(seen, *parts) == scenario.truth.counts).all()
     assert (prove_label(clipped, *parts) == scenario.truth.counts).all()
     assert not prove_label(noised, *parts).any()
+
+
+@pytest.mark.parametrize("sure", [0.0, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 2.0, 10.0])
+def test_smoothed_labels_are_proved_at_any_scale_and_mixtures_prove_none(sure, factor):
+    """A calm certainty about the wrong class is the worst; what is in doubt is left open."""
+    draw = np.random.default_rng(0)
+    head, label = draw.normal(size=(10, 16)), draw.integers(10, size=500)
+    other = (label + draw.integers(1, 10, size=500)) % 10
+    inputs = np.abs(draw.normal(size=(500, 16)))
+    inputs += sure * head[label] / np.linalg.norm(head[label], axis=1, keepdims=True)
+    chances = special.softmax(inputs @ head.T, axis=1)
+    one = np.eye(10)
+
+    def share_and_right(soft):
+        errors = torch.from_numpy(factor * (chances - soft)).float()
+        rows = errors[:, :, None] * torch.from_numpy(inputs)[:, None].float()
+        found = prove_label(Observation(rows, errors, num_samples=1), head, None)
+        told = found.any(axis=1)
+        return told.mean(), (found.argmax(axis=1) == label)[told].mean() if told.any() else 1.0
+
+    share, right = share_and_right(one[label])
+    assert (share > 0.8) & (right == 1.0)  # one that is short and sure may be a mixture
+    share, right = share_and_right(0.9 * one[label] + 0.01)
+    assert (share > 0.2) & (right == 1.0)
+    if factor == 1:
+        share, right = share_and_right(0.7 * one[label] + 0.3 * one[other])
+        assert share * (1 - right) < 0.02
 
 
 @pytest.mark.parametrize("attack", [Shadow, LayerShadow])
