@@ -2,7 +2,9 @@
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 import labelleak
 from labelleak.attacks.bias import EBI
 from labelleak.core.battery import Battery
+from labelleak.core.interfaces import Estimate
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
@@ -112,3 +115,24 @@ def test_a_stack_of_heads_ends_the_attacks_that_feed_it_and_is_withheld(tmp_path
     }
     with pytest.raises(BadInput, match="layer_regression could not answer: it cannot be fed"):
         readings.audit_readings(auditor, *weights, sender, 2.0)
+
+
+class OfSinglePrecision(EBI):
+    """An attack of one's own: a plain set of needs, whole numbers as floats, float32 scores."""
+
+    name = "of_single_precision"
+    needs: ClassVar = set(EBI.needs)
+
+    def answer(self, observation):
+        found = super().answer(observation)
+        scores = np.float32(found.scores / 3)
+        told = np.ones(len(scores))
+        return Estimate(found.counts.astype(np.float64), scores, expected_asr=told)
+
+
+def test_an_attack_of_ones_own_may_answer_in_other_kinds_of_numbers():
+    battery = Battery.prepare([OfSinglePrecision()], KNOWN, 3, lenient=False)
+    (answer,) = battery.answer(SEEN)
+    told = answer.at(0)
+    assert {type(count) for count in told.counts} == {int}
+    assert all(len(repr(abs(one))) <= 8 for one in told.confidence)

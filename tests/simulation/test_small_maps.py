@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.simulation import small_maps
 from labelleak.simulation.models import build_model
 from labelleak.simulation.small_maps import SmallMaps, pass_small
 
@@ -46,6 +47,20 @@ def test_what_is_large_grouped_or_refused_is_left_to_torch():
         F.conv2d(inputs[:, :3, :3, :3], weight)
     with SmallMaps(), pytest.raises(RuntimeError):
         F.conv2d(inputs[..., :2, :2], weight)
+
+
+def test_who_asks_first_does_not_matter_and_precision_is_torch_s():
+    own, inputs = nn.Conv2d(1, 2, 3), torch.ones(1, 1, 4, 4)
+    small_maps._places.cache_clear()
+    with SmallMaps(), torch.inference_mode():
+        own(inputs)
+    with SmallMaps():
+        own(inputs).sum().backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert own(inputs).dtype == torch.bfloat16
+        own.bias.data = own.bias.data.double()
+        with pytest.raises(RuntimeError):
+            own(inputs)
 
 
 def test_only_models_with_convolutions_are_served():

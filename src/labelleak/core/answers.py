@@ -109,8 +109,8 @@ class Answer:
         return AttackResult(
             self.attack,
             self.threat_model,
-            tuple(self.estimate.counts[trial].tolist()),
-            scale_scores(scores) if told is None else tuple(np.round(scores, 6).tolist()),
+            tuple(np.asarray(self.estimate.counts[trial], dtype=np.int64).tolist()),
+            scale_scores(scores) if told is None else _rounded(scores),
             tuple(sorted(self.raised(trial))),
             self.seconds,
             None if result is None else float(result.score.asr[trial]),
@@ -220,7 +220,7 @@ def _counts(guess: Estimate, truth: Truth, row: int, *, several: bool) -> dict[s
     if truth.images is not None:
         kept["true_image_counts"] = truth.images[row]
     if guess.expected_asr is not None:
-        kept["presence_chances"] = np.round(guess.scores[row], 6)[own]
+        kept["presence_chances"] = np.asarray(_rounded(guess.scores[row]))[own]
     return {name: values.tolist() for name, values in kept.items()}
 
 
@@ -247,6 +247,11 @@ def _figure(flag: Flag, row: int) -> float:
     return float(f"{_at(flag.figure, row):.4g}")
 
 
+def _rounded(scores: Floats) -> tuple[float, ...]:
+    """Round to six digits; in double precision, or more of them would be written."""
+    return tuple(np.round(np.asarray(scores, dtype=np.float64), 6).tolist())
+
+
 def scale_scores(scores: Floats) -> tuple[float, ...]:
     """Scale scores of one update to 0..1 by their range; all 0.5 where they are all alike.
 
@@ -257,7 +262,7 @@ def scale_scores(scores: Floats) -> tuple[float, ...]:
     low, high = finite.min() / 2, finite.max() / 2
     if not high > low:
         return (0.5,) * len(finite)
-    return tuple(np.round((finite / 2 - low) / (high - low), 6).tolist())
+    return _rounded((finite / 2 - low) / (high - low))
 
 
 __all__ = ["CONFIDENCE", "Answer", "AttackResult", "Result", "make_records", "scale_scores"]

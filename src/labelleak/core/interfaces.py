@@ -112,7 +112,7 @@ def prepare(
 
 
 def _refuse_missing(attack: Attack, holds: Callable[[Need], bool], what: str) -> None:
-    for need in in_order(attack.needs):
+    for need in in_order(frozenset(attack.needs)):  # a set of one's own may be a plain one
         if not holds(need):
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not {what}")
 

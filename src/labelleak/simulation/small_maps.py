@@ -63,7 +63,9 @@ def pass_small(
 
     The arguments are that function's. Groups and what it refuses are left to it.
     """
-    if input.dim() != 4 or isinstance(padding, str) or groups != 1 or input.dtype != weight.dtype:
+    if input.dim() != 4 or isinstance(padding, str) or groups != 1:
+        return None
+    if any(one is not None and one.dtype != input.dtype for one in (weight, bias)):
         return None
     outside, inside, *kernel = weight.shape
     size = _pair(input.shape[2:])
@@ -81,7 +83,8 @@ def pass_small(
     )
     matrix = spread.transpose(1, 2).reshape(outside * prod(left), -1)
     passed = F.linear(input.flatten(1), matrix).reshape(len(input), outside, *left)
-    return passed if bias is None else passed + bias[:, None, None]
+    # Where torch chooses precision by itself, products may come in another than a bias has.
+    return passed if bias is None else passed + bias.to(passed.dtype)[:, None, None]
 
 
 def _pair(one: int | Sequence[int]) -> _Pair:
@@ -92,6 +95,7 @@ def _pair(one: int | Sequence[int]) -> _Pair:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve a model that learns, whoever asks first
 def _places(size: _Pair, kernel: _Pair, steps: _Pair, edges: _Pair, apart: _Pair) -> Tensor:
     """Say which entry of a kernel meets which pixel for which output: 0 and 1, ``k x (P' P)``."""
     axes = []
