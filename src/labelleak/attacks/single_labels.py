@@ -65,13 +65,15 @@ def prove_label(observation: Observation, weight: Floats, bias: Floats | None) -
     largest = np.eye(classes, dtype=np.int64)[label.argmax(axis=-1)]
     alike = ranked[:, -2:-1] - ranked[:, :1] < _ALIKE
     itself = exact & alike & (ranked[:, -1:] - ranked[:, -2:-1] > 1 - _SURE) & (classes > 2)
-    nearly = exact & (ranked[:, -1:] > _SURE) & ~bounds[0].reshape(-1, classes).any(-1)[:, None]
+    nearly = exact & (ranked[:, -1:] > _SURE) & (bounds[0].sum(axis=-1).reshape(-1, 1) == 0)
     off, left = _off_line(label + errors, errors)
     most = max(_MIXED, _ROUNDINGS * torch.finfo(observation.weight.dtype).eps)
     smallest = bounds[0].reshape(-1, classes) * (_is_alone(errors) & (left <= most))
     found = np.where(smallest.any(axis=-1, keepdims=True), smallest, largest * nearly)
     found = np.where(exact & off.any(axis=-1, keepdims=True), off, found)
-    found = np.where(_may_be_mixed(ranked) & (found != largest).any(-1)[:, None], 0, found)
+    found = np.where(
+        _may_be_mixed(ranked) & ((found * largest).sum(axis=-1, keepdims=True) == 0), 0, found
+    )
     return np.asarray(np.where(itself, largest, found))
 
 
