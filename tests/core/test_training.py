@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,14 @@ def test_nothing_is_known_unless_it_is_told():
     full = LocalTraining().filled()
     assert set(full.unknown) == set(vars(LocalTraining()))
     assert full == FullTraining()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_training_that_is_filled_in_holds_the_numbers_that_were_told(order):
+    """Not equal ones of another kind, which someone else told in this process before."""
+    for one in (1, 1.0, np.float32(1), np.float64(1))[::order]:
+        full = LocalTraining(lr=one, class_weights=(one, 0.5)).filled()
+        assert type(full.lr) is type(full.class_weights[0]) is type(one)
 
 
 def test_what_is_told_wins_over_what_is_found():

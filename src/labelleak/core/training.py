@@ -171,7 +171,7 @@ class LocalTraining(TrainingFacts):
         >>> how.optimiser, how.momentum, "momentum" in how.unknown
         ('sgd', 0.0, True)
         """
-        return _filled(self)
+        return _filled(self, tuple(map(_kind_of, vars(self).values())))
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,18 @@ class FullTraining(LocalTraining):
 
 
 @lru_cache(maxsize=256)
-def _filled(training: LocalTraining) -> FullTraining:
-    """Fill in a training, which an audit asks for several times an update."""
+def _filled(training: LocalTraining, kinds: tuple[Any, ...]) -> FullTraining:
+    """Fill in a training, which an audit asks for several times an update.
+
+    Numbers of other kinds are equal (1, 1.0 and numpy's own), and what is answered to one who tells
+    the one must not hold the other.
+    """
     unknown = tuple(name for name, value in vars(training).items() if value is None)
     return FullTraining(**training.known, unknown=unknown)
+
+
+def _kind_of(value: Any) -> Any:
+    return tuple(map(type, value)) if isinstance(value, tuple) else type(value)
 
 
 def weight_each(weights: tuple[float, ...] | None, labels: int) -> tuple[float, ...]:
