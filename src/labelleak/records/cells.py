@@ -224,5 +224,6 @@ def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
 def _concerned_by(said: Iterable[Any]) -> frozenset[str] | None:
     """Return the flags that concern an attack beside those that concern all, if records say so."""
     lists = [one for one in said if isinstance(one, list)]
-    each = {tuple(map(str, flags)) for flags in lists}
+    once = {id(one): one for one in lists}.values()  # many records share one list
+    each = {tuple(map(str, flags)) for flags in once}
     return frozenset(flag for flags in each for flag in flags) if lists else None

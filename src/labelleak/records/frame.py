@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ _CONDITIONS = (
 )
 _KEYS = ("init", *_CONDITIONS)
 _ABSENT = object()
+_NUMBERS = {int, float, bool, type(None)}
 
 Condition = tuple[tuple[str, str], ...]
 # What all attacks on the same trials share: `SETTING`, initialisation and extra conditions.
@@ -91,10 +93,6 @@ class RecordFrame(Sequence[Record]):
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.rows)
-
-    @cached_property
-    def _own(self) -> dict[str, list[Any]]:
-        return _by_key([vars(row) for row in self.rows])
 
     @cached_property
     def _extra(self) -> dict[str, list[Any]]:
@@ -171,15 +169,15 @@ class RecordFrame(Sequence[Record]):
         """Return a number of each record, its own or an extra one; NaN where there is none."""
         if name not in self._numbers:
             values = self.values(name)
-            if name not in Record.__dataclass_fields__:
+            if not set(map(type, values)) <= _NUMBERS:
                 values = [v if isinstance(v, (int, float)) else None for v in values]
             self._numbers[name] = np.array(values, dtype=np.float64)
         return self._numbers[name]
 
     def values(self, name: str) -> list[Any]:
         """Return what each record holds under a key, its own or an extra one; None for nothing."""
-        if name in Record.__dataclass_fields__:
-            return self._own[name] if self.rows else []
+        if name not in self._values and name in Record.__dataclass_fields__:
+            self._values[name] = list(map(attrgetter(name), self.rows))
         if name not in self._values:
             held = self._extra.get(name, [None] * len(self.rows))
             self._values[name] = [None if value is _ABSENT else value for value in held]
@@ -187,7 +185,7 @@ class RecordFrame(Sequence[Record]):
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the values of every key that a record holds, those of the contract first."""
-        own = [name for name in self._own if name != "extra"]
+        own = [name for name in Record.__dataclass_fields__ if self.rows and name != "extra"]
         return {name: self.values(name) for name in (*own, *self._extra)}
 
     def distinct(self, name: str) -> list[Any]:

@@ -117,6 +117,19 @@ class Record:
         return record
 
 
+def altered(record: Record, **values: Any) -> Record:
+    """Return a record with other values under some keys: `dataclasses.replace`, but quicker.
+
+    >>> from dataclasses import fields
+    >>> altered(Record(**dict.fromkeys([one.name for one in fields(Record)], 0)), trial=3).trial
+    3
+    """
+    found = object.__new__(Record)
+    vars(found).update(vars(record))
+    vars(found).update(values)
+    return found
+
+
 _ENCODER = json.JSONEncoder(allow_nan=False)
 _KEYS = ("schema", *(f.name for f in fields(Record) if f.name not in ("schema", "extra")))
 _TYPES = {f.name: str(f.type) for f in fields(Record) if f.name != "extra"}

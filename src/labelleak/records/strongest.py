@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from labelleak.records.cells import Cell, tabulate
 from labelleak.records.frame import Attacker, RecordFrame
-from labelleak.records.record import THREAT_MODELS, Record
+from labelleak.records.record import THREAT_MODELS, Record, altered
 
 STRONGEST = "strongest"
 
@@ -66,7 +65,7 @@ def strongest_of_each(frame: RecordFrame, members: Sequence[int]) -> Iterator[Re
         usable = [index for index in members if 0 < attackers[index][0] <= rank]
         chosen = list(_choose(frame, usable, THREAT_MODELS[rank]))
         if len(weaker) == len(chosen) and _gained(weaker) > _gained(chosen):
-            chosen = [replace(row, threat_model=THREAT_MODELS[rank]) for row in weaker]
+            chosen = [altered(row, threat_model=THREAT_MODELS[rank]) for row in weaker]
         yield from chosen
         weaker = chosen
 
@@ -144,7 +143,7 @@ def _unread(row: Record, threat_model: str) -> Record:
 def _as_strongest(
     row: Record, threat_model: str, chosen: Mapping[str, Any], **changed: Any
 ) -> Record:
-    return replace(
+    return altered(
         row,
         attack=STRONGEST,
         adaptive=False,

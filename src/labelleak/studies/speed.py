@@ -129,8 +129,11 @@ def chunked_sum(weight: Tensor) -> Tensor:
     >>> chunked_sum(torch.ones(3, 2, dtype=torch.bfloat16)).tolist()
     [2.0, 2.0, 2.0]
     """
-    rows = torch.split(weight, max(1, 2**18 // weight.shape[1]))
-    return torch.cat([block.float().sum(1) for block in rows])
+    # No block's sums are kept on their own: beside them each next block would need new pages.
+    found, deep = torch.empty(len(weight)), max(1, 2**18 // weight.shape[1])
+    for start in range(0, len(weight), deep):
+        found[start : start + deep] = weight[start : start + deep].float().sum(1)
+    return found
 
 
 def _extraction(labels: int) -> Cost:
