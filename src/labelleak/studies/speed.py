@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -294,9 +295,10 @@ def _page(costs: Sequence[Cost]) -> str:
         for one in costs
     ]
     met = sum(one.met for one in costs)
+    said = f"Of {len(costs)} ratios {met} are within what is aimed at. Times grow: {grown(costs)}."
     return f"""# How fast
 
-Of {len(costs)} ratios {met} are within what is aimed at. Times grow: {grown(costs)}.
+{textwrap.fill(said, 100)}
 
 `labelleak bench --out docs` measured it on one thread: processor time, the two sides of a ratio in
 turn, the least of several runs. A ratio carries over to other machines, a time does not. Memory is
