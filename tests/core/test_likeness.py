@@ -73,3 +73,23 @@ def test_many_small_tensors_are_looked_at_together_and_large_ones_by_themselves(
     apart = {name: moved[name] - sent[name] for name in sent}
     assert "projection" in doubt_weights(sent, apart)
     assert doubt_weights({}, {}) == ""
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor on a device of its own."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.cat:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        with torch._C.DisableTorchFunctionSubclass():
+            plain = args[0].as_subclass(torch.Tensor)
+        if func is torch.Tensor.cpu:
+            return plain
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def test_a_model_may_be_spread_over_devices():
+    sent = {"a": torch.rand(3) + 1, "b": (torch.rand(3) + 1).as_subclass(Elsewhere)}
+    moved = {name: value + 0.01 for name, value in sent.items()}
+    assert doubt_weights(sent, moved) == ""

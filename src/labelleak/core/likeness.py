@@ -138,8 +138,11 @@ def _handfuls(tensors: Arrays, names: list[str]) -> Iterator[list[str]]:
 
 
 def _laid_out(tensors: Arrays, names: list[str]) -> Tensor:
-    """Put the entries that are looked at behind each other: a few sums then, and not a few each."""
-    return torch.cat([tensors[name].detach().flatten()[:LOOK].double() for name in names])
+    """Put the entries that are looked at behind each other: a few sums then, and not a few each.
+
+    A model may be spread over several devices.
+    """
+    return torch.cat([tensors[name].detach().flatten()[:LOOK].cpu().double() for name in names])
 
 
 def _cosine(own: Arrays, given: Arrays) -> tuple[float, bool]:
