@@ -20,6 +20,7 @@ from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
 from labelleak.core.task import Task, next_tokens
 from labelleak.core.white_box import WhiteBox, lift
+from labelleak.errors import NotApplicable
 
 OWN = texts(900, rows=250)
 
@@ -229,6 +230,14 @@ def test_a_token_of_short_texts_is_not_said_to_follow_what_it_does_not(short, si
     pull, pulled = OwnSums.of([one], 5).follows
     assert np.abs(pulled).max() < 1
     assert pull.abs().max() < 1
+
+
+def test_own_text_without_a_label_is_refused():
+    known = known_of(GPT(), own=OWN[:2])
+    nothing = LabelledData(OWN[:2], torch.full_like(known.auxiliary.labels, -100))
+    for own in (nothing, LabelledData(nothing.inputs[:0], nothing.labels[:0])):
+        with pytest.raises(NotApplicable, match="own data without a single label"):
+            pass_text(replace(known, auxiliary=own), TOKENS)
 
 
 def test_one_text_alone_tells_of_nothing_that_follows():

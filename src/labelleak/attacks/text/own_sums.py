@@ -13,6 +13,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import F, Tensor, nn, torch
 from labelleak.core.task import NO_LABEL
 from labelleak.core.white_box import WhiteBox
+from labelleak.errors import NotApplicable
 
 # Labels of own text that are passed at most; more only cost.
 MOST_LABELS = 100_000
@@ -68,14 +69,19 @@ class OwnSums:
 
     @classmethod
     def of(cls, passes: Iterable[Pass], num_classes: int) -> OwnSums:
-        """Add up passes."""
+        """Add up passes.
+
+        Raises:
+            NotApplicable: if there is no label in them.
+        """
         found: OwnSums | None = None
         for one in passes:
             if found is None:
                 found = cls._empty(num_classes, one[1].shape[1])
             found = found._with(*one)
-        assert found is not None
-        total = found.seen.sum()
+        if found is None or not found.total:
+            raise NotApplicable("own data without a single label show nothing")
+        total = found.total
         means = ("weighted", "chances", "squares", "second", "size")
         return replace(found, **{name: getattr(found, name) / total for name in means})
 
