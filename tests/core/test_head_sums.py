@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.attacks.row_energy import energies, split_rows
 from labelleak.core import head_sums
 from labelleak.core.entries import noise_size, stands_out, sum_rests, zeroed_share
 from labelleak.core.head_changes import Change, change_of
@@ -205,3 +206,12 @@ def test_row_sums_are_the_same_whatever_a_block_holds(monkeypatch, dtype, shape,
     np.testing.assert_allclose(
         head_sums.row_sums_of(turned), wide.double().sum(-1), rtol=1e-5, atol=1e-5
     )
+
+
+def test_what_several_share_is_not_written_to():
+    weight = gradient(7, 5)
+    with shared_sums():
+        along, energy = measured_once(weight, split_rows)
+        for found in (along, energy, measured_once(weight, energies)):
+            with pytest.raises(ValueError, match="read-only"):
+                found[0] = 1.0

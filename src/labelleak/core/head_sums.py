@@ -267,14 +267,29 @@ def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
     return found.shaped(tuple(weight.shape[:-2]))
 
 
+def locked(found: Measure) -> Measure:
+    """Let nobody write to arrays, alone or in a tuple, that all who ask for a figure share.
+
+    >>> locked((np.ones(2), "said"))[0].flags.writeable
+    False
+    """
+    for part in found if isinstance(found, tuple) else (found,):
+        if isinstance(part, np.ndarray):
+            part.flags.writeable = False
+    return found
+
+
 def measured_once(weight: Tensor, measure: Callable[[Tensor], Measure]) -> Measure:
-    """Return what a function finds in a tensor, once for each tensor within `shared_sums`."""
+    """Return what a function finds in a tensor, once for each tensor within `shared_sums`.
+
+    Arrays may not be written to then.
+    """
     kept = _KEPT.get()
     if kept is None:
         return measure(weight)
     key = (measure, *_key(weight, None))
     if key not in kept:
-        kept[key] = measure(weight), weight, None
+        kept[key] = locked(measure(weight)), weight, None
     found: Measure = kept[key][0]
     return found
 
@@ -294,6 +309,7 @@ __all__ = [
     "BLOCK",
     "HeadSums",
     "by_rows",
+    "locked",
     "measured_once",
     "row_sums_of",
     "share_scaled",

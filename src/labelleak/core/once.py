@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
-import numpy as np
-
+from labelleak.core.head_sums import locked
 from labelleak.core.observation import Observation
 
 Figure = TypeVar("Figure")
@@ -22,7 +21,7 @@ def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation
     >>> @once_each
     ... def largest(observation):
     ...     return observation.bias_gradient.max()
-    >>> seen = Observation.from_gradient(None, np.array([-0.5, 0.5]))
+    >>> seen = Observation.from_gradient(None, [-0.5, 0.5])
     >>> largest(seen) is largest(seen)
     True
     """
@@ -32,11 +31,7 @@ def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation
     def asked(observation: Observation) -> Figure:
         held = vars(observation)
         if name not in held:
-            found = measure(observation)
-            for part in found if isinstance(found, tuple) else (found,):
-                if isinstance(part, np.ndarray):
-                    part.flags.writeable = False
-            held[name] = found
+            held[name] = locked(measure(observation))
         kept: Figure = held[name]
         return kept
 
