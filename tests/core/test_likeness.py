@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labelleak.core import likeness
 from labelleak.core.likeness import (
+    Laid,
     _handfuls,
     doubt_weights,
     refuse_weights,
@@ -93,3 +95,33 @@ def test_a_model_may_be_spread_over_devices():
     sent = {"a": torch.rand(3) + 1, "b": (torch.rand(3) + 1).as_subclass(Elsewhere)}
     moved = {name: value + 0.01 for name, value in sent.items()}
     assert doubt_weights(sent, moved) == ""
+
+
+def test_weights_sent_are_laid_out_once_for_all_replies_and_for_no_others(monkeypatch):
+    monkeypatch.setattr(likeness, "LOOK", 40)
+    sent = {f"layer{n}.weight": torch.rand(30) + 0.5 for n in range(6)}
+    replies = [{n: t + 0.01 * torch.randn(30) for n, t in sent.items()} for _ in range(3)]
+    replies.append({n: 2 * t for n, t in sent.items()})
+    replies.append({n: t for n, t in replies[0].items() if n != "layer0.weight"})
+    replies.append({n: 0.01 * t for n, t in sent.items()})
+    wanted = [doubt_weights(sent, reply) for reply in replies]
+    asked, plain = [], likeness._laid_out
+    monkeypatch.setattr(
+        likeness, "_laid_out", lambda of, names: asked.append(of is sent) or plain(of, names)
+    )
+    laid = Laid(sent)
+    assert [doubt_weights(sent, reply, laid) for reply in replies] == wanted
+    # Six handfuls, of which four are kept for the five replies that follow.
+    assert sum(asked) == 6 + 2 * 5
+    next_round = {name: 2 * tensor for name, tensor in sent.items()}
+    assert doubt_weights(next_round, replies[3], laid) == ""
+    assert "projection" not in wanted[3]
+    assert "projection" in doubt_weights(next_round, replies[5], laid)
+
+
+@pytest.mark.parametrize("kinds", [("float16", "bfloat16"), ("float32", "float64"), ("float16",)])
+def test_entries_of_any_precision_are_looked_at_as_they_are(kinds):
+    sent = {str(n): (torch.rand(9) + 1).to(getattr(torch, kind)) for n, kind in enumerate(kinds)}
+    found = likeness._laid_out(sent, list(sent))
+    assert found.dtype == torch.float64
+    assert found.tolist() == [value for tensor in sent.values() for value in tensor.tolist()]

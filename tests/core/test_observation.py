@@ -1,6 +1,7 @@
 """Sign, scale and steps of an update: what comes out is the gradient that went in."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from labelleak.core.observation import Observation
-from labelleak.core.scale import step_weights
+from labelleak.core.scale import StepPath, step_weights
+from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 
 CLASSES, WIDTH, SIZE = 4, 6, 8
@@ -180,3 +182,32 @@ def test_attributes_that_were_not_shared_say_so():
         _ = Observation.from_gradient(None, torch.ones(3)).row_sums
     with pytest.raises(BadInput, match="not shared"):
         _ = Observation.from_gradient(GOOD).bias_gradient
+
+
+def test_paths_of_steps_are_kept_by_their_numbers_and_written_to_by_nobody():
+    told = LocalTraining(lr=0.5, local_steps=3, momentum=0.5)
+    one, again = StepPath.of(told), StepPath.of(told)
+    assert one.weights is again.weights
+    with pytest.raises(ValueError, match="read-only"):
+        one.weights[0] = 0
+    others = (
+        replace(told, momentum=0.25),
+        replace(told, local_steps=4),
+        replace(told, dampening=0.5),
+        replace(told, nesterov=True),
+    )
+    for other in others:
+        path = StepPath.of(other)
+        momentum, steps = other.momentum, other.local_steps
+        wanted = step_weights(
+            steps,
+            momentum=momentum,
+            dampening=other.dampening or 0.0,
+            nesterov=bool(other.nesterov),
+        )
+        assert path.weights.tolist() == wanted.tolist()
+        assert path.rate == 0.5 * wanted.sum()
+    assert StepPath.of(replace(told, lr=0.25)).rate == one.rate / 2
+    long = StepPath.of(LocalTraining(lr=1.0, local_steps=20_000))
+    assert long.rate == 20_000
+    assert long.weights is not StepPath.of(LocalTraining(lr=1.0, local_steps=20_000)).weights

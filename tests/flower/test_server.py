@@ -457,3 +457,39 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path):
     sender = flower.auditor.Sender(1, "0", labels=(1,))
     with pytest.raises(BadInput, match=r"3.weight has shape \(10, 32\) before and \(2, 10, 32\)"):
         federation.make_auditor(tmp_path).audit(before, after, sender)
+
+
+def test_updates_of_one_client_are_read_each_by_itself_round_after_round():
+    """What is kept from round to round hangs on no value of an update."""
+    auditor = flower.Auditor(folder=None, lr=0.1, local_steps=1)
+    rng = np.random.default_rng(0)
+
+    def update(classes, labels, width=4):
+        before = {
+            "a.weight": torch.from_numpy(rng.normal(size=(width, 3))),
+            "fc.weight": torch.from_numpy(rng.normal(size=(classes, width))),
+            "fc.bias": torch.from_numpy(rng.normal(size=classes)),
+        }
+        errors = torch.full((classes,), 1 / classes, dtype=torch.float64)
+        for label in labels:
+            errors[label] -= 1 / len(labels)
+        inputs = torch.from_numpy(rng.random(width) + 0.5)
+        after = {
+            "a.weight": before["a.weight"] - 0.01,
+            "fc.weight": before["fc.weight"] - 0.1 * errors[:, None] * inputs,
+            "fc.bias": before["fc.bias"] - 0.1 * errors,
+        }
+        return before, after, Sender(1, "0", labels=labels)
+
+    rounds = [update(10, (1, 1, 3)), update(10, (0, 2, 2)), update(6, (5,)), update(10, (7, 8), 9)]
+    broken = rounds[1]
+    large = {n: broken[0][n] + 300 * (t - broken[0][n]) for n, t in broken[1].items()}
+    rounds.append((broken[0], large, broken[2]))
+    for before, after, sender in (*rounds, *rounds):
+        kept = auditor.audit(before, after, sender)
+        fresh = flower.Auditor(folder=None, lr=0.1, local_steps=1).audit(before, after, sender)
+        assert kept.impossible == fresh.impossible == (after is large)
+        for one, two in zip(kept.answers, fresh.answers, strict=True):
+            assert one.attack == two.attack
+            assert one.estimate.counts.tolist() == two.estimate.counts.tolist()
+            assert one.raised(0) == two.raised(0)

@@ -160,3 +160,21 @@ def test_what_is_not_finite_is_refused_wherever_it_stands(place, wrong):
             counts.extract_counts(*given_, 5)
     with pytest.raises(BadInput, match="must not be positive"):
         counts.extract_counts(row[place + 1 :] if place < 40 else row[:place], 1e-300, 0.0, 5)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 64, 65])
+def test_one_trial_is_extracted_alike_whatever_dimensions_it_comes_in(classes):
+    rng = np.random.default_rng(classes)
+    for total in (1, 4, 90):
+        sums = rng.integers(-3, 4, (2, classes)) * 0.37
+        impact, offset = -rng.choice([0.0, 0.2, 1.0]), rng.integers(-1, 2, classes) * 0.5
+        both = counts.extract_counts(sums, np.full((2, 1), impact), offset, total)
+        for row, wanted in zip(sums, both, strict=True):
+            for lead in ((), (1,), (1, 1)):
+                one = row.reshape(*lead, classes)
+                step = np.full((*lead, 1), impact)
+                got = counts.extract_counts(one, step, offset, total)
+                assert got.shape == one.shape
+                assert got.dtype == np.int64
+                assert got.ravel().tolist() == wanted.tolist()
+                assert wanted.tolist() == twins.extract_counts(row, impact, offset, total).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from labelleak.attacks.catalogue import (
     FOR_STEPS,
@@ -91,6 +92,30 @@ def choose_attacks(
     return choice if num_classes is None else choice.within(num_classes)
 
 
+def choose_again(
+    kept: dict[str, Any], asked: str | Sequence[str | Attack], num_classes: int
+) -> Choice:
+    """Do what `choose_attacks` does; anew for other classes, names or attacks than the last time.
+
+    Args:
+        kept: holds the last choice under ``choice``.
+        asked: as `choose_attacks` has it.
+        num_classes: how many classes there are.
+
+    >>> kept = {}
+    >>> choose_again(kept, ["llg"], 10) is choose_again(kept, ["llg"], 10)
+    True
+    """
+    names = (asked,) if isinstance(asked, str) else tuple(asked)
+    held, number, choice = kept.get("choice", ((), 0, Choice(())))
+    same = number == num_classes and len(held) == len(names)
+    if not same or any(old is not new for old, new in zip(held, names, strict=True)):
+        choice = choose_attacks(asked, num_classes)
+        kept["choice"] = names, num_classes, choice
+    found: Choice = choice
+    return found
+
+
 def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
     """Turn names into attacks on texts, where ``standard`` is the battery that suits them.
 
@@ -106,4 +131,11 @@ def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
     return choose_attacks(list(dict.fromkeys(names)))
 
 
-__all__ = ["GROUPS", "Choice", "choose_attacks", "choose_for_tokens", "going_beside"]
+__all__ = [
+    "GROUPS",
+    "Choice",
+    "choose_again",
+    "choose_attacks",
+    "choose_for_tokens",
+    "going_beside",
+]

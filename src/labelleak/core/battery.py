@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ class Battery:
                 estimate = self.ready[attack.name](observation)
             if attack.name in self.unread:
                 continue
-            seconds = (time.perf_counter() - start) / max(1, int(np.prod(observation.trials)))
+            seconds = (time.perf_counter() - start) / max(1, math.prod(observation.trials))
             adaptive = Need.DEFENSE in attack.needs
             card, model = card_of(attack), threat_model(attack)
             about = (*_about(model, card, flags), *_noted(estimate))

@@ -60,10 +60,11 @@ def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, to
     _check_total(total)
     shift = _finite(offset, "offset")
     present = values < 0
-    if values.ndim == 1 and fall.size == 1:
+    if fall.size == 1 and values.ndim and values.size == values.shape[-1]:  # a single trial
         if values.size <= _FEW_CLASSES:
-            return _extract_few(values.tolist(), (values - shift).tolist(), abs(fall.item()), total)
-        if np.count_nonzero(present) >= total:  # the signs alone hand out all labels
+            raw, own = values.ravel().tolist(), np.ravel(values - shift).tolist()
+            return _extract_few(raw, own, abs(fall.item()), total).reshape(values.shape)
+        if values.ndim == 1 and np.count_nonzero(present) >= total:  # signs hand out all labels
             return _lowest_present(values, present, total)
     if (present.sum(axis=-1) > total).any():
         present &= smallest(values, total)

@@ -124,11 +124,10 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
         NotApplicable: naming the first thing that is missing.
     """
 
-    def carries(need: Need) -> bool:
+    for need in in_order(frozenset(attack.needs)):
         part = _CARRIED.get(need)
-        return part is None or getattr(observation, part) is not None
-
-    _refuse_missing(attack, carries, "known")
+        if part is not None and getattr(observation, part) is None:
+            raise NotApplicable(f"{attack.name} needs {need.value}, which is not known")
 
 
 def samples(observation: Observation) -> int:

@@ -14,6 +14,8 @@ LOOK = 2**18
 # Sums over a matrix' rows against its size: of a softmax gradient, and of no trained weight.
 CLOSED = 1e-3
 _SIGMAS = 4.0
+# Handfuls of the weights sent that are kept for further replies to them: 8 MB.
+_MOST_KEPT = 4
 # Cosine with the model's weights above which tensors are weights. A matrix alone comes near its own
 # gradient where it began at zero, and so does a model of a few weights; larger ones do not.
 _ALIKE, _ALIKE_SMALL, _SMALL = 0.9, 0.9999, 1000
@@ -23,7 +25,32 @@ _SAME_WAY, _SUMMED = 0.99, 1.5
 _NEAR_ONE, _FEWEST = (0.5, 2.0), 8
 
 
-def doubt_weights(before: Arrays, reply: Arrays) -> str:
+class Laid:
+    """What several replies are held against: of the weights sent, the entries that are looked at.
+
+    They are laid out once for all replies to the same weights, and for those alone.
+
+    Args:
+        sent: the weights.
+    """
+
+    def __init__(self, sent: Arrays) -> None:
+        self.sent = sent
+        self._kept: dict[tuple[str, ...], tuple[Tensor, float]] = {}
+
+    def of(self, names: list[str]) -> tuple[Tensor, float]:
+        """Return the entries of some tensors behind each other, and the sum of their squares."""
+        key = tuple(names)
+        found = self._kept.get(key)
+        if found is None:
+            entries = _laid_out(self.sent, names)
+            found = entries, float(entries @ entries)
+            if len(self._kept) < _MOST_KEPT:
+                self._kept[key] = found
+        return found
+
+
+def doubt_weights(before: Arrays, reply: Arrays, laid: Laid | None = None) -> str:
     """Say why a reply does not look like the weights that were sent, moved; empty if it does.
 
     Weights that were trained or defended are what was sent plus something, so their projection
@@ -31,6 +58,11 @@ def doubt_weights(before: Arrays, reply: Arrays) -> str:
     their projection is near 0. And a matrix whose sums over classes vanish is a gradient of a
     softmax head or a multiple of it, unless those sums vanished in what was sent, too. Weights
     times a number are no client's own either: those of several clients, added up.
+
+    Args:
+        before: the weights that were sent.
+        reply: what came back.
+        laid: of the weights sent, what was looked at for other replies to them.
 
     >>> import torch
     >>> sent = {"fc.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
@@ -45,9 +77,10 @@ def doubt_weights(before: Arrays, reply: Arrays) -> str:
             return f"the sums of {shown(name)} over its rows are zero, as a gradient's are"
     product = square = moved = whole = 0.0
     entries = 0
+    held = laid if laid is not None and laid.sent is before else Laid(before)
     for some in _handfuls(before, names):
-        sent, got = (_laid_out(side, some) for side in (before, reply))
-        product, square = product + float(sent @ got), square + float(sent @ sent)
+        (sent, own), got = held.of(some), _laid_out(reply, some)
+        product, square = product + float(sent @ got), square + own
         moved, entries = moved + float((got - sent).square().sum()), entries + len(sent)
         whole += float(got @ got)
     if square == 0:
@@ -142,7 +175,11 @@ def _laid_out(tensors: Arrays, names: list[str]) -> Tensor:
 
     A model may be spread over several devices.
     """
-    return torch.cat([tensors[name].detach().flatten()[:LOOK].cpu().double() for name in names])
+    parts = [tensors[name].detach().flatten()[:LOOK].cpu() for name in names]
+    first = parts[0]
+    if first.element_size() == 1 or any(part.dtype != first.dtype for part in parts):
+        parts = [part.double() for part in parts]
+    return torch.cat(parts).double()
 
 
 def _cosine(own: Arrays, given: Arrays) -> tuple[float, bool]:
@@ -161,8 +198,8 @@ def _closes(tensor: Tensor, *, empty: bool = False) -> bool:
     if tensor.dim() != 2 or min(tensor.shape) < 2 or tensor.numel() > 64 * LOOK:
         return False
     wide = tensor.detach().double()
-    size, rest = float(wide.norm()), float(wide.sum(0).norm())
+    size, rest = (float(torch.linalg.vector_norm(one)) for one in (wide, wide.sum(0)))
     return rest < CLOSED * size if size else empty
 
 
-__all__ = ["doubt_weights", "refuse_weights", "weights_instead"]
+__all__ = ["Laid", "doubt_weights", "refuse_weights", "weights_instead"]

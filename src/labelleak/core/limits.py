@@ -13,9 +13,10 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import distinct_sizes, noise_size, stands_out, sum_rests
+from labelleak.core.head_sums import locked
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
-from labelleak.core.once import once_each
+from labelleak.core.once import once_each, once_of
 from labelleak.core.training import LocalTraining, weight_each
 from labelleak.records.states import State
 
@@ -82,6 +83,18 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     >>> float(found.times), bool(found.scale)
     (16.0, True)
     """
+    return _checked(observation, training)
+
+
+@once_of
+def _checked(observation: Observation, training: LocalTraining | None) -> Limits:
+    """Do what `check_limits` does, once for the checks and the finding of an update."""
+    found = _measured(observation, training)
+    locked(tuple(vars(found).values()))
+    return found
+
+
+def _measured(observation: Observation, training: LocalTraining | None) -> Limits:
     none = np.zeros(observation.trials, dtype=bool)
     if observation.bias is None:
         why = "without a bias gradient no size is impossible: head inputs may have any size"

@@ -10,6 +10,7 @@ from labelleak.core.head_sums import locked
 from labelleak.core.observation import Observation
 
 Figure = TypeVar("Figure")
+Told = TypeVar("Told")
 
 
 def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation], Figure]:
@@ -38,4 +39,32 @@ def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation
     return asked
 
 
-__all__ = ["once_each"]
+def once_of(
+    measure: Callable[[Observation, Told], Figure],
+) -> Callable[[Observation, Told], Figure]:
+    """Keep what a function says of an observation and of something told beside, for the last told.
+
+    It is kept with the observation, so another update is measured anew, and only for the very
+    object that was told: an equal one may hold numbers of other kinds.
+
+    >>> @once_of
+    ... def scaled(observation, factor):
+    ...     return (factor * observation.bias_gradient,)
+    >>> seen, factor = Observation.from_gradient(None, [-0.5, 0.5]), 2.0
+    >>> scaled(seen, factor) is scaled(seen, factor)
+    True
+    """
+    name = f"once {measure.__module__}.{measure.__qualname__}"
+
+    @wraps(measure)
+    def asked(observation: Observation, told: Told) -> Figure:
+        held = vars(observation)
+        if name not in held or held[name][0] is not told:
+            held[name] = told, locked(measure(observation, told))
+        kept: Figure = held[name][1]
+        return kept
+
+    return asked
+
+
+__all__ = ["once_each", "once_of"]

@@ -148,7 +148,8 @@ def _bounds(
     weights = StepPath.of(told).weights
     times = steps * weights.max() / weights.sum() if even and not told.class_weights else np.inf
     with np.errstate(invalid="ignore"):
-        most = np.minimum(np.nan_to_num(rows * times), heavy.max(-1, keepdims=True))
+        scaled = rows * times
+    most = np.minimum(np.where(np.isnan(scaled), 0.0, scaled), heavy.max(-1, keepdims=True))
     return -most, np.ones_like(most)
 
 

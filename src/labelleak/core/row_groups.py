@@ -8,12 +8,13 @@ groups alone show it. They are looked for in the bias and in a few random mixtur
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import noise_size, stands_out
-from labelleak.core.lazy import torch
+from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.records.states import State
 
@@ -58,11 +59,17 @@ def _features(observation: Observation) -> Floats:
     if observation.weight is not None:
         weight = observation.weight.detach()
         width = weight.shape[-1]
-        made = torch.Generator().manual_seed(0)
-        mixture = torch.randn(width, _MIXTURES, generator=made, dtype=torch.float64) / width**0.5
         wide = weight.float() if weight.dtype != torch.float64 else weight
-        parts.append((wide @ mixture.to(wide)).double().cpu().numpy())
+        parts.append((wide @ _mixture(width).to(wide)).double().cpu().numpy())
     return np.concatenate(parts, axis=-1)
+
+
+@lru_cache(maxsize=4)
+def _mixture(width: int) -> Tensor:
+    """Return how so many columns are mixed, which is always alike; nobody writes to it."""
+    made = torch.Generator().manual_seed(0)
+    found: Tensor = torch.randn(width, _MIXTURES, generator=made, dtype=torch.float64) / width**0.5
+    return found
 
 
 def _groupings(seen: Floats, room: float) -> Iterator[np.ndarray]:

@@ -52,21 +52,23 @@ class Ranks:
         if weight.shape[-2:].numel() > _LARGEST or observation.scale is State.held:
             return None  # it takes long, or whoever made the update knows what it is of
         wide, column = weight.detach().double().cpu(), bias.detach().double().cpu()[..., None]
+        size_of = torch.linalg.vector_norm  # Tensor.norm asks it, after much else
         ways, sizes = _singular(wide)
         share = (sizes / sizes[..., :1].clamp_min(1e-300)).numpy()
         # Classes that the model rules out add nothing, nor do head inputs that are never active.
-        most = np.minimum(_live(wide.norm(dim=-1)) - 1, _live(wide.norm(dim=-2)))
+        most = np.minimum(_live(size_of(wide, dim=-1)) - 1, _live(size_of(wide, dim=-2)))
         rank = (share > _ROUNDING).sum(axis=-1)
         clean = is_clean(observation)
-        sharp = clean & _ends(share, rank) & (rank > 0) & (rank < most)
+        ends = _ends(share, rank)
+        sharp = clean & ends & (rank > 0) & (rank < most)
         shown = np.where(sharp, rank, np.inf)
         least = np.where(clean, (share > _SURE).sum(axis=-1), 0.0)
         if size >= min(observation.num_classes - 1, weight.shape[-1]):
             return cls(least, shown, np.zeros(observation.trials))
         kept = ways[..., :size]
         left = column - kept @ (kept.mT @ column)
-        apart = ratio(left.flatten(-2).norm(dim=-1), column.flatten(-2).norm(dim=-1))
-        return cls(least, shown, np.where(rank == size, _ends(share, rank) * apart, 0.0))
+        apart = ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
+        return cls(least, shown, np.where(rank == size, ends * apart, 0.0))
 
 
 def _singular(wide: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ Clipping, smoothing and class weights stay in the gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from labelleak.core.lazy import Tensor
 from labelleak.core.measured import Measured
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
+
+# Paths of more steps are laid out anew each time, since their weights would take memory.
+_MOST_KEPT = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +84,8 @@ class StepPath:
             )
         number = steps or how.local_steps
         momentum = how.momentum if linear else 0.0
-        weights = step_weights(
-            number, momentum=momentum, dampening=how.dampening, nesterov=how.nesterov
-        )
-        total = float(weights.sum())
-        middle = float(weights @ np.arange(number)) / (number * total)
+        lay_out = _laid_out if number <= _MOST_KEPT else _laid_out.__wrapped__
+        weights, total, middle = lay_out(number, momentum, how.dampening, how.nesterov)
         seen = measured or Measured()
         return cls(
             number,
@@ -123,6 +124,20 @@ class StepPath:
         pull = self.weight_decay + self.proximal
         pushed = self.scale * gradient + self.weight_decay * before
         return -self.rate * pushed / (1 + self.rate * pull * self.middle)
+
+
+@lru_cache(maxsize=64)
+def _laid_out(
+    number: int, momentum: float, dampening: float, nesterov: bool
+) -> tuple[np.ndarray, float, float]:
+    """Return the steps' weights, their sum, and where the average step stood.
+
+    They hang on these numbers alone, which are the same in every round.
+    """
+    weights = step_weights(number, momentum=momentum, dampening=dampening, nesterov=nesterov)
+    weights.flags.writeable = False  # whoever lays out such a path gets these
+    total = float(weights.sum())
+    return weights, total, float(weights @ np.arange(number)) / (number * total)
 
 
 def step_weights(

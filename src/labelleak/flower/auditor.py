@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from labelleak.attacks.choice import Choice, choose_attacks
+from labelleak.attacks.choice import Choice, choose_again, choose_attacks
 from labelleak.core.battery import Battery
 from labelleak.core.copies import copy_model
 from labelleak.core.head import AmbiguousHead, HeadFinding, in_trace, locate_head
@@ -232,7 +232,7 @@ class Auditor(TrainingFacts):
         observation = replace(update, task=task).observe(found.name)
         largest = largest_after(self.defense, observation, self.batch_size, update.trained)
         observation = replace(observation, largest=largest)
-        choice = choose_attacks(self.asked, observation.num_classes)
+        choice = choose_again(self._kept, self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
         assumed = task is Task.binary and self.task is None
         more = flags_of(senders[0], found, trained, task, assumed=assumed)

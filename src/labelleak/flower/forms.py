@@ -9,7 +9,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from labelleak.core.likeness import Arrays, doubt_weights, weights_instead
+from labelleak.core.likeness import Arrays, Laid, doubt_weights, weights_instead
 from labelleak.core.limits import LARGEST
 from labelleak.errors import BadInput
 
@@ -44,7 +44,14 @@ class Form:
     doubt: str = ""
 
 
-def form_of(before: Arrays, reply: Arrays, declared: str | None, *, strict: bool = False) -> Form:
+def form_of(
+    before: Arrays,
+    reply: Arrays,
+    declared: str | None,
+    *,
+    strict: bool = False,
+    laid: Laid | None = None,
+) -> Form:
     """Tell the form of a reply: as declared, else weights, unless its entries speak against it.
 
     A reply that was declared to be weights is taken for weights.
@@ -54,6 +61,7 @@ def form_of(before: Arrays, reply: Arrays, declared: str | None, *, strict: bool
         reply: what came back, under the same names.
         declared: a form of `Returns`, or None.
         strict: refuse what does not look like its form, instead of naming the doubt.
+        laid: what other replies to the same weights were held against.
 
     Raises:
         UncertainForm: if it does not look like its form, and strict.
@@ -61,7 +69,7 @@ def form_of(before: Arrays, reply: Arrays, declared: str | None, *, strict: bool
     if declared == Returns.weights:
         return Form()
     if declared is None:
-        kind, doubt = Returns.difference, doubt_weights(before, reply)
+        kind, doubt = Returns.difference, doubt_weights(before, reply, laid)
         said = _NO_WEIGHTS.format(doubt)
     else:
         kind, doubt = Returns.weights, weights_instead(reply, before)

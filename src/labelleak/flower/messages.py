@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,12 +34,14 @@ class Arrays(Mapping[str, Tensor]):
     """
 
     def __init__(self, record: ArrayRecord) -> None:
-        self._packed = {name: copy.copy(a) for name, a in record.items() if name != EMPTY}
+        self._packed = {
+            name: (a.dtype, a.shape, a.stype, a.data) for name, a in record.items() if name != EMPTY
+        }
         self._decoded: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._decoded:
-            self._decoded[name] = torch.from_numpy(_decode(self._packed[name]))
+            self._decoded[name] = torch.from_numpy(_decode(*self._packed[name]))
         return self._decoded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -53,10 +54,9 @@ class Arrays(Mapping[str, Tensor]):
         return len(self._packed)
 
 
-def _decode(packed: Array) -> np.ndarray:
+def _decode(dtype: str, rows: tuple[int, ...], stype: str, data: bytes) -> np.ndarray:
     """Return what Flower's own decoding does, each layout's header read once in a process."""
-    data = packed.data
-    if packed.stype == _NUMPY and data[:8] == _VERSION_1:
+    if stype == _NUMPY and data[:8] == _VERSION_1:
         start = 10 + int.from_bytes(data[8:10], "little")
         layout = _layout(data[8:start])
         if layout is not None:
@@ -64,7 +64,7 @@ def _decode(packed: Array) -> np.ndarray:
             held = prod(shape)
             if 0 < held * kind.itemsize <= len(data) - start:
                 return np.frombuffer(data, kind, held, start).reshape(shape).copy()
-    return np.asarray(packed.numpy())
+    return np.asarray(Array(dtype, rows, stype, data).numpy())
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from labelleak.core.likeness import Laid
 from labelleak.core.priors import UniformPrior
 from labelleak.core.scale import StepPath
 from labelleak.core.task import read_task
@@ -88,7 +89,8 @@ def common_form(
     Raises:
         BadInput: if they differ in it; and as `form_of`.
     """
-    forms = [form_of(before, reply, auditor.returns, strict=strict) for reply in replies]
+    laid = Laid(before)
+    forms = [form_of(before, reply, auditor.returns, strict=strict, laid=laid) for reply in replies]
     if len({form.kind for form in forms}) > 1:
         raise BadInput("updates audited together need the same form")
     return forms[0]
