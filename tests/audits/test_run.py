@@ -119,6 +119,29 @@ def test_a_stopped_grid_goes_on_to_the_same_records(tmp_path, undisturbed, momen
     assert run(tmp_path) == undisturbed
 
 
+def test_a_measure_of_its_own_is_counted_whole_when_it_is_done_and_not_before():
+    """Some give more lists of records than anybody told: the end is not near before it is."""
+    finished = []
+
+    def measure(stage):
+        for _ in range(5):
+            yield []
+        finished.append(stage.steps)
+
+    asked = make_grid("g", {**TREE, "model": ["mlp"]}, override={}).audits[0]
+    for lists, total in ((1, 6), (5, 30), (9, 54)):
+        finished.clear()
+        seen = []
+        run_parts(
+            [Part(options=asked, measure=measure, lists=lists)],
+            None,
+            progress=lambda done, total, seen=seen: seen.append((done, total, len(finished))),
+        )
+        assert seen[-1] == (total, total, 6)
+        assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+        assert all(done // lists <= ended for done, _, ended in seen)
+
+
 GRID = """
 model = ["mlp", "lenet"]
 batch_sizes = [1, 4]

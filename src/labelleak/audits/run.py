@@ -55,6 +55,7 @@ class Part:
         adapt: changes the data set, given it and the seed.
         given: the plan, where it was made of more than options.
         steps: training steps that a measure of its own takes a model, for `estimate_seconds`.
+        lists: lists of records that a measure of its own gives of a model at a stage, for progress.
     """
 
     options: AuditOptions
@@ -64,6 +65,7 @@ class Part:
     adapt: Adapt | None = None
     given: Plan | None = None
     steps: float = 0.0
+    lists: int = 1
 
     def plan(self) -> Plan:
         """Return what the part runs on."""
@@ -78,7 +80,7 @@ class Part:
     def cells(self) -> int:
         """Lists of records that a model at a stage gives."""
         if self.measure is not audit_cells:
-            return 1
+            return self.lists
         asked, defenses = self.options, {parse_defense(text) for text in self.options.defenses}
         lists = (asked.batch_sizes, asked.local_steps, asked.lr, asked.clients, asked.schemes)
         return prod(map(len, lists)) * len(defenses)
@@ -178,10 +180,14 @@ def run_parts(
     for task, groups in zip(tasks, answers, strict=True):
         for stages, cells in groups:
             found: list[Record] = []
+            # Whatever a measure gives, its share is counted whole once it is done, and not before.
+            whole = count + task.part.cells * len(stages)
             for cell in cells:
                 found += cell
-                count = min(count + 1, total)
+                count = min(count + 1, whole - 1)
                 progress(count, total)
+            count = whole
+            progress(count, total)
             if numbered:
                 found = [replace(r, extra={**r.extra, PART: task.number}) for r in found]
             for steps in stages if journal else ():

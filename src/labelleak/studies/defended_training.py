@@ -106,6 +106,7 @@ def plan_training(asked: Asked) -> list[Part]:
             measure=partial(train_defended_users, course=course),
             # A round is one pass for all users together; its samples are what counts.
             steps=max(course.shown) * course.users / 8,
+            lists=len(course.shown),
         )
         for partition in course.partitions
         for defense in defenses
