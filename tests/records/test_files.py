@@ -1,5 +1,6 @@
 """Appending leaves whole lines whatever happens; locks and whole files touch nothing else."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import threading
 
 import pytest
+from filelock import Timeout
 
 from labelleak.errors import BadInput
-from labelleak.records.files import append_lines, lock_of, write_whole
+from labelleak.records import files
+from labelleak.records.files import alone_at, append_lines, lock_of, write_whole
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,8 @@ def test_a_lock_touches_no_other_file(tmp_path, what):
         lock.symlink_to(tmp_path / ("precious" if what == "link" else "none"))
     with pytest.raises(BadInput, match="no plain file"):
         lock_of(lock)
+    with pytest.raises(BadInput, match="no plain file"), alone_at(lock):
+        pass
     assert (tmp_path / "precious").read_text() == "kept"
     assert not (tmp_path / "none").exists()
 
@@ -111,3 +116,79 @@ def test_two_writers_take_turns(tmp_path):
         thread.join()
     lines = (tmp_path / "x").read_text().splitlines()
     assert sorted(lines) == [f'"{"a" * 100}"'] * 50 + [f'"{"b" * 100}"'] * 50
+
+
+@pytest.mark.parametrize("ways", [(alone_at, lock_of), (alone_at, alone_at)])
+def test_both_ways_to_lock_keep_each_other_out(tmp_path, ways):
+    def write(name, way):
+        for _ in range(50):
+            with way(tmp_path / ".lock"):
+                append_lines(tmp_path / "x", f'"{name * 100}"\n', durable=False)
+
+    threads = [threading.Thread(target=write, args=pair) for pair in zip("ab", ways, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = (tmp_path / "x").read_text().splitlines()
+    assert sorted(lines) == [f'"{"a" * 100}"'] * 50 + [f'"{"b" * 100}"'] * 50
+
+
+def test_a_lock_that_is_held_is_waited_for_and_let_go_of_after_an_error(tmp_path):
+    lock = tmp_path / "new" / ".lock"
+    with alone_at(lock):  # makes the folder
+        assert lock.is_file()
+
+    def fail():
+        with alone_at(lock):
+            with pytest.raises(Timeout):
+                lock_of(lock).acquire(timeout=0)
+            raise KeyError
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            fail()
+    done = threading.Event()
+
+    def wait():
+        with alone_at(lock):
+            done.set()
+
+    with lock_of(lock):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert not done.wait(0.1)
+    waiter.join(10)
+    assert done.is_set()
+
+
+def test_a_lock_file_that_is_removed_while_it_is_waited_for_is_not_taken(tmp_path):
+    lock, order = tmp_path / ".lock", []
+
+    def wait():
+        with alone_at(lock):
+            order.append(lock.exists())
+
+    with alone_at(lock):
+        pass
+    with alone_at(lock):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        waiter.join(0.1)
+        lock.unlink()
+    waiter.join(10)
+    assert order == [True]  # another one was made
+
+
+def test_where_the_system_locks_no_files_the_other_way_is_taken(tmp_path, monkeypatch):
+    def missing(file, what):
+        raise OSError(errno.ENOSYS, "not there")
+
+    with alone_at(tmp_path / ".lock"):
+        pass
+    asked = []
+    monkeypatch.setattr(files, "flock", missing)
+    monkeypatch.setattr(files, "lock_of", lambda path: asked.append(path) or lock_of(path))
+    with alone_at(tmp_path / ".lock"):
+        pass
+    assert asked == [tmp_path / ".lock"]

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ def _make_model() -> torch.nn.Module:
     return build_model("cnn", input_shape=(1, 28, 28), num_classes=10, seed=0)
 
 
+@cache
 def _labels(client: str, server_round: int, samples: int) -> np.ndarray:
+    """Draw a client's labels, once: what it takes to draw them is no part of an audit."""
     return np.random.default_rng([int(client), server_round]).integers(10, size=samples)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.events import EVENTS
-from labelleak.records.files import append_lines, lock_of
+from labelleak.records.files import alone_at, append_lines
 from labelleak.records.journal import ESTIMATES, MARK, RECORDS
 from labelleak.records.record import TRUTH, Record, to_lines
 
@@ -86,8 +86,7 @@ def note_once(folder: Path | None, event: str, **what: Any) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_of(folder / ".lock"):
+        with alone_at(folder / ".lock"):
             yield
     except OSError as error:
         raise BadInput(f"cannot write into {folder}: {error.strerror or error}") from error

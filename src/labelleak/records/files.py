@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from labelleak.errors import BadInput, shown_path
 from labelleak.records.packing import PACKED, pack
 from labelleak.records.reading import LONGEST_LINE
+
+if sys.platform != "win32":
+    from fcntl import LOCK_EX, LOCK_UN, flock
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -125,6 +131,57 @@ def lock_of(path: Path) -> BaseFileLock:
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise BadInput(f"the lock {shown_path(path)} is no plain file; remove it")
     return FileLock(path, thread_local=False, poll_interval=0.005)
+
+
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is waited for; its folder is made if it is not there.
+
+    It keeps out who holds it by `lock_of`, and is kept out by them. A lock file that is there is
+    taken by the system's own call, which takes a tenth of the time; any other by `lock_of`.
+
+    Raises:
+        BadInput: as `lock_of`.
+    """
+    held = _taken(path)
+    if held is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock_of(path):
+            yield
+        return
+    with held:
+        try:
+            yield
+        finally:
+            flock(held, LOCK_UN)  # a process forked meanwhile may have it open, too
+
+
+def _taken(path: Path) -> BinaryIO | None:
+    """Lock a plain file that is there; None where there is none, or no such call of the system."""
+    if sys.platform == "win32":
+        return None
+    try:
+        # As a file, which is closed when it is lost: an interrupt may come at any time.
+        held = open(path, "r+b", buffering=0, opener=_open_plain)  # noqa: SIM115
+    except OSError:
+        return None  # `lock_of` says what is wrong with it
+    try:
+        seen = os.fstat(held.fileno())
+        if stat.S_ISREG(seen.st_mode):
+            flock(held, LOCK_EX)
+            if os.path.samestat(seen, os.lstat(path)):  # else it was removed meanwhile
+                return held
+    except OSError:
+        pass
+    except BaseException:
+        held.close()
+        raise
+    held.close()
+    return None
+
+
+def _open_plain(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _umask() -> int:
