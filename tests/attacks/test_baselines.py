@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from labelleak.attacks import FreeGuess, RandomGuess
+from labelleak.attacks import FreeGuess, RandomGuess, baselines
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
@@ -49,3 +50,23 @@ def test_the_guess_for_repeated_samples_is_the_one_for_samples(times):
         assert rate == pytest.approx(asr, abs=0.005)
     known = Knowledge(prior=repeated)
     assert (ready(FreeGuess(), known=known)(seen(12 * times)).counts == counts).all()
+
+
+def test_random_counts_are_kept_for_as_many_labels_and_trials_and_no_others(monkeypatch):
+    def update(trials, size):
+        weight = torch.zeros(*trials, 5, 3)
+        return Observation.from_gradient(weight, num_samples=size)
+
+    def anew(observation):
+        return RandomGuess().prepare(Knowledge(), 5, np.random.default_rng(3))(observation)
+
+    answer = RandomGuess().prepare(Knowledge(), 5, np.random.default_rng(3))
+    one = update((2,), 9)
+    assert answer(one) is answer(update((2,), 9))
+    with pytest.raises(ValueError, match="read-only"):
+        answer(one).counts[0] = 0
+    for other in (update((2,), 8), update((3,), 9), update((), 9), one):
+        assert answer(other).counts.tolist() == anew(other).counts.tolist()
+    monkeypatch.setattr(baselines, "_MOST_KEPT", 3)
+    large = RandomGuess().prepare(Knowledge(), 5, np.random.default_rng(3))
+    assert large(one) is not large(one)

@@ -175,7 +175,8 @@ def _laid_out(tensors: Arrays, names: list[str]) -> Tensor:
 
     A model may be spread over several devices.
     """
-    parts = [tensors[name].detach().flatten()[:LOOK].cpu() for name in names]
+    flat = [tensors[name].detach().flatten() for name in names]
+    parts = [(one if one.numel() <= LOOK else one[:LOOK]).cpu() for one in flat]
     first = parts[0]
     if first.element_size() == 1 or any(part.dtype != first.dtype for part in parts):
         parts = [part.double() for part in parts]

@@ -160,13 +160,14 @@ class AuditMod:
     def _judge(
         self, message: Message, context: Context, before: Arrays, reply: Message, sender: Sender
     ) -> Message:
-        finding = self._audit(before, reply, sender)
+        after = Arrays(model_record(reply))
+        digest = digest_tensors(after)  # before an attack or a model sees them
+        finding = self._audit(before, after, sender)
         acts = self.policy in (Policy.block, Policy.defend)
         say_assumed(self.auditor, finding, acts=acts)
         # A figure of what cannot be as it was told is no evidence, so it lets nothing pass.
         leaks = finding.worst > self.limit or finding.impossible or bool(finding.refuted)
         say_doubts(self.auditor, finding)
-        digest = digest_tensors(Arrays(model_record(reply)))
         if not leaks or self.policy is Policy.record:
             self._write(finding, "sent", update_digest=digest)
             return reply
@@ -181,17 +182,17 @@ class AuditMod:
             return withhold(message)
         self._defend(message, context, before, reply)
         self._write(finding, "defended", update_digest=digest)
-        again = self._audit(before, reply, sender, finding.head)
+        after = Arrays(model_record(reply))
+        digest = digest_tensors(after)
+        again = self._audit(before, after, sender, finding.head)
         if again.worst > self.limit or again.impossible:
             self._tell("above_limit", again)
-        digest = digest_tensors(Arrays(model_record(reply)))
         self._write(again, "sent", defense=label_of(self.defense), update_digest=digest)
         return reply
 
     def _audit(
-        self, before: Arrays, reply: Message, sender: Sender, head: HeadFinding | None = None
+        self, before: Arrays, after: Arrays, sender: Sender, head: HeadFinding | None = None
     ) -> Finding:
-        after = Arrays(model_record(reply))
         if list(before) != list(after):
             raise BadInput("the reply's arrays have other names than those that were sent")
         if head is None and self.policy in (Policy.block, Policy.defend):
