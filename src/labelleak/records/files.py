@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,10 @@ from labelleak.errors import BadInput, shown_path
 from labelleak.records.packing import PACKED, pack
 from labelleak.records.reading import LONGEST_LINE
 
-if sys.platform != "win32":
+try:
     from fcntl import LOCK_EX, LOCK_UN, flock
+except ImportError:  # a system that has no such call, on which `lock_of` knows another
+    flock = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -158,7 +159,7 @@ def alone_at(path: Path) -> Iterator[None]:
 
 def _taken(path: Path) -> BinaryIO | None:
     """Lock a plain file that is there; None where there is none, or no such call of the system."""
-    if sys.platform == "win32":
+    if flock is None:
         return None
     try:
         # As a file, which is closed when it is lost: an interrupt may come at any time.
