@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -268,12 +268,13 @@ def sums_of(weight: Tensor, before: Tensor | None = None) -> HeadSums:
 
 
 def locked(found: Measure) -> Measure:
-    """Let nobody write to arrays, alone or in a tuple, that all who ask for a figure share.
+    """Let nobody write to arrays, alone, in a tuple or a dataclass, that all who ask share.
 
     >>> locked((np.ones(2), "said"))[0].flags.writeable
     False
     """
-    for part in found if isinstance(found, tuple) else (found,):
+    parts = found if isinstance(found, tuple) else (found,)
+    for part in vars(found).values() if is_dataclass(found) else parts:
         if isinstance(part, np.ndarray):
             part.flags.writeable = False
     return found

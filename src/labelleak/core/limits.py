@@ -13,7 +13,6 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import distinct_sizes, noise_size, stands_out, sum_rests
-from labelleak.core.head_sums import locked
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
 from labelleak.core.once import once_each, once_of
@@ -89,12 +88,6 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
 @once_of
 def _checked(observation: Observation, training: LocalTraining | None) -> Limits:
     """Do what `check_limits` does, once for the checks and the finding of an update."""
-    found = _measured(observation, training)
-    locked(tuple(vars(found).values()))
-    return found
-
-
-def _measured(observation: Observation, training: LocalTraining | None) -> Limits:
     none = np.zeros(observation.trials, dtype=bool)
     if observation.bias is None:
         why = "without a bias gradient no size is impossible: head inputs may have any size"
