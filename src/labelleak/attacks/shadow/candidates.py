@@ -12,7 +12,7 @@ from labelleak.attacks.confusions import own_and_others
 from labelleak.attacks.shadow.attack import Shadow, ShadowPosterior, best_estimate
 from labelleak.attacks.shadow.batches import Bank, Head, lend
 from labelleak.attacks.shadow.features import ClassFeatures
-from labelleak.attacks.single_labels import prove_label
+from labelleak.attacks.shadow.proved import bounds_of_one, proved_estimate
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Estimate, samples
 from labelleak.core.knowledge import PART_ENTRIES, FitCache, Knowledge
@@ -121,9 +121,8 @@ class CandidateShadow:
     def _answer(self, seen: Observation) -> Estimate:
         """Answer for one update."""
         total, classes = samples(seen), seen.num_classes
-        proved = self._proved(seen)
-        if proved.any():
-            return Estimate(proved, proved.astype(np.float64), expected_asr=np.ones(()))
+        if proved := proved_estimate(bounds_of_one(seen, self.head), ()):
+            return proved
         among = self._candidates(seen)
         shown, labels, _ = self._shown(among)
         features = ClassFeatures.measure(shown, labels, self.attack.groups)
@@ -137,14 +136,6 @@ class CandidateShadow:
         counts, scores = np.zeros(classes, dtype=np.int64), np.zeros(classes)
         counts[among], scores[among] = found.counts[:-1], found.scores[:-1]
         return Estimate(counts, scores, expected_asr=found.expected_asr)
-
-    def _proved(self, seen: Observation) -> Ints:
-        """Return the label of one sample where its gradient proves it, else zeros; K numbers."""
-        if seen.bias is None or samples(seen) > 1:
-            return np.zeros(seen.num_classes, dtype=np.int64)
-        weight, bias = self.head.weight.double().numpy(), self.head.bias
-        own = None if bias is None else bias.double().numpy()
-        return np.asarray(prove_label(seen, weight, own)[0])
 
     def _candidates(self, seen: Observation) -> Ints:
         """Choose classes: by the least signal and, in turn, by the most labels after PPLR."""
