@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from labelleak.records.record import Record
@@ -115,3 +117,15 @@ def test_a_server_that_holds_more_is_never_shown_weaker() -> None:
         assert model.advantage.mean >= update.advantage.mean
         assert (update.threat_model, model.threat_model) == ("update", "model")
         assert {name[0] for name, _ in update.chosen} <= {"u", "f"}
+
+
+def test_of_equals_the_one_that_sees_most_and_knows_the_defense_is_chosen() -> None:
+    # Chosen on the one other model, where all were right.
+    alone, seeing = np.array([[1.0], [0.6]]), np.array([[1.0], [1.0]])
+    rows = rows_of({("a", "update"): alone, ("b", "auxiliary"): seeing})
+    knowing = [replace(row, adaptive=True) for row in rows_of({("c", "auxiliary"): seeing})]
+    unaware = rows_of({("a_too", "auxiliary"): alone})
+    for told, name in ((rows, "b"), (unaware + knowing, "c")):
+        (cell,) = [cell for cell in worst_cases(told) if cell.threat_model == "auxiliary"]
+        assert cell.asr.mean == 1.0
+        assert {chosen for chosen, _ in cell.chosen} == {name}

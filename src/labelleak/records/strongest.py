@@ -2,8 +2,10 @@
 
 The best of several attacks on the trials that chose it looks better than it is. So each
 initialisation of the model (each trial, where there is one model only) is told by the attack that
-did best on all the others: every trial counts once, and none had a say in its own choice. Where
-records name the client of a federation, the clients are what is told apart.
+did best on all the others: every trial counts once, and none had a say in its own choice. Of
+attacks that did equally well there the one that sees most is chosen, and one that knows the
+defense: it is more likely to hold. Where records name the client of a federation, the clients are
+what is told apart.
 
 A server may use any attack that needs no more than it holds, and it may leave the update
 unread: where no attack gains on the others, it answers with the best guess without the update,
@@ -87,7 +89,12 @@ def _choose(frame: RecordFrame, members: Sequence[int], threat_model: str) -> It
         members: those under one condition, of attacks that this threat model may run.
         threat_model: what the answers say.
     """
-    folds, attackers = _folds(frame, members), sorted({frame.attackers[i] for i in members})
+    folds = _folds(frame, members)
+    # Of equals the first is chosen.
+    attackers = sorted(
+        {frame.attackers[index] for index in members},
+        key=lambda attacker: (-attacker[0], not attacker[2], attacker[1]),
+    )
     totals, trials = np.zeros((2, len(folds), len(attackers)))
     gains = frame.numbers("asr") - frame.numbers("asr_free")
     place = {attacker: number for number, attacker in enumerate(attackers)}
@@ -100,7 +107,6 @@ def _choose(frame: RecordFrame, members: Sequence[int], threat_model: str) -> It
     others = totals if single else totals.sum(axis=0) - totals
     counts = trials if single else trials.sum(axis=0) - trials
     mean = np.where(counts > 0, others / np.maximum(counts, 1), -1.0)
-    # Attacks are in order of what they need, then by name: of equals, the first is chosen.
     ranked = np.where(trials > 0, mean.round(9), -np.inf)
     for fold, best, means in zip(folds, ranked.argmax(axis=1).tolist(), mean, strict=True):
         told = [frame.rows[index] for index in fold if frame.attackers[index] == attackers[best]]
