@@ -21,6 +21,7 @@ from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import PART_ENTRIES, Knowledge
 from labelleak.core.lazy import F, Tensor, special, torch
+from labelleak.core.many_mixtures import TOGETHER, many_mixtures
 from labelleak.core.mixtures import shortest_mixture
 from labelleak.core.needs import OWN_DATA, READS_BIAS, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
@@ -320,11 +321,17 @@ class Confusions:
 
     def shares(self, signal: Floats) -> Floats:
         """Return the least-squares shares that sum to 1 and are not negative."""
-        shares = self.plain_shares(signal)
-        for trial in np.ndindex(shares.shape[:-1]):
-            if shares[trial].min() < -_RANK:
-                shares[trial] = shortest_mixture((self.rows - signal[trial]).T)
-        return np.maximum(shares, 0.0)
+        plain = self.plain_shares(signal)
+        shares = plain.reshape(-1, plain.shape[-1])
+        signals = signal.reshape(shares.shape)
+        below = np.flatnonzero(shares.min(axis=-1) < -_RANK)
+        if below.size >= TOGETHER:
+            gram, onto = self.rows @ self.rows.T, signals[below] @ self.rows.T
+            shares[below], certain = many_mixtures(gram, onto)
+            below = below[~certain]
+        for trial in below:
+            shares[trial] = shortest_mixture((self.rows - signals[trial]).T)
+        return np.maximum(shares, 0.0).reshape(plain.shape)
 
 
 def pseudo_inverse(centred: Floats) -> Floats:

@@ -6,6 +6,7 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import optimize
+from labelleak.core.many_mixtures import TOGETHER, many_mixtures
 
 
 def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
@@ -16,6 +17,9 @@ def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
     solution of ``[a_c - g; w] x = [0; w]``, for any w > 0: in a fixed direction of x, the best
     misfit only grows with the length of the point. So the sum is met exactly without a large w.
 
+    Many vectors on the same columns are solved together (`many_mixtures`), and one by one where
+    that is not certain of its answer: its columns are nearly dependent then.
+
     Args:
         gram: inner products ``a_c . a_d``, ``*R x K x K`` or ``K x K``.
         onto: inner products ``a_c . g``, ``*R x K``.
@@ -25,7 +29,19 @@ def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
     >>> mixture_shares(columns @ columns.T, columns @ g, g @ g).round(6).tolist()
     [0.45, 0.55, 0.0]
     """
-    shifted = gram - onto[..., :, None] - onto[..., None, :] + np.asarray(size)[..., None, None]
+    lengths = np.broadcast_to(size, onto.shape[:-1])
+    if gram.ndim > 2 or lengths.size < TOGETHER:
+        return _one_by_one(gram, onto, lengths)
+    flat, rest = onto.reshape(-1, onto.shape[-1]), lengths.ravel()
+    shares, certain = many_mixtures(gram, flat)
+    if not certain.all():
+        shares[~certain] = _one_by_one(gram, flat[~certain], rest[~certain])
+    return shares.reshape(onto.shape)
+
+
+def _one_by_one(gram: Floats, onto: Floats, size: Floats) -> Floats:
+    """Do what `mixture_shares` does by roots of each trial's inner products."""
+    shifted = gram - onto[..., :, None] - onto[..., None, :] + size[..., None, None]
     classes = shifted.shape[-1]
     scale = np.trace(shifted, axis1=-2, axis2=-1)[..., None, None] / classes
     usable = scale > np.finfo(np.float64).tiny
