@@ -6,10 +6,10 @@ from labelleak.attacks import LLG, choice
 def test_attacks_are_chosen_once_and_anew_for_other_classes_names_or_attacks(monkeypatch):
     asked, plain = [], choice.choose_attacks
     monkeypatch.setattr(choice, "choose_attacks", lambda *a: asked.append(a[1]) or plain(*a))
-    kept, wanted = {}, ["free", "llg"]
+    last, wanted = choice.LastChoice(), ["free", "llg"]
 
     def chosen(names, number):
-        return [attack.name for attack in choice.choose_again(kept, names, number).attacks]
+        return [attack.name for attack in last.choose(names, number).attacks]
 
     assert chosen(wanted, 10) == chosen(wanted, 10) == ["free", "llg"]
     assert asked == [10]
@@ -22,5 +22,5 @@ def test_attacks_are_chosen_once_and_anew_for_other_classes_names_or_attacks(mon
     assert "ilrg" in chosen(["rules"], 10)
     assert "ilrg" not in chosen(["rules"], 20_000)
     one, other = LLG(), LLG()
-    assert choice.choose_again(kept, [one], 10).attacks[0] is one
-    assert choice.choose_again(kept, [other], 10).attacks[0] is other
+    assert last.choose([one], 10).attacks[0] is one
+    assert last.choose([other], 10).attacks[0] is other

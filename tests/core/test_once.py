@@ -8,7 +8,7 @@ import torch
 
 from labelleak.core import entries, limits, row_groups
 from labelleak.core.observation import Observation
-from labelleak.core.once import once_each, once_of
+from labelleak.core.once import once
 from labelleak.core.training import LocalTraining
 
 
@@ -20,7 +20,7 @@ def seen(scale=1.0):
 def test_a_figure_is_worked_out_once_and_cannot_be_written_to():
     asked = []
 
-    @once_each
+    @once
     def largest(observation):
         asked.append(1)
         return np.abs(observation.bias_gradient).max(axis=-1), "told"
@@ -51,7 +51,7 @@ def test_checks_of_one_update_look_at_its_entries_once(monkeypatch):
 def test_what_was_told_beside_is_held_by_the_very_object():
     asked = []
 
-    @once_of
+    @once
     def scaled(observation, factors):
         asked.append(factors)
         return factors[0] * observation.bias_gradient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from labelleak.attacks.catalogue import (
     FOR_STEPS,
@@ -92,28 +91,35 @@ def choose_attacks(
     return choice if num_classes is None else choice.within(num_classes)
 
 
-def choose_again(
-    kept: dict[str, Any], asked: str | Sequence[str | Attack], num_classes: int
-) -> Choice:
-    """Do what `choose_attacks` does; anew for other classes, names or attacks than the last time.
+class LastChoice:
+    """The attacks that were chosen the last time, for whoever chooses for one update after another.
 
-    Args:
-        kept: holds the last choice under ``choice``.
-        asked: as `choose_attacks` has it.
-        num_classes: how many classes there are.
-
-    >>> kept = {}
-    >>> choose_again(kept, ["llg"], 10) is choose_again(kept, ["llg"], 10)
+    >>> last = LastChoice()
+    >>> last.choose(["llg"], 10) is last.choose(["llg"], 10)
     True
     """
-    names = (asked,) if isinstance(asked, str) else tuple(asked)
-    held, number, choice = kept.get("choice", ((), 0, Choice(())))
-    same = number == num_classes and len(held) == len(names)
-    if not same or any(old is not new for old, new in zip(held, names, strict=True)):
-        choice = choose_attacks(asked, num_classes)
-        kept["choice"] = names, num_classes, choice
-    found: Choice = choice
-    return found
+
+    def __init__(self) -> None:
+        self._asked: tuple[str | Attack, ...] = ()
+        self._classes = 0
+        self._choice = Choice(())
+
+    def choose(self, asked: str | Sequence[str | Attack], num_classes: int) -> Choice:
+        """Do what `choose_attacks` does, anew for other classes, names or attacks than before.
+
+        Args:
+            asked: as `choose_attacks` has it.
+            num_classes: how many classes there are.
+
+        Raises:
+            BadInput: as `choose_attacks`.
+        """
+        names = (asked,) if isinstance(asked, str) else tuple(asked)
+        same = self._classes == num_classes and len(self._asked) == len(names)
+        if not same or any(old is not new for old, new in zip(self._asked, names, strict=True)):
+            self._choice = choose_attacks(asked, num_classes)
+            self._asked, self._classes = names, num_classes
+        return self._choice
 
 
 def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
@@ -134,7 +140,7 @@ def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
 __all__ = [
     "GROUPS",
     "Choice",
-    "choose_again",
+    "LastChoice",
     "choose_attacks",
     "choose_for_tokens",
     "going_beside",

@@ -7,7 +7,7 @@ import numpy as np
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
-from labelleak.core.once import once_each
+from labelleak.core.once import once
 
 # A gradient with no entry above this is made of rounding (the model is certain).
 FAINT = 1e-5
@@ -18,7 +18,7 @@ FEWEST = 8
 LOOK = 2048
 
 
-@once_each
+@once
 def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     """Return what is left of the sums over classes, against the size of the weight and the bias.
 
@@ -36,7 +36,7 @@ def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     return of_weight, of_bias
 
 
-@once_each
+@once
 def noise_size(observation: Observation) -> Floats:
     """Estimate the standard deviation of noise on each entry from the sums over classes.
 
@@ -76,7 +76,7 @@ def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
     return distinct, (distinct < DISTINCT) & (held >= FEWEST)
 
 
-@once_each
+@once
 def distinct_sizes(observation: Observation) -> tuple[Floats, np.ndarray]:
     """Return what `distinct_share` says of the weight's entries, or of the bias's without one."""
     weight, bias = observation.weight, observation.bias
@@ -85,7 +85,7 @@ def distinct_sizes(observation: Observation) -> tuple[Floats, np.ndarray]:
     return distinct_share(entries)
 
 
-@once_each
+@once
 def stands_out(observation: Observation) -> np.ndarray:
     """Tell which trials' gradients stand out of rounding."""
     sizes = [] if observation.weight is None else [observation.sums.largest]

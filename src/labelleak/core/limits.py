@@ -15,7 +15,7 @@ from labelleak.core.counts import Floats
 from labelleak.core.entries import distinct_sizes, noise_size, stands_out, sum_rests
 from labelleak.core.lazy import torch
 from labelleak.core.observation import Observation
-from labelleak.core.once import once_each, once_of
+from labelleak.core.once import once
 from labelleak.core.training import LocalTraining, weight_each
 from labelleak.records.states import State
 
@@ -85,7 +85,7 @@ def check_limits(observation: Observation, training: LocalTraining | None = None
     return _checked(observation, training)
 
 
-@once_of
+@once
 def _checked(observation: Observation, training: LocalTraining | None) -> Limits:
     """Do what `check_limits` does, once for the checks and the finding of an update."""
     none = np.zeros(observation.trials, dtype=bool)
@@ -155,7 +155,7 @@ def why_not_judged(observation: Observation, training: LocalTraining | None) -> 
     return ""
 
 
-@once_each
+@once
 def is_clean(observation: Observation) -> np.ndarray:
     """Tell which trials show neither noise nor compression nor another loss."""
     if observation.paired:

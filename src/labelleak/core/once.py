@@ -4,67 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from labelleak.core.head_sums import locked
 from labelleak.core.observation import Observation
 
 Figure = TypeVar("Figure")
-Told = TypeVar("Told")
+Told = ParamSpec("Told")
 
 
-def once_each(measure: Callable[[Observation], Figure]) -> Callable[[Observation], Figure]:
+def once(
+    measure: Callable[Concatenate[Observation, Told], Figure],
+) -> Callable[Concatenate[Observation, Told], Figure]:
     """Keep what a function says of an observation with it, for an observation does not change.
 
-    It is kept under the function's name. Arrays may not be written to any more, since whoever
-    asks gets the same ones.
+    It is kept under the function's name, for what was told beside the last time: for the very
+    objects, since equal ones may hold numbers of other kinds. Arrays may not be written to any
+    more, since whoever asks gets the same ones.
 
-    >>> @once_each
-    ... def largest(observation):
-    ...     return observation.bias_gradient.max()
-    >>> seen = Observation.from_gradient(None, [-0.5, 0.5])
-    >>> largest(seen) is largest(seen)
-    True
-    """
-    name = f"once {measure.__module__}.{measure.__qualname__}"
-
-    @wraps(measure)
-    def asked(observation: Observation) -> Figure:
-        held = vars(observation)
-        if name not in held:
-            held[name] = locked(measure(observation))
-        kept: Figure = held[name]
-        return kept
-
-    return asked
-
-
-def once_of(
-    measure: Callable[[Observation, Told], Figure],
-) -> Callable[[Observation, Told], Figure]:
-    """Keep what a function says of an observation and of something told beside, for the last told.
-
-    It is kept with the observation, so another update is measured anew, and only for the very
-    object that was told: an equal one may hold numbers of other kinds.
-
-    >>> @once_of
-    ... def scaled(observation, factor):
-    ...     return (factor * observation.bias_gradient,)
+    >>> @once
+    ... def largest(observation, factor=1.0):
+    ...     return factor * observation.bias_gradient.max()
     >>> seen, factor = Observation.from_gradient(None, [-0.5, 0.5]), 2.0
-    >>> scaled(seen, factor) is scaled(seen, factor)
-    True
+    >>> largest(seen) is largest(seen), largest(seen, factor) is largest(seen, factor)
+    (True, True)
     """
     name = f"once {measure.__module__}.{measure.__qualname__}"
 
     @wraps(measure)
-    def asked(observation: Observation, told: Told) -> Figure:
-        held = vars(observation)
-        if name not in held or held[name][0] is not told:
-            held[name] = told, locked(measure(observation, told))
+    def asked(observation: Observation, /, *told: Told.args, **named: Told.kwargs) -> Figure:
+        held, beside = vars(observation), (*told, *named, *named.values())
+        before = held.get(name, (None, None))[0]
+        same = before is not None and len(before) == len(beside)
+        if not same or any(old is not new for old, new in zip(before, beside, strict=True)):
+            held[name] = beside, locked(measure(observation, *told, **named))
         kept: Figure = held[name][1]
         return kept
 
     return asked
 
 
-__all__ = ["once_each", "once_of"]
+__all__ = ["once"]

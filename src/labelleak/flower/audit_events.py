@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from labelleak.core.limits import suspect
 from labelleak.flower.auditor import Auditor
-from labelleak.flower.events import note_once
 from labelleak.flower.findings import Finding
 from labelleak.records.flags import FLAGS
 
@@ -52,33 +51,29 @@ def say_loss_assumed(auditor: Auditor, finding: Finding) -> None:
     names = ("class_weights", "label_smoothing")
     names = ("pos_weight", *names[1:]) if finding.observation.paired else names
     untold = [name for name in names if getattr(auditor, name) is None]
-    if untold and LOSS_NOT_TOLD not in auditor._kept:
-        auditor._kept[LOSS_NOT_TOLD] = True
+    if untold:
         reason = LOSS_NOT_TOLD.format(options=" and ".join(untold))
-        note_once(auditor.home, "loss_not_told", reason=reason)
+        auditor.note_once("loss_not_told", reason=reason)
 
 
 def say_prior_assumed(auditor: Auditor, finding: Finding) -> None:
     """Note once that labels are unlike the even batches that the guess assumed."""
-    if finding.unsuited.any() and PRIOR_ASSUMED not in auditor._kept:
-        auditor._kept[PRIOR_ASSUMED] = True
-        note_once(auditor.home, "prior_assumed", reason=PRIOR_ASSUMED)
+    if finding.unsuited.any():
+        auditor.note_once("prior_assumed", reason=PRIOR_ASSUMED)
 
 
 def say_steps_untried(auditor: Auditor, finding: Finding) -> None:
     """Note once that every attack that was tried assumes one step, where clients take several."""
     read = [one for one in finding.answers if one.threat_model != "none"]
     bent = [any(f.name == _STEPS and f.raised.any() for f in one.flags) for one in read]
-    if read and all(bent) and STEPS_NOT_TRIED not in auditor._kept:
-        auditor._kept[STEPS_NOT_TRIED] = True
-        note_once(auditor.home, "several_steps_not_tried", reason=STEPS_NOT_TRIED)
+    if read and all(bent):
+        auditor.note_once("several_steps_not_tried", reason=STEPS_NOT_TRIED)
 
 
 def say_untried(auditor: Auditor) -> None:
     """Note once that an auditor tries a weaker server than the usual one, if it does."""
-    if auditor.model is None and "model_not_given" not in auditor._kept:
-        auditor._kept["model_not_given"] = True
-        note_once(auditor.home, "model_not_given", reason=MODEL_NOT_GIVEN)
+    if auditor.model is None:
+        auditor.note_once("model_not_given", reason=MODEL_NOT_GIVEN)
 
 
 def say_doubts(auditor: Auditor, finding: Finding) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from labelleak.attacks.choice import Choice, choose_again, choose_attacks
+from labelleak.attacks.choice import Choice, choose_attacks
 from labelleak.core.battery import Battery
 from labelleak.core.copies import copy_model
 from labelleak.core.head import AmbiguousHead, HeadFinding, in_trace, locate_head
@@ -33,6 +33,7 @@ from labelleak.errors import BadInput, fields_checked
 from labelleak.flower.events import check_home, note, note_once
 from labelleak.flower.findings import Finding, Sender
 from labelleak.flower.forms import Form, likelier
+from labelleak.flower.kept import Kept
 from labelleak.flower.labels import Reported
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import (
@@ -140,7 +141,7 @@ class Auditor(TrainingFacts):
     defense: str = "none"
     seed: int = 0
     keep_counts: bool = False
-    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _kept: Kept = field(default_factory=Kept, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -232,7 +233,7 @@ class Auditor(TrainingFacts):
         observation = replace(update, task=task).observe(found.name)
         largest = largest_after(self.defense, observation, self.batch_size, update.trained)
         observation = replace(observation, largest=largest)
-        choice = choose_again(self._kept, self.asked, observation.num_classes)
+        choice = self._kept.choice.choose(self.asked, observation.num_classes)
         battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
         assumed = task is Task.binary and self.task is None
         more = flags_of(senders[0], found, trained, task, assumed=assumed)
@@ -253,6 +254,12 @@ class Auditor(TrainingFacts):
     def note(self, event: str, **what: Any) -> None:
         """Note what went wrong among the events."""
         note(self.home, event, **what)
+
+    def note_once(self, event: str, **what: Any) -> None:
+        """Note an event that holds for the whole run, if nobody has noted it yet."""
+        if event not in self._kept.said:
+            self._kept.said.add(event)
+            note_once(self.home, event, **what)
 
     def labels_of(
         self, known_as: str, server_round: int, metrics: Mapping[str, Any]
@@ -280,13 +287,11 @@ class Auditor(TrainingFacts):
     @property
     def _module(self) -> nn.Module | None:
         """The model, made once; attacks get it with the weights that were sent."""
-        if "module" not in self._kept:
+        given = self.model
+        if self._kept.module is None and given is not None:
             # A copy, since it takes the weights of every round.
-            given = self.model
-            made = copy_model(given) if isinstance(given, nn.Module) else given and given()
-            self._kept["module"] = made
-        module: nn.Module | None = self._kept["module"]
-        return module
+            self._kept.module = copy_model(given) if isinstance(given, nn.Module) else given()
+        return self._kept.module
 
     def _head(
         self, before: Arrays, afters: Sequence[Arrays], known: HeadFinding | None, strict: bool
@@ -308,17 +313,16 @@ class Auditor(TrainingFacts):
         named = None if self.head is None else HeadFinding(self.head, "named")
         if self._module is None:
             return named
-        if "head" not in self._kept:
+        if self._kept.head is None:
             example = None if self.auxiliary is None else self.auxiliary.inputs[:2]
             if example is None and self.input_shape is not None:
                 example = torch.zeros(2, *self.input_shape)
-            self._kept["head"] = (
+            self._kept.head = (
                 in_trace(named, self._module, example)
                 if named
                 else locate_head(model=self._module, example=example)
             )
-        head: HeadFinding = self._kept["head"]
-        return head
+        return self._kept.head
 
     def _kind(self, sender: Sender) -> tuple[object, ...]:
         """Return what senders must share to be audited in one call."""
@@ -338,9 +342,8 @@ class Auditor(TrainingFacts):
         """Prepare the attacks for the weights that were sent; once a round at the server."""
         training, classes = update.trained, observation.num_classes
         source = None if self._module is None else getattr(before, "_arrays", before)
-        kept = self._kept.get("battery")
-        if kept and kept[0] is source and kept[1].num_classes == classes:
-            battery: Battery = kept[1]
+        battery = self._kept.battery if self._kept.sent is source else None
+        if battery is not None and battery.num_classes == classes:
             if battery.known.training != training:  # clients differ in N; the model is the same
                 battery = battery.with_batches(battery.known.prior, training)
         else:
@@ -350,7 +353,7 @@ class Auditor(TrainingFacts):
             known = Knowledge(white_box, self._shape, self.auxiliary, prior, training)
             known = replace(known, batch_told=self.batch_size is not None)
             battery = Battery.prepare(choice.attacks, known, classes, seed=self.seed, lenient=True)
-        self._kept["battery"] = (source, battery)
+        self._kept.sent, self._kept.battery = source, battery
         return battery
 
     @property
@@ -371,7 +374,7 @@ class Auditor(TrainingFacts):
             try:
                 module = as_tensor_model(module, head, example)
             except NoLogits as reason:
-                note_once(self.home, "model_left_out", reason=str(reason))
+                self.note_once("model_left_out", reason=str(reason))
                 return None
         labels = None if self.auxiliary is None else self.auxiliary.labels
         return WhiteBox(lift(module, task or Task.classes, labels), head)
