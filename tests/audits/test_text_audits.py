@@ -26,18 +26,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def news(tmp_path_factory):
-    """Write lines of made-up words of which few are common."""
-    rng = np.random.default_rng(0)
-    words = np.array([f"w{k}" for k in range(80)])
-    often = 1 / (2 + np.arange(80))
-    lines = [" ".join(rng.choice(words, 12, p=often / often.sum())) + "." for _ in range(400)]
-    file = tmp_path_factory.mktemp("text") / "news.txt"
-    file.write_text("\n".join(lines))
-    return str(file)
-
-
 def rows(found):
     return [vars(record) | record.extra for record in found.records]
 

@@ -61,6 +61,8 @@ def prepared(attack, scenario, known=None, seed=0):
 
 def applicable(attack, scenario):
     held = {Need.BIAS: scenario.observation.bias, Need.FULL_GRADIENT: scenario.observation.rest}
+    if attack.name == "input_tokens" and scenario.observation.head_is_still:
+        return False  # no embedding is there either
     return not any(held.get(need, True) is None for need in attack.needs)
 
 

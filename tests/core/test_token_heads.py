@@ -7,8 +7,10 @@ from core.token_models import GPT, LSTM, TOKENS, gradients, texts
 from labelleak.core.head import locate_head
 from labelleak.core.head_finding import AmbiguousHead
 from labelleak.core.task import Task
-from labelleak.core.token_heads import TIED, tied_to
+from labelleak.core.token_heads import FROZEN, LOW_RANK, TIED, tied_to
 from labelleak.errors import BadInput
+from labelleak.simulation.adapters import attach_adapters
+from labelleak.simulation.lora_form import parse_lora
 
 
 def found_in(model, **more):
@@ -114,3 +116,27 @@ def test_the_same_weight_under_two_names_is_tied():
         "b",
     )
     assert tied_to("none", {"a.weight": table}) == ()
+
+
+def adapted(text, **more):
+    model = GPT(**more)
+    attach_adapters(model, parse_lora(text), "lm_head", seed=0)
+    return model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_models_head_that_lora_adapts_is_its_second_matrix(tied):
+    found = locate_head(model=adapted("head:4", tied=tied), task=Task.tokens)
+    assert (found.name, found.evidence[-1]) == ("lm_head.lora_B", LOW_RANK)
+    named = locate_head(
+        model=adapted("head:4"), name="lm_head.base_layer", task=Task.tokens, num_classes=TOKENS
+    )
+    assert named.name == "lm_head.lora_B"
+
+
+def test_a_models_frozen_head_is_refused_unless_it_will_do():
+    model = adapted("c_fc:4")
+    with pytest.raises(BadInput, match="frozen"):
+        locate_head(model=model, task=Task.tokens)
+    found = locate_head(model=model, task=Task.tokens, frozen=True)
+    assert (found.name, found.evidence[-1]) == ("lm_head", FROZEN)

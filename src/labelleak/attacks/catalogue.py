@@ -44,6 +44,7 @@ _LINES = (
     "shadow.layers:AdaptiveLayerShadow",
     "text.input_tokens:InputTokens",
     "text.token_posterior:TokenPosterior",
+    "text.token_layers:TokenLayers",
     "adaptive:AdaptiveLLGStar",
     "adaptive:AdaptiveLLGPlus",
     "adaptive:AdaptiveRegression",
@@ -73,6 +74,8 @@ FOR_TOKENS = ("row_energy", "input_tokens", "token_posterior")
 # The standard battery on texts: the guess by frequencies, two known rules that need neither a bias
 # nor few classes, and those three.
 TOKEN_BATTERY = ("free", "row_min", "llg", *FOR_TOKENS)
+# What goes with it where the head is frozen or withheld.
+BELOW_HEAD = ("token_layers",)
 
 
 def make_attack(name: str) -> Attack:
@@ -107,6 +110,7 @@ def slow_attacks(names: Collection[str], num_classes: int) -> dict[str, str]:
 __all__ = [
     "ADAPTIVE",
     "ATTACKS",
+    "BELOW_HEAD",
     "FOR_STEPS",
     "FOR_TOKENS",
     "RULES",

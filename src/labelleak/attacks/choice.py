@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelleak.attacks.catalogue import (
+    BELOW_HEAD,
     FOR_STEPS,
     FOR_TOKENS,
     RULES,
@@ -122,13 +123,18 @@ class LastChoice:
         return self._choice
 
 
-def choose_for_tokens(asked: Sequence[str | Attack]) -> Choice:
+def choose_for_tokens(asked: Sequence[str | Attack], *, no_head: bool = False) -> Choice:
     """Turn names into attacks on texts, where ``standard`` is the battery that suits them.
+
+    Args:
+        asked: names, groups or attacks, as `choose_attacks` has it.
+        no_head: whether some client shares no head, so that layers below it are read, too.
 
     >>> [attack.name for attack in choose_for_tokens(["standard"]).attacks]
     ['free', 'row_min', 'llg', 'row_energy', 'input_tokens', 'token_posterior']
     """
-    groups = {"standard": TOKEN_BATTERY, "rules": TOKEN_BATTERY}
+    battery = (*TOKEN_BATTERY, *(BELOW_HEAD if no_head else ()))
+    groups = {"standard": battery, "rules": battery}
     names = [
         part
         for one in asked

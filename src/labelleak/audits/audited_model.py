@@ -17,9 +17,11 @@ from labelleak.core.seeding import whole_number
 from labelleak.core.task import Task, check_rows
 from labelleak.core.weights import load_weights
 from labelleak.core.white_box import WhiteBox, lift
-from labelleak.errors import BadInput, shown_path
+from labelleak.errors import BadInput, few, shown_path
+from labelleak.simulation.adapters import LowRank, attach_adapters, silent_adapters
 from labelleak.simulation.data.datasets import Dataset
 from labelleak.simulation.designs import own_init
+from labelleak.simulation.lora_form import parse_lora
 from labelleak.simulation.models import build_model, fingerprint
 
 
@@ -72,11 +74,45 @@ def view_model(options: AuditOptions, data: Dataset, module: nn.Module) -> White
     return WhiteBox(module, find_head_of(options, data, module).name)
 
 
+def as_trained(
+    options: AuditOptions, data: Dataset, module: nn.Module, *purpose: object
+) -> nn.Module:
+    """Return a model as clients train it: itself, or frozen with fresh adapters, in a copy.
+
+    Args:
+        options: what is audited.
+        data: what the model sees.
+        module: the model.
+        purpose: what the adapters are drawn for.
+
+    Raises:
+        BadInput: if the model has no such part, or goes around its adapters.
+    """
+    if options.lora is None:
+        return module
+    adapted, head = copy_model(module), find_head_of(options, data, module).name
+    seed = whole_number(options.seed, "lora", *purpose)
+    attach_adapters(adapted, parse_lora(options.lora), head, seed)
+    if silent := silent_adapters(adapted, data.x_train[:1]):
+        raise BadInput(
+            f"the model takes the weight of {few(silent, 4)} without calling the layer, so an "
+            "adapter beside it does nothing; name other layers in `lora`"
+        )
+    return adapted
+
+
 def find_head_of(options: AuditOptions, data: Dataset, module: nn.Module) -> HeadFinding:
     """Say which layer is a model's head, and how it was found; maps of two may have one channel."""
-    task = task_of(options.task, data)
+    task, name = task_of(options.task, data), options.head
+    if name is not None and isinstance(dict(module.named_modules()).get(name), LowRank):
+        name = f"{name}.base_layer"
     find = partial(
-        locate_head, model=module, name=options.head, example=data.x_train[:2], task=task
+        locate_head,
+        model=module,
+        name=name,
+        example=data.x_train[:2],
+        task=task,
+        frozen=task is Task.tokens,
     )
     if task is Task.dense and data.num_classes == 2:
         with suppress(BadInput):
@@ -112,6 +148,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
 
 __all__ = [
     "as_attacked",
+    "as_trained",
     "build",
     "check_model",
     "find_head_of",

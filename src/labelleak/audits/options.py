@@ -11,6 +11,7 @@ from labelleak.core.task import Task
 from labelleak.errors import BadInput, UnknownOption, unknown_name
 from labelleak.records.options import Option, Options
 from labelleak.simulation.data.text_form import TextForm, is_text
+from labelleak.simulation.lora_form import parse_lora
 
 Data = Annotated[str, Option("Name or path; see `labelleak list data`.")]
 ModelName = Annotated[str, Option("Name (`labelleak list models`) or package.module:factory.")]
@@ -76,6 +77,13 @@ class AuditOptions(Options):
         None
     )
     head: Head = None
+    lora: Annotated[
+        str | None,
+        Option(
+            "Of texts: clients train LoRA's adapters alone, PART:RANK, such as head:8, "
+            "attention:8 or attention:8:16 (alpha)."
+        ),
+    ] = None
     task: TaskName = None
     mode: Annotated[
         Literal["train", "eval"],
@@ -169,6 +177,10 @@ class AuditOptions(Options):
         super().__post_init__()
         if self.weights and self.models > 1:
             raise BadInput("`weights` gives one model; leave out `initialisations`")
+        if self.lora is not None:
+            parse_lora(self.lora)
+            if self.text_form is None:
+                raise BadInput("`lora` goes with `task` tokens")
         if self.users is None and (self.per_round or self.round_steps > 1):
             raise BadInput("`per_round` and `round_steps` speak of users; add `users`")
         if self.users and self.per_round and self.per_round > self.users:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -23,6 +23,7 @@ from labelleak.attacks import (
 from labelleak.attacks.choice import Choice, choose_attacks, choose_for_tokens
 from labelleak.audits.audited_model import (
     as_attacked,
+    as_trained,
     build,
     check_model,
     has_weights,
@@ -111,6 +112,7 @@ class Plan:
             "tokens": self.data.normalisation,
             "sequence_length": self.data.sequence_length,
             **({} if own is None else {"own_text": Path(own).name}),
+            **({} if self.options.lora is None else {"lora": self.options.lora}),
         }
 
     @cached_property
@@ -163,6 +165,7 @@ def plan_audit(
     if module is not None:
         module = as_attacked(options, dataset, module)
     first = module or build(options, dataset, 0)
+    trained = as_trained(options, dataset, first)
     as_given = module is not None or has_weights(options, dataset, first)
     if as_given and options.initialisations is None:
         options = replace(options, initialisations=1)
@@ -177,13 +180,10 @@ def plan_audit(
     check_parts(roles, len(dataset.x_train))
     roles = with_own_data(options, dataset, roles)
     _check_users(options, roles)
-    check_model(options, dataset, first)
+    check_model(options, dataset, trained)
     check_classes(schemes, roles, dataset.num_classes, options.clients)
     check_size(options, schemes, len(roles.victims))
-    if options.layers:
-        own = view_model(options, dataset, first)
-        defenses = with_layers_alone(defenses, list(own.trained), own.head)
-    _try_defenses(options, dataset, first, defenses)
+    defenses = _try_defenses(options, dataset, trained, defenses)
     choice = asked.within(2 if dataset.task is Task.multilabel else dataset.num_classes)
     return Plan(
         options,
@@ -215,17 +215,27 @@ def refuse_copies(plan: Plan) -> None:
 
 
 def _try_defenses(
-    options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
-) -> None:
-    """Let every defense that changes training compute one gradient, before any work is begun."""
+    options: AuditOptions, data: Dataset, module: nn.Module, defenses: tuple[Chain, ...]
+) -> tuple[Chain, ...]:
+    """Let every defense that changes training compute one gradient, before any work is begun.
+
+    Where layers are asked for, each defense is returned with all but one withheld beside it.
+    """
     tried = copy_model(module).train(options.mode == "train")
     model = view_model(options, data, tried)
     few = LabelledData(data.x_train[:4], data.y_train[:4])
     trained = list(model.trained)
+    if options.layers:
+        defenses = with_layers_alone(defenses, trained, model.head)
+    shared = any(name.rpartition(".")[0] == model.head for name in trained)
     for defense in defenses:
         defense.check_names(trained, model.head)
+        for part in defense.links:
+            if part.uses_head and not shared:
+                raise BadInput(f"{part.label} acts on the head, which is frozen")
         if defense.changes_training:
             defense.gradients(model, [few], stream(options.seed, "try"))
+    return defenses
 
 
 def _check_users(options: AuditOptions, roles: Roles) -> None:
@@ -242,7 +252,8 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
 
 def _choose(options: AuditOptions, data: Dataset) -> Choice:
     if task_of(options.task, data) is Task.tokens:
-        return choose_for_tokens(options.attacks)
+        hidden = any(parse_defense(text).hides_head for text in options.defenses)
+        return choose_for_tokens(options.attacks, no_head=hidden or options.lora is not None)
     choice = choose_attacks(options.attacks, beside=tuple(_adaptive(options)))
     return replace(choice, attacks=tuple(_adjusted(one, options) for one in choice.attacks))
 

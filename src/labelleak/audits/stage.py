@@ -13,7 +13,7 @@ import scipy
 from torch import nn
 
 from labelleak.attacks import ADAPTIVE, AdaptiveLayerShadow, AdaptiveShadow
-from labelleak.audits.audited_model import build, find_head_of, init_of, view_model
+from labelleak.audits.audited_model import as_trained, build, find_head_of, init_of, view_model
 from labelleak.audits.cell_updates import CellUpdates
 from labelleak.audits.clients import Clients
 from labelleak.audits.plan import CellOptions, Plan, dummies_of
@@ -258,6 +258,7 @@ def train_stages(plan: Plan, initialisation: int, stages: Sequence[int]) -> Iter
     model = copy_model(plan.module or build(options, plan.data, initialisation))
     for steps in reach_stages(model, plan.roles.train, options, initialisation, stages):
         kept = copy_model(model).train(options.mode == "train")
+        kept = as_trained(options, plan.data, kept, initialisation, steps)
         yield Stage.of(plan, initialisation, steps, kept)
 
 

@@ -91,12 +91,6 @@ _MEASURED = Standing(State.held, "the capture measured the mean loss at the head
 _NOT_FITTED = Flag("unlikely_scale", np.asarray(False), np.asarray(np.nan), State.not_known)
 
 
-def is_still(observation: Observation) -> bool:
-    """Return whether the head did not change at all."""
-    moved = observation.weight is not None and observation.sums.largest.any()
-    return not moved and not (observation.bias is not None and observation.bias.any())
-
-
 def settle(
     observation: Observation,
     known: Knowledge,
@@ -116,7 +110,7 @@ def settle(
     """
     if mode not in get_args(ScaleMode):
         raise unknown_name("scale", str(mode), get_args(ScaleMode))
-    if is_still(observation):
+    if observation.head_is_still:
         none = Standing(State.not_known, "the head did not change at all")
         return Settled(observation, none, none, (_NOT_FITTED,))
     try:
@@ -234,4 +228,4 @@ def _standing(state: State, says: str, fit: ScaleFit) -> Standing:
     return Standing(state, says, fit.factor, low, high)
 
 
-__all__ = ["ScaleMode", "Settled", "Standing", "is_still", "settle"]
+__all__ = ["ScaleMode", "Settled", "Standing", "settle"]

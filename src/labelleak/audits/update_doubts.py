@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from labelleak.audits.attacker_model import AS_BUILT
-from labelleak.audits.standing import is_still
 from labelleak.core.batch_size import BatchSize, estimate_batch_size
 from labelleak.core.head_finding import HeadFinding, listed, module_shown
 from labelleak.core.knowledge import Knowledge
@@ -49,7 +48,7 @@ def update_doubts(
         known: the model and data that are held.
         told: whether the number of labels was told, and not read off the update.
     """
-    if is_still(seen):
+    if seen.head_is_still:
         return {
             "head_unchanged": "the head did not change at all, so no answer rests on this update: "
             "the client did not train, or the weights before and after are the same"

@@ -162,7 +162,8 @@ def _may_be_head(layer: nn.Module, model: WhiteBox) -> bool:
     """Tell a layer of as many rows; of convolutions those of one position, as heads mostly are."""
     rows = model.form.shape[0]
     if isinstance(layer, nn.Linear):
-        return layer.out_features == rows
+        # One that is frozen, such as a head that LoRA adapts, has no part in the update.
+        return layer.out_features == rows and bool(layer.weight.requires_grad)
     if not isinstance(layer, convolutions()) or model.task is not Task.dense:
         return False
     weight = layer.weight

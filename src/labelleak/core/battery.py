@@ -23,6 +23,7 @@ from labelleak.core.interfaces import (
     Prepared,
     prepare,
     refuse_observation,
+    refuse_still_head,
     threat_model,
 )
 from labelleak.core.knowledge import Defense, Knowledge
@@ -32,6 +33,7 @@ from labelleak.core.own_labels import check_labels
 from labelleak.core.priors import Prior, free_guess
 from labelleak.core.score import Score, Truth, advantage, score
 from labelleak.core.seeding import stream
+from labelleak.core.task import Task
 from labelleak.core.task_priors import class_guesses
 from labelleak.core.told_loss import for_told_loss
 from labelleak.core.training import LocalTraining
@@ -143,6 +145,8 @@ class Battery:
         for attack in self.attacks:
             try:
                 refuse_observation(attack, observation)
+                if self.known.model is not None and self.known.model.task is Task.tokens:
+                    refuse_still_head(attack, observation)
             except NotApplicable as missing:
                 reasons.setdefault(attack.name, str(missing))
         return reasons

@@ -22,7 +22,7 @@ from labelleak.core.head_tracing import Trace, trace, trace_without_example
 from labelleak.core.other_heads import other_heads
 from labelleak.core.reparametrised import Folded, fold
 from labelleak.core.task import Task
-from labelleak.core.token_heads import TIED
+from labelleak.core.token_heads import FROZEN, TIED, as_adapted, beside_adapters
 from labelleak.core.white_box import convolutions, unlifted
 from labelleak.errors import BadInput, few, shown
 
@@ -36,6 +36,7 @@ def locate_head(
     before: Mapping[str, Tensor] | None = None,
     num_classes: int | None = None,
     task: Task | None = None,
+    frozen: bool = False,
 ) -> HeadFinding:
     """Find the head of an update, of a model, or of both, and say why it is the head.
 
@@ -54,7 +55,9 @@ def locate_head(
         before: weights before the training.
         num_classes: rows that the head must have.
         task: what the labels are, where it is known: a dense one may have a convolution for a head
-            beside linear layers, and of tokens the head may be tied to the input embedding.
+            beside linear layers, and of tokens the head may be tied to the input embedding, or
+            adapted by LoRA.
+        frozen: whether a model's head will do that is not trained, so that no update holds it.
 
     Raises:
         AmbiguousHead: if several layers could be it; its candidates are the likeliest first.
@@ -73,7 +76,7 @@ def locate_head(
         update = fold(as_tensors(tensors), start)
     if model is not None:
         name = name.name if isinstance(name, HeadFinding) else name
-        found = _in_model(model, name, example, num_classes, update, task)
+        found = _in_model(model, name, example, num_classes, update, task, frozen)
     elif update is None:
         raise BadInput("a head is looked for in tensors or in a model; give one of them")
     elif isinstance(name, HeadFinding):
@@ -125,6 +128,7 @@ def _in_model(
     num_classes: int | None,
     update: Folded | None,
     task: Task | None = None,
+    frozen: bool = False,
 ) -> HeadFinding:
     model = unlifted(model)
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, *convolutions())
@@ -139,10 +143,14 @@ def _in_model(
     else:
         seen = trace(model, example) if example is not None else trace_without_example(model)
         if seen is not None:
-            found = _traced(seen, layers, num_classes)
+            of_text = task is Task.tokens
+            found = _traced(beside_adapters(seen) if of_text else seen, layers, num_classes)
         else:
             found = _untraced(layers, num_classes, update)
-    tied = _check(model, found.name, layers[found.name], num_classes)
+    found = as_adapted(found, layers) if task is Task.tokens else found
+    tied = _check(model, found.name, layers[found.name], num_classes, frozen)
+    if frozen and not layers[found.name].weight.requires_grad:
+        return replace(found, evidence=(*found.evidence, FROZEN))
     if not tied:
         return found
     if task is not Task.tokens:
@@ -244,7 +252,7 @@ def _other_rows(where: str, rows: int, classes: int) -> BadInput:
 
 
 def _check(
-    model: nn.Module, path: str, layer: nn.Module, num_classes: int | None
+    model: nn.Module, path: str, layer: nn.Module, num_classes: int | None, frozen: bool
 ) -> tuple[str, ...]:
     """Refuse a head that cannot be read; return all names of a weight that is shared."""
     where = module_shown(path)
@@ -257,7 +265,7 @@ def _check(
         )
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    if not weight.requires_grad:
+    if not weight.requires_grad and not frozen:
         raise BadInput(f"the head {where} is frozen, so an update says nothing of it")
     holders = [
         key_of(owner, key)

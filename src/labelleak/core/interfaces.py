@@ -58,6 +58,8 @@ class Attack(Protocol):
     needs: ClassVar[frozenset[Need]]
     cite: ClassVar[str]
     card: ClassVar[Card]
+    # Whether it takes data of several labels an input position by position.
+    by_position: ClassVar[bool] = False
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Get ready to attack updates of one model."""
@@ -95,7 +97,8 @@ def prepare(
             if the observation lacks what the attack needs, and BadInput if its classes differ.
     """
     _refuse_missing(attack, known.holds, "granted")
-    if Need.MODEL in attack.needs and attack.needs & {Need.FULL_GRADIENT, Need.DEFENSE}:
+    reads_inputs = Need.MODEL in attack.needs and not getattr(attack, "by_position", False)
+    if reads_inputs and attack.needs & {Need.FULL_GRADIENT, Need.DEFENSE}:
         known.refuse_maps(attack.name)
     ready = attack.prepare(known.granted(attack.needs), num_classes, rng)
 
@@ -130,6 +133,20 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not known")
 
 
+def refuse_still_head(attack: Attack, observation: Observation) -> None:
+    """Check that the head moved, for attacks that read nothing else.
+
+    Raises:
+        NotApplicable: if it did not.
+    """
+    reads = attack.needs & {Need.WEIGHT, Need.BIAS}
+    if reads and Need.FULL_GRADIENT not in attack.needs and observation.head_is_still:
+        raise NotApplicable(
+            f"{attack.name} reads the head, which is not in this update or did not move (frozen, "
+            "withheld or without an adapter)"
+        )
+
+
 def samples(observation: Observation) -> int:
     """Return N, for attacks that declare that they need it."""
     if observation.num_samples is None:
@@ -144,6 +161,7 @@ __all__ = [
     "Rule",
     "prepare",
     "refuse_observation",
+    "refuse_still_head",
     "samples",
     "threat_model",
 ]

@@ -255,6 +255,16 @@ class Observation:
         return sums_of(self.weight)
 
     @cached_property
+    def head_is_still(self) -> bool:
+        """Whether nothing of the head moved in any trial: frozen, or not shared.
+
+        >>> Observation(torch.zeros(3, 2), None).head_is_still
+        True
+        """
+        moved = self.weight is not None and self.sums.largest.any()
+        return not moved and not (self.bias is not None and self.bias.any())
+
+    @cached_property
     def bias_gradient(self) -> np.ndarray:
         """The bias gradient as ``*R x K`` float64.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelleak.core.head_changes import Change, change_of
 from labelleak.core.head_finding import AmbiguousHead, HeadFinding, listed, module_shown, word_of
 from labelleak.core.head_shapes import Layer, key_of, layers_of
+from labelleak.core.head_tracing import Trace
 from labelleak.core.reparametrised import LORA, Folded, is_adapter
 from labelleak.errors import BadInput
 
@@ -23,6 +24,7 @@ LOW_RANK = (
     "it is adapted by LoRA, and lora_B is read in its place: a step moves it by the head's "
     "gradient times lora_A, as a head whose inputs are those of lora_A; their scale is not known"
 )
+FROZEN = "it is frozen, so no update holds its gradient"
 # A vocabulary is padded by less than this share in one of embedding and head.
 _PADDED = 0.9
 _POSITIONS = re.compile(r"(wpe|position\w*|pos_\w*)$")
@@ -111,6 +113,32 @@ def find_low_rank_head(update: Folded, num_tokens: int | None = None) -> HeadFin
     return None
 
 
+def beside_adapters(seen: Trace) -> Trace:
+    """Leave a layer that LoRA adapts in a trace alone: what it adds is no head of its own.
+
+    >>> beside_adapters(Trace(("fc.base_layer", "fc.lora_B.default"))).heads
+    ('fc.base_layer',)
+    """
+    bases = {path.removesuffix(".base_layer") for path in seen.heads if path.endswith("base_layer")}
+    kept = [p for p in seen.heads if not is_adapter(p) or p.rpartition(".lora_B")[0] not in bases]
+    return replace(seen, heads=tuple(kept))
+
+
+def as_adapted(found: HeadFinding, layers: Mapping[str, nn.Module]) -> HeadFinding:
+    """Return LoRA's second matrix in place of a model's head that it adapts, if it is trained.
+
+    Args:
+        found: the model's head.
+        layers: all linear layers, by module name.
+    """
+    owner, _, own = found.name.rpartition(".")
+    for name in (f"{owner}.lora_B", f"{owner}.lora_B.default") if own == "base_layer" else ():
+        layer = layers.get(name)
+        if layer is not None and all(p.requires_grad for p in layer.parameters()):
+            return replace(found, name=name, evidence=(*found.evidence, LOW_RANK))
+    return found
+
+
 def _as_found(head: _Table, update: Folded, any_moved: bool) -> HeadFinding:
     if any_moved and not head.change.moved:
         raise BadInput(
@@ -175,4 +203,13 @@ def tied_to(head: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     )
 
 
-__all__ = ["LOW_RANK", "TIED", "find_low_rank_head", "find_token_head", "tied_to"]
+__all__ = [
+    "FROZEN",
+    "LOW_RANK",
+    "TIED",
+    "as_adapted",
+    "beside_adapters",
+    "find_low_rank_head",
+    "find_token_head",
+    "tied_to",
+]

@@ -68,6 +68,8 @@ def plain_gradient(
 ) -> Gradients:
     """Differentiate the mean cross-entropy with target probabilities, for one batch."""
     wanted = trainable(model, full=full)
+    if not wanted:  # the head is frozen
+        return {}
     seen = model.run(inputs, seed=seed, grad=True)
     loss = F.cross_entropy(seen.outputs, targets.to(seen.outputs))
     found = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)

@@ -47,6 +47,7 @@ _CONDITIONS = (
     "tokens",
     "sequence_length",
     "own_text",
+    "lora",
 )
 _KEYS = ("init", *_CONDITIONS)
 _ABSENT = object()

@@ -11,6 +11,7 @@ from labelleak.records.rounds import client_of, federated
 from labelleak.report import wording
 from labelleak.report.federation_words import say_untried
 from labelleak.report.headlines import harm, near_zero, say_images, say_named, verdict_cells
+from labelleak.report.unread import say_unread
 from labelleak.report.verdict import ENOUGH_TRIALS, GRADES, UNDECIDED, Exposure, Verdict
 from labelleak.report.wording import capital, count, list_words, number, span
 
@@ -42,15 +43,15 @@ def say_verdict(verdict: Verdict) -> str:
     'Not decided: no attack that reads the update was run, so no leak was measured.'
     """
     worst = verdict.worst
+    unread = say_unread(verdict.unread)
     if worst is None:
-        return (
-            f"{verdict.grade.word}: no attack that reads the update was run, so no leak was "
-            "measured."
-        )
+        nobody = "no attack that reads the update was run, so no leak was measured."
+        return f"{verdict.grade.word}: {unread[:1].lower() + unread[1:] or nobody}"
     said = [verdict.grade.word, verdict.mixed, verdict.fates, "".join(verdict_parts(worst))]
     found = [f"{part}." for part in said if part]
     doubt = worst.doubt if verdict.grade is UNDECIDED else ""
-    return " ".join([*found, *filter(None, (say_advantage(worst), doubt, say_defended(verdict)))])
+    more = (say_advantage(worst), doubt, say_defended(verdict), unread)
+    return " ".join([*found, *filter(None, more)])
 
 
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:

@@ -29,6 +29,7 @@ from labelleak.report.figures import Panels, Series, assign_styles
 from labelleak.report.layer_leaks import LayerLeaks, split_layers
 from labelleak.report.next_steps import next_steps
 from labelleak.report.picture import draw
+from labelleak.report.unread import say_unread
 from labelleak.report.untested import untested
 from labelleak.report.verdict import GRADES, Verdict, reach_verdict
 from labelleak.report.words import rare_words
@@ -179,6 +180,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "meaning": opening.say_meaning(records, verdict),
         "evidence": opening.say_evidence(verdict),
         "beside": f"{opening.say_defended(verdict)} {opening.say_smaller(verdict)}".strip(),
+        "unread": say_unread(verdict.unread),
         "left_out": opening.say_untested(records),
         "steps": next_steps(records, verdict, comparisons),
         "drawn": draw(verdict.exposures),

@@ -39,6 +39,7 @@ _NAMES = {
     "tokens": "How texts become tokens",
     "sequence_length": "Tokens of a text",
     "own_text": "The attacker's text",
+    "lora": "Adapters that clients train, all else frozen",
     "head": "Last layer",
     "head_found": "How the last layer was found",
 }

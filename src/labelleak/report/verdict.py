@@ -22,6 +22,7 @@ from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import all_blocked, follow_actions, say_policy
 from labelleak.report.headlines import case_of, harm, judged_cells, labels_of, strongest
+from labelleak.report.unread import find_unread
 
 ENOUGH_TRIALS = 20
 _MODERATE = 0.2
@@ -168,6 +169,7 @@ class Verdict:
         courses: what each server learned over the rounds of a federation.
         fates: what clients' policies did to their updates, in a clause; empty where nothing.
         no_update_left: whether they withheld all.
+        unread: conditions under which no attack could read the update.
         mixed: why the records are not of one run, and what to do; empty where they may be.
     """
 
@@ -180,6 +182,7 @@ class Verdict:
     mixed: str = ""
     fates: str = ""
     no_update_left: bool = False
+    unread: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the word with its figures as plain values."""
@@ -217,6 +220,7 @@ def reach_verdict(records: Sequence[Record], cells: Sequence[Cell] | None = None
         mixed,
         say_policy(actions),
         all_blocked(actions),
+        find_unread(records),
     )
 
 

@@ -42,7 +42,7 @@ def autograd_gradients(
     """
     shared = shared_gradients(model, data, batches, seed=seed, full=full)
     size = batches.shape[1] * labels_each(data.labels, model.task)
-    return as_seen(shared, model, size, full=full)
+    return as_seen(shared, model, size, trials=len(batches), full=full)
 
 
 def shared_gradients(
@@ -53,6 +53,8 @@ def shared_gradients(
     names = (f"{prefix}weight", f"{prefix}bias")
     rest = [name for name in model.trained if name not in names] if full else []
     wanted = {n: model.trained[n] for n in (*rest, *names) if n in model.trained}
+    if not wanted:  # the head is frozen, and nothing else is asked for
+        return SharedTensors({}, model.head)
     rows = []
     for number, batch in enumerate(torch.from_numpy(batches)):
         seen = model.run(data.inputs[batch], seed=seed + number, grad=True)

@@ -8,9 +8,11 @@ from core.token_models import GPT, LSTM, TOKENS, gradients, texts
 from labelleak.attacks.row_energy import count_rows, has_learnt
 from labelleak.attacks.text.input_tokens import InputTokens, read_tokens
 from labelleak.audits.one_update import attack_update
+from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.training import LocalTraining
+from labelleak.errors import NotApplicable
 
 
 def attacked(ids, attacks=("row_energy", "input_tokens"), **update):
@@ -86,6 +88,28 @@ def test_a_tied_embedding_leaves_the_answer_of_row_energy():
     ids = texts(9)
     _, found = attacked(ids, gradient=gradients(GPT(tied=True), ids))
     assert found["input_tokens"].counts == found["row_energy"].counts
+
+
+def test_where_the_head_did_not_move_words_come_from_the_embedding_and_counts_from_the_prior():
+    ids = texts(12)
+    own = gradients(GPT(), ids)
+    still = torch.zeros_like(own.pop("lm_head.weight"))
+    size = ids[:, 1:].numel()
+    shares = smooth_frequencies(np.bincount(texts(3, rows=200).flatten(), minlength=TOKENS))
+    prior = FrequencyPrior(tuple(shares.tolist()))
+    true = np.bincount(ids[:, 1:].flatten(), minlength=TOKENS)
+    named = {}
+    for name, known in (("told", Knowledge(prior=prior)), ("untold", Knowledge())):
+        answer = InputTokens().prepare(known, TOKENS, np.random.default_rng(0))
+        found = answer(Observation(still, None, size, rest=own))
+        assert found.counts.sum() == size
+        assert set(np.flatnonzero(found.counts)) == set(ids[:, :-1].flatten().tolist())
+        named[name] = np.minimum(found.counts, true).sum() / size
+    guess = np.minimum(prior.best_guess(size, TOKENS)[0], true).sum() / size
+    assert named["told"] > named["untold"]
+    assert named["told"] > guess + 0.15
+    with pytest.raises(NotApplicable, match="neither a head that moved nor an embedding"):
+        answer(Observation(still, None, size, rest={"wpe.weight": torch.ones(32, 24)}))
 
 
 def test_several_trials_are_read_one_by_one():

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.attacks.row_energy import RowEnergy
+from labelleak.attacks.text.count_chances import likeliest, log_chances
 from labelleak.core.card import Card
+from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.head_sums import by_rows
+from labelleak.core.interfaces import Estimate, Prepared, samples
+from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
+from labelleak.errors import NotApplicable
 from labelleak.records.assumptions import ONE_GRADIENT
 
 _EMBEDDING = re.compile(r"(^|[._])(wte|\w*emb(ed|edding|eddings)?(_\w+)?|embed\w*)([._]|$)")
@@ -27,7 +32,8 @@ class InputTokens(RowEnergy):
     that stands there. Rows of other tokens do not move, in one step or in many, under SGD or Adam.
     In a causal language model labels are the inputs, moved by one position: all of them are input
     tokens but the last of each text. So presence is nearly exact, however long the model has
-    trained. Counts of these tokens come from their rows in the head, as `RowEnergy` counts.
+    trained. Counts of these tokens come from their rows in the head, as `RowEnergy` counts; where
+    the head is frozen or was not shared, from how often each occurs, where that is known.
 
     Of this project; that input embeddings show the words of a batch was seen by Melis et al. (S&P
     2019).
@@ -35,8 +41,8 @@ class InputTokens(RowEnergy):
     Assumes a causal language model. Labels that are no input, as of translations, it misses.
 
     Edge cases: where no such embedding was shared, or where every row of it moved, by noise, by
-    weight decay or because it is tied to the head, the answer is that of `RowEnergy`. Cost: as
-    there, and one pass over the embedding.
+    weight decay or because it is tied to the head, the answer is that of `RowEnergy`; where the
+    head did not move either there is none. Cost: as there, and one pass over the embedding.
     """
 
     name = "input_tokens"
@@ -47,6 +53,30 @@ class InputTokens(RowEnergy):
         ONE_GRADIENT,
         plain="Sees in the embedding which tokens were read, and counts them at the head's rows.",
     )
+
+    def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
+        """Keep how often each class occurs, where that is known."""
+        told = known.prior
+        shares = np.asarray(told.shares) if isinstance(told, FrequencyPrior) else None
+        by_head = super().prepare(known, num_classes, rng)
+
+        def answer(observation: Observation) -> Estimate:
+            if not observation.head_is_still:
+                return by_head(observation)
+            total, found = samples(observation), []
+            for there in self._named(observation):
+                if there is None or not there.any():
+                    raise NotApplicable(
+                        f"{self.name} found neither a head that moved nor an embedding of which "
+                        "some rows alone did"
+                    )
+                expected = total * (there / there.sum() if shares is None else shares)
+                found.append(likeliest(log_chances(expected, there, 0.0), total))
+            counts, chances = (np.stack(part) for part in zip(*found, strict=True))
+            shape = (*observation.trials, num_classes)
+            return Estimate(counts.reshape(shape), chances.reshape(shape))
+
+        return answer
 
     def _named(self, observation: Observation) -> Sequence[np.ndarray | None]:
         """Return the tokens that were read; None where the embedding does not tell."""

@@ -1,0 +1,51 @@
+"""Updates that no attack could read: what was shared says something, but nobody looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from labelleak.records.record import Record
+from labelleak.records.rounds import is_federated
+from labelleak.report.wording import count, list_words
+
+_MOST_NAMES = 4
+
+
+def find_unread(records: Iterable[Record]) -> tuple[str, ...]:
+    """Name the conditions under which attacks were asked and none could read the update.
+
+    Where nothing was asked but to guess, nothing is said.
+    """
+    tried: dict[tuple[str, str], bool] = {}
+    for row in records:
+        if not is_federated(row):
+            key = (row.defense, str(row.extra.get("lora", "")))
+            reads, asked = row.threat_model != "none", bool(row.extra.get("not_applicable"))
+            if reads or asked:
+                tried[key] = tried.get(key, False) or reads
+    return tuple(_name(*key) for key, read in tried.items() if not read)
+
+
+def _name(defense: str, lora: str) -> str:
+    adapters = f"lora {lora}" if lora else ""
+    own = [part for part in (adapters, "" if defense == "none" else defense) if part]
+    return " and ".join(own) or "none"
+
+
+def say_unread(conditions: Sequence[str]) -> str:
+    """Say that updates could not be read, which is no proof; nothing where all could.
+
+    >>> say_unread(["withhold:head"])
+    'No attack could read the update of 1 case (withhold:head), so nothing is known of what it \
+    tells: that is no sign that it is safe.'
+    """
+    if not conditions:
+        return ""
+    cases = f"{count(len(conditions), 'case')} ({list_words(conditions, _MOST_NAMES)})"
+    return (
+        f"No attack could read the update of {cases}, so nothing is known of what it tells: that "
+        "is no sign that it is safe."
+    )
+
+
+__all__ = ["find_unread", "say_unread"]

@@ -1,0 +1,38 @@
+"""Updates that no attack could read are said, and never called safe."""
+
+from dataclasses import replace
+
+from labelleak.report.opening import say_verdict
+from labelleak.report.page import render
+from labelleak.report.unread import find_unread, say_unread
+from labelleak.report.verdict import reach_verdict
+from report.samples import make_record
+
+
+def guess(defense, **more):
+    extra = {"not_applicable": {"llg": "llg reads the head"}, **more}
+    return replace(make_record(attack="free", threat_model="none", defense=defense), extra=extra)
+
+
+def test_a_condition_that_no_attack_answered_is_named():
+    read = make_record(attack="llg", threat_model="update", defense="clip:1")
+    rows = [guess("clip:1"), read, guess("withhold:head"), guess("none", lora="attention:8")]
+    assert find_unread(rows) == ("withhold:head", "lora attention:8")
+    assert find_unread([guess("none"), guess("withhold:head", lora="head:8")]) == (
+        "none",
+        "lora head:8 and withhold:head",
+    )
+
+
+def test_where_nothing_but_the_guess_was_asked_nothing_is_said():
+    assert find_unread([replace(guess("withhold:head"), extra={})]) == ()
+    assert say_unread(()) == ""
+
+
+def test_the_verdict_and_the_page_say_so():
+    rows = [guess("withhold:head")]
+    said = say_verdict(reach_verdict(rows))
+    assert said.startswith("Not decided: no attack could read the update of 1 case (withhold:head)")
+    assert "no sign that it is safe" in render(rows, source="records.jsonl")
+    both = [make_record(attack="llg", threat_model="update"), *rows]
+    assert "No attack could read the update of 1 case" in say_verdict(reach_verdict(both))
