@@ -7,9 +7,10 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test bench check lint types tests wheel docs loops wolf block mutations hostile kills slow test-slow \
 	test-runtimes test-core test-flower-versions test-torch-versions release-check clean
 
+# In one process: on two cores a second one needs longer to load torch than it saves.
 demo: .venv/core
 	$(BIN)/labelleak audit --data digits --model cnn --batch-sizes 1,8,32,128 --initialisations 5 \
-		--executor joblib --out demo --overwrite --gzip
+		--out demo --overwrite --gzip
 	@echo "Open demo/report.html in a browser."
 
 test: .venv/dev

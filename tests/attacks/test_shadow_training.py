@@ -80,3 +80,19 @@ def test_training_begins_with_a_straight_line_and_ends_closer():
         train(slopes, scaled, counts, 12, epochs, np.random.default_rng(1))
         loss.append(slopes.measure(Examples.of(scaled, counts, 12)))
     assert loss[1] < loss[0] < 0.9 * plain
+
+
+@pytest.mark.parametrize(("spread", "steps"), [(0.02, 50), (0.4, 100)])
+def test_what_a_line_nearly_tells_is_learnt_in_half_the_passes(monkeypatch, spread, steps):
+    made, taken = np.random.default_rng(0), []
+    counts = made.multinomial(12, np.full(5, 1 / 5), size=800)
+    noise = made.normal(size=(800, 5, 2))
+    features = np.stack([np.sqrt(counts) + spread * noise[..., 0], noise[..., 1]], axis=2)
+    scaled = ((features - features.mean((0, 1))) / features.std((0, 1))).astype(np.float32)
+    slopes = Slopes.of(CountNet(2, 8, math.sqrt(12 / 5)))
+    measured = Slopes.measure
+    monkeypatch.setattr(
+        Slopes, "measure", lambda own, shown: taken.append(len(shown)) or measured(own, shown)
+    )
+    train(slopes, scaled, counts, 12, 4, np.random.default_rng(1))
+    assert len(taken) == steps

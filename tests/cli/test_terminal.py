@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from labelleak.cli import terminal
-from labelleak.cli.terminal import last_act, progress_bar, uncollected
+from labelleak.cli.terminal import last_act, progress_bar, settled, uncollected
 
 
 def test_the_collector_rests_and_goes_on_again_even_after_an_error():
@@ -86,3 +86,9 @@ def test_the_collector_rests_to_the_end_of_a_last_act_and_works_for_whoever_goes
         raise ValueError("x")
     assert gc.isenabled()
     gc.unfreeze()
+
+
+def test_what_is_loaded_is_passed_over_by_the_collector_until_a_command_ends():
+    with settled():
+        assert gc.get_freeze_count() > 1000
+    assert gc.get_freeze_count() == 0

@@ -18,6 +18,7 @@ from labelleak.cli.terminal import (
     progress_bar,
     say,
     say_remarks,
+    settled,
     uncollected,
 )
 from labelleak.errors import BadInput
@@ -67,6 +68,7 @@ def audit(
     parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (
+        settled(),
         open_run(parts, place.out, overwrite=place.overwrite, packed=place.gzip) as journal,
         interruptible(journal.records),
         progress_bar("auditing", "cells") as advance,

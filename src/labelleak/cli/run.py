@@ -11,7 +11,7 @@ import typer
 from labelleak.audits.executors import Executor
 from labelleak.cli.options import OUT, FullPaths, Overwrite, Packed, command
 from labelleak.cli.results import Shown, judge, print_json, say_verdict
-from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, settled
 from labelleak.records.journal import records_in
 from labelleak.records.options import Option, Options
 from labelleak.studies.options import Asked
@@ -60,7 +60,7 @@ def run_into(study: Study, asked: Asked, place: StudyRun, where: Executor) -> Do
     from labelleak.studies.study import run_study
 
     use_threads(1)
-    with interruptible(records_in(place.out, packed=place.gzip)):
+    with settled(), interruptible(records_in(place.out, packed=place.gzip)):
         return run_study(
             study,
             asked,

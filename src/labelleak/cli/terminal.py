@@ -162,6 +162,20 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
+def settled() -> Iterator[None]:
+    """Let the collector of cycles pass over what is loaded by now, which stays for the command.
+
+    Torch alone makes some hundred thousand objects that it would look through again and again.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not _ENDING.get():
+            gc.unfreeze()
+
+
+@contextmanager
 def last_act() -> Iterator[None]:
     """Run what the process ends with: nobody looks through what the system takes back as a whole.
 

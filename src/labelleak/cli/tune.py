@@ -9,7 +9,7 @@ from typing import Annotated
 from labelleak.audits.executors import Executor, ExecutorKind
 from labelleak.cli.options import OUT, FullPaths, Overwrite, command
 from labelleak.cli.results import Shown, print_json
-from labelleak.cli.terminal import command_line, interruptible, progress_bar, say
+from labelleak.cli.terminal import command_line, interruptible, progress_bar, say, settled
 from labelleak.records.options import Option, Options
 from labelleak.records.reading import read_json
 from labelleak.tune.options import TuneOptions
@@ -55,6 +55,7 @@ def tune(options: TuneOptions, place: TuneRun, where: TuneExecutor, shown: Shown
             executor=where,
             progress=advance,
         ) as measured,
+        settled(),
         interruptible(measured.journal.records),
     ):
         answer = Search(measured).run()
