@@ -1,5 +1,6 @@
 """Several softmaxes in one head are seen, and one is never taken for several."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 from labelleak.core.assumptions import check_update
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
-from labelleak.core.row_groups import in_groups
+from labelleak.core.row_groups import _consecutive, _interleaved, in_groups
 
 
 def gradient(parts, *, seed=0, learnt=0, dtype=torch.float32, bias=True):
@@ -74,3 +75,40 @@ def test_noise_hides_groups_and_a_group_that_is_still_is_none():
     assert not in_groups(Observation.from_gradient(*still))
     both = (torch.stack(parts) for parts in zip((weight, bias), still, strict=True))
     assert in_groups(Observation.from_gradient(*both)).tolist() == [True, False]
+
+
+def slow(seen, room):
+    """Look through one trial's groupings one by one: the naive twin."""
+    rows = len(seen)
+    groupings = [np.arange(rows) % n for n in range(2, rows // 2 + 1) if rows % n == 0]
+    allowed = 1e-5 * np.linalg.norm(seen, axis=0) + room * np.sqrt(rows)
+    ends = [end for end in range(rows - 1) if (abs(seen[: end + 1].sum(0)) <= allowed).all()]
+    groupings += [(np.arange(rows) > end).astype(int) for end in ends[:64]]
+    whole = np.linalg.norm(seen, axis=0)
+    for group in groupings:
+        parts = [seen[group == one] for one in range(group.max() + 1)]
+        sizes = np.array([np.linalg.norm(part, axis=0) for part in parts])
+        left = np.array([abs(part.sum(0)) for part in parts])
+        root = np.sqrt([len(part) for part in parts])[:, None]
+        allowed = 1e-5 * sizes + room * root
+        near = (left <= allowed).all() and (allowed <= 0.003 * whole).all()
+        if near and (sizes >= 0.02 * whole).all(axis=1).sum() >= 2:
+            return True
+    return False
+
+
+def test_many_trials_are_looked_at_as_each_is_one_by_one():
+    rng = np.random.default_rng(0)
+    trials, rows = [], 12
+    for kind in range(60):
+        seen = rng.standard_normal((rows, 3))
+        parts = ([range(rows)], [range(5), range(5, rows)], [range(n, rows, 3) for n in range(3)])
+        for part in parts[kind % 3]:
+            seen[list(part)] -= seen[list(part)].mean(axis=0)
+        apart = 1e-6 * (kind % 4) * rng.standard_normal()
+        trials.append(seen * (1e-3 if kind % 5 else 1.0) + apart)
+    seen = np.array(trials)
+    room = np.where(np.arange(60) % 2, 0.0, 2e-6)
+    together = _interleaved(seen, room) | _consecutive(seen, room)
+    assert together.tolist() == [slow(*one) for one in zip(seen, room, strict=True)]
+    assert 5 < together.sum() < 55

@@ -1,10 +1,20 @@
 """Ranks are read off inner products of few rows as they are off the matrix itself."""
 
+import numpy as np
 import pytest
 import torch
 
+from labelleak.core import sample_checks
+from labelleak.core.directions import (
+    all_axes,
+    evened,
+    inner_products,
+    is_worth,
+    leading_axes,
+    lefts,
+)
 from labelleak.core.observation import Observation
-from labelleak.core.sample_checks import Ranks, _singular
+from labelleak.core.sample_checks import Ranks
 
 
 def rank(samples, rows, columns, weakest, seed=0):
@@ -15,20 +25,27 @@ def rank(samples, rows, columns, weakest, seed=0):
     return errors, (errors * strength) @ torch.randn(samples, columns, generator=made).double()
 
 
-@pytest.mark.parametrize("shape", [(10, 500), (500, 10), (7, 7)])
+@pytest.mark.parametrize("shape", [(10, 500), (500, 10), (7, 7), (60, 90), (90, 60)])
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e9])
 def test_singular_values_are_those_of_the_matrix(shape, size):
     _, matrix = rank(4, *shape, -3.5)
     found = torch.stack([matrix * size, torch.zeros(shape).double()])
-    ways, sizes = _singular(found)
+    even = evened(found, found.abs().amax(dim=(1, 2)))
+    inner = inner_products(even)
     wanted = torch.linalg.svdvals(found)
-    scale = wanted[0, 0]
-    assert torch.allclose(sizes / scale, wanted / scale, atol=1e-7)
-    assert (sizes[:, :-1] >= sizes[:, 1:]).all()
-    kept = ways[0, :, :4]  # the weakest of four is 1e-3.5 of the first
-    assert torch.allclose(kept.T @ kept, torch.eye(4).double(), atol=1e-9)
-    left = found[0] - kept @ (kept.T @ found[0])
-    assert float(left.norm()) < 1e-6 * float(found[0].norm())
+    ways = [all_axes(inner, 4)]
+    if is_worth(inner, 4):
+        *leading, rest = leading_axes(inner, 4)
+        ways.append(leading)
+        assert float(rest.max()) < 1e-10
+    assert len(ways) == 1 + (min(shape) == 60)
+    for powers, axes in ways:
+        sizes = powers.sqrt() * found.abs().amax(dim=(1, 2))[:, None]
+        assert torch.allclose(sizes / wanted[0, 0], wanted / wanted[0, 0], atol=1e-7)
+        kept = lefts(even, axes)[0]  # the weakest of four is 1e-3.5 of the first
+        assert torch.allclose(kept.T @ kept, torch.eye(4).double(), atol=1e-9)
+        left = found[0] - kept @ (kept.T @ found[0])
+        assert float(left.norm()) < 1e-6 * float(found[0].norm())
 
 
 @pytest.mark.parametrize("samples", [1, 3, 6])
@@ -38,3 +55,65 @@ def test_as_many_samples_are_shown_as_there_are(samples):
     found = Ranks.of(seen)
     assert float(found.least) == samples
     assert float(found.shown) == samples
+
+
+def updates(rows, columns, told):
+    """Make updates of all kinds: of fewer and more samples than told, noised, faint, of nothing."""
+    weights, biases = [], []
+    for place, (samples, weakest, noise) in enumerate(
+        [
+            *((told, -0.3, 0.0), (told - 1, -0.3, 0.0), (told + 1, -0.3, 0.0)),
+            *((told + 4, -0.3, 0.0), (3 * told, -0.3, 0.0), (told, -3.6, 0.0), (told, -4.4, 0.0)),
+            *((told, -1.0, 1e-6), (told, -1.0, 1e-4), (told, -1.0, 0.05), (1, 0.0, 0.0)),
+        ]
+    ):
+        errors, weight = rank(samples, rows, columns, weakest, seed=place)
+        made = torch.Generator().manual_seed(place)
+        weights.append(weight + noise * torch.randn(weight.shape, generator=made).double())
+        biases.append(errors.sum(dim=1) if place % 3 else torch.randn(rows, generator=made))
+        biases[-1] = biases[-1].double() - biases[-1].mean()
+    weights.append(torch.zeros(rows, columns).double())
+    biases.append(torch.zeros(rows).double())
+    return torch.stack(weights) / 64, torch.stack(biases) / 64
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40), (24, 30), (9, 60)])
+def test_many_updates_show_the_ranks_that_each_shows_by_its_singular_values(shape, monkeypatch):
+    weights, biases = updates(*shape, 6)
+    found = Ranks.of(Observation.from_gradient(weights, biases, num_samples=6))
+    monkeypatch.setattr(sample_checks, "is_worth", lambda *_: False)
+    monkeypatch.setattr(sample_checks, "all_axes", by_svd(weights))
+    for place, pair in enumerate(zip(weights, biases, strict=True)):
+        one = Ranks.of(Observation.from_gradient(*pair, num_samples=6))
+        assert float(one.least) == found.least[place]
+        assert float(one.shown) == found.shown[place]
+        assert float(one.apart) == pytest.approx(found.apart[place], abs=1e-6)
+    assert len({*found.shown}) > 3
+    assert (found.apart > 0.01).any()
+
+
+def by_svd(weights):
+    """Take axes from the singular values of the matrix whose inner products are asked about."""
+
+    def axes(inner, number):
+        products = inner_products(evened(weights, weights.abs().amax(dim=(1, 2))))
+        own = (products - inner).abs().amax(dim=(1, 2)).argmin()
+        matrix = weights[own : own + 1]
+        scale = matrix.abs().amax().clamp_min(1e-300)
+        ways, sizes, back = torch.linalg.svd(matrix / scale, full_matrices=False)
+        few = matrix.shape[-2] > matrix.shape[-1]
+        return sizes.square(), (back.mT if few else ways)[..., :number]
+
+    return axes
+
+
+def test_trials_in_blocks_and_of_several_dimensions_are_each_as_alone(monkeypatch):
+    weights, biases = updates(30, 50, 5)
+    found = Ranks.of(Observation.from_gradient(weights, biases, num_samples=5))
+    monkeypatch.setattr(sample_checks, "_BLOCK", 1)
+    shaped = [part.reshape(3, 4, *part.shape[1:]) for part in (weights, biases)]
+    again = Ranks.of(Observation.from_gradient(*shaped, num_samples=5))
+    for name in ("least", "shown", "apart"):
+        one, other = getattr(found, name), getattr(again, name)
+        assert other.shape == (3, 4)
+        assert np.allclose(one, other.ravel(), atol=1e-9)

@@ -75,6 +75,19 @@ def test_rounding_of_values_that_fit_stays_within_one(raw, total):
     assert (got[:, None] >= got[None, :])[more].all()
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 1.0, 3.7]), st.booleans())
+def test_few_labels_of_many_classes_are_filled_for_many_trials_as_for_each(seed, step, tied):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(2, 4, 30))
+    values = values.round(1) if tied else values
+    labels = rng.integers(0, 7, size=(2, 4, 1))
+    found = counts.fill(values, step, labels)
+    for place in np.ndindex(2, 4):
+        row, total = values[place], int(labels[place][0])
+        assert found[place].tolist() == counts.fill(row, step, total).tolist()
+        assert found[place].tolist() == twins.fill(row, step, total).tolist()
+
+
 def test_many_trials_at_once_equal_one_by_one():
     rng = np.random.default_rng(0)
     g = rng.normal(size=(3, 50, 7)).round(1)

@@ -10,12 +10,14 @@ import numpy as np
 from labelleak.attacks.bounds import round_bounded
 from labelleak.core.card import MANY_CLASSES, Card
 from labelleak.core.counts import Floats
+from labelleak.core.head_sums import by_rows
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT
 from labelleak.core.observation import Observation
+from labelleak.core.wide_products import wide_product
 from labelleak.records.assumptions import MEASURED
 
 # Bytes of class means in one block; two blocks are held at once.
@@ -67,8 +69,9 @@ class GradientRegression(Attack):
 
         def answer(observation: Observation) -> Estimate:
             assert observation.weight is not None
-            flat = observation.weight.detach().cpu().double().flatten(-2)
-            onto, size = means.project(flat), np.asarray(flat.square().sum(dim=-1).numpy())
+            weight = observation.weight.detach().cpu()
+            onto = means.project(weight.flatten(-2))
+            size = by_rows(weight, lambda rows: rows.square().sum(dim=-1)).sum(axis=-1)
             gram = weight_gram
             if observation.bias is not None:
                 bias = observation.bias_gradient
@@ -107,7 +110,9 @@ class _ClassMeans:
 
     def project(self, flat: Tensor) -> Floats:
         """Inner products of their weight parts with ``*R x K D`` gradients, ``*R x K``."""
-        return np.concatenate([(flat @ block.T).numpy() for _, block in self._blocks()], axis=-1)
+        rows = flat.reshape(-1, flat.shape[-1])
+        found = [wide_product([rows], block.T).numpy() for _, block in self._blocks()]
+        return np.concatenate(found, axis=-1).reshape(*flat.shape[:-1], self.num_classes)
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
         row_bytes = 8 * self.num_classes * self.inputs.shape[1]

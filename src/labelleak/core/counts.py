@@ -233,11 +233,18 @@ def _smallest_of_one(
 def _fill_lowest(values: Floats, step: Floats, total: Ints) -> Ints:
     """Fill where classes far outnumber labels: only the N lowest classes can get one."""
     counts = np.zeros(values.shape, dtype=np.int64)
-    for trial in np.ndindex(values.shape[:-1]):
-        row, labels = values[trial], int(total[trial][0])
+    if values.size == values.shape[-1]:  # a single trial
+        row, labels = values.ravel(), int(total.item())
         if labels > 0:
             lowest = np.flatnonzero(row <= np.partition(row, labels - 1)[labels - 1])
-            counts[trial][lowest] = _fill_all(row[lowest], step[trial], total[trial])
+            counts.reshape(-1)[lowest] = _fill_all(row[lowest], step.ravel(), total.ravel())
+        return counts
+    most = int(total.max(initial=0))
+    if most:
+        # In the order of the classes, as ties go to the lower index.
+        lowest = smallest(values, most).nonzero()[-1].reshape(*values.shape[:-1], most)
+        own = np.take_along_axis(values, lowest, axis=-1)
+        np.put_along_axis(counts, lowest, _fill_all(own, step, total), axis=-1)
     return counts
 
 

@@ -7,7 +7,6 @@ groups alone show it. They are looked for in the bias and in a few random mixtur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +17,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.records.states import State
 
-_MIXTURES, _MOST_ROWS = 4, 5000
+_MIXTURES, _MOST_ROWS, _MOST_ENDS = 4, 5000, 64
 # What may be left of a sum, against the group's size: by rounding, in deviations of noise, at most.
 _ROUNDING, _SIGMAS, _MOST = 1e-5, 6.0, 0.003
 # A group of less than this share of the size of all is none.
@@ -40,15 +39,11 @@ def in_groups(observation: Observation) -> np.ndarray:
     known = observation.scale is State.held  # whoever made the update knows its loss
     if known or observation.paired or observation.problems > 1 or not 4 <= rows <= _MOST_ROWS:
         return found
-    seen, noise = _features(observation), noise_size(observation)
-    clear = stands_out(observation)
-    for place in np.ndindex(found.shape):
-        own = seen[place]
-        room = _SIGMAS * float(noise[place])
-        found[place] = clear[place] and any(
-            _sums_to_zero(own, groups, room) for groups in _groupings(own, room)
-        )
-    return found
+    seen = _features(observation)
+    seen = seen.reshape(-1, *seen.shape[-2:])
+    room = _SIGMAS * noise_size(observation).ravel()
+    grouped = _interleaved(seen, room) | _consecutive(seen, room)
+    return np.asarray(grouped.reshape(found.shape) & stands_out(observation))
 
 
 def _features(observation: Observation) -> Floats:
@@ -72,31 +67,53 @@ def _mixture(width: int) -> Tensor:
     return found
 
 
-def _groupings(seen: Floats, room: float) -> Iterator[np.ndarray]:
-    """Return ways to group the rows: each a group's number of every row."""
-    rows = len(seen)
+def _interleaved(seen: Floats, room: Floats) -> np.ndarray:
+    """Tell which trials' rows are of groups that take turns, row by row."""
+    trials, rows, features = seen.shape
+    found = np.zeros(trials, dtype=bool)
+    squares = np.square(seen)
     for groups in range(2, rows // 2 + 1):
         if rows % groups == 0:
-            yield np.arange(rows) % groups
-    left = np.abs(seen.cumsum(axis=0))
-    allowed = _ROUNDING * np.linalg.norm(seen, axis=0) + room * np.sqrt(rows)
-    ends = np.flatnonzero((left <= allowed).all(axis=-1))
-    inner = ends[ends < rows - 1]
-    for end in inner[:64]:
-        yield (np.arange(rows) > end).astype(np.int64)
+            sums, sizes = (
+                part.reshape(trials, -1, groups, features).sum(axis=1) for part in (seen, squares)
+            )
+            found |= _sum_to_zero(sums, sizes, np.full(groups, rows // groups), room)
+    return found
 
 
-def _sums_to_zero(seen: Floats, group: np.ndarray, room: float) -> bool:
-    """Return whether each group sums to zero in all that is seen, and is no rest of another."""
-    number = int(group.max()) + 1
-    sums, squares = np.zeros((2, number, seen.shape[1]))
-    np.add.at(sums, group, seen)
-    np.add.at(squares, group, seen**2)
-    sizes, whole = np.sqrt(squares), np.sqrt(squares.sum(axis=0))
-    allowed = _ROUNDING * sizes + room * np.sqrt(np.bincount(group))[:, None]
-    if (np.abs(sums) > allowed).any() or (allowed > _MOST * whole).any():
-        return False
-    return bool(((sizes >= _LEAST * whole).all(axis=-1)).sum() >= 2)
+def _consecutive(seen: Floats, room: Floats) -> np.ndarray:
+    """Tell which trials' rows are of two groups, the rows of one before those of the other."""
+    trials, rows, _ = seen.shape
+    found = np.zeros(trials, dtype=bool)
+    summed = seen.cumsum(axis=1)
+    allowed = _ROUNDING * np.linalg.norm(seen, axis=1) + room[:, None] * np.sqrt(rows)
+    ends = (np.abs(summed) <= allowed[:, None]).all(axis=-1)
+    ends[:, -1] = False
+    ends &= ends.cumsum(axis=1) <= _MOST_ENDS
+    trial, end = ends.nonzero()
+    if trial.size:
+        parts = (summed, np.square(seen).cumsum(axis=1))
+        first, whole = zip(*((part[trial, end], part[trial, -1]) for part in parts), strict=True)
+        sums, squares = (np.stack([f, w - f], axis=1) for f, w in zip(first, whole, strict=True))
+        members = np.stack([end + 1, rows - 1 - end], axis=1)
+        found[trial[_sum_to_zero(sums, np.maximum(squares, 0.0), members, room[trial])]] = True
+    return found
+
+
+def _sum_to_zero(sums: Floats, squares: Floats, members: np.ndarray, room: Floats) -> np.ndarray:
+    """Tell where each group sums to zero in all that is seen, and is no rest of another.
+
+    Args:
+        sums: of each group in each feature, ``T x G x F``.
+        squares: sums of the squares.
+        members: rows of each group, ``T x G`` or ``G``.
+        room: what noise may leave of a row, T numbers.
+    """
+    sizes, whole = np.sqrt(squares), np.sqrt(squares.sum(axis=1, keepdims=True))
+    allowed = _ROUNDING * sizes + room[:, None, None] * np.sqrt(members)[..., None]
+    off = (np.abs(sums) > allowed) | (allowed > _MOST * whole)
+    large = (sizes >= _LEAST * whole).all(axis=-1).sum(axis=-1)
+    return np.asarray(~off.any(axis=(1, 2)) & (large >= 2))
 
 
 __all__ = ["in_groups"]

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelleak.core.counts import Floats
+from labelleak.core.directions import (
+    all_axes,
+    all_powers,
+    evened,
+    inner_products,
+    is_worth,
+    leading_axes,
+    lefts,
+)
 from labelleak.core.entries import ratio
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.limits import is_clean
@@ -18,6 +27,8 @@ from labelleak.records.states import State
 _ROUNDING, _SURE = 1e-4, 0.03
 # A singular value this much smaller than the one before ends the samples' directions.
 _GAP = 0.01
+# Entries of the weights that are looked at together, which stay in the cache.
+_BLOCK = 2**19
 # Entries of a weight beyond which its rank is not looked at, which takes seconds then.
 _LARGEST = 2**18
 # Rows of the largest bias gradients that are looked at for one of an absent class.
@@ -51,52 +62,104 @@ class Ranks:
             return None
         if weight.shape[-2:].numel() > _LARGEST or observation.scale is State.held:
             return None  # it takes long, or whoever made the update knows what it is of
-        wide, column = weight.detach().double().cpu(), bias.detach().double().cpu()[..., None]
-        size_of = torch.linalg.vector_norm  # Tensor.norm asks it, after much else
-        ways, sizes = _singular(wide)
-        share = (sizes / sizes[..., :1].clamp_min(1e-300)).numpy()
-        # Classes that the model rules out add nothing, nor do head inputs that are never active.
-        most = np.minimum(_live(size_of(wide, dim=-1)) - 1, _live(size_of(wide, dim=-2)))
+        classes, width = weight.shape[-2:]
+        narrow = size < min(classes - 1, width)
+        some = max(1, _BLOCK // (classes * width))
+        weights = torch.split(weight.detach().reshape(-1, classes, width), some)
+        biases = torch.split(bias.detach().reshape(-1, classes), some)
+        largest = torch.split(torch.from_numpy(observation.sums.largest.ravel()), some)
+        found = [
+            _measured(*part, size=size if narrow else None)
+            for part in zip(weights, biases, largest, strict=True)
+        ]
+        share, most, apart = (np.concatenate(kind) for kind in zip(*found, strict=True))
         rank = (share > _ROUNDING).sum(axis=-1)
-        clean = is_clean(observation)
-        ends = _ends(share, rank)
+        clean, ends = is_clean(observation).ravel(), _ends(share, rank)
         sharp = clean & ends & (rank > 0) & (rank < most)
-        shown = np.where(sharp, rank, np.inf)
-        least = np.where(clean, (share > _SURE).sum(axis=-1), 0.0)
-        if size >= min(observation.num_classes - 1, weight.shape[-1]):
-            return cls(least, shown, np.zeros(observation.trials))
-        kept = ways[..., :size]
-        left = column - kept @ (kept.mT @ column)
-        apart = ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
-        return cls(least, shown, np.where(rank == size, ends * apart, 0.0))
+        figures = (
+            np.where(clean, (share > _SURE).sum(axis=-1), 0.0),
+            np.where(sharp, rank, np.inf),
+            np.where(rank == size, ends * apart, 0.0),
+        )
+        return cls(*(figure.reshape(observation.trials) for figure in figures))
 
 
-def _singular(wide: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the left singular vectors of matrices and their values, falling.
+def _measured(
+    weight: Tensor, bias: Tensor, largest: Tensor, *, size: int | None
+) -> tuple[Floats, Floats, Floats]:
+    """Measure the gradients of some trials, ``T x K x D``.
 
-    Of few rows they are found through their inner products, in a tenth of the time; in double
-    precision that errs by 1e-8 of the largest, far below what is asked of them here.
+    Args:
+        weight: of the head's weight.
+        bias: of its bias.
+        largest: the size of each trial's largest entry of the weight.
+        size: N, if it is so small that the bias may lie apart from the directions of N samples.
+
+    Returns:
+        Singular values beside the largest, falling; the largest rank that the gradients' live
+        classes and head inputs allow; and the share of the bias that is apart.
     """
-    if wide.shape[-2] > wide.shape[-1]:
-        ways, sizes, _ = torch.linalg.svd(wide, full_matrices=False)
-        return ways, sizes
-    scale = wide.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
-    even = wide / scale
-    squares, ways = torch.linalg.eigh(even @ even.mT)
-    sizes = squares.flip(-1).clamp_min(0).sqrt() * scale[..., 0]
-    return ways.flip(-1), sizes
+    even, column = evened(weight, largest), bias.double().cpu()[..., None]
+    squares = even.square()
+    # Classes that the model rules out add nothing, nor do head inputs that are never active.
+    most = np.minimum(_live(squares.sum(dim=-1)) - 1, _live(squares.sum(dim=-2)))
+    inner = inner_products(even)
+    if size is None:
+        return _shares(all_powers(inner)), most, np.zeros(len(even))
+    powers, axes = _first_axes(inner, size)
+    kept = lefts(even, axes)
+    left = column - kept @ (kept.mT @ column)
+    size_of = torch.linalg.vector_norm  # Tensor.norm asks it, after much else
+    apart = ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
+    return _shares(powers), most, apart
 
 
-def _live(sizes: Tensor) -> np.ndarray:
-    """Count the rows, or columns, whose size is not small beside the largest."""
+def _first_axes(inner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and the first axes: of a few directions alone where these say it all."""
+    if not is_worth(inner, size):
+        return all_axes(inner, size)
+    powers, axes, rest = leading_axes(inner, size)
+    unsettled = ~torch.from_numpy(_is_settled(powers, rest))
+    if unsettled.any():
+        powers[unsettled], axes[unsettled] = all_axes(inner[unsettled], size)
+    return powers, axes
+
+
+def _is_settled(powers: Tensor, rest: Tensor) -> np.ndarray:
+    """Tell where singular values that may be larger by the root of a rest would say the same."""
+    share = _shares(powers)
+    error = (rest.sqrt() / powers[:, 0].sqrt().clamp_min(1e-300)).numpy()
+    rank = (share > _ROUNDING).sum(axis=-1)
+    last, after = _at_end(share, rank)
+    # Values that were not looked for count as 0 here: none of them may come near a mark.
+    sure = (np.abs(share - _ROUNDING) > error[:, None]).all(axis=-1)
+    sure &= (np.abs(share - _SURE) > error[:, None]).all(axis=-1)
+    return np.asarray(sure & ((after + error < _GAP * last) | (after >= _GAP * (last + error))))
+
+
+def _shares(powers: Tensor) -> Floats:
+    """Return singular values beside the largest from their squares."""
+    sizes = powers.sqrt()
+    return np.asarray((sizes / sizes[..., :1].clamp_min(1e-300)).numpy())
+
+
+def _live(squares: Tensor) -> np.ndarray:
+    """Count the rows, or columns, whose size is not small beside the largest, by their squares."""
+    sizes = squares.sqrt()
     return np.asarray((sizes > _SURE * sizes.amax(dim=-1, keepdim=True)).sum(dim=-1).numpy())
 
 
 def _ends(share: Floats, rank: np.ndarray) -> np.ndarray:
     """Tell whether the singular values fall to rounding at once after the first few."""
+    last, after = _at_end(share, rank)
+    return np.asarray(after < _GAP * last)
+
+
+def _at_end(share: Floats, rank: np.ndarray) -> tuple[Floats, Floats]:
+    """Return the last singular value that counts, and the one after it."""
     padded = np.concatenate([np.ones((*share.shape[:-1], 1)), share, share[..., :1] * 0], axis=-1)
     last, after = (np.take_along_axis(padded, rank[..., None] + n, axis=-1)[..., 0] for n in (0, 1))
-    return np.asarray(after < _GAP * last)
+    return last, after
 
 
 def negative_inputs(observation: Observation, needed: Floats) -> Floats | None:

@@ -11,6 +11,9 @@ import numpy as np
 
 from labelleak.core.lazy import Tensor, torch
 
+# Entries of gradients that are sketched together, which stay in the cache.
+_BLOCK = 2**19
+
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
@@ -73,7 +76,10 @@ class Sketch:
         places = (self.rows[:, None] + self.columns).remainder(self.size).flatten()
         signs = (self.row_signs[:, None] * self.column_signs).flatten().to(flat)
         found = flat.new_zeros(len(flat), self.size)
-        return found.index_add_(1, places, flat * signs)
+        some = max(1, _BLOCK // flat.shape[1])
+        for sums, part in zip(torch.split(found, some), torch.split(flat, some), strict=True):
+            sums.scatter_add_(1, places.expand(len(part), -1), part * signs)
+        return found
 
     def of_products(self, signals: Tensor, inputs: Tensor) -> Tensor:
         """Sketch the gradients ``sum_p signals_p inputs_p^T`` of samples.

@@ -15,6 +15,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
+from labelleak.core.wide_products import wide_product
 from labelleak.records.assumptions import MEASURED
 
 # Directions of the bridge weaker than this beside the strongest are not inverted.
@@ -66,8 +67,9 @@ class GDBR(Attack):
             refuse_nothing(names, self.name)
             if names not in bridges:
                 bridges[names] = _bridge(reader, names)
-            flat = torch.cat([shown[name].flatten(1) for name in names], dim=1).double()
-            errors = (flat @ bridges[names]).numpy()
+            errors = wide_product(
+                [shown[name].flatten(1) for name in names], bridges[names]
+            ).numpy()
             counts = (total * (posterior - errors)).reshape(*observation.trials, num_classes)
             return Estimate(round_counts(counts, total), counts)
 

@@ -1,0 +1,99 @@
+"""Singular values of many matrices and their leading directions, through inner products of rows."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from labelleak.core.lazy import Tensor, torch
+
+# Directions that are looked for beyond those that are asked for.
+_SPARE = 8
+_EPS = 2.0**-52
+
+
+def evened(weight: Tensor, largest: Tensor) -> Tensor:
+    """Scale ``T x K x D`` matrices by their largest entries, T numbers, in double precision."""
+    wide = weight.detach().cpu().to(torch.float64, copy=True)
+    return wide.div_(largest.clamp_min(1e-300)[:, None, None])
+
+
+def inner_products(even: Tensor) -> Tensor:
+    """Return inner products of rows of ``T x K x D``, or of columns where these are fewer.
+
+    In double precision singular values that are found through them err by about 1e-8 of the
+    largest; it takes a tenth of the time. Entries are at most 1, so nothing overflows.
+    """
+    rows = even.numpy()
+    if rows.shape[-2] > rows.shape[-1]:
+        rows = rows.swapaxes(-1, -2)
+    # Of a matrix with its own transpose numpy works out one half alone.
+    return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
+
+
+def all_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return all eigenvalues of inner products, falling, ``T x M``, and the first axes."""
+    powers, axes = torch.linalg.eigh(inner)
+    return powers.flip(-1).clamp_min(0), axes.flip(-1)[..., :number]
+
+
+def all_powers(inner: Tensor) -> Tensor:
+    """Return all eigenvalues of inner products, falling, ``T x M``."""
+    found: Tensor = torch.linalg.eigvalsh(inner).flip(-1).clamp_min(0)
+    return found
+
+
+def is_worth(inner: Tensor, number: int) -> bool:
+    """Tell whether the first few axes are quicker found alone."""
+    return 2 * (number + _SPARE) <= inner.shape[-1]
+
+
+def leading_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find eigenvalues and axes within the span of a few random mixtures of the rows.
+
+    With Q an orthonormal basis of that span, the eigenvalues of ``Q^T A Q`` are at most those of
+    A, and what is left of the trace bounds by how much: of a matrix B with ``A = B^T B`` no
+    singular value exceeds that of ``B Q`` by more than the root of the rest (Weyl's inequality).
+
+    Args:
+        inner: A, ``T x M x M``, positive semi-definite.
+        number: axes that are asked for.
+
+    Returns:
+        Eigenvalues ``T x M``, falling, 0 after the few; axes ``T x M x number``; and the rest.
+    """
+    span, _ = torch.linalg.qr(inner @ _probes(inner.shape[-1], number + _SPARE))
+    powers, ways = torch.linalg.eigh(span.mT @ (inner @ span))
+    few = powers.flip(-1).clamp_min(0)
+    trace = inner.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    rest = (trace - few.sum(dim=-1)).clamp_min(0) + inner.shape[-1] * _EPS * trace
+    values = inner.new_zeros(inner.shape[:-1])
+    values[:, : few.shape[-1]] = few
+    return values, span @ ways.flip(-1)[..., :number], rest
+
+
+def lefts(even: Tensor, axes: Tensor) -> Tensor:
+    """Turn axes of inner products into left singular directions, ``T x K x number``."""
+    if even.shape[-2] <= even.shape[-1]:
+        return axes
+    found = even @ axes
+    length = torch.linalg.vector_norm(found, dim=-2, keepdim=True)
+    return torch.as_tensor(found / length.clamp_min(1e-300))
+
+
+@lru_cache(maxsize=8)
+def _probes(rows: int, number: int) -> Tensor:
+    """Return the random mixtures, which are always alike; nobody writes to them."""
+    made = torch.Generator().manual_seed(0)
+    found: Tensor = torch.randn(rows, number, generator=made, dtype=torch.float64)
+    return found
+
+
+__all__ = [
+    "all_axes",
+    "all_powers",
+    "evened",
+    "inner_products",
+    "is_worth",
+    "leading_axes",
+    "lefts",
+]
