@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from labelleak.attacks import confusions, many_confusions
-from labelleak.attacks.confusions import ILRG, RLU, Confusions, mean_posteriors
+from labelleak.attacks.confusions import ILRG, RLU, mean_posteriors
+from labelleak.attacks.inverse_confusions import Confusions
 from labelleak.attacks.many_confusions import CUT_SHORT, ManyConfusions
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation

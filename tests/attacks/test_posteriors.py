@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ from contract.scenarios import (
 )
 from labelleak.attacks import confusions, head_path
 from labelleak.attacks.bias import EBI, LLBG, LLGRepaired
-from labelleak.attacks.confusions import ILRG, PPLR, RLU, pseudo_inverse, recover_features
+from labelleak.attacks.confusions import ILRG, PPLR, RLU, recover_features
+from labelleak.attacks.inverse_confusions import Confusions, plain_shares, pseudo_inverse
 from labelleak.attacks.llg import LLG, Dummies, LLGPlus
 from labelleak.attacks.posteriors import FEATURES_CANCEL, ZLG, Interpolation
 from labelleak.core.interfaces import prepare
@@ -433,6 +435,36 @@ def test_an_inverse_gives_what_singular_values_give(classes, sharp):
         centred = centred_confusions(classes, classes, sharp=sharp, doubled=doubled, trials=(3,))
         expected = np.linalg.pinv(centred, rcond=1e-7)
         np.testing.assert_allclose(pseudo_inverse(centred), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_posteriors_that_differ_little_are_solved_for_the_shares_that_an_inverse_gives(noise):
+    rng = np.random.default_rng(7)
+    # Blunt and sharp ones in one call, one model that is sure of all, and twins of a class.
+    posteriors = np.stack(
+        [scipy.special.softmax(size * rng.standard_normal((12, 12)), -1) for size in (0, 0.1, 1, 9)]
+        + [np.eye(12), np.tile(np.eye(12)[:6], (2, 1))]
+    )
+    shares = rng.dirichlet(np.ones(12), size=len(posteriors))
+    signals = np.einsum("tc,tck->tk", shares, posteriors - np.eye(12))
+    signals += noise * rng.standard_normal(signals.shape)  # which sum to anything
+    found = plain_shares(posteriors, signals)
+    for own, signal, rows in zip(found, signals, posteriors, strict=True):
+        wanted = Confusions.of(rows - np.eye(12)).plain_shares(signal)
+        np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(plain_shares(rows[None], signal[None])[0], own, atol=1e-12)
+    if not noise:
+        np.testing.assert_allclose(found[:3], shares[:3], atol=1e-9)
+
+
+def test_what_the_head_makes_of_features_is_read_off_what_it_makes_of_the_gradient():
+    rng = np.random.default_rng(8)
+    weight, bias = rng.standard_normal((3, 5, 7)), rng.standard_normal((3, 5))
+    weight[1], bias[1] = 0, 0
+    bias[2, 3] = 1e-9
+    head = rng.standard_normal((5, 7))
+    made = recover_features(weight, bias) @ head.T
+    np.testing.assert_allclose(recover_features(weight @ head.T, bias), made, rtol=1e-7, atol=1e-9)
 
 
 def test_where_an_inverse_will_not_do_singular_values_are_taken():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelleak.attacks.confusions import Confusions
+from labelleak.attacks.inverse_confusions import Confusions
 from labelleak.core import many_mixtures as pivoting
 from labelleak.core.many_mixtures import TOGETHER, many_mixtures
 from labelleak.core.mixtures import mixture_shares, shortest_mixture

@@ -8,8 +8,8 @@ import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.by_class import averages
-from labelleak.attacks.confusions import Confusions
 from labelleak.attacks.head_path import HeadPath, slices
+from labelleak.attacks.inverse_confusions import Confusions
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples

@@ -9,7 +9,8 @@ import numpy as np
 
 from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.by_class import pick, pools
-from labelleak.attacks.confusions import AuxiliaryTable, Confusions
+from labelleak.attacks.confusions import AuxiliaryTable
+from labelleak.attacks.inverse_confusions import Confusions
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
