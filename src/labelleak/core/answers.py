@@ -171,12 +171,12 @@ def make_records(
             probability that each class is there; they are private.
         more: further keys of each trial.
     """
-    result, concerned = answer.score, concerning(answer.card.assumes)
+    result, concerned = answer.score, list(concerning(answer.card.assumes))
     records = []
     for row, trial in enumerate(trials):
         keys = {**extra, **(more[row] if more else {})}
         keys["attack_title"] = answer.card.title
-        keys["concerned_by"] = list(concerned)
+        keys["concerned_by"] = concerned
         for name in ("presence_accuracy", "count_accuracy", "jensen_shannon", "hellinger"):
             keys[name] = round(float(getattr(result, name)[row]), 6)
         keys["exact"] = bool(result.exact[row])

@@ -6,15 +6,16 @@ A record is the second waist of the program: whatever made it, everything to the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput, shown, shown_path, shown_value
 from labelleak.records.files import append_lines
+from labelleak.records.lines import ENCODER, to_json_lines
 from labelleak.records.reading import parse_json, read_lines
 from labelleak.records.repeating import read_repeating
 from labelleak.records.together import read_columns
@@ -86,11 +87,7 @@ class Record:
         Raises:
             ValueError: if a number is NaN or infinite, which JSON cannot say.
         """
-        clash = self.extra.keys() & set(_KEYS)
-        if clash:
-            raise ValueError(f"extra keys repeat contract keys: {sorted(clash)}")
-        row = {key: getattr(self, key) for key in _KEYS}
-        return _ENCODER.encode({**row, **self.extra})
+        return ENCODER.encode(_row(self))
 
     @classmethod
     def from_json(cls, line: str) -> Record:
@@ -130,8 +127,8 @@ def altered(record: Record, **values: Any) -> Record:
     return found
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False)
 _KEYS = ("schema", *(f.name for f in fields(Record) if f.name not in ("schema", "extra")))
+_values = attrgetter(*_KEYS)
 _TYPES = {f.name: str(f.type) for f in fields(Record) if f.name != "extra"}
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -141,6 +138,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float | None": (int, float, type(None)),
     "tuple[str, ...]": (list,),
 }
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Return a record as the row that is written, extra keys flat beside the contract's."""
+    clash = record.extra.keys() & _TYPES.keys()
+    if clash:
+        raise ValueError(f"extra keys repeat contract keys: {sorted(clash)}")
+    return {**dict(zip(_KEYS, _values(record), strict=True)), **record.extra}
 
 
 def _checked(name: str, annotation: str, value: Any) -> Any:
@@ -165,7 +170,7 @@ def append_records(path: Path, records: Iterable[Record]) -> list[str]:
         BadInput: if the file cannot be written (folder missing or read-only, disk full).
     """
     rows = list(records)
-    lines = [row.to_json() for row in rows]
+    lines = to_json_lines(map(_row, rows))
     whole = "".join(f"{line}\n" for line in lines)
     append_lines(path, whole, private=any(TRUTH in row.extra for row in rows))
     return lines
@@ -173,7 +178,7 @@ def append_records(path: Path, records: Iterable[Record]) -> list[str]:
 
 def to_lines(records: Iterable[Record]) -> str:
     """Return records as JSON lines, each with its newline."""
-    return "".join(record.to_json() + "\n" for record in records)
+    return "".join(line + "\n" for line in to_json_lines(map(_row, records)))
 
 
 def read_records(path: Path) -> list[Record]:
