@@ -1,12 +1,14 @@
 """Options check themselves: types, ranges and lists, each refusal in one sentence."""
 
 from dataclasses import FrozenInstanceError, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from pydantic import TypeAdapter
 
 from labelleak.errors import BadInput
-from labelleak.records.options import Option, Options, declared
+from labelleak.records.options import Option, Options, _is_of, declared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +62,24 @@ def test_fields_are_declared_in_order_with_their_options():
     names = [(name, option and option.help) for name, _, option in declared(Walk)]
     assert names[0] == ("steps", "How far.")
     assert names[-1] == ("note", None)
+
+
+KINDS = [
+    int, float, str, bool, Path, int | None, str | float, Path | None, Literal["up"], list[int],
+    tuple[int, ...], tuple[str, ...] | None, tuple[int, int], tuple[int | None, ...],
+    tuple[tuple[int, ...], ...],
+]  # fmt: skip
+GIVEN = [
+    0, 1.0, True, "up", "", "é", "\udcff", None, Path("a"), Path("\udcff"), (), (1,), (1, 2, 3),
+    ("a", "b"), (1, None), (True,), ((1, 2), ()), [1], float("inf"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_taken_as_it_is_is_what_pydantic_would_give_back(kind):
+    taken = [value for value in GIVEN if _is_of(kind, value)]
+    for value in taken:
+        found = TypeAdapter(kind).validate_python(value)
+        assert (found, type(found)) == (value, type(value))
+    plain = {int: 0, float: 1.0, str: "up", bool: True, Path: Path("a"), tuple[int, ...]: (1,)}
+    assert kind not in plain or plain[kind] in taken

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -62,6 +61,8 @@ class Executor(Options):
     def _joblib(
         self, function: Callable[[Task], Answer], tasks: Sequence[Task]
     ) -> Iterator[Answer]:
+        from concurrent.futures.process import BrokenProcessPool
+
         from joblib import Parallel, delayed, parallel_config
 
         # Each worker runs its models on one thread: more of them would fight for the cores.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from labelleak.errors import BadInput, few, shown
 
@@ -132,11 +133,13 @@ def list_item(kind: Any) -> Any:
 
 
 def convert(name: str, kind: Any, value: Any) -> Any:
-    """Convert a value to a field's type as pydantic does, which is loaded only here."""
-    from pydantic import ValidationError
-
+    """Convert a value to a field's type as pydantic does, which is loaded only where it must."""
     if list_item(kind) is not None and isinstance(value, str | int | float | Path):
         value = (value,)
+    if _is_of(kind, value):
+        return value
+    from pydantic import ValidationError
+
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -150,6 +153,22 @@ def convert(name: str, kind: Any, value: Any) -> Any:
                 raise BadInput(f"`{name}` takes {words}, not {found}") from error
         reason = first["msg"].removeprefix("Input ")
         raise BadInput(f"`{name}` {found}: {reason}") from error
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Return whether a plain value is just of its type, so that it would come back as it is."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None:
+        return type(None) in kinds
+    if type(value) is tuple:
+        items = [get_args(one) for one in kinds if get_origin(one) is tuple]
+        listed = len(items) == 1 and items[0][1:] == (...,)
+        return listed and all(_is_of(items[0][0], one) for one in value)
+    if isinstance(value, str | Path) and not str(value).isascii():
+        return False  # it may hold what is no text
+    if type(value) is type(Path()):
+        return Path in kinds
+    return type(value) in (bool, int, float, str) and type(value) in kinds
 
 
 @cache
