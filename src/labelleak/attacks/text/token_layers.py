@@ -22,6 +22,7 @@ from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
 from labelleak.core.sketches import Sketch
+from labelleak.core.task import Task
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import NotApplicable
 from labelleak.records.assumptions import MEASURED
@@ -87,6 +88,8 @@ class TokenLayers(Attack):
         model, data = known.model, known.auxiliary
         assert model is not None
         assert data is not None
+        if model.task not in (Task.tokens, Task.classes):
+            raise NotApplicable(f"{self.name} reads one label a position, of one softmax")
         told = known.prior
         labels = data.labels.numpy()
         shares = (
