@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from labelleak.attacks.catalogue import RULES
 from labelleak.core.counts import extract_counts
 from labelleak.core.head_sums import row_sums_of
 from labelleak.studies import measuring
+from labelleak.studies.many_updates import battery_works
 from labelleak.studies.measuring import peak_of
 from labelleak.studies.speed import (
     Cost,
@@ -33,9 +35,24 @@ def test_what_is_compared_gives_the_same():
     assert np.allclose(chunked_sum(weight), row_sums_of(weight), atol=1e-5)
 
 
+def test_clients_in_one_call_are_answered_as_in_a_call_for_each():
+    together, each, times = battery_works(30, 8, 16)
+    assert times == 1.5
+    found = {answer.attack: answer.estimate.counts for answer in together()}
+    assert set(found) == {*RULES}
+    alone = each()
+    assert len(alone) == 20
+    for place, answers in enumerate(alone):
+        for one in answers:
+            if one.attack != "random":
+                assert (one.estimate.counts == found[one.attack][place]).all()
+
+
 def test_every_group_is_measured(costs):
     assert [one.group for one in costs].count("rows") == 4
-    assert {one.group for one in costs} == {*("rows", "labels", "trials", "file", "battery")}
+    assert {one.group for one in costs} == {
+        *("rows", "labels", "trials", "clients", "file", "battery")
+    }
     assert all(one.seconds > 0 and one.beside > 0 for one in costs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from labelleak.records.assumptions import MEASURED
 
 # Bytes of class means in one block; two blocks are held at once.
 _BLOCK_BYTES = 128 * 2**20
+# Bytes of class means that are kept; to make them takes longer than to use them once.
+_KEPT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class GradientRegression(Attack):
 
 @dataclass(frozen=True, eq=False)
 class _ClassMeans:
-    """The class means A_c, made block by block from head inputs and posteriors."""
+    """The class means A_c, made from head inputs and posteriors: block by block where large."""
 
     inputs: Tensor
     posteriors: Tensor
@@ -116,10 +119,18 @@ class _ClassMeans:
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
         row_bytes = 8 * self.num_classes * self.inputs.shape[1]
+        if self.num_classes * row_bytes <= _KEPT_BYTES:
+            yield 0, self._all
+            return
         size = max(1, _BLOCK_BYTES // row_bytes)
         for start in range(0, self.num_classes, size):
             classes = range(start, min(start + size, self.num_classes))
             yield start, torch.stack([self._mean(label).flatten() for label in classes])
+
+    @cached_property
+    def _all(self) -> Tensor:
+        """All of them, made once."""
+        return torch.stack([self._mean(label).flatten() for label in range(self.num_classes)])
 
     def _mean(self, label: int) -> Tensor:
         members = self._members(label)

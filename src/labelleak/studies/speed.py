@@ -26,6 +26,7 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import LocalTraining
 from labelleak.records.files import write_whole
 from labelleak.report.markdown import table
+from labelleak.studies.many_updates import battery_works
 from labelleak.studies.measuring import compare
 
 WIDTH = 512
@@ -35,6 +36,7 @@ MANY = 1_000
 BATTERY = (10, 1_000, 10_000)
 LABELS = (16, 256, 4_096, 65_536)
 TRIALS = (1, 100, 1_000)
+CLIENT_CLASSES = 100
 # Rows and columns of the head in a file: a quarter of a GiB in bfloat16.
 HEAD = (32_064, 4_096)
 OURS, OTHER = "#0b6e99", "#c8602a"
@@ -45,7 +47,7 @@ class Cost:
     """How long a work takes, and another one in the same run.
 
     Attributes:
-        group: what is varied: rows, labels, trials or file.
+        group: what is varied: rows, labels, trials, clients, file or battery.
         what: the work.
         size: what is varied, in numbers.
         against: what it is compared with.
@@ -102,6 +104,7 @@ def measure_costs(
         yield _extraction(number)
     for number in trials:
         yield _trials(number)
+    yield _clients(max(trials))
     yield from _files(*head)
     for number in battery:
         yield from _battery(number)
@@ -182,6 +185,15 @@ def _trials(number: int) -> Cost:
     )
     what = f"LLG on {number:,} updates of 100 classes in one call"
     return Cost("trials", what, number, "a call for each", seconds, beside, peak=peak)
+
+
+def _clients(number: int) -> Cost:
+    """Time the quick attacks of the battery on a round's clients in one call."""
+    together, each, times = battery_works(number, CLIENT_CLASSES, WIDTH)
+    seconds, beside, peak = compare(together, each, repeats=2)
+    what = f"standard battery without shadow models on {number:,} updates of {CLIENT_CLASSES} x "
+    what += f"{WIDTH} and the layer below in one call"
+    return Cost("clients", what, number, "a call for each", seconds, beside * times, peak=peak)
 
 
 def _files(classes: int, width: int) -> Iterator[Cost]:
