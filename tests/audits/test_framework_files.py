@@ -79,6 +79,19 @@ def test_adapters_of_attention_alone_share_no_head(tmp_path):
         rate(*map(str, files))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_update_of_a_client_that_froze_its_head_is_refused(kept):
+    """What the embedding shows then is measured by an audit."""
+    before, after = sides()
+    after["lm_head.weight"] = before["lm_head.weight"].clone()
+    if not kept:
+        before, after = (
+            {n: t for n, t in side.items() if "lm_head" not in n} for side in (before, after)
+        )
+    with pytest.raises(BadInput, match=r"frozen|may hold no head"):
+        rate(before, after)
+
+
 def test_a_head_in_modules_to_save_is_attacked(tmp_path):
     files = []
     for number, side in enumerate(sides()):
