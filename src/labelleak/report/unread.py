@@ -35,9 +35,8 @@ def _name(defense: str, lora: str) -> str:
 def say_unread(conditions: Sequence[str]) -> str:
     """Say that updates could not be read, which is no proof; nothing where all could.
 
-    >>> say_unread(["withhold:head"])
-    'No attack could read the update of 1 case (withhold:head), so nothing is known of what it \
-    tells: that is no sign that it is safe.'
+    >>> say_unread(["withhold:head"])[:57]
+    'No attack could read the update of 1 case (withhold:head)'
     """
     if not conditions:
         return ""

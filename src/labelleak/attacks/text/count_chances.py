@@ -23,7 +23,7 @@ def log_chances(expected: Floats, read: np.ndarray | None, ends: float) -> Float
         ends: share of labels that are the last of their text; 0 where it is not known.
 
     >>> np.exp(log_chances(np.array([2.0]), None, 0.0))[0, :3].round(3).tolist()
-    [0.135, 0.271, 0.271]
+    [0.5, 1.0, 1.0]
     """
     largest = float(expected.max(initial=0.0))
     counts = np.arange(int(largest + _SPREADS * np.sqrt(largest)) + _MORE + 1)
