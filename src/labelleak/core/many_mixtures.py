@@ -89,6 +89,8 @@ def _solve(lifted: Floats, given: Floats, mixed: Flags) -> Floats:
         whole = np.asarray(np.linalg.solve(lifted, right), dtype=np.float64)
         return _summed(whole[:, :-1].T, whole[:, -1])
     found = np.zeros(given.shape)
+    padded = np.eye(2 * len(lifted))
+    padded[: len(lifted), : len(lifted)] = lifted
     sizes = mixed.sum(axis=-1)
     order = np.argsort(sizes, kind="stable")
     while order.size:  # the largest first, with those that are padded to their size
@@ -97,9 +99,9 @@ def _solve(lifted: Floats, given: Floats, mixed: Flags) -> Floats:
         order, part = order[:-number], order[-number:]
         places = np.argsort(~mixed[part], axis=-1, kind="stable")[:, :size]
         own = np.take_along_axis(mixed[part], places, axis=-1)
-        systems = lifted[places[:, :, None], places[:, None, :]]
-        systems *= own[:, :, None] & own[:, None, :]
-        systems += ~own[:, :, None] * np.eye(size)
+        # What pads a system stands apart from it: 1 on the diagonal, and 0 elsewhere.
+        among = np.where(own, places, len(lifted) + np.arange(size))
+        systems = np.take(padded, among[:, :, None] * len(padded) + among[:, None, :])
         right = np.stack([np.take_along_axis(given[part], places, axis=-1) * own, own], axis=-1)
         both = np.asarray(np.linalg.solve(systems, right), dtype=np.float64)
         answer = np.zeros((len(part), given.shape[-1]))
