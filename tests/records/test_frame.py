@@ -90,3 +90,17 @@ def test_distinct_values_of_one_type_are_those_of_many():
         (float, 2.5),
         (int, 2),
     ]
+
+
+def test_what_all_records_hold_alike_stands_beside_what_varies():
+    more = {"init": "uniform", "partition": ["iid"]}
+    rows = [make_record(extra={**more, "users": value}) for value in (1, 2, True, 2)]
+    numbers, places = RecordFrame(rows).conditions
+    assert numbers == [0, 1, 2, 1]
+    assert [(init, extra) for _, init, extra in places] == [
+        ("uniform", (("users", said),)) for said in ("1", "2", "True")
+    ]
+    numbers, places = RecordFrame(rows[:1] * 3).conditions
+    assert numbers == [0, 0, 0]
+    assert [(init, extra) for _, init, extra in places] == [("uniform", ())]
+    assert RecordFrame([]).conditions == ([], [])

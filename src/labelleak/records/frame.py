@@ -102,11 +102,14 @@ class RecordFrame(Sequence[Record]):
     @cached_property
     def _signatures(self) -> tuple[list[int], list[tuple[Any, ...]]]:
         """Return the number of each record's values under the condition keys, and the values."""
-        absent = [_ABSENT] * len(self.rows)
-        columns = [self._extra.get(key, absent) for key in _KEYS]
+        held = {place: self._extra[key] for place, key in enumerate(_KEYS) if key in self._extra}
+        varied = [place for place, column in held.items() if not _is_one(column)]
+        common = [held[place][0] if place in held else _ABSENT for place in range(len(_KEYS))]
+        if not varied:
+            return [0] * len(self.rows), [tuple(common)] if self.rows else []
         numbers: dict[Any, int] = {}
         codes = []
-        for values in zip(*columns, strict=True):
+        for values in zip(*(held[place] for place in varied), strict=True):
             # Equal values of other types, as 1 and True, are not written alike.
             key = values, tuple(map(type, values))
             try:
@@ -115,7 +118,11 @@ class RecordFrame(Sequence[Record]):
                 said = tuple(v if v is _ABSENT else say(v) for v in values)
                 code = numbers.setdefault((said, ()), len(numbers))
             codes.append(code)
-        return codes, [values for values, _ in numbers]
+        found = []
+        for values, _ in numbers:
+            own = dict(zip(varied, values, strict=True))
+            found.append(tuple(own.get(place, one) for place, one in enumerate(common)))
+        return codes, found
 
     @cached_property
     def varying(self) -> list[str]:
@@ -195,6 +202,8 @@ class RecordFrame(Sequence[Record]):
         Values of different types are told apart, as 1 and True are not written alike; those that
         cannot be hashed are all there.
         """
+        if name not in Record.__dataclass_fields__ and name not in self._extra:
+            return []
         if name not in self._distinct:
             values = [value for value in self.values(name) if value is not None]
             try:
@@ -235,6 +244,11 @@ class RecordFrame(Sequence[Record]):
         for index in np.lexsort(by).tolist():
             found[places[index], self.attackers[index]].append(index)
         return {key: np.array(indices) for key, indices in found.items()}
+
+
+def _is_one(values: Sequence[Any]) -> bool:
+    """Return whether all values are one, of one type."""
+    return values.count(values[0]) == len(values) and len(set(map(type, values))) == 1
 
 
 def _by_key(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
