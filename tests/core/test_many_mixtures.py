@@ -127,6 +127,18 @@ def test_pivoting_that_comes_to_no_end_and_what_is_no_number_are_left_to_others(
     assert np.allclose(mixture_shares(gram, onto, size), one_by_one(columns, vectors), atol=1e-8)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 10])
+@pytest.mark.parametrize("times", [1e8, 1e12, 1e16, 1e30])
+def test_vectors_far_longer_than_the_columns_are_answered_together_as_alone(classes, times):
+    rng = np.random.default_rng(7)
+    columns = rng.standard_normal((classes, 20))
+    gram, onto, size = seen(columns, times * rng.standard_normal((9, 20)))
+    together = mixture_shares(gram, onto, size)
+    alone = [mixture_shares(gram, *one) for one in zip(onto, size, strict=True)]
+    assert np.allclose(together.sum(axis=-1), 1)
+    assert np.allclose(together, alone, atol=1e-8)
+
+
 def test_single_exchanges_end_where_those_of_all_go_in_circles(monkeypatch):
     rng = np.random.default_rng(2)
     columns = rng.standard_normal((25, 30))

@@ -14,6 +14,8 @@ TOGETHER = 4
 _NEAR = 1e-9
 # Shares this far below 0 are rounding.
 _NOTHING = 1e-11
+# Roundings of a vector's inner products which its gradient must be clear of.
+_ROUNDED = 4
 # Exchanges of all that is wrong at once which may fail to make less wrong, and exchanges in all.
 _TRIES, _MOST = 3, 60
 # Numbers of systems that are solved together; they stay in the cache.
@@ -56,7 +58,9 @@ def many_mixtures(gram: Floats, onto: Floats) -> tuple[Floats, Flags]:
     mixed = np.ones(onto.shape, dtype=np.bool_)
     fewest = np.full(trials, classes + 1)
     tries = np.full(trials, _TRIES)
-    left = np.flatnonzero(np.isfinite(given).all(axis=-1))
+    # Of vectors far longer than the columns rounding hides which columns are mixed.
+    reach = np.abs(given).max(axis=-1)
+    left = np.flatnonzero(_ROUNDED * np.finfo(np.float64).eps * reach < room)
     for _ in range(_MOST):
         if not left.size:
             break
