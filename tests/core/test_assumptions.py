@@ -243,6 +243,13 @@ def test_a_flag_is_raised_where_it_should_be_and_not_close_by(name):
     assert raised(**good).get(name, 0.0) == 0.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_updates_of_any_precision_are_checked(dtype):
+    seen = changed(lambda w: w.to(dtype), lambda b: b.to(dtype))
+    frozen = changed(lambda w: w.to(dtype), lambda b: torch.zeros_like(b, dtype=dtype))
+    assert (raised(seen)["no_bias"], raised(frozen)["no_bias"]) == (0.0, 1.0)
+
+
 def test_a_plain_loss_of_maps_is_assumed_until_it_is_told_or_measured():
     untold, told = LocalTraining(), LocalTraining(class_weights=(), label_smoothing=0.0)
     assert [flag.name for flag in assumed_loss(Task.dense, untold)] == ["loss_assumed"]
