@@ -35,3 +35,10 @@ def test_values_that_are_equal_but_not_the_same_keep_their_own_text():
 def test_numbers_that_json_cannot_say_are_refused_among_many(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json_lines([{"a": 1.0}, {"a": value}])
+
+
+def test_keys_that_are_no_text_are_named_as_json_names_them():
+    rows = [{1: 0.5, "a": 1}, {True: 0.5, "a": 1}, {None: 0.5}, {}, {"a": 1}]
+    assert to_json_lines(rows) == [json.dumps(row) for row in rows]
+    with pytest.raises(TypeError, match="keys must be"):
+        to_json_lines([{(1, 2): 0}])

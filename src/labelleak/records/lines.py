@@ -36,6 +36,10 @@ def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
             other = compress(count(), map(is_not, values, held))
         else:
             keys, texts, other = names, [""] * len(names), iter(range(len(names)))
+            if not all(isinstance(name, str) for name in names):
+                keys, texts, held = [], [], []
+                lines.append(ENCODER.encode(row))  # it says of each key what `json` makes of it
+                continue
         for place in other:
             texts[place] = f"{quoted(keys[place])}: {_text(values[place])}"
         held = values
