@@ -16,6 +16,9 @@ from labelleak.core.head import HeadFinding
 class Kept:
     """What an auditor works out once per process, or once for the weights that were sent.
 
+    A copy for another process holds nothing: prepared attacks are no data that could be sent, and
+    the weights are large.
+
     Attributes:
         choice: the attacks.
         module: the auditor's own copy of the model.
@@ -31,6 +34,9 @@ class Kept:
     sent: Any = None
     battery: Battery | None = None
     said: set[str] = field(default_factory=set)
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
 
 
 __all__ = ["Kept"]
