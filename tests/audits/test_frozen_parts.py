@@ -53,8 +53,9 @@ def test_lora_on_the_head_is_read_at_its_second_matrix(news, model):
 
 
 def test_lora_on_attention_shares_no_head_and_layers_are_read(news):
-    found = audit(data=news, model="gpt2-untied", lora="attention:8", **SMALL)
-    assert set(best(found)) == {"free", "token_layers"}
+    for model in ("gpt2-small", "gpt2-untied"):  # the first has a tied head
+        found = audit(data=news, model=model, lora="attention:8", **SMALL)
+        assert set(best(found)) == {"free", "token_layers"}
     why = rows(found)[0]["not_applicable"]
     assert "frozen, withheld or without an adapter" in why["token_posterior"]
     some = {**SMALL, "attacks": ("free", "row_energy", "token_posterior")}
@@ -127,6 +128,7 @@ def test_a_model_of_ones_own_that_has_adapters_or_a_frozen_head_is_audited(news)
     [
         ({"lora": "heads:8"}, "no linear layer of the model is heads"),
         ({"lora": "head"}, "PART:RANK"),
+        ({"lora": "head:129"}, "rank 129, and lm_head has 128 inputs"),
         ({"lora": "attention:8", "model": "lstm"}, "no linear layer of the model is attention"),
         ({"lora": "head:8", "data": "digits", "task": None, "model": "mlp"}, "goes with `task`"),
     ],

@@ -49,7 +49,7 @@ def attach_adapters(module: nn.Module, form: LoraForm, head: str, seed: int) -> 
         seed: decides the adapters' first matrices.
 
     Raises:
-        BadInput: if a part is not there, or holds no linear layer.
+        BadInput: if a part is not there, holds no linear layer, or one of fewer inputs than the rank.
     """
     chosen = {name: None for part in form.parts for name in _linear(module, part, head)}
     for parameter in module.parameters():
@@ -59,6 +59,11 @@ def attach_adapters(module: nn.Module, form: LoraForm, head: str, seed: int) -> 
             owner, _, own = name.rpartition(".")
             layer = module.get_submodule(name)
             assert isinstance(layer, nn.Linear)
+            if form.rank > layer.in_features:
+                raise BadInput(
+                    f"`lora` asks for rank {form.rank}, and {name} has {layer.in_features} "
+                    "inputs; an adapter has no more"
+                )
             adapted = LowRank(layer, form.rank, form.alpha).train(layer.training)
             setattr(module.get_submodule(owner), own, adapted)
 

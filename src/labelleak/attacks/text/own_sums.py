@@ -260,8 +260,13 @@ def _tied(part: Knowledge, table: nn.Embedding) -> Pass:
 
 
 def tied_embedding(model: WhiteBox) -> nn.Embedding | None:
-    """Return the input embedding whose weight is the head's own; None where there is none."""
+    """Return the input embedding whose weight is the head's own; None where there is none.
+
+    One that is frozen has no gradient, so the head's holds nothing of it.
+    """
     weight = model.head_weight
+    if not weight.requires_grad:
+        return None
     tables = (one for one in model.module.modules() if isinstance(one, nn.Embedding))
     return next((one for one in tables if one.weight is weight), None)
 
