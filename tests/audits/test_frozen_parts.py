@@ -73,6 +73,21 @@ def test_without_a_head_every_defense_and_number_of_steps_is_audited(news, defen
         assert set(named) == set(attacks) - {"token_posterior"}
 
 
+@pytest.mark.parametrize(
+    ("model", "lora", "noise", "least"),
+    [
+        ("gpt2-untied", "head:4", 0.1, -0.02),
+        ("gpt2-untied", None, 0.01, 0.1),
+        ("gpt2-small", None, 0.01, 0.02),
+    ],
+)
+def test_noise_is_found_where_few_words_are_rare(news, model, lora, noise, least):
+    """Without its columns the posterior named fewer words than the guess."""
+    some = {**SMALL, "attacks": ("free", "token_posterior"), "trials": 4, "batch_sizes": 8}
+    named = best(audit(data=news, model=model, lora=lora, defenses=(f"gaussian:{noise}",), **some))
+    assert named["token_posterior"] > named["free"] + least
+
+
 def test_where_no_layer_can_be_read_the_verdict_says_so(news):
     found = audit(data=news, model="lstm", defenses=(BOTH,), **SMALL)
     assert set(best(found)) == {"free"}
@@ -120,7 +135,10 @@ def test_a_model_of_ones_own_that_has_adapters_or_a_frozen_head_is_audited(news)
     assert named["token_posterior"] > named["free"] + 0.1
     frozen = GPT(tokens=60)
     frozen.lm_head.weight.requires_grad_(False)
-    assert "token_posterior" not in best(audit(data=news, model=frozen, **SMALL))
+    standard = {**SMALL, "attacks": ("standard",)}
+    assert set(best(audit(data=news, model=frozen, **standard))) == {
+        "free", "input_tokens", "token_layers",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

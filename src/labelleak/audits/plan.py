@@ -160,12 +160,12 @@ def plan_audit(
     # The same defense in two spellings is one.
     defenses = tuple(dict.fromkeys(parse_defense(text) for text in options.defenses))
     dataset = data or load_dataset(options.data, options.text_form)
-    asked = _choose(options, dataset)
     schemes = choose_schemes(options.schemes, AuditOptions.schemes, dataset)
     if module is not None:
         module = as_attacked(options, dataset, module)
     first = module or build(options, dataset, 0)
     trained = as_trained(options, dataset, first)
+    asked = _choose(options, dataset, trained)
     as_given = module is not None or has_weights(options, dataset, first)
     if as_given and options.initialisations is None:
         options = replace(options, initialisations=1)
@@ -250,9 +250,10 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
         partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
 
 
-def _choose(options: AuditOptions, data: Dataset) -> Choice:
+def _choose(options: AuditOptions, data: Dataset, module: nn.Module) -> Choice:
     if task_of(options.task, data) is Task.tokens:
         hidden = any(parse_defense(text).hides_head for text in options.defenses)
+        hidden = hidden or not view_model(options, data, module).head_weight.requires_grad
         return choose_for_tokens(options.attacks, no_head=hidden or options.lora is not None)
     choice = choose_attacks(options.attacks, beside=tuple(_adaptive(options)))
     return replace(choice, attacks=tuple(_adjusted(one, options) for one in choice.attacks))

@@ -49,7 +49,7 @@ def attach_adapters(module: nn.Module, form: LoraForm, head: str, seed: int) -> 
         seed: decides the adapters' first matrices.
 
     Raises:
-        BadInput: if a part is not there, holds no linear layer, or one of fewer inputs than the rank.
+        BadInput: if a part is not there or holds no linear layer, or one has fewer inputs than r.
     """
     chosen = {name: None for part in form.parts for name in _linear(module, part, head)}
     for parameter in module.parameters():

@@ -46,6 +46,7 @@ class OwnSums:
         squares: mean of p_v squared, K numbers.
         second: mean of the outer product of what a label leaves, ``D x D``.
         size: mean of ``|h|^2 / D``.
+        beyond: the same of what a label leaves beyond h, where the head is tied.
         beside: sum over a token's labels of the mean of p_v h over their texts, ``K x D``.
         chances_beside: sum over a token's labels of the mean of p_v over their texts, K numbers.
         pairs: sum over a token's labels of its share of the labels of their texts, K numbers.
@@ -61,6 +62,7 @@ class OwnSums:
     squares: Floats
     second: Tensor
     size: float
+    beyond: float
     beside: Tensor
     chances_beside: Floats
     pairs: Floats
@@ -82,7 +84,7 @@ class OwnSums:
         if found is None or not found.total:
             raise NotApplicable("own data without a single label show nothing")
         total = found.total
-        means = ("weighted", "chances", "squares", "second", "size")
+        means = ("weighted", "chances", "squares", "second", "size", "beyond")
         return replace(found, **{name: getattr(found, name) / total for name in means})
 
     @classmethod
@@ -92,7 +94,7 @@ class OwnSums:
         seen, chances, squares, more, pairs, texts = np.zeros((6, classes))
         second = torch.zeros(width, width, dtype=torch.float64)
         sums = seen, inputs, weighted, chances, squares, second
-        return cls(*sums, 0.0, beside, more, pairs, texts)
+        return cls(*sums, 0.0, 0.0, beside, more, pairs, texts)
 
     def _with(
         self, left: Tensor, inputs: Tensor, chances: Tensor, labels: Tensor, texts: Tensor
@@ -110,6 +112,7 @@ class OwnSums:
             self.squares + chances.square().sum(0).double().numpy(),
             self.second + wide.mT @ wide,
             self.size + float(inputs.double().square().mean(1).sum()),
+            self.beyond + float((left - inputs).double().square().mean(1).sum()),
             self.beside,
             *beside,
             self._keeping(left, labels, texts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from labelleak.attacks.text.own_sums import OwnSums
 from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
 
@@ -18,14 +19,17 @@ def squares(rows: Tensor) -> Floats:
     return np.asarray(rows.double().square().sum(1).numpy())
 
 
-def measure_noise(energy: Floats, posterior: Floats, rare: np.ndarray) -> tuple[float, float]:
+def measure_noise(
+    energy: Floats, posterior: Floats, rare: np.ndarray, beside: float
+) -> tuple[float, float]:
     """Return by how much the posteriors' part is larger than thought, and what noise adds to it.
 
     Both are read off rows of tokens that are hardly in the batch: noise where posteriors are
-    smallest, the factor (positions of one text are alike) where they are largest.
+    smallest, the factor (positions of one text are alike) where they are largest. Where these are
+    few the noise is that of `beside`.
     """
     if rare.sum() < FEWEST:
-        return 1.0, 0.0
+        return 1.0, beside
     rest, part = energy[rare], posterior[rare]
     order = np.argsort(part, kind="stable")
     low, high = order[: max(1, len(order) // 4)], order[-max(1, len(order) // 4) :]
@@ -34,6 +38,24 @@ def measure_noise(energy: Floats, posterior: Floats, rare: np.ndarray) -> tuple[
         noise = 0.0
     ratio = (rest[high] - noise) / np.maximum(part[high], 1e-300)
     return float(np.clip(np.median(ratio), 1.0, 100.0)), noise
+
+
+def noise_of_columns(gradient: Tensor, own: OwnSums, total: int) -> float:
+    """Return what noise adds to each entry of N times the gradient, by what its columns sum to.
+
+    Without noise a softmax head's sum to nought whatever the labels, and those of one that is tied
+    to the input embedding vary by what its inputs add. Of D sums the mean of what the variance may
+    be is taken, since few make it too small as often as too large.
+
+    Args:
+        gradient: of the head, ``K x D``.
+        own: what own text leaves.
+        total: N.
+    """
+    sums = own.weighted.sum(0).double() - own.middle - gradient.sum(0).double()
+    usual = total * own.beyond
+    more = total**2 * float(sums.square().sum()) / max(len(sums) - 2, 1) - usual
+    return more / len(gradient) if more > 3 * usual else 0.0
 
 
 def find_drift(left: Tensor, means: Tensor, label: float, noise: Floats, prior: Floats) -> Tensor:
@@ -72,4 +94,4 @@ def whitening(metric: Tensor) -> tuple[Tensor, int]:
     return axes / sizes.sqrt(), len(sizes)
 
 
-__all__ = ["FEWEST", "find_drift", "measure_noise", "squares", "whitening"]
+__all__ = ["FEWEST", "find_drift", "measure_noise", "noise_of_columns", "squares", "whitening"]

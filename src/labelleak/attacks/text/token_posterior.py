@@ -11,7 +11,14 @@ import numpy as np
 from labelleak.attacks.row_energy import count_rows, is_rescaled
 from labelleak.attacks.text.input_means import share_of_numbers, token_means
 from labelleak.attacks.text.own_sums import OwnSums, pass_text
-from labelleak.attacks.text.row_noise import FEWEST, find_drift, measure_noise, squares, whitening
+from labelleak.attacks.text.row_noise import (
+    FEWEST,
+    find_drift,
+    measure_noise,
+    noise_of_columns,
+    squares,
+    whitening,
+)
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, round_counts
 from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
@@ -63,8 +70,8 @@ class TokenPosterior(Attack):
     `RowEnergy`. Where another scale explains the gradient better than the one that was told, as
     after clipping, it is taken and flagged. A token that own text lacks has the mean of all and a
     small share of what is seen for the first time. Of a tied embedding own text tells what a token
-    leaves as an input, too. With few classes noise cannot be measured, and a scale that was guessed
-    may be wrong, so no ASR is expected then.
+    leaves as an input, too. With few classes noise is measured on the columns alone, which sum to
+    nought without it, and a scale that was guessed may be wrong, so no ASR is expected then.
 
     Cost: one pass over own text (at most 100,000 labels) and ``n K D`` products once; ``K D^2`` and
     some K times 16 chances a trial.
@@ -173,16 +180,15 @@ class _Rows:
     ) -> _Rows:
         """Whiten a gradient and measure its noise, and how far head inputs drift over steps."""
         width = gradient.shape[1]
-        posterior = total * np.maximum(
-            own.squares * float(own.second.trace()) / width - squares(own.weighted) / width,
-            0.0,
-        )
+        varies = own.squares * float(own.second.trace()) / width - squares(own.weighted) / width
+        posterior = total * np.maximum(varies, 0.0)
         rare = total * shares < _ABSENT
         pull, pulled = own.follows
         usual = torch.from_numpy(own.seen / own.total)
         weighted = own.weighted - (usual[:, None] * pull).to(own.weighted)
         plain = total * (own.weighted - gradient.to(own.weighted))
-        factor, noise = measure_noise(squares(plain) / width, posterior, rare)
+        beside = noise_of_columns(gradient, own, total)
+        factor, noise = measure_noise(squares(plain) / width, posterior, rare, beside)
         metric = within + noise * torch.eye(width, dtype=torch.float64)
         turn, kept = whitening(metric)
         label = float((turn.mT @ within @ turn).trace()) / width
@@ -198,7 +204,7 @@ class _Rows:
         if bias is not None:
             spread = total * np.maximum(own.squares - own.chances**2, 0.0)
             apart = total * (own.chances - bias)
-            times, more = measure_noise(apart**2, spread, rare)
+            times, more = measure_noise(apart**2, spread, rare, beside)
             apart = apart - total * usual.numpy() * pulled
             told = apart, times * spread + more + 1e-6, 1 - pulled
         return cls(
