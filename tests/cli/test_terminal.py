@@ -92,3 +92,14 @@ def test_what_is_loaded_is_passed_over_by_the_collector_until_a_command_ends():
     with settled():
         assert gc.get_freeze_count() > 1000
     assert gc.get_freeze_count() == 0
+
+
+def test_what_a_program_has_frozen_before_a_command_stays_so():
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with settled(), settled():
+            pass
+        assert gc.get_freeze_count() > before - 100  # what was given back since is gone
+    finally:
+        gc.unfreeze()

@@ -166,12 +166,15 @@ def settled() -> Iterator[None]:
     """Let the collector of cycles pass over what is loaded by now, which stays for the command.
 
     Torch alone makes some hundred thousand objects that it would look through again and again.
+    Where a program around it has frozen what is its own, that stays so.
     """
-    gc.freeze()
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.freeze()
     try:
         yield
     finally:
-        if not _ENDING.get():
+        if ours and not _ENDING.get():
             gc.unfreeze()
 
 
