@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+from labelleak.report.gate import judge
 from labelleak.report.opening import say_verdict
 from labelleak.report.page import render
+from labelleak.report.policy import Policy
 from labelleak.report.unread import find_unread, say_unread
 from labelleak.report.verdict import reach_verdict
 from report.samples import make_record
@@ -36,3 +38,19 @@ def test_the_verdict_and_the_page_say_so():
     assert "no sign that it is safe" in render(rows, source="records.jsonl")
     both = [make_record(attack="llg", threat_model="update"), *rows]
     assert "No attack could read the update of 1 case" in say_verdict(reach_verdict(both))
+    assert reach_verdict(both).to_json()["unread"] == ["withhold:head"]
+
+
+def test_what_one_model_shows_is_not_what_another_does():
+    read = replace(make_record(attack="llg", threat_model="update"), model="lstm")
+    rows = [read, replace(guess("none"), model="gpt2-small")]
+    assert find_unread(rows) == ("none and model gpt2-small",)
+    steps = [replace(read, local_steps=2), replace(guess("none"), model="lstm", local_steps=1)]
+    assert find_unread(steps) == ("none and local steps 1",)
+
+
+def test_a_gate_does_not_open_where_no_attack_could_read():
+    rows = [replace(guess("withhold:head"), trial=trial) for trial in range(30)]
+    policy = Policy(must_run=["free"])
+    assert [one.rule for one in judge(rows, policy) if not one.passed] == ["unread"]
+    assert all(one.passed for one in judge([replace(r, extra={}) for r in rows], policy))

@@ -24,6 +24,7 @@ from labelleak.report import wording
 from labelleak.report.actions import LEFT, follow_actions, say_withheld
 from labelleak.report.gate_standing import Finding, judge_standing
 from labelleak.report.policy import Cells, Policy
+from labelleak.report.unread import find_unread, say_unread
 
 _KEYS = {
     "batch_sizes": "batch_size",
@@ -58,6 +59,8 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"
         return [*findings, Finding("records", "all", False, why)]
+    if unread := find_unread(kept):
+        findings.append(Finding("unread", "all", False, say_unread(unread)))
     for name, members in _parts(kept, policy.cells.per):
         findings += _judge_part(members, policy, name)
     return findings

@@ -9,6 +9,9 @@ from labelleak.records.rounds import is_federated
 from labelleak.report.wording import count, list_words
 
 _MOST_NAMES = 4
+# What decides beside the defense and adapters if an update can be read.
+_BESIDE = ("model", "training_steps", "local_steps")
+_Key = tuple[str, ...]
 
 
 def find_unread(records: Iterable[Record]) -> tuple[str, ...]:
@@ -16,20 +19,30 @@ def find_unread(records: Iterable[Record]) -> tuple[str, ...]:
 
     Where nothing was asked but to guess, nothing is said.
     """
-    tried: dict[tuple[str, str], bool] = {}
+    tried: dict[_Key, bool] = {}
     for row in records:
         if not is_federated(row):
-            key = (row.defense, str(row.extra.get("lora", "")))
+            beside = tuple(str(getattr(row, name)) for name in _BESIDE)
+            key = (row.defense, str(row.extra.get("lora", "")), *beside)
             reads, asked = row.threat_model != "none", bool(row.extra.get("not_applicable"))
             if reads or asked:
                 tried[key] = tried.get(key, False) or reads
-    return tuple(_name(*key) for key, read in tried.items() if not read)
+    # What is the same in all is not named.
+    varies = [len({key[2 + at] for key in tried}) > 1 for at in range(len(_BESIDE))]
+    names = (_name(key, varies) for key, read in tried.items() if not read)
+    return tuple(dict.fromkeys(names))
 
 
-def _name(defense: str, lora: str) -> str:
+def _name(key: _Key, varies: Sequence[bool]) -> str:
+    defense, lora, *beside = key
     adapters = f"lora {lora}" if lora else ""
+    said = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value, told in zip(_BESIDE, beside, varies, strict=True)
+        if told
+    ]
     own = [part for part in (adapters, "" if defense == "none" else defense) if part]
-    return " and ".join(own) or "none"
+    return " and ".join([*(own or ["none"]), *said])
 
 
 def say_unread(conditions: Sequence[str]) -> str:

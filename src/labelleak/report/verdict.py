@@ -192,6 +192,7 @@ class Verdict:
             "servers": [exposure.to_json() for exposure in self.exposures],
             "mixed": self.mixed,
             "fates": self.fates,
+            "unread": list(self.unread),
         }
 
 
