@@ -56,6 +56,7 @@ def test_lora_on_attention_shares_no_head_and_layers_are_read(news):
     for model in ("gpt2-small", "gpt2-untied"):  # the first has a tied head
         found = audit(data=news, model=model, lora="attention:8", **SMALL)
         assert set(best(found)) == {"free", "token_layers"}
+        assert not any("several_heads" in row["flags"] for row in rows(found))
     why = rows(found)[0]["not_applicable"]
     assert "frozen, withheld or without an adapter" in why["token_posterior"]
     some = {**SMALL, "attacks": ("free", "row_energy", "token_posterior")}

@@ -146,8 +146,8 @@ def raise_flag(name: str, figure: float = 1.0) -> Flag:
 
 def _architecture(model: WhiteBox) -> Iterator[Flag]:
     weight = model.head_weight
-    holders = sum(
-        parameter is weight
+    holders = sum(  # one that is frozen has no part in the update, tied or not
+        parameter is weight and parameter.requires_grad
         for module in model.module.modules()
         for parameter in module.parameters(recurse=False)
     )
