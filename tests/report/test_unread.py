@@ -54,3 +54,11 @@ def test_a_gate_does_not_open_where_no_attack_could_read():
     policy = Policy(must_run=["free"])
     assert [one.rule for one in judge(rows, policy) if not one.passed] == ["unread"]
     assert all(one.passed for one in judge([replace(r, extra={}) for r in rows], policy))
+
+
+def test_one_layer_alone_that_tells_nothing_shuts_no_gate():
+    read = make_record(attack="llg", threat_model="update")
+    rows = [replace(r, trial=trial) for trial in range(30) for r in (read, guess("none"))]
+    alone = [replace(guess("withhold:fc:others"), trial=trial) for trial in range(30)]
+    found = judge([*rows, *alone], Policy(must_run=["llg"]))
+    assert "unread" not in {one.rule for one in found}

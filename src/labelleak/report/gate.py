@@ -23,6 +23,7 @@ from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
 from labelleak.report.actions import LEFT, follow_actions, say_withheld
 from labelleak.report.gate_standing import Finding, judge_standing
+from labelleak.report.layer_leaks import split_layers
 from labelleak.report.policy import Cells, Policy
 from labelleak.report.unread import find_unread, say_unread
 
@@ -59,7 +60,7 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"
         return [*findings, Finding("records", "all", False, why)]
-    if unread := find_unread(kept):
+    if unread := find_unread(split_layers(kept)[0]):  # no client shares one layer alone
         findings.append(Finding("unread", "all", False, say_unread(unread)))
     for name, members in _parts(kept, policy.cells.per):
         findings += _judge_part(members, policy, name)
