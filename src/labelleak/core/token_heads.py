@@ -143,7 +143,9 @@ def _as_found(head: _Table, update: Folded, any_moved: bool) -> HeadFinding:
     if any_moved and not head.change.moved:
         raise BadInput(
             f"the head {module_shown(head.name)} did not move, though other layers did: it is "
-            "frozen, so this update says nothing of its tokens there"
+            "frozen, so this update says nothing of its tokens there. Layers that moved may: an "
+            "embedding shows which words were read. `labelleak audit --task tokens --defenses "
+            "withhold:head` measures what such clients give away"
         )
     said = (_MOVED,) if head.change.balanced else ()
     tied = tied_to(head.name, update.tensors)
