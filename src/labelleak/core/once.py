@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from operator import is_
 from typing import Concatenate, ParamSpec, TypeVar
 
 from labelleak.core.head_sums import locked
@@ -34,14 +35,18 @@ def once(
     @wraps(measure)
     def asked(observation: Observation, /, *told: Told.args, **named: Told.kwargs) -> Figure:
         held, beside = vars(observation), (*told, *named, *named.values())
-        before = held.get(name, (None, None))[0]
-        same = before is not None and len(before) == len(beside)
-        if not same or any(old is not new for old, new in zip(before, beside, strict=True)):
-            held[name] = beside, locked(measure(observation, *told, **named))
-        kept: Figure = held[name][1]
-        return kept
+        # Read once and written whole: another thread may ask with other things told beside.
+        kept: tuple[tuple[object, ...], Figure] | None = held.get(name)
+        if kept is None or not _same(kept[0], beside):
+            kept = held[name] = beside, locked(measure(observation, *told, **named))
+        return kept[1]
 
     return asked
+
+
+def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    """Return whether the very same objects were told."""
+    return len(before) == len(now) and all(map(is_, before, now))
 
 
 __all__ = ["once"]
