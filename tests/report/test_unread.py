@@ -35,7 +35,13 @@ def test_the_verdict_and_the_page_say_so():
     rows = [guess("withhold:head")]
     said = say_verdict(reach_verdict(rows))
     assert said.startswith("Not decided: no attack could read the update of 1 case (withhold:head)")
-    assert "no sign that it is safe" in render(rows, source="records.jsonl")
+    page = render(rows, source="records.jsonl")
+    assert "no sign that it is safe" in page
+    assert "No update was read: no attack that was asked can read one" in page
+    assert "None: no attack could read an update." in page
+    unasked = render([replace(rows[0], extra={})], source="records.jsonl")
+    assert "No update was attacked" in unasked
+    assert "None: no attack that reads an update was run." in unasked
     both = [make_record(attack="llg", threat_model="update"), *rows]
     assert "No attack could read the update of 1 case" in say_verdict(reach_verdict(both))
     assert reach_verdict(both).to_json()["unread"] == ["withhold:head"]

@@ -70,7 +70,8 @@ def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
             f"{attackers}.{untried and f' {untried}.'}"
         )
     if judged is None:
-        return "No update was attacked: the records hold guesses without the update only."
+        met = "read: no attack that was asked can read one" if verdict.unread else "attacked"
+        return f"No update was {met}; the records hold guesses without the update only."
     steps = "one gradient step" if judged.local_steps == 1 else f"{judged.local_steps} local steps"
     defense = "no defense" if judged.defense == "none" else f"the defense {judged.defense}"
     return (
@@ -181,7 +182,12 @@ def say_evidence(verdict: Verdict) -> list[str]:
     if verdict.mixed:
         return [f"None: {verdict.mixed[:1].lower()}{verdict.mixed[1:]}."]
     if worst is None:
-        return ["None: no attack that reads an update was run."]
+        why = (
+            "no attack could read an update"
+            if verdict.unread
+            else "no attack that reads an update was run"
+        )
+        return [f"None: {why}."]
     federated = worst.labels is None
     group = "client" if federated else "independent model"
     firm = worst.trials >= _FIRM_TRIALS and worst.groups >= _FIRM_GROUPS
