@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, round_counts
-from labelleak.core.frequencies import FrequencyPrior
+from labelleak.core.frequencies import FrequencyPrior, told_frequencies
 from labelleak.core.head_sums import by_rows, measured_once, sums_of, weighted_sum
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
@@ -98,8 +98,7 @@ class RowEnergy(Attack):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep how often each class occurs, where that is known."""
-        told = known.prior
-        shares = np.asarray(told.shares) if isinstance(told, FrequencyPrior) else None
+        shares = told_frequencies(known.prior)
 
         def answer(observation: Observation) -> Estimate:
             assert observation.weight is not None

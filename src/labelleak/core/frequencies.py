@@ -148,6 +148,15 @@ def prior_of_frequencies(told: Sequence[float], num_classes: int, problems: int 
     return EachPrior(tuple(FrequencyPrior((1 - one, float(one))) for one in told))
 
 
+def told_frequencies(prior: Prior | None) -> Floats | None:
+    """Return how often each class occurs where a prior tells it, and None where it does not.
+
+    >>> told_frequencies(FrequencyPrior((0.75, 0.25))).tolist()
+    [0.75, 0.25]
+    """
+    return np.asarray(prior.shares) if isinstance(prior, FrequencyPrior) else None
+
+
 def smooth_frequencies(counts: ArrayLike) -> Floats:
     """Return the share of each class in text to come, by how often it occurs in one's own.
 
@@ -203,4 +212,11 @@ def _above(shares: Floats, draws: int, least: ArrayLike) -> Floats:
     return np.asarray(special.betainc(number, draws - number + 1, shares))
 
 
-__all__ = ["FrequencyPrior", "TextPrior", "guess_asr", "prior_of_frequencies", "smooth_frequencies"]
+__all__ = [
+    "FrequencyPrior",
+    "TextPrior",
+    "guess_asr",
+    "prior_of_frequencies",
+    "smooth_frequencies",
+    "told_frequencies",
+]

@@ -11,7 +11,7 @@ import numpy as np
 from labelleak.attacks.row_energy import RowEnergy
 from labelleak.attacks.text.count_chances import likeliest, log_chances
 from labelleak.core.card import Card
-from labelleak.core.frequencies import FrequencyPrior
+from labelleak.core.frequencies import told_frequencies
 from labelleak.core.head_sums import by_rows
 from labelleak.core.interfaces import Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
@@ -56,8 +56,7 @@ class InputTokens(RowEnergy):
 
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Keep how often each class occurs, where that is known."""
-        told = known.prior
-        shares = np.asarray(told.shares) if isinstance(told, FrequencyPrior) else None
+        shares = told_frequencies(known.prior)
         by_head = super().prepare(known, num_classes, rng)
 
         def answer(observation: Observation) -> Estimate:

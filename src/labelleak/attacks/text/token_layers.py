@@ -15,7 +15,7 @@ from labelleak.attacks.text.input_tokens import read_tokens
 from labelleak.attacks.text.layer_sums import LayerSums, sketch_layers
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints
-from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
+from labelleak.core.frequencies import smooth_frequencies, told_frequencies
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, torch
@@ -65,12 +65,11 @@ class TokenLayers(Attack):
     Edge cases: where the gradient varies more than N labels make it, by noise or by steps of Adam,
     noise alike in all numbers is taken to be in it, which is said where it is much. Where it is
     four times too short or more, as after clipping, the likeliest scale is taken, and said. Of more
-    than 4,096 tokens the
-    rarest are never named. Layers that are no linear ones (normalisation, recurrence) are not read,
-    and those that did not move in any trial neither. Cost: one pass forward and backward over own
-    text (at most 32,768 labels), at each of them ``R^2`` for R sketched numbers, once for each set
-    of layers; a system of as many unknowns as tokens for each N, and for each trial where the
-    embedding tells or the gradient varies too much.
+    than 4,096 tokens the rarest are never named. Layers that are no linear ones (normalisation,
+    recurrence) are not read, and those that did not move in any trial neither. Cost: one pass
+    forward and backward over own text (at most 32,768 labels), at each of them ``R^2`` for R
+    sketched numbers, once for each set of layers; a system of as many unknowns as tokens for each
+    N, and for each trial where the embedding tells or the gradient varies too much.
     """
 
     name = "token_layers"
@@ -90,14 +89,9 @@ class TokenLayers(Attack):
         assert data is not None
         if model.task not in (Task.tokens, Task.classes):
             raise NotApplicable(f"{self.name} reads one label a position, of one softmax")
-        told = known.prior
-        labels = data.labels.numpy()
-        shares = (
-            np.asarray(told.shares)
-            if isinstance(told, FrequencyPrior)
-            else smooth_frequencies(np.bincount(labels[labels >= 0], minlength=num_classes))
-        )
-
+        labels, told = data.labels.numpy(), told_frequencies(known.prior)
+        seen = np.bincount(labels[labels >= 0], minlength=num_classes)
+        shares = smooth_frequencies(seen) if told is None else told
         ends = 1 / labels[0].size
 
         @cache

@@ -21,7 +21,7 @@ from labelleak.attacks.text.row_noise import (
 )
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats, Ints, round_counts
-from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies
+from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies, told_frequencies
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, special, torch
@@ -89,12 +89,8 @@ class TokenPosterior(Attack):
     def prepare(self, known: Knowledge, num_classes: int, rng: np.random.Generator) -> Prepared:
         """Pass own text once."""
         own = pass_text(known, num_classes)
-        told = known.prior
-        shares = (
-            np.asarray(told.shares)
-            if isinstance(told, FrequencyPrior)
-            else smooth_frequencies(own.seen)
-        )
+        told = told_frequencies(known.prior)
+        shares = smooth_frequencies(own.seen) if told is None else told
         within = own.within()
 
         def answer(observation: Observation) -> Estimate:
