@@ -16,6 +16,7 @@ from labelleak.attacks.catalogue import (
     slow_attacks,
 )
 from labelleak.core.interfaces import Attack
+from labelleak.core.once import are_same
 from labelleak.core.task import Task
 from labelleak.errors import BadInput
 
@@ -116,8 +117,7 @@ class LastChoice:
             BadInput: as `choose_attacks`.
         """
         names = (asked,) if isinstance(asked, str) else tuple(asked)
-        same = self._classes == num_classes and len(self._asked) == len(names)
-        if not same or any(old is not new for old, new in zip(self._asked, names, strict=True)):
+        if self._classes != num_classes or not are_same(self._asked, names):
             self._choice = choose_attacks(asked, num_classes)
             self._asked, self._classes = names, num_classes
         return self._choice

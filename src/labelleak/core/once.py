@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import is_
 from typing import Concatenate, ParamSpec, TypeVar
@@ -37,16 +37,20 @@ def once(
         held, beside = vars(observation), (*told, *named, *named.values())
         # Read once and written whole: another thread may ask with other things told beside.
         kept: tuple[tuple[object, ...], Figure] | None = held.get(name)
-        if kept is None or not _same(kept[0], beside):
+        if kept is None or not are_same(kept[0], beside):
             kept = held[name] = beside, locked(measure(observation, *told, **named))
         return kept[1]
 
     return asked
 
 
-def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    """Return whether the very same objects were told."""
+def are_same(before: Sequence[object], now: Sequence[object]) -> bool:
+    """Return whether two sequences hold the very same objects.
+
+    >>> are_same((), []), are_same(([],), ([],))
+    (True, False)
+    """
     return len(before) == len(now) and all(map(is_, before, now))
 
 
-__all__ = ["once"]
+__all__ = ["are_same", "once"]
