@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from labelleak.records.record import Record
 from labelleak.records.rounds import is_federated
@@ -14,11 +14,13 @@ _BESIDE = ("model", "training_steps", "local_steps")
 _Key = tuple[str, ...]
 
 
-def find_unread(records: Iterable[Record]) -> tuple[str, ...]:
+def find_unread(records: Sequence[Record]) -> tuple[str, ...]:
     """Name the conditions under which attacks were asked and none could read the update.
 
     Where nothing was asked but to guess, nothing is said.
     """
+    if not any(row.extra.get("not_applicable") for row in records):
+        return ()
     tried: dict[_Key, bool] = {}
     for row in records:
         if not is_federated(row):
