@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -165,7 +165,7 @@ def plan_audit(
         module = as_attacked(options, dataset, module)
     first = module or build(options, dataset, 0)
     trained = as_trained(options, dataset, first)
-    asked = _choose(options, dataset, trained)
+    asked = _choose(options, dataset, trained, defenses)
     as_given = module is not None or has_weights(options, dataset, first)
     if as_given and options.initialisations is None:
         options = replace(options, initialisations=1)
@@ -250,9 +250,11 @@ def _check_users(options: AuditOptions, roles: Roles) -> None:
         partition_samples(partition, roles.train.labels.numpy(), options.users, rng)
 
 
-def _choose(options: AuditOptions, data: Dataset, module: nn.Module) -> Choice:
+def _choose(
+    options: AuditOptions, data: Dataset, module: nn.Module, defenses: Sequence[Chain]
+) -> Choice:
     if task_of(options.task, data) is Task.tokens:
-        hidden = any(parse_defense(text).hides_head for text in options.defenses)
+        hidden = any(defense.hides_head for defense in defenses)
         hidden = hidden or not view_model(options, data, module).head_weight.requires_grad
         return choose_for_tokens(options.attacks, no_head=hidden or options.lora is not None)
     choice = choose_attacks(options.attacks, beside=tuple(_adaptive(options)))
