@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 import labelleak
 from labelleak.audits.options import AuditOptions, check_options
 from labelleak.cli.app import app
+from labelleak.cli.commands import load_all
 from labelleak.cli.options import command
 from labelleak.core.training import LocalTraining, TrainingFacts
 from labelleak.errors import BadInput
 from labelleak.records.options import Option, Options, declared
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = load_all()
 
 
 def dataclasses_of(kind):

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.core import TyperArgument
 
-from labelleak.cli.app import app, main
+from labelleak.cli.app import main
+from labelleak.cli.commands import load_all
 from labelleak.cli.doctor import doctor
 from labelleak.cli.terminal import interruptible
 from labelleak.records.journal import Journal
@@ -89,13 +90,13 @@ def test_lists_fit_eighty_columns_and_are_json(typed):
 
 
 def test_every_command_takes_json():
-    commands = typer.main.get_command(app).commands
+    commands = load_all()
     for name, one in commands.items():
         assert "--json" in [flag for option in one.params for flag in option.opts], name
 
 
 def test_help_says_what_each_argument_is(typed):
-    for name, one in typer.main.get_command(app).commands.items():
+    for name, one in load_all().items():
         for argument in (found for found in one.params if isinstance(found, TyperArgument)):
             shown = " ".join(typed(name, "--help")[1].replace("│", " ").split())
             assert argument.help.split("`")[0].strip() in shown, (name, argument.name)

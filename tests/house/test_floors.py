@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import labelleak
-from labelleak.cli.app import Listing
+from labelleak.cli.list_names import Listing
 
 SOURCE = Path(labelleak.__file__).parent
 # A module may import from its own floor's lower neighbours and from the floors below.

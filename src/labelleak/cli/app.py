@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated, NoReturn
 
 import click
 import typer
 
-from labelleak.cli.attack import attack
-from labelleak.cli.audit import audit, report
-from labelleak.cli.bench import bench
-from labelleak.cli.capture import capture
-from labelleak.cli.doctor import doctor
-from labelleak.cli.gate import gate
-from labelleak.cli.options import ShellCommand, command
-from labelleak.cli.paper import paper
+from labelleak.cli.commands import CommandGroup
 from labelleak.cli.parsing import say_refusal
-from labelleak.cli.records import records
-from labelleak.cli.results import Shown, print_json, print_wrapped
-from labelleak.cli.run import run
 from labelleak.cli.terminal import INTERRUPTED, last_act
-from labelleak.cli.tune import tune
-from labelleak.cli.verify import verify
-from labelleak.cli.watch import watch
-from labelleak.errors import BadInput, LabelleakError, printable, unknown_name
+from labelleak.errors import LabelleakError, printable
 from labelleak.records.provenance import VERSION
 
 # No refusal takes more of the screen, whatever name from outside stands in it.
 _LONGEST = 1500
 
 app = typer.Typer(
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Audit how many training labels a federated learning update gives away.",
 )
-
-
-class Listing(StrEnum):
-    """What `labelleak list` can list."""
-
-    attacks = "attacks"
-    defenses = "defenses"
-    data = "data"
-    models = "models"
-    paper = "paper"
-    schemes = "schemes"
 
 
 def main() -> None:
@@ -86,66 +62,6 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
-
-
-_COMMANDS = (
-    audit,
-    report,
-    attack,
-    capture,
-    run,
-    paper,
-    tune,
-    gate,
-    watch,
-    records,
-    verify,
-    doctor,
-    bench,
-)
-for _run in _COMMANDS:
-    app.command(cls=ShellCommand)(_run)
-
-
-@app.command(name="list", cls=ShellCommand)
-@command
-def list_names(
-    what: Annotated[str, typer.Argument(help=f"One of: {', '.join(Listing)}.")], *, shown: Shown
-) -> None:
-    """List attacks, defenses, data sets, models, experiments or batch schemes."""
-    from labelleak.cli.listings import describe
-
-    if what not in list(Listing):
-        if what == "experiments":
-            raise BadInput("experiments are listed by `labelleak list paper`")
-        raise unknown_name("list", what, [one.value for one in Listing])
-    found = dict(describe(what))
-    if shown.json:
-        print_json(found)
-        return
-    for name, line in found.items():
-        print_wrapped(name, line)
-
-
-@app.command(cls=ShellCommand)
-@command
-def selftest(shown: Shown) -> None:
-    """Audit the auditor: updates known to leak and known not to must be told apart."""
-    from labelleak.audits.controls import run_controls
-
-    controls = []
-    for control in run_controls():
-        controls.append(control)
-        if not shown.json:
-            print(control)
-    failed = sum(not control.passed for control in controls)
-    if shown.json:
-        told = {str(control): control.passed for control in controls}
-        print_json({"passed": not failed, "controls": told})
-    else:
-        print(f"selftest {'FAILED' if failed else 'PASSED'}: {failed} of {len(controls)} failed")
-    if failed:
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def say_refusal(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split())
     name = _command_name(said)
     if name is not None and isinstance(known, click.Group):
-        return str(unknown_name("command", name, known.commands))
+        return str(unknown_name("command", name, known.list_commands(context)))
     if isinstance(error, click.MissingParameter):
         return f"{_called(error)} is missing; see `{_path(context)} --help`"
     if context is not None and said.startswith(_EXTRA):
