@@ -17,7 +17,7 @@ def say_refusal(error: click.ClickException) -> str:
     >>> say_refusal(click.NoSuchOption("--trails"))
     "there is no option '--trails'"
     """
-    context = getattr(error, "ctx", None)
+    context: Any = getattr(error, "ctx", None)
     known = context.command if context is not None else None
     if isinstance(error, click.NoSuchOption):
         options = [flag for one in getattr(known, "params", ()) for flag in one.opts]
