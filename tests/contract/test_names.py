@@ -7,11 +7,23 @@ import pytest
 from labelleak.attacks import ADAPTIVE, ATTACKS, RULES, STANDARD, slow_attacks
 from labelleak.core.card import Card, card_of
 from labelleak.core.interfaces import threat_model
+from labelleak.defenses import DEFENSES
 from labelleak.records.assumptions import Assumption
 from labelleak.records.flags import concerning
 from labelleak.report.wording import name_attack
 
 READERS = [name for name, attack in ATTACKS.items() if threat_model(attack()) != "none"]
+
+
+@pytest.mark.parametrize("catalogue", [ATTACKS, DEFENSES], ids=["attacks", "defenses"])
+def test_a_catalogue_names_everything_as_it_names_itself(catalogue):
+    assert len(catalogue) > 20
+    for name, found in catalogue.items():
+        assert found.name == name
+        assert catalogue.of_class(found.__name__) is found
+    for missing in ("", "llg ", "LLG", None):
+        assert missing not in catalogue
+        assert catalogue.get(missing) is None
 
 
 def test_titles_differ():

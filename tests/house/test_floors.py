@@ -108,6 +108,7 @@ def loaded_by(*steps):
 
 def test_nothing_heavy_is_loaded_before_it_is_needed():
     steps = [f"import labelleak{module}" for module in MODULES]
+    steps += ["list(labelleak.attacks.ATTACKS.values())", "labelleak.cli.commands.load_all()"]
     steps += [f"sys.argv = {['labelleak', *c]}; labelleak.cli.main()" for c in COMMANDS]
     found = dict(zip(steps, loaded_by(*steps), strict=True))
     assert {step: heavy for step, heavy in found.items() if heavy} == {}
@@ -115,7 +116,8 @@ def test_nothing_heavy_is_loaded_before_it_is_needed():
 
 def test_the_command_line_loads_no_page_or_parser_before_it_is_asked_for():
     late = {"labelleak.report.page", "pydantic", "concurrent.futures.process"}
-    program = f"import sys, labelleak.cli; print(sorted({late} & sys.modules.keys()))"
+    load = "import sys; from labelleak.cli.commands import load_all; load_all()"
+    program = f"{load}; print(sorted({late} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
 
@@ -142,6 +144,17 @@ def test_unsafe_loading_is_nowhere_in_the_source():
                     "json",
                     "tomllib",
                 }
+
+
+def test_a_catalogue_loads_what_is_asked_for_alone():
+    steps = (
+        "from labelleak.attacks import ATTACKS; n = len(ATTACKS); 'llg' in ATTACKS; ATTACKS['llg']"
+    )
+    program = f"import sys; {steps}; print(*(m for m in sys.modules if 'labelleak.attacks.' in m))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = {name.rpartition(".")[2] for name in done.stdout.split()}
+    assert {"catalogue", "llg"} <= loaded, done.stderr
+    assert not loaded & {"bias", "shadow", "text", "layers"}
 
 
 @pytest.mark.parametrize("name", labelleak.__all__)

@@ -58,7 +58,7 @@ def copy_package(folder):
 def add_line(catalogue, line):
     """Add one line at the end of a catalogue's list, which is the first bracket of the file."""
     text = catalogue.read_text()
-    catalogue.write_text(text.replace("\n)\n", f"\n    {line},\n)\n", 1))
+    catalogue.write_text(text.replace("\n}\n", f"\n    {line},\n}}\n", 1))
 
 
 def run(folder, *words, code=("-m", "labelleak"), check=True):
@@ -76,7 +76,7 @@ def run(folder, *words, code=("-m", "labelleak"), check=True):
 def test_a_new_attack_needs_its_file_and_one_line(tmp_path):
     package = copy_package(tmp_path)
     (package / "attacks" / "steepest.py").write_text(OWN)
-    add_line(package / "attacks" / "catalogue.py", '"steepest:Steepest"')
+    add_line(package / "attacks" / "catalogue.py", '"steepest": "steepest:Steepest"')
 
     listed = run(tmp_path, "list", "attacks").stdout
     assert "steepest [update] Give all labels" in " ".join(listed.split())

@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("defense")
     package = copy_package(place)
     (package / "defenses" / "shrinking.py").write_text(OWN)
-    add_line(package / "defenses" / "catalogue.py", '"shrinking:Shrinking"')
+    add_line(package / "defenses" / "catalogue.py", '"shrink": "shrinking:Shrinking"')
     return place
 
 

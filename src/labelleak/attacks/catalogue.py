@@ -2,69 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import TYPE_CHECKING
 
-from labelleak.core.interfaces import Attack
-from labelleak.core.lazy import load_lines
+from labelleak.core.lazy import Catalogue
 from labelleak.core.needs import Need
 from labelleak.errors import unknown_name
 from labelleak.records.assumptions import Assumption
 
-_LINES = (
-    "baselines:RandomGuess",
-    "baselines:FreeGuess",
-    "llg:LLG",
-    "bias:LLGRepaired",
-    "signs:IDLG",
-    "signs:RowMinimum",
-    "row_energy:RowEnergy",
-    "rlg:RLG",
-    "bias:EBI",
-    "bias:LLBG",
-    "llg:LLGStar",
-    "posteriors:ZLG",
-    "confusions:ILRG",
-    "soft_labels:SoftLabel",
-    "dlg:DLG",
-    "posteriors:Interpolation",
-    "llg:LLGPlus",
-    "bias:LLBGMeasured",
-    "confusions:PPLR",
-    "confusions:RLU",
-    "epochs:RLUEpochs",
-    "regression:GradientRegression",
-    "layers.regression:LayerRegression",
-    "layers.regression:PlainLayerRegression",
-    "layers.gdbr:GDBR",
-    "class_shares:SoftLabelShares",
-    "client_training:ClientSimulation",
-    "shadow.attack:Shadow",
-    "shadow.attack:AdaptiveShadow",
-    "shadow.layers:LayerShadow",
-    "shadow.layers:AdaptiveLayerShadow",
-    "text.input_tokens:InputTokens",
-    "text.token_posterior:TokenPosterior",
-    "text.token_layers:TokenLayers",
-    "adaptive:AdaptiveLLGStar",
-    "adaptive:AdaptiveLLGPlus",
-    "adaptive:AdaptiveRegression",
-    "layers.adaptive:AdaptiveLayerRegression",
-)
+if TYPE_CHECKING:
+    from labelleak.core.interfaces import Attack
 
-ATTACKS: dict[str, type[Attack]] = load_lines("labelleak.attacks", _LINES)
+_LINES = {
+    "random": "baselines:RandomGuess",
+    "free": "baselines:FreeGuess",
+    "llg": "llg:LLG",
+    "llg_repaired": "bias:LLGRepaired",
+    "idlg": "signs:IDLG",
+    "row_min": "signs:RowMinimum",
+    "row_energy": "row_energy:RowEnergy",
+    "rlg": "rlg:RLG",
+    "ebi": "bias:EBI",
+    "llbg": "bias:LLBG",
+    "llg_star": "llg:LLGStar",
+    "zlg": "posteriors:ZLG",
+    "ilrg": "confusions:ILRG",
+    "soft_label": "soft_labels:SoftLabel",
+    "dlg": "dlg:DLG",
+    "interpolation": "posteriors:Interpolation",
+    "llg_plus": "llg:LLGPlus",
+    "llbg_measured": "bias:LLBGMeasured",
+    "pplr": "confusions:PPLR",
+    "rlu": "confusions:RLU",
+    "rlu_epochs": "epochs:RLUEpochs",
+    "gradient_regression": "regression:GradientRegression",
+    "layer_regression": "layers.regression:LayerRegression",
+    "layer_least_squares": "layers.regression:PlainLayerRegression",
+    "gdbr": "layers.gdbr:GDBR",
+    "soft_label_shares": "class_shares:SoftLabelShares",
+    "client_simulation": "client_training:ClientSimulation",
+    "shadow": "shadow.attack:Shadow",
+    "shadow_adaptive": "shadow.attack:AdaptiveShadow",
+    "shadow_layers": "shadow.layers:LayerShadow",
+    "shadow_layers_adaptive": "shadow.layers:AdaptiveLayerShadow",
+    "input_tokens": "text.input_tokens:InputTokens",
+    "token_posterior": "text.token_posterior:TokenPosterior",
+    "token_layers": "text.token_layers:TokenLayers",
+    "llg_star_adaptive": "adaptive:AdaptiveLLGStar",
+    "llg_plus_adaptive": "adaptive:AdaptiveLLGPlus",
+    "gradient_regression_adaptive": "adaptive:AdaptiveRegression",
+    "layer_regression_adaptive": "layers.adaptive:AdaptiveLayerRegression",
+}
 
-# The standard battery is fixed, so that audits of different hands can be compared: every quick
-# rule on label counts, and the strongest attack known, which learns from batches of its own.
-STANDARD = tuple(
-    name for name, a in ATTACKS.items() if a.card.standard and Need.DEFENSE not in a.needs
-)
-RULES = tuple(name for name in STANDARD if not ATTACKS[name].card.learns)
-# Rules of attackers who know the defense, and imitate one shared gradient with it.
-ADAPTIVE = tuple(
-    name
-    for name, a in ATTACKS.items()
-    if Need.DEFENSE in a.needs and Assumption.ONE_STEP in a.card.assumes
-)
+ATTACKS: Catalogue[type[Attack]] = Catalogue("labelleak.attacks", _LINES)
+
+if TYPE_CHECKING:
+    STANDARD: tuple[str, ...]
+    RULES: tuple[str, ...]
+    ADAPTIVE: tuple[str, ...]
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    """Return a battery, which is known when every attack is loaded."""
+    if name not in _BATTERIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _named(_BATTERIES[name])
+
+
+def _is_standard(attack: type[Attack]) -> bool:
+    """Return whether an attack belongs to the standard battery.
+
+    It is fixed, so that audits of different hands can be compared: every quick rule on label
+    counts, and the strongest attack known, which learns from batches of its own.
+    """
+    return attack.card.standard and Need.DEFENSE not in attack.needs
+
+
+def _is_rule(attack: type[Attack]) -> bool:
+    return _is_standard(attack) and not attack.card.learns
+
+
+def _is_adaptive(attack: type[Attack]) -> bool:
+    """Return whether an attacker knows the defense, and imitates one shared gradient with it."""
+    return Need.DEFENSE in attack.needs and Assumption.ONE_STEP in attack.card.assumes
+
+
+_BATTERIES = {"STANDARD": _is_standard, "RULES": _is_rule, "ADAPTIVE": _is_adaptive}
+
+
+@cache
+def _named(belongs: Callable[[type[Attack]], bool]) -> tuple[str, ...]:
+    return tuple(name for name, attack in ATTACKS.items() if belongs(attack))
 
 
 # What goes with the battery where one update is of several local steps: attacks that follow them.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from labelleak.report.policy import Policy
 
 _SHOWN_PASSED = 10
+# Where a job's summary is written, as GitHub says.
+_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +48,16 @@ class GateRun(Options):
 @uncollected()
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
-    from labelleak.records.files import write_whole
     from labelleak.records.journal import records_file
     from labelleak.records.record import read_records
     from labelleak.report.gate import judge
-    from labelleak.report.gate_files import junit as to_junit
-    from labelleak.report.gate_files import markdown
     from labelleak.report.gate_standing import judge_beside
     from labelleak.report.policy import read_policy
 
     if asked.released is not None and asked.evidence is None:
         raise BadInput("`released` needs `evidence`, where its digest is filed")
+    if asked.github_summary and not os.environ.get(_SUMMARY):
+        raise BadInput(f"`github_summary` needs {_SUMMARY}, which is not set; use `summary`")
     records = records_file(records)
     rules = read_policy(asked.policy)
     rows = read_records(records)
@@ -68,15 +69,9 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
         print_json({"passed": passed, "checks": [asdict(finding) for finding in findings]})
     else:
         _show(findings)
-    text = markdown(findings, source=records.name)
     if asked.evidence is not None:
         _file(asked.evidence, records, rows, rules, findings, subject, about)
-    if asked.junit is not None:
-        write_whole(asked.junit, to_junit(findings, source=records.name))
-    if asked.summary is not None:
-        write_whole(asked.summary, text)
-    if asked.github_summary:
-        _append(text)
+    _write(asked, findings, records.name)
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
 
@@ -116,12 +111,24 @@ def _file(
     write_whole(place, to_text(filed))
 
 
+def _write(asked: GateRun, findings: Sequence[Finding], source: str) -> None:
+    """Write the findings into the files that are asked for."""
+    if not (asked.junit or asked.summary or asked.github_summary):
+        return
+    from labelleak.records.files import write_whole
+    from labelleak.report.gate_files import junit, markdown
+
+    text = markdown(findings, source=source)
+    if asked.junit is not None:
+        write_whole(asked.junit, junit(findings, source=source))
+    if asked.summary is not None:
+        write_whole(asked.summary, text)
+    if asked.github_summary:
+        _append(text)
+
+
 def _append(text: str) -> None:
-    place = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not place:
-        raise BadInput(
-            "`github_summary` needs GITHUB_STEP_SUMMARY, which is not set; use `summary`"
-        )
+    place = os.environ[_SUMMARY]
     try:
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(text)

@@ -8,7 +8,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from labelleak.core.lazy import torch
 from labelleak.errors import BadInput
@@ -87,6 +86,7 @@ def use_threads(number: int) -> None:
 def _limit(number: int | None) -> AbstractContextManager[Any]:
     """Limit the threads of linear algebra, from now on or for a block."""
     import scipy.linalg  # its library is another than numpy's, and only what is loaded is limited
+    from threadpoolctl import threadpool_limits
 
     assert scipy.linalg
     limits: AbstractContextManager[Any] = threadpool_limits(number, user_api="blas")

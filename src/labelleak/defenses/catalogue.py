@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from labelleak.core.lazy import load_lines
+from labelleak.core.lazy import Catalogue
 from labelleak.defenses.composition import Chain, Part
 from labelleak.defenses.facts import CLIP_ALONE, HELD_BACK, Kind
 from labelleak.defenses.text import read
 from labelleak.errors import BadInput
 
-_LINES = (
-    "noise:GaussianNoise",
-    "noise:LaplaceNoise",
-    "noise:ExponentialNoise",
-    "noise:HeadNoise",
-    "clipping:Clipping",
-    "clipping:LayerClipping",
-    "sparsify:TopK",
-    "sparsify:RandomK",
-    "sparsify:Pruning",
-    "sparsify:ThresholdPruning",
-    "sparsify:DeepGradientCompression",
-    "quantise:SignSGD",
-    "quantise:QSGD",
-    "quantise:Quantisation",
-    "quantise:HalfPrecision",
-    "withholding:Withholding",
-    "dp_sgd:DPSGD",
-    "soteria:Soteria",
-    "training:LabelSmoothing",
-    "training:Mixup",
-    "training:HeadDropout",
-    "training:RandomisedResponse",
-    "aggregation:ServerNoise",
-    "nvflare:PercentilePrivacy",
-    "nvflare:SparseVector",
-    "flower:LocalDP",
-    "flower:AdaptiveClipping",
-    "flower:ServerClipping",
-    "historical:HistoricalCompression",
-    "historical:HistoricalDP",
-)
+_LINES = {
+    "gaussian": "noise:GaussianNoise",
+    "laplace": "noise:LaplaceNoise",
+    "exponential": "noise:ExponentialNoise",
+    "head_noise": "noise:HeadNoise",
+    "clip": "clipping:Clipping",
+    "clip_layers": "clipping:LayerClipping",
+    "topk": "sparsify:TopK",
+    "randomk": "sparsify:RandomK",
+    "prune": "sparsify:Pruning",
+    "threshold": "sparsify:ThresholdPruning",
+    "dgc": "sparsify:DeepGradientCompression",
+    "sign": "quantise:SignSGD",
+    "qsgd": "quantise:QSGD",
+    "bits": "quantise:Quantisation",
+    "float16": "quantise:HalfPrecision",
+    "withhold": "withholding:Withholding",
+    "dpsgd": "dp_sgd:DPSGD",
+    "soteria": "soteria:Soteria",
+    "label_smoothing": "training:LabelSmoothing",
+    "mixup": "training:Mixup",
+    "head_dropout": "training:HeadDropout",
+    "randomised_response": "training:RandomisedResponse",
+    "server_noise": "aggregation:ServerNoise",
+    "percentile": "nvflare:PercentilePrivacy",
+    "svt": "nvflare:SparseVector",
+    "local_dp": "flower:LocalDP",
+    "adaptive_clip": "flower:AdaptiveClipping",
+    "server_clip": "flower:ServerClipping",
+    "historical_compression": "historical:HistoricalCompression",
+    "historical_dp": "historical:HistoricalDP",
+}
 
-DEFENSES: dict[str, type[Part]] = load_lines("labelleak.defenses", _LINES)
+DEFENSES: Catalogue[type[Part]] = Catalogue("labelleak.defenses", _LINES)
 
 
 def parse_defense(text: str) -> Chain:
