@@ -191,3 +191,30 @@ def test_one_trial_is_extracted_alike_whatever_dimensions_it_comes_in(classes):
                 assert got.dtype == np.int64
                 assert got.ravel().tolist() == wanted.tolist()
                 assert wanted.tolist() == twins.extract_counts(row, impact, offset, total).tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 10, 64, 65, 200])
+@pytest.mark.parametrize("total", [1, 4, 90, 300])
+def test_an_impact_of_the_sums_own_is_that_share_of_the_negative_ones(classes, total):
+    rng = np.random.default_rng(classes)
+    for negative in (0.0, 0.1, 0.5, 1.0):
+        sums = rng.integers(0, 4, (3, classes)) * 0.37
+        sums = np.where(rng.random((3, classes)) < negative, -sums, sums)
+        impact = 0.25 * np.minimum(sums, 0.0).sum(axis=-1, keepdims=True)
+        wanted = counts.extract_counts(sums, impact, 0.0, total)
+        together, all_fall = counts.extract_by_own_impact(sums, 0.25, total)
+        assert together.tolist() == wanted.tolist()
+        assert all_fall == (impact < 0).all()
+        for row, one, own in zip(sums, wanted, impact, strict=True):
+            alone, falls = counts.extract_by_own_impact(row, 0.25, total)
+            assert alone.tolist() == one.tolist()
+            assert alone.dtype == np.int64
+            assert falls == (own.item() < 0)
+            assert one.tolist() == twins.extract_counts(row, own.item(), 0.0, total).tolist()
+
+
+def test_an_impact_of_the_sums_own_that_overflows_is_refused_where_it_is_asked_for():
+    sums = np.full((2, 70), -1e308)
+    with np.errstate(over="ignore"), pytest.raises(BadInput, match="the impact hold NaN or inf"):
+        counts.extract_by_own_impact(sums, 1.0, 100)
+    assert counts.extract_by_own_impact(sums[0], 1.0, 7)[0].tolist() == [1] * 7 + [0] * 63

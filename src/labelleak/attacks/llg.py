@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.attacks.class_sums import input_sums, sum_posteriors
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, Ints, extract_counts
+from labelleak.core.counts import Floats, Ints, extract_by_own_impact, extract_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, Rule, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
@@ -53,9 +53,9 @@ class LLG(Rule):
 
     def answer(self, observation: Observation) -> Estimate:
         """Hand out N labels by the impact that the negative row sums give."""
-        negative = np.minimum(observation.row_sums, 0.0).sum(axis=-1, keepdims=True)
-        impact = (1 + 1 / observation.num_classes) / samples(observation) * negative
-        return _extract(observation, impact, 0.0)
+        g, total = observation.row_sums, samples(observation)
+        counts, falls = extract_by_own_impact(g, (1 + 1 / g.shape[-1]) / total, total)
+        return Estimate(counts, -g, () if falls else (NO_IMPACT,))
 
 
 class Dummies(Enum):

@@ -7,7 +7,6 @@ routines take leading trial dimensions ``*R``; each has a slow twin in ``tests/n
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +15,7 @@ from labelleak.errors import BadInput
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 # Labels handed out up front stay this far (in steps) below the water level, so that rounding
 # can never hand out one too many; the rest is settled by an exact comparison.
@@ -53,26 +53,56 @@ def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, to
     >>> extract_counts([-3.0, -1.0, 2.0, 2.0], -1.0, 0.0, 4)
     array([3, 1, 0, 0])
     """
-    values = _finite(row_sums, "row sums")
-    fall = -_finite(impact, "impact")
+    values, fall = _finite(row_sums, "row sums"), -_finite(impact, "impact")
     if fall.item() < 0 if fall.size == 1 else (fall < 0).any():
         raise BadInput("the impact of a label on its row sum must not be positive")
     _check_total(total)
-    shift = _finite(offset, "offset")
-    present = values < 0
-    if fall.size == 1 and values.ndim and values.size == values.shape[-1]:  # a single trial
-        if values.size <= _FEW_CLASSES:
-            raw, own = values.ravel().tolist(), np.ravel(values - shift).tolist()
-            return _extract_few(raw, own, abs(fall.item()), total).reshape(values.shape)
-        if values.ndim == 1 and np.count_nonzero(present) >= total:  # signs hand out all labels
-            return _lowest_present(values, present, total)
+    return _hand_out(values, values < 0, fall, _finite(offset, "offset"), total)
+
+
+def extract_by_own_impact(row_sums: Floats, share: float, total: int) -> tuple[Ints, bool]:
+    """Extract as `extract_counts` does, with an impact that the negative row sums give.
+
+    The impact is a share of their sum, ``m = share * sum of the negative g_i``; offsets are 0.
+
+    Args:
+        row_sums: raw row sums g, ``*R x K``, known to be finite.
+        share: above 0.
+        total: N, at least 1.
+
+    Returns:
+        Counts ``*R x K``, and whether the impact is negative in every trial: it is 0 where
+        no row sum is negative, and labels go evenly to the classes tied at the minimum then.
+
+    Raises:
+        BadInput: where the sum of the negative ones overflows.
+
+    >>> extract_by_own_impact(np.array([-3.0, -1.0, 2.0, 2.0]), 0.25, 4)
+    (array([3, 1, 0, 0]), True)
+    """
+    present = row_sums < 0
+    if row_sums.ndim == 1 and np.count_nonzero(present) >= total:  # by signs, whatever the impact
+        return _lowest_present(row_sums, present, total), True
+    impact = share * np.minimum(row_sums, 0.0).sum(axis=-1, keepdims=True)
+    step = -_finite(impact, "impact")
+    counts = _hand_out(row_sums, present, step, 0.0, total)
+    return counts, bool(step.all())
+
+
+def _hand_out(
+    values: Floats, present: Flags, step: Floats, offset: Floats | float, total: int
+) -> Ints:
+    """Do what `extract_counts` does with what it has checked; `present` marks the negative ones."""
+    if step.size == 1 and values.ndim and values.size == values.shape[-1]:
+        counts = _extract_one(values, present, abs(step.item()), offset, total)
+        return counts.reshape(values.shape)
     if (present.sum(axis=-1) > total).any():
         present &= smallest(values, total)
     rest = total - present.sum(axis=-1, keepdims=True)
     if not rest.any():
         return present.astype(np.int64)
-    step = np.broadcast_to(fall, (*values.shape[:-1], 1))
-    return present + fill(values - shift + present * step, step, rest)
+    rise = np.broadcast_to(step, (*values.shape[:-1], 1))
+    return present + fill(values - offset + present * rise, rise, rest)
 
 
 def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:
@@ -94,6 +124,8 @@ def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:
     shape = (*start.shape[:-1], 1)
     rise = np.abs(np.broadcast_to(_finite(step, "step"), shape))  # a step of -0 is one of 0
     labels = np.broadcast_to(np.asarray(total, dtype=np.int64), shape)
+    if labels.size == 1 and start.size and labels.item() > 0:
+        return _fill_one(start.ravel(), rise.item(), labels.item()).reshape(start.shape)
     if start.shape[-1] > _MANY_CLASSES * max(int(labels.max(initial=0)), 1):
         return _fill_lowest(start, rise, labels)
     return _fill_all(start, rise, labels)
@@ -190,7 +222,7 @@ def best_counts(tails: ArrayLike, total: int) -> Ints:
     return np.asarray(taken.reshape(by_count.shape).sum(axis=-2), dtype=np.int64)
 
 
-def smallest(values: Floats, number: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def smallest(values: Floats, number: ArrayLike) -> Flags:
     """Mark the `number` smallest entries along the last axis; of equals, the first ones.
 
     Args:
@@ -216,9 +248,7 @@ def smallest(values: Floats, number: ArrayLike) -> np.ndarray[tuple[int, ...], n
     return np.where(wanted > 0, below | (tied & (np.cumsum(tied, axis=-1) <= room)), False)
 
 
-def _smallest_of_one(
-    values: Floats, number: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _smallest_of_one(values: Floats, number: int) -> Flags:
     """Do what `smallest` does for one row, in fewer steps."""
     wanted = min(number, values.size)
     if wanted < 1:
@@ -233,12 +263,6 @@ def _smallest_of_one(
 def _fill_lowest(values: Floats, step: Floats, total: Ints) -> Ints:
     """Fill where classes far outnumber labels: only the N lowest classes can get one."""
     counts = np.zeros(values.shape, dtype=np.int64)
-    if values.size == values.shape[-1]:  # a single trial
-        row, labels = values.ravel(), int(total.item())
-        if labels > 0:
-            lowest = np.flatnonzero(row <= np.partition(row, labels - 1)[labels - 1])
-            counts.reshape(-1)[lowest] = _fill_all(row[lowest], step.ravel(), total.ravel())
-        return counts
     most = int(total.max(initial=0))
     if most:
         # In the order of the classes, as ties go to the lower index.
@@ -267,13 +291,41 @@ def _fill_all(values: Floats, step: Floats, total: Ints) -> Ints:
     return np.asarray(sure + missing, dtype=np.int64)
 
 
-def _lowest_present(values: Floats, present: Any, total: int) -> Ints:
-    """Name the `total` lowest of at least as many present classes once each, as `smallest` does."""
-    own = values[np.flatnonzero(present)]
-    found = values <= np.partition(own, total - 1)[total - 1]
+def _extract_one(
+    values: Floats, present: Flags, step: float, offset: Floats | float, total: int
+) -> Ints:
+    """Extract for one trial, of whatever leading dimensions, as one row."""
+    raw, present, own = values.ravel(), present.ravel(), np.ravel(values - offset)
+    if raw.size <= _FEW_CLASSES:
+        return _extract_few(raw.tolist(), own.tolist(), step, total)
+    rest = total - int(np.count_nonzero(present))  # numbers of numpy are slow one by one
+    if rest <= 0:  # signs hand out all labels
+        return _lowest_present(raw, present, total)
+    return present + _fill_one(own + present * step, step, rest)
+
+
+def _lowest_present(values: Floats, present: Flags, total: int) -> Ints:
+    """Name the `total` lowest of at least as many present classes once each."""
+    own = values[present.nonzero()[0]]
+    own.partition(total - 1)
+    found = values <= own[total - 1]
     if np.count_nonzero(found) > total:  # equals at the end
         found = _smallest_of_one(values, total)
     return np.asarray(found, dtype=np.int64)
+
+
+def _fill_one(values: Floats, step: float, total: int) -> Ints:
+    """Fill for one trial: only the N lowest classes can get a label."""
+    if total >= values.size:
+        return _fill_all(values, np.array([step]), np.array([total]))
+    counts = np.zeros(values.size, dtype=np.int64)
+    lowest = (values <= np.partition(values, total - 1)[total - 1]).nonzero()[0]
+    own = values[lowest]
+    if own.size <= _FEW_CLASSES:
+        counts[lowest] = _fill_few(own.tolist(), step, total)
+    else:
+        counts[lowest] = _fill_all(own, np.array([step]), np.array([total]))
+    return counts
 
 
 def _extract_few(raw: list[float], own: list[float], step: float, total: int) -> Ints:

@@ -203,18 +203,18 @@ def _wide_blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def row_sums_of(weight: Tensor) -> Floats:
     """Return the row sums alone, ``*R x K``: half precision in blocks, added up in single.
 
-    Half precision would lose the small rows; float32 sums pairwise and is enough.
+    Half precision would lose the small rows; float32 sums pairwise and is enough. torch widens
+    all that it is given before it sums; in one block that is the quickest.
 
     >>> row_sums_of(torch.ones(3, 2, dtype=torch.bfloat16)).tolist()
     [2.0, 2.0, 2.0]
     """
-    flat = weight.detach()
     if weight.dtype not in (torch.float16, torch.bfloat16):
-        return _wide(flat.sum(-1))
-    rows = flat.reshape(-1, flat.shape[-1])
+        return _wide(weight.sum(-1))
+    if weight.numel() <= BLOCK:
+        return _wide(weight.sum(-1, dtype=torch.float32))
+    rows = weight.detach().reshape(-1, weight.shape[-1])
     deep = max(1, BLOCK // rows.shape[1])
-    if len(rows) <= deep:
-        return _wide(rows.float().sum(-1).reshape(weight.shape[:-1]))
     # One buffer for all blocks: memory that is new to the process costs more than the sum.
     wide = torch.empty((min(deep, len(rows)), rows.shape[1]), device=rows.device)
     sums = torch.empty(len(rows), device=rows.device)
@@ -225,7 +225,8 @@ def row_sums_of(weight: Tensor) -> Floats:
 
 def _wide(sums: Tensor) -> Floats:
     """Return numbers of a kind that numpy has in float64; a few calls less than by torch."""
-    return np.asarray(sums.cpu().numpy().astype(np.float64, copy=False))
+    wide: Floats = sums.numpy(force=True).astype(np.float64, copy=False)
+    return wide
 
 
 # Tensors that were measured while an update is attacked; held, so that none takes their place.

@@ -67,36 +67,32 @@ class Observation:
     summed: bool = False
 
     def __post_init__(self) -> None:
-        if self.weight is None and self.bias is None:
+        weight, bias = self.weight, self.bias
+        if weight is not None:
+            rows = _checked_shape(weight, "weight gradient", least_dimensions=2)[:-1]
+            if bias is not None:
+                entries = _checked_shape(bias, "bias gradient", least_dimensions=1)
+        elif bias is not None:
+            rows = _checked_shape(bias, "bias gradient", least_dimensions=1)
+        else:
             raise BadInput(
                 "an observation needs the head's weight gradient, its bias gradient or both"
             )
-        if self.weight is not None:
-            _check_floats(self.weight, "weight gradient", least_dimensions=2)
-        if self.bias is not None:
-            _check_floats(self.bias, "bias gradient", least_dimensions=1)
-        if self.num_classes < 2:
-            raise BadInput(f"a head needs at least 2 classes, this one has {self.num_classes}")
-        if self.weight is not None and self.bias is not None:
-            rows, entries = tuple(self.weight.shape[:-1]), tuple(self.bias.shape)
-            if rows != entries:
-                raise BadInput(
-                    f"the bias gradient has shape {entries}; a weight gradient of shape "
-                    f"{tuple(self.weight.shape)} needs {rows}"
-                )
-        for name, number in (("num_samples", self.num_samples), ("local_steps", self.local_steps)):
-            if number is not None and (not isinstance(number, Integral) or number < 1):
-                raise BadInput(f"{name} must be a whole number of at least 1, not {number!r}")
-        self._check_finite()
-
-    def _check_finite(self) -> None:
+        if rows[-1] < 2:
+            raise BadInput(f"a head needs at least 2 classes, this one has {rows[-1]}")
+        if weight is not None and bias is not None and rows != entries:
+            raise BadInput(
+                f"the bias gradient has shape {tuple(entries)}; a weight gradient of shape "
+                f"{tuple(weight.shape)} needs {tuple(rows)}"
+            )
+        if self.num_samples is not None:
+            _check_number(self.num_samples, "num_samples")
+        _check_number(self.local_steps, "local_steps")
         # A NaN or infinity anywhere in a row survives into its sum, so K numbers tell it all.
-        for name, rows in (
-            ("weight", self.row_sums if self.weight is not None else None),
-            ("bias", self.bias_gradient if self.bias is not None else None),
-        ):
-            if rows is not None and np.count_nonzero(np.isfinite(rows)) != rows.size:
-                raise BadInput(f"the {name} gradient holds NaN or infinite numbers, or overflows")
+        if weight is not None:
+            _check_finite(self.row_sums, "weight")
+        if bias is not None:
+            _check_finite(self.bias_gradient, "bias")
 
     @classmethod
     def from_gradient(
@@ -239,7 +235,7 @@ class Observation:
         """
         if self.weight is None:
             raise BadInput("the weight gradient was not shared, so it has no row sums")
-        if self.weight.shape[-2:].numel() > BLOCK and sums_are_shared():
+        if sums_are_shared() and self.weight.shape[-2:].numel() > BLOCK:
             return self.sums.rows
         return row_sums_of(self.weight)
 
@@ -285,18 +281,32 @@ def _as_tensor(values: Any) -> Tensor | None:
         raise BadInput(f"a gradient must be a tensor or array of numbers ({error})") from error
 
 
-def _check_floats(tensor: Tensor, name: str, *, least_dimensions: int) -> None:
+def _checked_shape(tensor: Tensor, name: str, *, least_dimensions: int) -> torch.Size:
+    """Return the shape of a tensor that can be a gradient; refuse any other."""
     if tensor.layout is not torch.strided:
         raise BadInput(f"the {name} is sparse; make it dense first")
     if tensor.is_meta:
         raise BadInput(f"the {name} has a shape and no data (device meta)")
-    if not tensor.dtype.is_floating_point:
+    if not tensor.is_floating_point():
         raise BadInput(f"the {name} must hold floating-point numbers, not {tensor.dtype}")
-    if tensor.dim() < least_dimensions or tensor.numel() == 0:
+    shape = tensor.shape
+    if len(shape) < least_dimensions or 0 in shape:
         raise BadInput(
-            f"the {name} has shape {tuple(tensor.shape)}; it needs at least "
+            f"the {name} has shape {tuple(shape)}; it needs at least "
             f"{least_dimensions} dimension(s) and no empty one"
         )
+    return shape
+
+
+def _check_number(number: object, name: str) -> None:
+    # What is an int needs no look at who else may call itself one.
+    if not (type(number) is int or isinstance(number, Integral)) or number < 1:
+        raise BadInput(f"{name} must be a whole number of at least 1, not {number!r}")
+
+
+def _check_finite(rows: np.ndarray, name: str) -> None:
+    if np.count_nonzero(np.isfinite(rows)) != rows.size:
+        raise BadInput(f"the {name} gradient holds NaN or infinite numbers, or overflows")
 
 
 def _pair(
