@@ -58,9 +58,26 @@ def test_the_page_is_rendered_again_from_records_alone(folder, tmp_path):
 
 
 def test_the_same_command_again_does_nothing_twice(folder):
-    before = (folder / "records.jsonl").read_bytes()
+    before = [(folder / name).read_bytes() for name in ("records.jsonl", "report.html")]
     assert command("audit", *QUICK, "--out", folder)[0] == 0
-    assert (folder / "records.jsonl").read_bytes() == before
+    assert [(folder / name).read_bytes() for name in ("records.jsonl", "report.html")] == before
+
+
+def test_what_an_audit_has_at_hand_it_does_not_read_again(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "labelleak.report.page.read_records", lambda path: read.append(path) or read_records(path)
+    )
+    few = [*QUICK, "--attacks=llg,free", "--out", tmp_path]
+    assert command("audit", *few)[0] == 0
+    assert not read
+    page = (tmp_path / "report.html").read_bytes()
+    records = tmp_path / "records.jsonl"
+    half = records.read_text().splitlines()[: 2 * 2 * 4]
+    records.write_text("\n".join(half) + "\n")  # the second model's are to be made again
+    assert command("audit", *few)[0] == 0
+    assert read == [records]
+    assert (tmp_path / "report.html").read_bytes() == page
 
 
 def test_processes_write_the_same_records(folder, tmp_path):

@@ -17,6 +17,7 @@ from labelleak.cli.terminal import (
     progress_bar,
     say_remarks,
     settled,
+    uncollected,
 )
 from labelleak.records.options import Option, Options
 from labelleak.report.about import About
@@ -42,17 +43,19 @@ def audit(
     options: AuditOptions, place: AuditRun, where: Executor, about: About, shown: Shown
 ) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
-    from labelleak.audits.plan import plan_audit, refuse_copies
-    from labelleak.audits.run import Part, open_run, run_parts
-    from labelleak.core.seeding import use_threads
-    from labelleak.files.fit_cache import FolderFitCache
+    with uncollected():
+        from labelleak.audits.plan import plan_audit, refuse_copies
+        from labelleak.audits.run import Part, open_run, run_parts
+        from labelleak.core.seeding import use_threads
+        from labelleak.files.fit_cache import FolderFitCache
 
-    use_threads(place.threads)
-    options = quickened(options, said(QUICK)) if place.quick else options
-    notes = FolderFitCache(place.learnt)
-    plan = replace(plan_audit(options, command=command_line(place.full_paths)), fit_cache=notes)
-    refuse_copies(plan)
-    parts = [Part(options=options, given=plan)]
+        use_threads(place.threads)
+        options = quickened(options, said(QUICK)) if place.quick else options
+        notes = FolderFitCache(place.learnt)
+        plan = plan_audit(options, command=command_line(place.full_paths))
+        plan = replace(plan, fit_cache=notes)
+        refuse_copies(plan)
+        parts = [Part(options=options, given=plan)]
     say_remarks(options.defenses)
     with (
         settled(),
@@ -62,5 +65,8 @@ def audit(
     ):
         if where.kind == "serial":  # the bar does not reach other processes
             notes.tell = advance.tell
-        run_parts(parts, journal, numbered=False, executor=where, progress=advance)
-    conclude(journal.records, place.out / "report.html", about, shown)
+        resumed = bool(journal.done)
+        new = run_parts(parts, journal, numbered=False, executor=where, progress=advance)
+    with uncollected():
+        held = None if resumed else new  # else the file holds more
+        conclude(journal.records, place.out / "report.html", about, shown, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from labelleak.records.unscored import is_unscored
 from labelleak.report.about import About
 
 if TYPE_CHECKING:
+    from labelleak.records.record import Record
     from labelleak.report.page import Tables
     from labelleak.report.verdict import Verdict
 
@@ -96,15 +98,25 @@ def _compare(records: list[Path], page: Path, about: About, shown: Shown) -> Non
     say(f"\n{say_comparison(*sides)}\n\npage     {page}")
 
 
-def conclude(records: Path, page: Path, about: About, shown: Shown) -> None:
-    """Write the page of a file of records, with its evidence beside it, and print the findings."""
+def conclude(
+    records: Path, page: Path, about: About, shown: Shown, held: Sequence[Record] | None = None
+) -> None:
+    """Write the page of a file of records, with its evidence beside it, and print the findings.
+
+    Args:
+        records: the file.
+        page: where the page goes.
+        about: what the page says of its system.
+        shown: how the findings are printed.
+        held: all that the file holds, where it need not be read.
+    """
     from labelleak.report import write_report
     from labelleak.report.docless import import_docless
     from labelleak.report.evidence import make_evidence, to_text
     from labelleak.report.page import day_of, say_beside
 
     import_docless()
-    found = write_report(records, page, about)
+    found = write_report(records, page, about, held)
     verdict = found.verdict
     evidence = page.with_name(_EVIDENCE if page.stem == "report" else f"{page.stem}.{_EVIDENCE}")
     filed = make_evidence(

@@ -301,13 +301,19 @@ def _track(advantage: Interval) -> dict[str, str]:
     }
 
 
-def write_report(records_path: Path, out_path: Path, about: About = NOBODY) -> Tables:
+def write_report(
+    records_path: Path,
+    out_path: Path,
+    about: About = NOBODY,
+    held: Sequence[Record] | None = None,
+) -> Tables:
     """Render a file of records to an HTML file, which appears whole or not at all.
 
     Args:
         records_path: JSON lines as `labelleak audit` writes them.
         out_path: the page to write; an older one is replaced.
         about: title, system and contact.
+        held: all that the file holds, where whoever wrote it still has them; else it is read.
 
     Returns:
         The records that were read, each trial once, and their tables.
@@ -315,7 +321,7 @@ def write_report(records_path: Path, out_path: Path, about: About = NOBODY) -> T
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
     """
-    tables = Tables.of(read_records(records_path))
+    tables = Tables.of(read_records(records_path) if held is None else held)
     if not tables.records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
     page = render(
