@@ -10,7 +10,7 @@ from labelleak.attacks import AdaptiveShadow, LayerShadow, Shadow
 from labelleak.attacks.shadow.attack import expected_success
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
-from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.attacks.shadow.posterior import CountPosterior, Lesson
 from labelleak.attacks.shadow.proved import proved_estimate
 from labelleak.attacks.single_labels import prove_label
 from labelleak.core.counts import best_counts
@@ -188,8 +188,8 @@ def test_smoothed_labels_are_proved_at_any_scale_and_mixtures_prove_none(sure, f
 @pytest.mark.parametrize("attack", [Shadow, LayerShadow])
 def test_what_is_proved_is_answered_as_by_a_fit_but_without_one(attack, monkeypatch):
     scenario = scenarios.one_step("relu", scenarios.network(), size=1)
-    fits, fit = [], CountPosterior.fit
-    monkeypatch.setattr(CountPosterior, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
+    fits, fit = [], CountPosterior.fit_all
+    monkeypatch.setattr(CountPosterior, "fit_all", lambda asked: fits.append(1) or fit(asked))
 
     def answer():
         ready = attack(batches=100, epochs=2).prepare(scenario.known, 5, rng())
@@ -401,6 +401,45 @@ def test_notes_answer_alike_and_are_told_apart_by_all_that_a_fit_depends_on():
     answer(auxiliary=scenarios.blobs(5, rows=9))
     answer(model=WhiteBox(other, "2"))
     assert len(diary.held) == 8
+
+
+def test_lessons_of_any_shape_are_learnt_together_as_each_is_alone():
+    def lessons():
+        for place, (number, width, total) in enumerate([(80, 2, 8), (80, 2, 24), (60, 3, 8)]):
+            counts = draw_counts(number, total, 4, rng(place))
+            noise = rng(place + 5).standard_normal((number, 4, width))
+            shown = torch.from_numpy(counts[..., None] + noise)
+            yield Lesson(shown, counts, total, 2, rng(place), width=8)
+
+    together = CountPosterior.fit_all(list(lessons()))
+    for found, lesson in zip(together, lessons(), strict=True):
+        alone = CountPosterior.fit(**vars(lesson))
+        assert found.total == alone.total
+        assert all(torch.equal(found.pack()[name], own) for name, own in alone.pack().items())
+
+
+@pytest.mark.parametrize("attack", [Shadow, LayerShadow])
+def test_what_is_expected_is_learnt_at_the_first_update_and_as_without_a_word(attack, monkeypatch):
+    scenario = scenarios.one_step("relu", scenarios.network())
+    learnt, fit = [], CountPosterior.fit_all
+
+    def spied(asked):
+        learnt.append([lesson.total for lesson in asked])
+        return fit(asked)
+
+    monkeypatch.setattr(CountPosterior, "fit_all", spied)
+    small = scenarios.one_step("relu", scenarios.network(), size=4)
+    wanted = [one.observation for one in (scenario, small)]
+
+    def answers(expected):
+        known = scenarios.replace(scenario.known, expected=expected)
+        ready = prepare(attack(batches=60, epochs=1), known, 5, rng())
+        return [ready(seen).scores for seen in wanted]
+
+    told, alone = answers((1, 4, 8)), answers(())
+    assert learnt == [[8, 4], [8], [4]]
+    for one, other in zip(told, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_expected_success_is_what_comes(noisy):

@@ -109,9 +109,9 @@ def test_where_no_layer_moved_the_head_is_read_alone():
 
 def test_beside_a_head_in_the_clear_layers_below_count_little_and_else_in_full(monkeypatch):
     scenario, told = one_step("plain", network(nn.Tanh)), []
-    fit = CountPosterior.fit
+    fit = CountPosterior.fit_all
     monkeypatch.setattr(
-        CountPosterior, "fit", lambda *a, **more: told.append(more["trust"]) or fit(*a, **more)
+        CountPosterior, "fit_all", lambda asked: told.append(asked[0].trust) or fit(asked)
     )
     answer(LayerShadow(**QUICK), scenario)
     answer(LayerShadow(**QUICK), scenario, withheld(scenario.observation))
@@ -200,7 +200,7 @@ def test_what_was_learnt_is_kept_by_all_that_it_depends_on(monkeypatch):
     first = counts(model)
     assert len(said) == 1
     with monkeypatch.context() as blocked:
-        blocked.setattr(CountPosterior, "fit", None)  # so nothing can be learnt
+        blocked.setattr(CountPosterior, "_begin", None)  # so nothing can be learnt
         assert (counts(model) == first).all()
     counts(model, withheld(seen))
     counts(train(network(), blobs(5), 21))

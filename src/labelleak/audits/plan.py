@@ -139,6 +139,12 @@ class Plan:
             )
         )
 
+    @property
+    def expected(self) -> tuple[int, ...]:
+        """Numbers of inputs of the updates to come."""
+        sizes = (cell.batch_size * cell.local_steps * cell.clients for cell in self.cells)
+        return tuple(dict.fromkeys(sizes))
+
     def trials_of(self, initialisation: int) -> range:
         """Return the numbers of an initialisation's trials; all share the trials nearly evenly."""
         edges = np.linspace(0, self.options.trials, self.options.models + 1).astype(int)

@@ -79,7 +79,11 @@ class Stage:
         """The attacks, prepared for the model."""
         plan, told = self.plan, self.clients.priors.told
         known = Knowledge(
-            self.model, plan.data.input_shape, plan.roles.auxiliary, fit_cache=plan.fit_cache
+            self.model,
+            plan.data.input_shape,
+            plan.roles.auxiliary,
+            fit_cache=plan.fit_cache,
+            expected=plan.expected if self.model.task is Task.classes else (),
         )
         return Battery.prepare(
             plan.attacks,

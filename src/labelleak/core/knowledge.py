@@ -141,6 +141,8 @@ class Knowledge:
         defense: what the client does to its update before it is shared.
         fit_cache: where attacks keep what they learn; no knowledge of its own.
         weights_known: whether the model's weights are those that the client was sent.
+        expected: numbers of labels of updates to come, where an attack may get ready for all of
+            them at once; each update tells its own again.
         batch_told: whether the labels of a step were told; else `training` has their mean.
     """
 
@@ -153,6 +155,7 @@ class Knowledge:
     fit_cache: FitCache | None = None
     weights_known: bool = True
     batch_told: bool = True
+    expected: tuple[int, ...] = ()
 
     @property
     def has_several(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +12,8 @@ from labelleak.attacks.many_confusions import DIRECT
 from labelleak.attacks.shadow.batches import Bank, Head, draw_counts, lend
 from labelleak.attacks.shadow.clients import ShadowClient
 from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
-from labelleak.attacks.shadow.posterior import CountPosterior, expected_success
+from labelleak.attacks.shadow.learning import expected_with, learn_once
+from labelleak.attacks.shadow.posterior import CountPosterior, Lesson, expected_success
 from labelleak.attacks.shadow.proved import Bounds, bounds_of_one, proved_estimate
 from labelleak.core.card import Card
 from labelleak.core.counts import Floats
@@ -100,7 +99,9 @@ class Shadow(Attack):
         ready = ShadowPosterior.of(self, known, num_classes, rng)
         if Need.DEFENSE not in self.needs:
             return ready
-        return replace(ready, source=ShadowClient.of(known, ready.order, ready.bank))
+        # Updates that passed through a client may take minutes, so none is made before its time.
+        client = ShadowClient.of(known, ready.order, ready.bank)
+        return replace(ready, source=client, expected=())
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class ShadowPosterior:
         seed: of everything drawn for a fit.
         source: what passes shadows through training and defense; None for one plain step.
         fit_cache: where fits are kept for another time, if anywhere.
+        expected: N of updates to come, where they are known.
         fitted: what was learnt so far, by N and by whether a bias is seen.
     """
 
@@ -155,6 +157,7 @@ class ShadowPosterior:
     seed: int
     source: ShadowClient | None = None
     fit_cache: FitCache | None = None
+    expected: tuple[int, ...] = ()
     fitted: dict[tuple[int, bool], CountPosterior] = field(default_factory=dict)
 
     @classmethod
@@ -173,9 +176,9 @@ class ShadowPosterior:
         bank = Bank.of(shown, labels, Head.of(known.model, order), rng)
         features = ClassFeatures.measure(shown, labels, attack.groups)
         seed = int(rng.integers(2**31))
-        fit_cache = known.fit_cache
-        head = Head.of(known.model, torch.arange(num_classes))
-        return cls(attack, order, features, bank, shown, labels, head, seed, fit_cache=fit_cache)
+        head, expected = Head.of(known.model, torch.arange(num_classes)), known.expected
+        cache = known.fit_cache
+        return cls(attack, order, features, bank, shown, labels, head, seed, None, cache, expected)
 
     def __call__(self, observation: Observation) -> Estimate:
         """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
@@ -208,21 +211,21 @@ class ShadowPosterior:
         return self.learnt(samples(observation), observation.bias is not None)
 
     def learnt(self, total: int, has_bias: bool) -> CountPosterior:
-        """Return what is learnt of N labels, with or without a bias; it is fitted once."""
-        key = total, has_bias
-        if key not in self.fitted:
-            self.fitted[key] = self._learn(*key)
-        return self.fitted[key]
+        """Return what is learnt of N labels, with or without a bias; it is fitted once.
 
-    def _learn(self, total: int, has_bias: bool) -> CountPosterior:
-        """Fit, or take what was fitted under the same fingerprint before."""
-        return learn_once(
-            self.fit_cache,
-            self.attack.name,
-            total,
-            lambda: self._fingerprint(total, has_bias),
-            lambda: self._fit(total, has_bias),
-        )
+        What is expected of other N is learnt with it.
+        """
+        if (total, has_bias) not in self.fitted:
+            wanted = expected_with(total, self.expected, lambda n: (n, has_bias) in self.fitted)
+            found = learn_once(
+                self.fit_cache,
+                self.attack.name,
+                wanted,
+                lambda number: self._fingerprint(number, has_bias),
+                lambda number: self._lesson(number, has_bias),
+            )
+            self.fitted.update(((n, has_bias), o) for n, o in zip(wanted, found, strict=True))
+        return self.fitted[total, has_bias]
 
     def _fingerprint(self, total: int, has_bias: bool) -> str:
         """Hash all that a fit depends on."""
@@ -248,7 +251,7 @@ class ShadowPosterior:
             ]
         )
 
-    def _fit(self, total: int, has_bias: bool) -> CountPosterior:
+    def _lesson(self, total: int, has_bias: bool) -> Lesson:
         rng = stream(self.seed, "shadow", total, has_bias)
         observe = self.bank.observe if self.source is None else self.source.observer()
         classes, budget = len(self.order), self.attack.batches
@@ -264,37 +267,7 @@ class ShadowPosterior:
                 seen = observe(slice_, rng)
                 bias = seen.bias if has_bias else None
                 parts.append(features(Observation(seen.weight, bias), total))
-        return CountPosterior.fit(
-            torch.cat(parts), counts, total, epochs=self.attack.epochs, rng=rng
-        )
-
-
-def learn_once(
-    cache: FitCache | None,
-    attack: str,
-    total: int,
-    fingerprint: Callable[[], str],
-    fit: Callable[[], CountPosterior],
-) -> CountPosterior:
-    """Fit a posterior, or take what was fitted under the same fingerprint before.
-
-    Args:
-        cache: where fits are kept for another time, if anywhere.
-        attack: its name, for who is told that it learns.
-        total: N.
-        fingerprint: hashes all that the fit depends on.
-        fit: learns.
-    """
-    if cache is None:
-        return fit()
-    key = fingerprint()
-    noted = cache.recall(f"{attack}: learning from batches of its own, N = {total}", key)
-    if noted is not None:
-        with suppress(BadInput):  # a note that is none is learnt anew
-            return CountPosterior.unpack(noted, total)
-    learnt = fit()
-    cache.note(key, learnt.pack())
-    return learnt
+        return Lesson(torch.cat(parts), counts, total, self.attack.epochs, rng)
 
 
 def best_estimate(
@@ -340,5 +313,4 @@ __all__ = [
     "Shadow",
     "ShadowPosterior",
     "expected_success",
-    "learn_once",
 ]

@@ -16,7 +16,6 @@ from labelleak.attacks.shadow.attack import (
     Shadow,
     best_estimate,
     budget_of,
-    learn_once,
 )
 from labelleak.attacks.shadow.batches import Head, draw_counts, lend
 from labelleak.attacks.shadow.bridges import Bridges, folds_of, one_hot_errors
@@ -24,7 +23,8 @@ from labelleak.attacks.shadow.features import ClassFeatures, sureness
 from labelleak.attacks.shadow.layer_bank import LayerBank, SampleRows
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
 from labelleak.attacks.shadow.layer_features import Kit, Seen
-from labelleak.attacks.shadow.posterior import CountPosterior
+from labelleak.attacks.shadow.learning import expected_with, learn_once
+from labelleak.attacks.shadow.posterior import CountPosterior, Lesson
 from labelleak.attacks.shadow.proved import bounds_of_one, proved_estimate
 from labelleak.core.counts import Ints
 from labelleak.core.fingerprints import fingerprint_tensors
@@ -111,6 +111,7 @@ class LayerPosterior:
         seed: of everything drawn for a fit.
         client: what passes shadows through training and defense; None for one plain step.
         fit_cache: where what was learnt of one plain step is kept for another time, if anywhere.
+        expected: N of updates to come, where they are known.
         fitted: what was learnt so far, by N and by what is shown.
         kits: how updates are measured, by what is shown.
         banks: what shadows are drawn from, of any N, by what is shown.
@@ -123,6 +124,7 @@ class LayerPosterior:
     seed: int
     client: LayerClient | None = None
     fit_cache: FitCache | None = None
+    expected: tuple[int, ...] = ()
     fitted: dict[tuple[int, _Shown], CountPosterior] = field(default_factory=dict)
     kits: dict[_Shown, Kit] = field(default_factory=dict)
     banks: dict[_Shown, LayerBank] = field(default_factory=dict)
@@ -149,8 +151,11 @@ class LayerPosterior:
             assert known.training is not None
             assert known.defense is not None
             client = LayerClient(known.model, data, known.training.filled(), known.defense)
-        cache = known.fit_cache if client is None else None
-        return cls(attack, reader, labels, order, int(rng.integers(2**31)), client, cache)
+        seed = int(rng.integers(2**31))
+        if client is not None:  # whose updates of one N may take minutes
+            return cls(attack, reader, labels, order, seed, client)
+        cache, expected = known.fit_cache, known.expected
+        return cls(attack, reader, labels, order, seed, None, cache, expected)
 
     def __call__(self, observation: Observation) -> Estimate:
         """Return the counts of the largest expected ASR, and that ASR; scores are P(c_i >= 1)."""
@@ -166,7 +171,7 @@ class LayerPosterior:
             self.kits[shown] = self._make_kit(shown)
         kit = self.kits[shown]
         if (total, shown) not in self.fitted:
-            self.fitted[total, shown] = self._fit(total, shown, kit)
+            self._learn(total, shown, kit)
         below = {name: gradients[name] for name in shown.names}
         measured = kit.features(self._see(observation, below, shown, kit.bridges, total), total)
         fitted = self.fitted[total, shown]
@@ -219,14 +224,17 @@ class LayerPosterior:
     def _learn_bridges(self, shown: _Shown, rows: Tensor) -> Bridges:
         return Bridges.learn(self.reader, shown.names, self._errors, self.labels, rows)
 
-    def _fit(self, total: int, shown: _Shown, kit: Kit) -> CountPosterior:
-        return learn_once(
+    def _learn(self, total: int, shown: _Shown, kit: Kit) -> None:
+        """Learn of N labels, and of other N that are expected."""
+        wanted = expected_with(total, self.expected, lambda n: (n, shown) in self.fitted)
+        found = learn_once(
             self.fit_cache,
             self.attack.name,
-            total,
-            lambda: self._fingerprint(total, shown),
-            lambda: self._learn(total, shown, kit),
+            wanted,
+            lambda number: self._fingerprint(number, shown),
+            lambda number: self._lesson(number, shown, kit),
         )
+        self.fitted.update({(n, shown): one for n, one in zip(wanted, found, strict=True)})
 
     def _fingerprint(self, total: int, shown: _Shown) -> str:
         """Hash all that a fit of one plain step depends on; bridges and features follow from it."""
@@ -244,8 +252,8 @@ class LayerPosterior:
             ]
         )
 
-    def _learn(self, total: int, shown: _Shown, kit: Kit) -> CountPosterior:
-        """Draw shadows and learn from them."""
+    def _lesson(self, total: int, shown: _Shown, kit: Kit) -> Lesson:
+        """Draw shadows to learn from."""
         rng = stream(self.seed, "shadow", total, shown)
         batches = self.client.affords(self.attack.batches) if self.client else self.attack.batches
         number = budget_of(batches, total, len(self.order))
@@ -253,14 +261,8 @@ class LayerPosterior:
         make = self._from_bank if self.client is None else self._from_client
         parts = make(counts, shown, kit, rng)
         features = torch.cat(parts)
-        return CountPosterior.fit(
-            features,
-            counts,
-            total,
-            epochs=self.attack.epochs,
-            rng=rng,
-            trust=kit.trust(features.shape[2]) if self.client is None else None,
-        )
+        trust = kit.trust(features.shape[2]) if self.client is None else None
+        return Lesson(features, counts, total, self.attack.epochs, rng, trust=trust)
 
     def _views(self, bridges: Bridges, shown: _Shown) -> dict[str, HeadPass]:
         """Return the samples as each head sees them; the model's own is there under no name."""
