@@ -207,6 +207,7 @@ def test_training_with_small_maps_is_training_all_the_same(monkeypatch):
         list(train_in_stages(model, DATA, [20], Training(), rng=stream(0, "t")))
         return torch.cat([value.detach().flatten() for value in model.parameters()])
 
+    monkeypatch.setattr("labelleak.simulation.training.PlainSteps.of", lambda *asked: None)
     passed, plain = [], small_maps.pass_small
     monkeypatch.setattr(
         small_maps, "pass_small", lambda *a, **k: passed.append(1) or plain(*a, **k)

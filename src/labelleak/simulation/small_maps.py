@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -67,24 +68,63 @@ def pass_small(
         return None
     if any(one is not None and one.dtype != input.dtype for one in (weight, bias)):
         return None
-    outside, inside, *kernel = weight.shape
-    size = _pair(input.shape[2:])
+    laid = lay_out(input.shape[1:], weight.shape, stride, padding, dilation)
+    if laid is None:
+        return None
+    matrix = spread_kernel(weight, replace(laid, places=laid.places.to(weight)))
+    passed = F.linear(input.flatten(1), matrix).reshape(len(input), len(weight), *laid.left)
+    # Where torch chooses precision by itself, products may come in another than a bias has.
+    return passed if bias is None else passed + bias.to(passed.dtype)[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """How a convolution is laid out as a matrix.
+
+    Attributes:
+        places: which entry of a kernel meets which pixel for which output, ``k x (P' P)``.
+        left: height and width of what it gives.
+    """
+
+    places: Tensor
+    left: _Pair
+
+
+def lay_out(
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+) -> Laid | None:
+    """Lay out a convolution, or give None where a matrix is no help.
+
+    Args:
+        shape: of one input, channels first.
+        kernel: shape of its weight.
+        stride: as `torch.nn.functional.conv2d` takes them all.
+        padding: zeros around the input.
+        dilation: how far entries of the kernel lie apart.
+    """
+    outside, inside, *window = kernel
+    size = _pair(shape[1:])
     steps, edges, apart = (_pair(one) for one in (stride, padding, dilation))
     left = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(size, edges, apart, kernel, steps, strict=True)
+        for n, p, d, k, s in zip(size, edges, apart, window, steps, strict=True)
     )
     entries = inside * outside * prod(size) * prod(left)
-    if input.shape[1] != inside or min(left) < 1 or entries > _MOST_ENTRIES:
+    if shape[0] != inside or min(left) < 1 or entries > _MOST_ENTRIES:
         return None
-    places = _places(size, _pair(kernel), steps, edges, apart).to(weight)
-    spread = (weight.reshape(outside * inside, -1) @ places).reshape(
-        outside, inside, prod(left), prod(size)
-    )
-    matrix = spread.transpose(1, 2).reshape(outside * prod(left), -1)
-    passed = F.linear(input.flatten(1), matrix).reshape(len(input), outside, *left)
-    # Where torch chooses precision by itself, products may come in another than a bias has.
-    return passed if bias is None else passed + bias.to(passed.dtype)[:, None, None]
+    return Laid(_places(size, _pair(window), steps, edges, apart), _pair(left))
+
+
+def spread_kernel(weight: Tensor, laid: Laid) -> Tensor:
+    """Return a convolution's matrix, ``(outside P') x (inside P)``."""
+    outside, inside = weight.shape[:2]
+    spread = weight.reshape(outside * inside, -1) @ laid.places
+    across = spread.reshape(outside, inside, prod(laid.left), -1).transpose(1, 2)
+    return across.reshape(outside * prod(laid.left), -1)
 
 
 def _pair(one: int | Sequence[int]) -> _Pair:
@@ -106,4 +146,4 @@ def _places(size: _Pair, kernel: _Pair, steps: _Pair, edges: _Pair, apart: _Pair
     return torch.einsum("apb,cqd->acpqbd", *axes).reshape(kernel[0] * kernel[1], -1)
 
 
-__all__ = ["SmallMaps", "pass_small"]
+__all__ = ["Laid", "SmallMaps", "lay_out", "pass_small", "spread_kernel"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,12 @@ from labelleak.core.seeding import torch_seeded
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
+from labelleak.simulation.plain_steps import PlainSteps
 from labelleak.simulation.small_maps import SmallMaps
 
+# Places of each batch's samples, and the seed of its step.
+_Batches = Iterable[tuple[Tensor, Any]]
+_Steps = Callable[[_Batches], Tensor]
 # Learning rate of AdamW on texts.
 TEXT_LR = 0.003
 
@@ -72,24 +76,47 @@ def train_in_stages(
         BadInput: if the loss becomes NaN or infinite.
     """
     size = min(training.batch_size, len(data))
-    small = SmallMaps.serves(model)
-    taken = 0
+    taken, loss = 0, torch.zeros(())
     for stage in sorted(stages):
         if stage and not taken:
-            optimiser = training.start(model)
+            steps = _steps_of(model, data, training)
         model.train()
-        while taken < stage:
-            picks = torch.from_numpy(rng.choice(len(data), size, replace=False))
-            # Seeded step by step, so that stopping at a stage changes nothing after it.
-            with torch_seeded(int(rng.integers(2**31))), SmallMaps() if small else nullcontext():
+        if taken < stage:
+            batches = (
+                # Seeded step by step, so that stopping at a stage changes nothing after it.
+                (torch.from_numpy(rng.choice(len(data), size, replace=False)), rng.integers(2**31))
+                for _ in range(taken, stage)
+            )
+            loss, taken = steps(batches), stage
+        if not torch.isfinite(loss):
+            raise BadInput(f"training diverged (loss {loss.item()}); lower `train_lr`")
+        yield stage
+
+
+def _steps_of(model: nn.Module, data: LabelledData, training: Training) -> _Steps:
+    """Return what takes a step for each batch and gives the last one's loss."""
+    plain = None
+    if training.optimiser == "sgd":
+        plain = PlainSteps.of(model, data.inputs, data.labels, training.momentum)
+    optimiser, small = training.start(model), SmallMaps.serves(model)
+
+    def take(batches: _Batches) -> Tensor:
+        for picks, seed in batches:
+            with torch_seeded(int(seed)), SmallMaps() if small else nullcontext():
                 loss = F.cross_entropy(model(data.inputs[picks]), data.labels[picks])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
-            taken += 1
-        if taken and not torch.isfinite(loss):
-            raise BadInput(f"training diverged (loss {loss.item()}); lower `train_lr`")
-        yield stage
+        return loss
+
+    def take_plain(batches: _Batches) -> Tensor:
+        assert plain is not None
+        for picks, _ in batches:
+            plain.step(data.inputs[picks], data.labels[picks], training.lr)
+        plain.write()
+        return plain.loss
+
+    return take if plain is None else take_plain
 
 
 def constant_accuracy(labels: Tensor, task: Task) -> float:
