@@ -49,7 +49,7 @@ class GateRun(Options):
 def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> None:
     """Judge records by a policy: status 0 if all of it holds, 1 if not, 2 for bad input."""
     from labelleak.records.journal import records_file
-    from labelleak.records.record import read_records
+    from labelleak.records.whole import read_frame
     from labelleak.report.gate import judge
     from labelleak.report.gate_standing import judge_beside
     from labelleak.report.policy import read_policy
@@ -60,7 +60,7 @@ def gate(records: RecordsFile, asked: GateRun, about: About, shown: Shown) -> No
         raise BadInput(f"`github_summary` needs {_SUMMARY}, which is not set; use `summary`")
     records = records_file(records)
     rules = read_policy(asked.policy)
-    rows = read_records(records)
+    rows = read_frame(records)
     subject = None if asked.released is None else _subject(rows, asked.released)
     first, last = judge_beside(records)
     findings = [*first, *judge(rows, rules), *last]

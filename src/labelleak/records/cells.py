@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from labelleak.records.frame import TITLED, Attacker, Condition, RecordFrame, name_titles
+from labelleak.records.columns import ABSENT, Column
+from labelleak.records.frame import Attacker, Condition, RecordFrame, name_titles
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 
@@ -118,19 +119,61 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     []
     """
     frame = RecordFrame.of(records)
-    columns = [
-        _column(frame, members, name)
-        for members in frame.cells.values()
-        for name in ("asr", "advantage")
-    ]
+    members = list(frame.cells.values())
+    columns = [_column(frame, own, name) for own in members for name in ("asr", "advantage")]
     usable = [column for column in columns if column[0].size]
     intervals = iter(bootstrap_means(usable))
     found = [next(intervals) if column[0].size else None for column in columns]
+    means = {name: mean_each(frame.numbers(name), members) for name in _MEANS}
     cells = [
-        _cell(frame, key, members, found[2 * index], found[2 * index + 1])
-        for index, (key, members) in enumerate(frame.cells.items())
+        _cell(
+            frame,
+            key,
+            own,
+            asr=found[2 * index],
+            advantage=found[2 * index + 1],
+            **{name: means[name][index] for name in _MEANS if name != "asr_free"},
+            free=means["asr_free"][index],
+        )
+        for index, (key, own) in enumerate(frame.cells.items())
     ]
     return sorted(cells, key=lambda cell: cell.sort_key)
+
+
+# Numbers of which a cell holds the mean.
+_MEANS = (
+    "asr_free",
+    "model_accuracy",
+    "presence_precision",
+    "presence_recall",
+    "presence_accuracy",
+    "count_accuracy",
+    "expected_asr",
+    "asr_image",
+    "asr_image_free",
+)
+
+
+def mean_each(values: np.ndarray, groups: Sequence[np.ndarray]) -> list[float | None]:
+    """Return the mean of each group's numbers, those that are none left out; None without any.
+
+    Groups of one size are averaged together, each in the order and so to the digits of its own.
+    """
+    found: list[float | None] = [None] * len(groups)
+    alike: dict[int, list[int]] = defaultdict(list)
+    absent = np.isnan(values)
+    if absent.all():
+        return found
+    for number, group in enumerate(groups):
+        if not absent[group].any():
+            alike[len(group)].append(number)
+        elif (known := values[group][~absent[group]]).size:
+            found[number] = float(known.mean())
+    for same in alike.values():
+        means = values[np.stack([groups[number] for number in same])].mean(axis=1)
+        for number, mean in zip(same, means.tolist(), strict=True):
+            found[number] = mean
+    return found
 
 
 def _column(frame: RecordFrame, members: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -140,29 +183,13 @@ def _column(frame: RecordFrame, members: np.ndarray, name: str) -> tuple[np.ndar
     return values[kept], frame.blocks[members][kept]
 
 
-def _cell(
-    frame: RecordFrame,
-    key: tuple[int, Attacker],
-    members: np.ndarray,
-    asr: Interval | None,
-    advantage: Interval | None,
-) -> Cell:
-    assert asr is not None  # every cell has a record, and every record an ASR
+def _cell(frame: RecordFrame, key: tuple[int, Attacker], members: np.ndarray, **means: Any) -> Cell:
     place, (rank, attack, adaptive) = key
-    fields, init, condition = frame.conditions[1][place]
-    rows = members.tolist()
+    fields, init, condition = frame.placed[1][place]
+    names, named = frame.titled
 
-    def held(name: str) -> list[Any]:
-        values = frame.values(name)
-        return [values[index] for index in rows]
-
-    def mean(name: str) -> float | None:
-        values = frame.numbers(name)[members]
-        known = values[~np.isnan(values)]
-        return float(known.mean()) if known.size else None
-
-    def sure(name: str) -> float:
-        return float(frame.numbers(name)[members].mean())
+    def held(name: str, nothing: Any = None) -> list[Any]:
+        return _held(frame.column(name), members, nothing)
 
     return Cell(
         **dict(zip(SETTING, fields, strict=True)),
@@ -171,27 +198,31 @@ def _cell(
         adaptive=adaptive,
         init=init,
         condition=condition,
-        asr=asr,
-        free=sure("asr_free"),
-        advantage=advantage,
-        model_accuracy=mean("model_accuracy"),
-        trials=len(rows),
-        initialisations=len(set(zip(held("seed"), held("initialisation"), strict=True))),
-        presence_precision=sure("presence_precision"),
-        presence_recall=sure("presence_recall"),
+        trials=len(members),
+        initialisations=len(set(frame.models[0][members].tolist())),
         flags=_flags(held("flags")),
-        presence_accuracy=mean("presence_accuracy"),
-        count_accuracy=mean("count_accuracy"),
-        chosen=_chosen([frame.rows[index] for index in rows]) if frame.distinct("chosen") else (),
-        expected_asr=mean("expected_asr"),
-        titles=tuple(sorted(name_titles(*map(held, TITLED)).items())),
+        chosen=_chosen(zip(*(held(name, ABSENT) for name in _CHOSEN), strict=True)),
+        titles=tuple(
+            sorted(name_titles(*zip(*(named[n] for n in names[members]), strict=True)).items())
+        ),
         concerned_by=_concerned_by(held("concerned_by")),
-        task=str(frame.rows[rows[0]].extra.get("task", "classes")),
+        task=str(_held(frame.column("task"), members[:1], "classes")[0]),
         by_class=_by_class(held("class_asr"), held("class_asr_free")),
-        asr_image=mean("asr_image"),
-        asr_image_free=mean("asr_image_free"),
-        unsettled=sum(frame.unsettled[index] for index in rows) if frame.unsettled else 0,
+        unsettled=sum(frame.unsettled[index] for index in members) if frame.unsettled else 0,
+        **means,
     )
+
+
+_CHOSEN = ("chosen", "chosen_adaptive", "adaptive")
+
+
+def _held(column: Column | None, members: np.ndarray, nothing: Any) -> list[Any]:
+    """Return what some records hold in a column, in their order."""
+    if column is None:
+        return [nothing] * len(members)
+    places = (members if column.codes is None else column.codes[members]).tolist()
+    found = [column.values[place] for place in places]
+    return [nothing if value is ABSENT else value for value in found]
 
 
 def _flags(raised: Iterable[tuple[str, ...]]) -> tuple[tuple[str, int], ...]:
@@ -211,12 +242,12 @@ def _by_class(named: Sequence[Any], guessed: Sequence[Any]) -> tuple[tuple[float
     return tuple(zip(*means, strict=True))
 
 
-def _chosen(members: Sequence[Record]) -> tuple[tuple[str, bool], ...]:
+def _chosen(told: Iterable[tuple[Any, Any, bool]]) -> tuple[tuple[str, bool], ...]:
     """Name the attacks behind a strongest attacker's records, most trials first."""
     named = Counter(
-        (str(row.extra["chosen"]), bool(row.extra.get("chosen_adaptive", row.adaptive)))
-        for row in members
-        if "chosen" in row.extra
+        (str(chosen), bool(own if knows is ABSENT else knows))
+        for chosen, knows, own in told
+        if chosen is not ABSENT
     )
     return tuple(name for name, _ in sorted(named.items(), key=lambda item: (-item[1], item[0])))
 

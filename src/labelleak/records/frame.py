@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from labelleak.records.columns import (
+    ABSENT,
+    OWN_KEYS,
+    Column,
+    Made,
+    Unmade,
+    code_together,
+    first_uses,
+)
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 from labelleak.records.states import is_settled
 
@@ -50,7 +56,6 @@ _CONDITIONS = (
     "lora",
 )
 _KEYS = ("init", *_CONDITIONS)
-_ABSENT = object()
 _NUMBERS = {int, float, bool, type(None)}
 
 Condition = tuple[tuple[str, str], ...]
@@ -66,17 +71,24 @@ class RecordFrame(Sequence[Record]):
     """A sequence of records that finds what is asked of all of them once.
 
     Args:
-        records: the records.
+        records: the records; those that are `Unmade` are made when they are asked for.
         varying: the condition keys that tell records apart, if not those that vary here.
 
     >>> len(RecordFrame([]))
     0
     """
 
-    def __init__(self, records: Iterable[Record], *, varying: Sequence[str] | None = None) -> None:
-        self.rows = list(records)
+    def __init__(
+        self, records: Iterable[Record] | Made | Unmade, *, varying: Sequence[str] | None = None
+    ) -> None:
+        self.held: Made | Unmade
+        if isinstance(records, Made | Unmade):
+            self.held = records
+        else:
+            self.held = records.held if isinstance(records, RecordFrame) else Made(list(records))
         if varying is not None:
             self.varying = list(varying)
+        self._columns: dict[str, Column | None] = {}
         self._numbers: dict[str, np.ndarray] = {}
         self._values: dict[str, list[Any]] = {}
         self._distinct: dict[str, list[Any]] = {}
@@ -87,114 +99,160 @@ class RecordFrame(Sequence[Record]):
         return records if isinstance(records, cls) else cls(records)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.held)
 
     def __getitem__(self, place: Any) -> Any:
-        return self.rows[place]
+        if isinstance(place, slice) or "rows" in vars(self):
+            return self.rows[place]
+        size = len(self.held)
+        if not -size <= place < size:
+            raise IndexError("a frame has no such record")
+        return self.held.row(place % size)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.rows)
 
     @cached_property
-    def _extra(self) -> dict[str, list[Any]]:
-        return _by_key([row.extra for row in self.rows])
+    def rows(self) -> list[Record]:
+        """The records."""
+        return self.held.rows
+
+    def take(self, places: Sequence[int] | np.ndarray) -> RecordFrame:
+        """Return some of the records, in the order of their places."""
+        return RecordFrame(self.held.take(places))
+
+    def column(self, name: str) -> Column | None:
+        """Return what the records hold under a key; None for an extra key that none has."""
+        if name not in self._columns:
+            self._columns[name] = self.held.column(name)
+        return self._columns[name]
+
+    def coded(
+        self, columns: Iterable[Column | None], *, typed: bool = False
+    ) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
+        """Number records by their values in columns, in the order of first use.
+
+        Args:
+            columns: what is compared; None where no record has any.
+            typed: whether equal values of other types, as 1 and True, are told apart.
+
+        Returns:
+            The number of each record, and the values by number.
+        """
+        found = [
+            Column([ABSENT], np.zeros(len(self), np.int64)) if c is None else c for c in columns
+        ]
+        return code_together(found, len(self), typed=typed)
+
+    def held_together(self, *names: str) -> list[tuple[Any, ...]]:
+        """Return the values that records hold together under keys, in the order of first use.
+
+        Values of different types are told apart; `ABSENT` stands where a record lacks a key.
+        """
+        return self.coded(map(self.column, names), typed=True)[1]
 
     @cached_property
-    def _signatures(self) -> tuple[list[int], list[tuple[Any, ...]]]:
-        """Return the number of each record's values under the condition keys, and the values."""
-        held = {place: self._extra[key] for place, key in enumerate(_KEYS) if key in self._extra}
-        varied = [place for place, column in held.items() if not _is_one(column)]
-        common = [held[place][0] if place in held else _ABSENT for place in range(len(_KEYS))]
-        if not varied:
-            return [0] * len(self.rows), [tuple(common)] if self.rows else []
-        numbers: dict[Any, int] = {}
-        codes = []
-        for values in zip(*(held[place] for place in varied), strict=True):
-            # Equal values of other types, as 1 and True, are not written alike.
-            key = values, tuple(map(type, values))
-            try:
-                code = numbers.setdefault(key, len(numbers))
-            except TypeError:  # a list or dict cannot be hashed
-                said = tuple(v if v is _ABSENT else say(v) for v in values)
-                code = numbers.setdefault((said, ()), len(numbers))
-            codes.append(code)
-        found = []
-        for values, _ in numbers:
-            own = dict(zip(varied, values, strict=True))
-            found.append(tuple(own.get(place, one) for place, one in enumerate(common)))
-        return codes, found
+    def _said(self) -> dict[str, Column]:
+        """What is written of the condition keys that records hold."""
+        held = {key: self.column(key) for key in _KEYS}
+        return {key: _say_all(column) for key, column in held.items() if column is not None}
 
     @cached_property
     def varying(self) -> list[str]:
         """The condition keys of which the records hold more than one value."""
-        distinct = self._signatures[1]
+        said = self._said
         return [
             key
-            for place, key in enumerate(_KEYS)
-            if key != "init"
-            and len({say(found[place]) for found in distinct if found[place] is not _ABSENT}) > 1
+            for key in _KEYS
+            if key != "init" and key in said and len(set(said[key].used()) - {ABSENT}) > 1
         ]
 
     @cached_property
-    def conditions(self) -> tuple[list[int], list[Place]]:
+    def placed(self) -> tuple[np.ndarray, list[Place]]:
         """The number of each record's conditions, and the conditions by number."""
-        codes, distinct = self._signatures
-        shown = [_KEYS.index(key) for key in self.varying]
-        said = [
+        names = ["init", *self.varying]
+        codes, found = self.coded([*map(self.column, SETTING), *map(self._said.get, names)])
+        size = len(SETTING)
+        return codes, [
             (
-                "" if found[0] is _ABSENT else say(found[0]),
-                tuple((_KEYS[i], say(found[i])) for i in shown if found[i] is not _ABSENT),
+                values[:size],
+                "" if values[size] is ABSENT else values[size],
+                tuple(
+                    (key, said)
+                    for key, said in zip(self.varying, values[size + 1 :], strict=True)
+                    if said is not ABSENT
+                ),
             )
-            for found in distinct
+            for values in found
         ]
-        numbers: dict[Any, int] = {}
-        picked = zip(*map(self.values, SETTING), strict=True)
-        places = [
-            numbers.setdefault((values, said[code]), len(numbers))
-            for values, code in zip(picked, codes, strict=True)
-        ]
-        return places, [(values, init, extra) for values, (init, extra) in numbers]
+
+    @property
+    def conditions(self) -> tuple[list[int], list[Place]]:
+        """As `placed`, with plain numbers."""
+        codes, places = self.placed
+        return codes.tolist(), places
+
+    @cached_property
+    def models(self) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
+        """The number of the model that each record is of, and seed and initialisation by number."""
+        return self.coded(map(self.column, ("seed", "initialisation")))
 
     @cached_property
     def blocks(self) -> np.ndarray:
         """The number of what each trial shares chance with, in the order of `block_of`."""
+        codes, found = self.models
+        names = [f"{seed}/{initialisation}" for seed, initialisation in found]
         if self.distinct("client"):
-            names = [block_of(row) for row in self.rows]
-        else:
-            models = zip(self.values("seed"), self.values("initialisation"), strict=True)
-            names = [f"{seed}/{initialisation}" for seed, initialisation in models]
+            column = self.column("client")
+            assert column is not None
+            said = [None if v is ABSENT or v is None else f"/{v}" for v in column.values]
+            codes, pairs = self.coded([Column(names, codes), Column(said, column.codes)])
+            names = [model + (client or "") for model, client in pairs]
         rank = {name: number for number, name in enumerate(sorted(set(names)))}
-        return np.array([rank[name] for name in names], dtype=np.int64)
+        ranks = np.array([rank[name] for name in names], dtype=np.int64)
+        return np.asarray(ranks[codes])
 
     @cached_property
+    def answerers(self) -> tuple[np.ndarray, list[Attacker]]:
+        """The number of who answered in each record, and who by number."""
+        codes, found = self.coded(map(self.column, ("threat_model", "attack", "adaptive")))
+        return codes, [(THREAT_MODELS.index(held), *rest) for held, *rest in found]
+
+    @property
     def attackers(self) -> list[Attacker]:
         """Who answered in each record; of equals, the first needs least."""
-        rank = {name: number for number, name in enumerate(THREAT_MODELS)}
-        held = [rank[name] for name in self.values("threat_model")]
-        return list(zip(held, self.values("attack"), self.values("adaptive"), strict=True))
+        codes, found = self.answerers
+        return [found[code] for code in codes.tolist()]
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a number of each record, its own or an extra one; NaN where there is none."""
         if name not in self._numbers:
-            values = self.values(name)
+            column = self.column(name)
+            if column is None:
+                self._numbers[name] = np.full(len(self), np.nan)
+                return self._numbers[name]
+            values = column.values
             if not set(map(type, values)) <= _NUMBERS:
                 values = [v if isinstance(v, (int, float)) else None for v in values]
-            self._numbers[name] = np.array(values, dtype=np.float64)
+            found = np.array(values, dtype=np.float64)
+            self._numbers[name] = found if column.codes is None else found[column.codes]
         return self._numbers[name]
 
     def values(self, name: str) -> list[Any]:
         """Return what each record holds under a key, its own or an extra one; None for nothing."""
-        if name not in self._values and name in Record.__dataclass_fields__:
-            self._values[name] = list(map(attrgetter(name), self.rows))
         if name not in self._values:
-            held = self._extra.get(name, [None] * len(self.rows))
-            self._values[name] = [None if value is _ABSENT else value for value in held]
+            column = self.column(name)
+            if column is None:
+                self._values[name] = [None] * len(self)
+            else:
+                known = [None if value is ABSENT else value for value in column.values]
+                self._values[name] = Column(known, column.codes).by_row()
         return self._values[name]
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the values of every key that a record holds, those of the contract first."""
-        own = [name for name in Record.__dataclass_fields__ if self.rows and name != "extra"]
-        return {name: self.values(name) for name in (*own, *self._extra)}
+        own = OWN_KEYS if len(self) else ()
+        return {name: self.values(name) for name in (*own, *self.held.extras())}
 
     def distinct(self, name: str) -> list[Any]:
         """Return the values that the records hold under a key, each once, in order of first use.
@@ -202,10 +260,10 @@ class RecordFrame(Sequence[Record]):
         Values of different types are told apart, as 1 and True are not written alike; those that
         cannot be hashed are all there.
         """
-        if name not in Record.__dataclass_fields__ and name not in self._extra:
-            return []
         if name not in self._distinct:
-            values = [value for value in self.values(name) if value is not None]
+            column = self.column(name)
+            used = [] if column is None else column.used()
+            values = [value for value in used if value is not ABSENT and value is not None]
             try:
                 if len(set(map(type, values))) < 2:
                     self._distinct[name] = list(dict.fromkeys(values))
@@ -213,12 +271,18 @@ class RecordFrame(Sequence[Record]):
                     once = dict.fromkeys(zip(map(type, values), values, strict=True))
                     self._distinct[name] = [value for _, value in once]
             except TypeError:  # a list or dict cannot be hashed
-                self._distinct[name] = values
+                self._distinct[name] = [v for v in self.values(name) if v is not None]
         return self._distinct[name]
 
     def count(self, *names: str) -> int:
         """Return how many combinations of values the records hold under keys of the contract."""
-        return len(set(zip(*map(self.values, names), strict=True)))
+        return len(self.coded(map(self.column, names))[1])
+
+    @cached_property
+    def titled(self) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
+        """The number of what names each record's attack, and that by number: see `TITLED`."""
+        codes, found = self.coded(map(self.column, TITLED))
+        return codes, [tuple(None if v is ABSENT else v for v in names) for names in found]
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -228,9 +292,15 @@ class RecordFrame(Sequence[Record]):
     @cached_property
     def unsettled(self) -> list[bool]:
         """Whether what each record's figures rest on is not known to hold; empty if no one says."""
-        if not self.distinct("scale") and not self.distinct("sign"):
+        keys = ("scale", "sign")
+        if not any(map(self.distinct, keys)):
             return []
-        return [not is_settled(row.extra, row.flags, row.defense) for row in self.rows]
+        codes, found = self.coded(map(self.column, (*keys, "flags", "defense")))
+        doubted = []
+        for *states, flags, defense in found:
+            said = {k: v for k, v in zip(keys, states, strict=True) if v is not ABSENT}
+            doubted.append(not is_settled(said, flags, defense))
+        return [doubted[code] for code in codes.tolist()]
 
     @cached_property
     def cells(self) -> dict[tuple[int, Attacker], np.ndarray]:
@@ -238,36 +308,23 @@ class RecordFrame(Sequence[Record]):
 
         The key is the number of the condition and the attacker; the value says which records.
         """
-        places = self.conditions[0]
-        by = [self.numbers(name) for name in ("asr", "seed", "trial", "initialisation")]
-        found: dict[tuple[int, Attacker], list[int]] = defaultdict(list)
-        for index in np.lexsort(by).tolist():
-            found[places[index], self.attackers[index]].append(index)
-        return {key: np.array(indices) for key, indices in found.items()}
+        (places, _), (whose, attackers) = self.placed, self.answerers
+        order = np.lexsort(
+            [self.numbers(name) for name in ("asr", "seed", "trial", "initialisation")]
+        )
+        cells = (places * len(attackers) + whose)[order]
+        number = len(attackers) * (int(places.max()) + 1) if len(self) else 0
+        members = np.split(order[np.argsort(cells, kind="stable")], np.cumsum(np.bincount(cells)))
+        return {
+            (cell // len(attackers), attackers[cell % len(attackers)]): members[cell]
+            for cell in first_uses(cells, number)
+        }
 
 
-def _is_one(values: Sequence[Any]) -> bool:
-    """Return whether all values are one, of one type."""
-    return values.count(values[0]) == len(values) and len(set(map(type, values))) == 1
-
-
-def _by_key(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of each key, row by row, read in the order in which they lie in memory."""
-    forms: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        forms[tuple(row)].append(index)
-    found: dict[str, list[Any]] = {}
-    for names, members in forms.items():
-        values = list(chain.from_iterable(rows[index].values() for index in members))
-        for place, name in enumerate(names):
-            column = values[place :: len(names)]
-            if len(forms) == 1:
-                found[name] = column
-                continue
-            whole = found.setdefault(name, [_ABSENT] * len(rows))
-            for index, value in zip(members, column, strict=True):
-                whole[index] = value
-    return found
+def _say_all(column: Column) -> Column:
+    """Write the values of a condition."""
+    said = [value if value is ABSENT else say(value) for value in column.values]
+    return Column(said, column.codes)
 
 
 def name_titles(

@@ -212,7 +212,7 @@ def _read_repeating(lines: Sequence[str]) -> list[Record] | None:
     read = read_repeating(lines, list(_TYPES))
     if read is None:
         return None
-    if not all(_are_of_kind(part[0]) and are_sound(*part[:2]) for part in (read.own, read.shared)):
+    if not all(are_of_kind(part[0]) and are_sound(*part[:2]) for part in (read.own, read.shared)):
         return None
     (own, _, own_extras), (shared, _, extras) = read.own, read.shared
     shared["flags"] = list(map(tuple, shared["flags"]))
@@ -235,7 +235,7 @@ def _read_repeating(lines: Sequence[str]) -> list[Record] | None:
 def _read_columns(lines: Sequence[str]) -> list[Record] | None:
     """Read lines by column; None where one may be at fault."""
     read = read_columns(lines, _TYPES)
-    if read is None or not _are_of_kind(read[0]) or not are_sound(*read[:2]):
+    if read is None or not are_of_kind(read[0]) or not are_sound(*read[:2]):
         return None
     columns, _, extras = read
     columns["flags"] = list(map(tuple, columns["flags"]))
@@ -248,7 +248,7 @@ def _read_columns(lines: Sequence[str]) -> list[Record] | None:
     return found
 
 
-def _are_of_kind(columns: Mapping[str, Sequence[Any]]) -> bool:
+def are_of_kind(columns: Mapping[str, Sequence[Any]]) -> bool:
     """Return whether the values of keys of the contract, all or some, are of its kinds."""
     return (
         all(set(map(type, values)) <= set(_KINDS[_TYPES[name]]) for name, values in columns.items())

@@ -9,13 +9,13 @@ from labelleak.records.together import Columns, read_columns
 
 # A line is cut before these keys, in the order in which records write them. What its trial has of
 # its own stands at the start, from the rates on, and at the end; the rest it shares with others.
-_START = '{"schema": 1, "trial": '
-_CUTS = tuple(f', "{name}": ' for name in ("seed", "asr", "flags", "presence_accuracy"))
-_RATES = ("asr", "asr_free", "advantage", "presence_precision", "presence_recall", "seconds")
-OWN = ("schema", "trial", *_RATES)
-_LAST = ("flags", "labelleak", "torch", "command")
+START = '{"schema": 1, "trial": '
+CUTS = tuple(f', "{name}": ' for name in ("seed", "asr", "flags", "presence_accuracy"))
+RATES = ("asr", "asr_free", "advantage", "presence_precision", "presence_recall", "seconds")
+OWN = ("schema", "trial", *RATES)
+LAST = ("flags", "labelleak", "torch", "command")
 # Where fewer lines share one text on average, cutting takes longer than it saves.
-_SHARE = 8
+SHARE = 8
 
 
 class Repeating(NamedTuple):
@@ -46,18 +46,18 @@ def read_repeating(lines: Sequence[str], names: Sequence[str]) -> Repeating | No
     own: list[str] = []
     place: list[int] = []
     numbers: dict[tuple[str, str], int] = {}
-    most = max(1, len(lines) // _SHARE)
+    most = max(1, len(lines) // SHARE)
     for line in lines:
         found = _cut(line)
         if found is None or len(numbers) > most:
             return None
         own.append(found[0])
         place.append(numbers.setdefault(found[1], len(numbers)))
-    middle = [name for name in names if name not in OWN and name not in _LAST]
+    middle = [name for name in names if name not in OWN and name not in LAST]
     read = (
         read_columns(own, OWN),
         read_columns([f"{{{text[2:]}}}" for text, _ in numbers], middle),
-        read_columns([f"{{{text[2:]}}}" for _, text in numbers], _LAST),
+        read_columns([f"{{{text[2:]}}}" for _, text in numbers], LAST),
     )
     mine, first, last = read
     if mine is None or first is None or last is None:
@@ -71,17 +71,17 @@ def read_repeating(lines: Sequence[str], names: Sequence[str]) -> Repeating | No
 
 def _cut(line: str) -> tuple[str, tuple[str, str]] | None:
     """Return the text that a line has of its own, and the two texts that it may share."""
-    seed = line.find(_CUTS[0])
-    asr = line.find(_CUTS[1], seed)
-    flags = line.find(_CUTS[2], asr)
-    end = line.find(_CUTS[3], flags)
+    seed = line.find(CUTS[0])
+    asr = line.find(CUTS[1], seed)
+    flags = line.find(CUTS[2], asr)
+    end = line.find(CUTS[3], flags)
     if not 0 < seed < asr < flags < end:
         return None
-    trial, rates = line[len(_START) : seed], line[asr:flags]
-    plain = trial.isdigit() and line.startswith(_START)
+    trial, rates = line[len(START) : seed], line[asr:flags]
+    plain = trial.isdigit() and line.startswith(START)
     if not plain or "{" in rates or "[" in rates or "}" in rates or "]" in rates:
         return None
     return line[:seed] + rates + line[end:], (line[seed:asr], line[flags:end])
 
 
-__all__ = ["OWN", "Repeating", "read_repeating"]
+__all__ = ["CUTS", "LAST", "OWN", "RATES", "SHARE", "START", "Repeating", "read_repeating"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 from labelleak.errors import BadInput
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import SETTING, Record
 
 _WHERE = (
@@ -39,7 +40,7 @@ _place = attrgetter(*_WHERE)
 _answer = attrgetter(*_ANSWER)
 
 
-def count_once(records: Iterable[Record]) -> list[Record]:
+def count_once(records: Iterable[Record]) -> Sequence[Record]:
     """Drop records that repeat an earlier one: same trial, attack and conditions, same answer.
 
     A file that was appended to itself would else make intervals too narrow. Times, commands and
@@ -51,6 +52,8 @@ def count_once(records: Iterable[Record]) -> list[Record]:
     >>> count_once([])
     []
     """
+    if isinstance(records, RecordFrame) and records.count(*_WHERE) == len(records):
+        return records
     rows = list(records)
     places = list(map(_place, rows))
     if len(set(places)) == len(rows):

@@ -68,7 +68,11 @@ def mean_rates(rows: Sequence[Record]) -> tuple[float, float, int]:
 
 def is_federated(row: Record) -> bool:
     """Return whether a record names its round and its advantage has a meaning."""
-    number = row.extra.get("round")
+    return is_round(row.extra.get("round"))
+
+
+def is_round(number: object) -> bool:
+    """Return whether this is the number of a round."""
     return isinstance(number, int) and not isinstance(number, bool)
 
 

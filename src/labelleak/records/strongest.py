@@ -15,17 +15,32 @@ choice among more attacks came out worse, by chance of the trials, it is shown w
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from labelleak.records.cells import Cell, tabulate
+from labelleak.records.columns import ABSENT, Column, Unmade, code_together
 from labelleak.records.frame import Attacker, RecordFrame
 from labelleak.records.record import THREAT_MODELS, Record, altered
 
 STRONGEST = "strongest"
+
+
+class Pick(NamedTuple):
+    """Records that answer for the strongest attacker of a threat model.
+
+    Attributes:
+        places: which they are.
+        rank: the threat model's, from `THREAT_MODELS`.
+        whose: the number of the attacker that was chosen for each; -1 for the guess without the
+            update.
+    """
+
+    places: np.ndarray
+    rank: int
+    whose: np.ndarray
 
 
 def worst_cases(records: Iterable[Record]) -> list[Cell]:
@@ -37,7 +52,11 @@ def worst_cases(records: Iterable[Record]) -> list[Cell]:
     Args:
         records: rows of one or several runs.
     """
-    return tabulate(strongest_records(records))
+    frame = RecordFrame.of(records)
+    if not isinstance(frame.held, Unmade):
+        return tabulate(strongest_records(frame))
+    picks = list(_pick_all(frame))
+    return tabulate(RecordFrame(_as_columns(frame, picks))) if picks else []
 
 
 def strongest_records(records: Iterable[Record]) -> list[Record]:
@@ -47,10 +66,23 @@ def strongest_records(records: Iterable[Record]) -> list[Record]:
     []
     """
     frame = RecordFrame.of(records)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, place in enumerate(frame.conditions[0]):
-        groups[place].append(index)
-    return [row for members in groups.values() for row in strongest_of_each(frame, members)]
+    return [row for pick in _pick_all(frame) for row in _as_records(frame, pick)]
+
+
+def _pick_all(frame: RecordFrame) -> Iterator[Pick]:
+    codes, places = frame.placed
+    for members in group_places(codes, len(places)):
+        yield from _pick(frame, members)
+
+
+def group_places(codes: np.ndarray, number: int) -> list[np.ndarray]:
+    """Return the places of each code below a number, in their order.
+
+    >>> [own.tolist() for own in group_places(np.array([1, 0, 1]), 2)]
+    [[1], [0, 2]]
+    """
+    ends = np.cumsum(np.bincount(codes, minlength=number))
+    return np.split(np.argsort(codes, kind="stable"), ends)[:number]
 
 
 def strongest_of_each(frame: RecordFrame, members: Sequence[int]) -> Iterator[Record]:
@@ -60,73 +92,136 @@ def strongest_of_each(frame: RecordFrame, members: Sequence[int]) -> Iterator[Re
         frame: the records.
         members: which of them are compared.
     """
-    attackers = frame.attackers
-    held = {attackers[index][0] for index in members}
-    weaker: list[Record] = []
-    for rank in sorted(held - {0}):
-        usable = [index for index in members if 0 < attackers[index][0] <= rank]
-        chosen = list(_choose(frame, usable, THREAT_MODELS[rank]))
-        if len(weaker) == len(chosen) and _gained(weaker) > _gained(chosen):
-            chosen = [altered(row, threat_model=THREAT_MODELS[rank]) for row in weaker]
-        yield from chosen
+    for pick in _pick(frame, np.array(members, dtype=np.int64)):
+        yield from _as_records(frame, pick)
+
+
+def _pick(frame: RecordFrame, members: np.ndarray) -> Iterator[Pick]:
+    """Choose for each threat model that was run, among some of the records."""
+    codes, attackers = frame.answerers
+    ranks = np.array([rank for rank, *_ in attackers], dtype=np.int64)[codes[members]]
+    weaker: Pick | None = None
+    for rank in sorted(set(ranks.tolist()) - {0}):
+        chosen = _choose(frame, members[(ranks > 0) & (ranks <= rank)], rank)
+        if (
+            weaker is not None
+            and len(weaker.places) == len(chosen.places)
+            and _gained(frame, weaker) > _gained(frame, chosen)
+        ):
+            chosen = weaker._replace(rank=rank)
+        yield chosen
         weaker = chosen
 
 
-def _gained(rows: Sequence[Record]) -> float:
+def _gained(frame: RecordFrame, pick: Pick) -> float:
     """Return the mean advantage, to nine decimals so that equals are equal in any order."""
-    found = [row.advantage for row in rows if row.advantage is not None]
+    advantages = frame.numbers("advantage")[pick.places]
+    known = ~np.isnan(advantages)
+    found = np.where(pick.whose < 0, 0.0, advantages)[known].tolist()
     return round(sum(found) / len(found), 9) if found else 0.0
 
 
 _NO_GAIN = 1e-9
 
 
-def _choose(frame: RecordFrame, members: Sequence[int], threat_model: str) -> Iterator[Record]:
+def _choose(frame: RecordFrame, members: np.ndarray, rank: int) -> Pick:
     """Score each fold of the trials with the attack that gained most on the others.
 
     Args:
         frame: the records.
         members: those under one condition, of attacks that this threat model may run.
-        threat_model: what the answers say.
+        rank: the threat model's.
     """
+    codes, known = frame.answerers
     folds = _folds(frame, members)
+    order = np.argsort(folds, kind="stable")
+    members, folds = members[order], folds[order]
     # Of equals the first is chosen.
-    attackers = sorted(
-        {frame.attackers[index] for index in members},
-        key=lambda attacker: (-attacker[0], not attacker[2], attacker[1]),
+    whose = sorted(
+        set(codes[members].tolist()),
+        key=lambda code: (-known[code][0], not known[code][2], known[code][1]),
     )
-    totals, trials = np.zeros((2, len(folds), len(attackers)))
-    gains = frame.numbers("asr") - frame.numbers("asr_free")
-    place = {attacker: number for number, attacker in enumerate(attackers)}
-    for number, fold in enumerate(folds):
-        columns = [place[frame.attackers[index]] for index in fold]
-        np.add.at(totals[number], columns, gains[fold])
-        np.add.at(trials[number], columns, 1)
+    columns = np.zeros(len(known), dtype=np.int64)
+    columns[whose] = np.arange(len(whose))
+    own = columns[codes[members]]
+    shape = int(folds[-1]) + 1, len(whose)
+    each = folds * len(whose) + own
+    gains = (frame.numbers("asr") - frame.numbers("asr_free"))[members]
+    totals = np.bincount(each, weights=gains, minlength=shape[0] * shape[1]).reshape(shape)
+    trials = np.bincount(each, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
     # A single fold has no others to choose on.
-    single = len(folds) == 1
+    single = len(totals) == 1
     others = totals if single else totals.sum(axis=0) - totals
     counts = trials if single else trials.sum(axis=0) - trials
     mean = np.where(counts > 0, others / np.maximum(counts, 1), -1.0)
-    ranked = np.where(trials > 0, mean.round(9), -np.inf)
-    for fold, best, means in zip(folds, ranked.argmax(axis=1).tolist(), mean, strict=True):
-        told = [frame.rows[index] for index in fold if frame.attackers[index] == attackers[best]]
-        if means[best] > _NO_GAIN:
-            yield from (_named(row, attackers[best], threat_model) for row in told)
-        else:
-            own = frame.attackers[fold[0]]
-            blind = [frame.rows[index] for index in fold if frame.attackers[index] == own]
-            yield from (_unread(row, threat_model) for row in blind)
+    best = np.where(trials > 0, mean.round(9), -np.inf).argmax(axis=1)
+    gained = mean[np.arange(len(best)), best] > _NO_GAIN
+    # Where nothing is gained, the trials are those that the fold's first attacker answered.
+    first = own[np.searchsorted(folds, np.arange(len(best)))]
+    told = own == np.where(gained, best, first)[folds]
+    chosen = np.where(gained, np.array(whose)[best], -1)[folds[told]]
+    return Pick(members[told], rank, chosen)
 
 
-def _folds(frame: RecordFrame, members: Sequence[int]) -> list[list[int]]:
-    """Split by initialisation (and client) where there are several, else by round and trial."""
-    blocks = frame.blocks[list(members)].tolist()
-    several = len(set(blocks)) > 1
-    folds: dict[Any, list[int]] = defaultdict(list)
-    for index, block in zip(members, blocks, strict=True):
-        row = frame.rows[index]
-        folds[block if several else (row.extra.get("round"), row.trial)].append(index)
-    return list(folds.values())
+def _folds(frame: RecordFrame, members: np.ndarray) -> np.ndarray:
+    """Number by initialisation (and client) where there are several, else by round and trial."""
+    blocks = Column(range(int(frame.blocks.max()) + 1), frame.blocks[members])
+    codes, found = code_together([blocks], len(members))
+    if len(found) > 1:
+        return codes
+    keys = [frame.column(name) for name in ("round", "trial")]
+    own = [
+        Column(key.values, members if key.codes is None else key.codes[members])
+        for key in keys
+        if key is not None
+    ]
+    return code_together(own, len(members))[0]
+
+
+def _as_columns(frame: RecordFrame, picks: Sequence[Pick]) -> Unmade:
+    """Return what `_as_records` gives for all picks, each made when it is asked for."""
+    assert isinstance(frame.held, Unmade)
+    names = [(name, adaptive) for _, name, adaptive in frame.answerers[1]] + [("free", False)]
+    places, whose = (np.concatenate(own) for own in zip(*(p[::2] for p in picks), strict=True))
+    unread, nobody = whose < 0, np.zeros(len(places), dtype=np.int64)
+    whose[unread] = len(names) - 1
+    ranks = np.repeat([pick.rank for pick in picks], [len(pick.places) for pick in picks])
+    held = frame.held.take(places)
+    changed = {
+        "attack": Column([STRONGEST], nobody),
+        "adaptive": Column([False], nobody),
+        "threat_model": Column(THREAT_MODELS, ranks),
+        "chosen": Column([name for name, _ in names], whose),
+        "chosen_adaptive": Column([adaptive for _, adaptive in names], whose),
+    }
+    if unread.any():
+        nothing = [None if value is None else 0.0 for value in _by_row(held, "advantage")]
+        instead: dict[str, list[Any]] = {"attack_title": [None] * len(held), "advantage": nothing}
+        instead |= {name: _by_row(held, other) for name, other in _GUESSED.items()}
+        for name, others in instead.items():
+            values = _by_row(held, name)
+            for place in np.flatnonzero(unread).tolist():
+                if others[place] is not ABSENT:
+                    values[place] = others[place]
+            changed[name] = Column(values, None)
+    return held.changed(changed)
+
+
+# What the free guess has under other keys than attacks have it.
+_GUESSED = {"asr": "asr_free", "class_asr": "class_asr_free", "asr_image": "asr_image_free"}
+
+
+def _by_row(held: Unmade, name: str) -> list[Any]:
+    column = held.column(name)
+    return [ABSENT] * len(held) if column is None else column.by_row()
+
+
+def _as_records(frame: RecordFrame, pick: Pick) -> Iterator[Record]:
+    """Return the records of a pick as the strongest attacker's."""
+    attackers = frame.answerers[1]
+    for place, code in zip(pick.places.tolist(), pick.whose.tolist(), strict=True):
+        row, held = frame[place], THREAT_MODELS[pick.rank]
+        yield _unread(row, held) if code < 0 else _named(row, attackers[code], held)
 
 
 def _named(row: Record, attacker: Attacker, threat_model: str) -> Record:

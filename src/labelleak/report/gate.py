@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from labelleak.attacks import ATTACKS
 from labelleak.errors import few
 from labelleak.records.cells import Cell, tabulate
+from labelleak.records.columns import ABSENT
 from labelleak.records.flags import FLAGS
 from labelleak.records.frame import RecordFrame
 from labelleak.records.mixing import say_mixed
@@ -46,7 +46,7 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
     Raises:
         BadInput: if two records of one trial disagree.
     """
-    rows = count_once(records)
+    rows = RecordFrame.of(count_once(records))
     mixed = say_mixed(rows)
     findings = [Finding("one_run", "all", False, mixed)] if mixed else []
     findings += _missing(rows, policy.cells)
@@ -56,7 +56,10 @@ def judge(records: Iterable[Record], policy: Policy) -> list[Finding]:
             judged = "are not judged" if policy.cells.left else "alone are judged"
         findings.append(Finding("withheld", "all", True, f"{withheld} {judged}"))
     wishes = list(_wishes(policy.cells))
-    kept = [row for row in rows if all(_value(row, key) in asked for key, asked in wishes)]
+    kept = rows
+    for key, asked in wishes:
+        wanted = [place for place, value in enumerate(_values(kept, key)) if value in asked]
+        kept = kept.take(wanted)
     if not kept:
         why = "the records hold nothing that the policy's [cells] ask for"
         return [*findings, Finding("records", "all", False, why)]
@@ -87,13 +90,16 @@ def _cells(cells: Sequence[str]) -> str:
     return f"{cells[0]}; and {wording.count(more, 'more cell')}" if more else cells[0]
 
 
-def _value(row: Record, key: str) -> Any:
+def _values(rows: RecordFrame, key: str) -> list[Any]:
+    """Return what records hold under a key that a policy may name."""
     if key == "defended":
-        return row.extra.get(key, row.defense != "none")
+        told = rows.column(key)
+        said = [ABSENT] * len(rows) if told is None else told.by_row()
+        both = zip(said, rows.values("defense"), strict=True)
+        return [defense != "none" if own is ABSENT else own for own, defense in both]
     if key == "left":  # nobody says it of what was simulated, or seen at the server
-        action = row.extra.get("action")
-        return None if action is None else action in LEFT
-    return row.extra.get(key) if key in ("round", "client") else getattr(row, key)
+        return [a if a is None else a in LEFT for a in rows.values("action")]
+    return rows.values(key)
 
 
 def _wishes(cells: Cells) -> Iterator[tuple[str, list[Any]]]:
@@ -103,24 +109,27 @@ def _wishes(cells: Cells) -> Iterator[tuple[str, list[Any]]]:
             yield key, asked if isinstance(asked, list) else [asked]
 
 
-def _missing(rows: Sequence[Record], cells: Cells) -> Iterator[Finding]:
+def _missing(rows: RecordFrame, cells: Cells) -> Iterator[Finding]:
     """Fail each value that the policy names and no record has."""
     for key, asked in _wishes(cells):
+        values = _values(rows, key)
         for value in asked:
-            if not any(_value(row, key) == value for row in rows):
+            if value not in values:
                 yield Finding("cells", f"{key} {value}", False, f"no record has {key} {value}")
 
 
-def _parts(rows: Sequence[Record], per: Sequence[str]) -> list[tuple[str, list[Record]]]:
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for row in rows:
-        groups[", ".join(f"{key} {_value(row, key)}" for key in per)].append(row)
-    return sorted(groups.items())
+def _parts(rows: RecordFrame, per: Sequence[str]) -> list[tuple[str, RecordFrame]]:
+    if not per:
+        return [("", rows)]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, values in enumerate(zip(*(_values(rows, key) for key in per), strict=True)):
+        name = ", ".join(f"{key} {value}" for key, value in zip(per, values, strict=True))
+        groups[name].append(place)
+    return [(name, rows.take(members)) for name, members in sorted(groups.items())]
 
 
-def _judge_part(rows: Sequence[Record], policy: Policy, part: str) -> Iterator[Finding]:
+def _judge_part(frame: RecordFrame, policy: Policy, part: str) -> Iterator[Finding]:
     """Judge every cell of one round or client, or of all records."""
-    frame = RecordFrame(rows)
     cells, worst = tabulate(frame), worst_cases(frame)
     places: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     strongest: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
@@ -194,6 +203,8 @@ def _judge_run(cells: Sequence[Cell], attack: str, trials: int, name: str) -> Fi
 
 def _concerned(cell: Cell, flag: str) -> bool:
     """Return whether a flag concerns a cell's attack: as it is here, or else as records say."""
+    from labelleak.attacks import ATTACKS  # loaded only where a policy names flags
+
     known = ATTACKS.get(cell.attack)
     if known or FLAGS[flag].breaks is None:
         return FLAGS[flag].concerns(known.card.assumes if known else ())

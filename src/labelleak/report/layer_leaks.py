@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelleak.records.cells import Cell
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
@@ -59,20 +60,16 @@ class LayerLeaks:
     shown: tuple[LayerCase, ...]
 
 
-def _is_probe(record: Record) -> bool:
-    """Return whether a record is of one layer alone, which no client shares."""
-    return _ALONE.search(record.defense) is not None
-
-
-def split_layers(records: Sequence[Record]) -> tuple[list[Record], LayerLeaks | None]:
+def split_layers(records: Sequence[Record]) -> tuple[Sequence[Record], LayerLeaks | None]:
     """Take out the records of an audit of layers, and gather them.
 
     Returns:
         The records of whole updates, and what each layer gives away; None where nobody asked.
     """
-    bases = {_ALONE.sub("", row.defense) or "none" for row in records if _is_probe(row)}
+    defenses = RecordFrame.of(records).distinct("defense")
+    bases = {_ALONE.sub("", name) or "none" for name in defenses if _ALONE.search(name)}
     if not bases:
-        return list(records), None
+        return records, None
     held = [row for row in records if _base(row.defense) in bases]
     whole = [row for row in records if row.defense in bases or _base(row.defense) not in bases]
     return whole, _gather(held)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labelleak.records.columns import ABSENT
+from labelleak.records.frame import RecordFrame
 from labelleak.records.record import Record
-from labelleak.records.rounds import is_federated
+from labelleak.records.rounds import is_round
 from labelleak.report.wording import count, list_words
 
 _MOST_NAMES = 4
@@ -19,14 +21,15 @@ def find_unread(records: Sequence[Record]) -> tuple[str, ...]:
 
     Where nothing was asked but to guess, nothing is said.
     """
-    if not any(row.extra.get("not_applicable") for row in records):
+    frame = RecordFrame.of(records)
+    if not any(frame.distinct("not_applicable")):
         return ()
     tried: dict[_Key, bool] = {}
-    for row in records:
-        if not is_federated(row):
-            beside = tuple(str(getattr(row, name)) for name in _BESIDE)
-            key = (row.defense, str(row.extra.get("lora", "")), *beside)
-            reads, asked = row.threat_model != "none", bool(row.extra.get("not_applicable"))
+    keys = ("round", "threat_model", "not_applicable", "lora", "defense", *_BESIDE)
+    for number, held, left_out, lora, defense, *beside in frame.held_together(*keys):
+        if not is_round(number):
+            key = (defense, "" if lora is ABSENT else str(lora), *map(str, beside))
+            reads, asked = held != "none", left_out is not ABSENT and bool(left_out)
             if reads or asked:
                 tried[key] = tried.get(key, False) or reads
     # What is the same in all is not named.
