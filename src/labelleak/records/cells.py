@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from labelleak.records.columns import ABSENT, Column
-from labelleak.records.frame import Attacker, Condition, RecordFrame, name_titles
+from labelleak.records.frame import TITLED, Attacker, Condition, RecordFrame, name_titles
 from labelleak.records.intervals import Interval, bootstrap_means
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 
@@ -120,16 +120,18 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
     """
     frame = RecordFrame.of(records)
     members = list(frame.cells.values())
-    columns = [_column(frame, own, name) for own in members for name in ("asr", "advantage")]
+    columns = [column for own in members for column in _rates(frame, own)]
     usable = [column for column in columns if column[0].size]
     intervals = iter(bootstrap_means(usable))
     found = [next(intervals) if column[0].size else None for column in columns]
+    facts = _Facts(frame)
     means = {name: mean_each(frame.numbers(name), members) for name in _MEANS}
     cells = [
         _cell(
             frame,
             key,
             own,
+            facts,
             asr=found[2 * index],
             advantage=found[2 * index + 1],
             **{name: means[name][index] for name in _MEANS if name != "asr_free"},
@@ -160,12 +162,13 @@ def mean_each(values: np.ndarray, groups: Sequence[np.ndarray]) -> list[float | 
     Groups of one size are averaged together, each in the order and so to the digits of its own.
     """
     found: list[float | None] = [None] * len(groups)
-    alike: dict[int, list[int]] = defaultdict(list)
     absent = np.isnan(values)
     if absent.all():
         return found
+    some = bool(absent.any())
+    alike: dict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups):
-        if not absent[group].any():
+        if not some or not absent[group].any():
             alike[len(group)].append(number)
         elif (known := values[group][~absent[group]]).size:
             found[number] = float(known.mean())
@@ -176,21 +179,53 @@ def mean_each(values: np.ndarray, groups: Sequence[np.ndarray]) -> list[float | 
     return found
 
 
-def _column(frame: RecordFrame, members: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Take one number per trial with its block, leaving out what has none."""
-    values = frame.numbers(name)[members]
-    kept = ~np.isnan(values)
-    return values[kept], frame.blocks[members][kept]
+def _rates(frame: RecordFrame, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Take ASR and advantage of each trial with its block, leaving out what has none."""
+    blocks = frame.blocks[members]
+    for name in ("asr", "advantage"):
+        values = frame.numbers(name)[members]
+        kept = ~np.isnan(values)
+        yield (values, blocks) if kept.all() else (values[kept], blocks[kept])
 
 
-def _cell(frame: RecordFrame, key: tuple[int, Attacker], members: np.ndarray, **means: Any) -> Cell:
+# What tells the attacks behind a cell apart, beside `TITLED`.
+_NAMED = (*TITLED, "chosen_adaptive", "adaptive", "concerned_by")
+
+
+class _Facts:
+    """What the records of cells say of themselves, each kind of record by a number."""
+
+    def __init__(self, frame: RecordFrame) -> None:
+        self.frame = frame
+        self.codes, self.named = frame.coded(_NAMED, typed=True)
+        self.flag_codes, self.flags = frame.coded(("flags",))
+        self.by_class = [frame.column(name) for name in ("class_asr", "class_asr_free")]
+        self.task = frame.column("task")
+
+    def of(self, members: np.ndarray) -> dict[str, Any]:
+        """Return what a cell holds beside its numbers."""
+        own = self.codes[members].tolist()
+        trials = [(self.named[code], count) for code, count in Counter(own).items()]
+        last_first = (self.named[code][:3] for code in dict.fromkeys(reversed(own)))
+        names = ((None if v is ABSENT else v for v in one) for one in [*last_first][::-1])
+        raised = Counter(self.flag_codes[members].tolist())
+        frame = self.frame
+        return {
+            "flags": _flags((self.flags[code][0], count) for code, count in raised.items()),
+            "chosen": _chosen(trials),
+            "titles": tuple(sorted(name_titles(*zip(*names, strict=True)).items())),
+            "concerned_by": _concerned_by(named[-1] for named, _ in trials),
+            "by_class": _by_class(*(_held(column, members, None) for column in self.by_class)),
+            "task": str(_held(self.task, members[:1], "classes")[0]),
+            "unsettled": sum(frame.unsettled[n] for n in members) if frame.unsettled else 0,
+        }
+
+
+def _cell(
+    frame: RecordFrame, key: tuple[int, Attacker], members: np.ndarray, facts: _Facts, **means: Any
+) -> Cell:
     place, (rank, attack, adaptive) = key
     fields, init, condition = frame.placed[1][place]
-    names, named = frame.titled
-
-    def held(name: str, nothing: Any = None) -> list[Any]:
-        return _held(frame.column(name), members, nothing)
-
     return Cell(
         **dict(zip(SETTING, fields, strict=True)),
         attack=attack,
@@ -200,20 +235,9 @@ def _cell(frame: RecordFrame, key: tuple[int, Attacker], members: np.ndarray, **
         condition=condition,
         trials=len(members),
         initialisations=len(set(frame.models[0][members].tolist())),
-        flags=_flags(held("flags")),
-        chosen=_chosen(zip(*(held(name, ABSENT) for name in _CHOSEN), strict=True)),
-        titles=tuple(
-            sorted(name_titles(*zip(*(named[n] for n in names[members]), strict=True)).items())
-        ),
-        concerned_by=_concerned_by(held("concerned_by")),
-        task=str(_held(frame.column("task"), members[:1], "classes")[0]),
-        by_class=_by_class(held("class_asr"), held("class_asr_free")),
-        unsettled=sum(frame.unsettled[index] for index in members) if frame.unsettled else 0,
+        **facts.of(members),
         **means,
     )
-
-
-_CHOSEN = ("chosen", "chosen_adaptive", "adaptive")
 
 
 def _held(column: Column | None, members: np.ndarray, nothing: Any) -> list[Any]:
@@ -225,10 +249,10 @@ def _held(column: Column | None, members: np.ndarray, nothing: Any) -> list[Any]
     return [nothing if value is ABSENT else value for value in found]
 
 
-def _flags(raised: Iterable[tuple[str, ...]]) -> tuple[tuple[str, int], ...]:
+def _flags(raised: Iterable[tuple[tuple[str, ...], int]]) -> tuple[tuple[str, int], ...]:
     """Count the trials of each flag."""
     found: Counter[str] = Counter()
-    for flags, trials in Counter(raised).items():
+    for flags, trials in raised:
         for flag in flags:
             found[flag] += trials
     return tuple(sorted(found.items()))
@@ -242,13 +266,12 @@ def _by_class(named: Sequence[Any], guessed: Sequence[Any]) -> tuple[tuple[float
     return tuple(zip(*means, strict=True))
 
 
-def _chosen(told: Iterable[tuple[Any, Any, bool]]) -> tuple[tuple[str, bool], ...]:
+def _chosen(trials: Iterable[tuple[tuple[Any, ...], int]]) -> tuple[tuple[str, bool], ...]:
     """Name the attacks behind a strongest attacker's records, most trials first."""
-    named = Counter(
-        (str(chosen), bool(own if knows is ABSENT else knows))
-        for chosen, knows, own in told
-        if chosen is not ABSENT
-    )
+    named: Counter[tuple[str, bool]] = Counter()
+    for (_, chosen, _, knows, own, _), number in trials:
+        if chosen is not ABSENT:
+            named[str(chosen), bool(own if knows is ABSENT else knows)] += number
     return tuple(name for name, _ in sorted(named.items(), key=lambda item: (-item[1], item[0])))
 
 

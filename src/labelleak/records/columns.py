@@ -55,8 +55,17 @@ def first_uses(codes: np.ndarray, number: int) -> list[int]:
 
 def code_together(
     columns: Sequence[Column], size: int, *, typed: bool = False
-) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
-    """Number records by their values in several columns; see `RecordFrame.coded`."""
+) -> tuple[np.ndarray, int]:
+    """Number records by their values in several columns, in the order of first use.
+
+    Args:
+        columns: what is compared.
+        size: how many records there are.
+        typed: whether equal values of other types, as 1 and True, are told apart.
+
+    Returns:
+        The number of each record, and how many numbers there are.
+    """
     groups: dict[int | None, list[int]] = defaultdict(list)
     for place, (_, codes) in enumerate(columns):
         groups[None if codes is None else id(codes)].append(place)
@@ -67,25 +76,36 @@ def code_together(
         codes = columns[own[0]].codes
         found = found * least + (kinds if codes is None else kinds[codes])
         found, number = _renumber(found, number * least)
+    return found, number
+
+
+def values_together(
+    columns: Sequence[Column], codes: np.ndarray, number: int
+) -> list[tuple[Any, ...]]:
+    """Return the values in columns that each code below a number stands for."""
     first = np.zeros(number, dtype=np.int64)
-    first[found[::-1]] = np.arange(size)[::-1]
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
     held = [
         [values[place] for place in (first if codes is None else codes[first]).tolist()]
         for values, codes in columns
     ]
-    return found, list(zip(*held, strict=True))
+    return list(zip(*held, strict=True))
 
 
 def _number(columns: Sequence[Sequence[Any]], *, typed: bool) -> tuple[np.ndarray, int]:
     """Number the rows of columns by their values; return how many numbers there are, too."""
     numbers: dict[Any, int] = {}
+    written: dict[int, str] = {}  # many records share one list
     codes = []
     for values in zip(*columns, strict=True):
         key = (values, tuple(map(type, values))) if typed else values
         try:
             codes.append(numbers.setdefault(key, len(numbers)))
         except TypeError:  # a list or dict cannot be hashed
-            said = tuple((type(value), str(value)) for value in values)
+            said = tuple(
+                (type(one), written.get(id(one)) or written.setdefault(id(one), str(one)))
+                for one in values
+            )
             codes.append(numbers.setdefault((said,), len(numbers)))
     return np.array(codes, dtype=np.int64), max(1, len(numbers))
 
@@ -257,4 +277,13 @@ class Unmade:
         return found
 
 
-__all__ = ["ABSENT", "OWN_KEYS", "Column", "Made", "Unmade", "code_together", "first_uses"]
+__all__ = [
+    "ABSENT",
+    "OWN_KEYS",
+    "Column",
+    "Made",
+    "Unmade",
+    "code_together",
+    "first_uses",
+    "values_together",
+]

@@ -16,6 +16,7 @@ from labelleak.records.columns import (
     Unmade,
     code_together,
     first_uses,
+    values_together,
 )
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 from labelleak.records.states import is_settled
@@ -128,28 +129,32 @@ class RecordFrame(Sequence[Record]):
         return self._columns[name]
 
     def coded(
-        self, columns: Iterable[Column | None], *, typed: bool = False
+        self, names: Iterable[str | Column | None], *, typed: bool = False
     ) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
-        """Number records by their values in columns, in the order of first use.
+        """Number records by what they hold together, in the order of first use.
 
         Args:
-            columns: what is compared; None where no record has any.
+            names: keys or columns that are compared; None where no record holds any.
             typed: whether equal values of other types, as 1 and True, are told apart.
 
         Returns:
             The number of each record, and the values by number.
         """
-        found = [
-            Column([ABSENT], np.zeros(len(self), np.int64)) if c is None else c for c in columns
-        ]
-        return code_together(found, len(self), typed=typed)
+        columns = self._filled(names)
+        codes, number = code_together(columns, len(self), typed=typed)
+        return codes, values_together(columns, codes, number)
+
+    def _filled(self, names: Iterable[str | Column | None]) -> list[Column]:
+        columns = [self.column(name) if isinstance(name, str) else name for name in names]
+        nothing = Column([ABSENT], np.zeros(len(self), np.int64))
+        return [nothing if column is None else column for column in columns]
 
     def held_together(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the values that records hold together under keys, in the order of first use.
 
         Values of different types are told apart; `ABSENT` stands where a record lacks a key.
         """
-        return self.coded(map(self.column, names), typed=True)[1]
+        return self.coded(names, typed=True)[1]
 
     @cached_property
     def _said(self) -> dict[str, Column]:
@@ -171,7 +176,7 @@ class RecordFrame(Sequence[Record]):
     def placed(self) -> tuple[np.ndarray, list[Place]]:
         """The number of each record's conditions, and the conditions by number."""
         names = ["init", *self.varying]
-        codes, found = self.coded([*map(self.column, SETTING), *map(self._said.get, names)])
+        codes, found = self.coded([*SETTING, *map(self._said.get, names)])
         size = len(SETTING)
         return codes, [
             (
@@ -195,7 +200,7 @@ class RecordFrame(Sequence[Record]):
     @cached_property
     def models(self) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
         """The number of the model that each record is of, and seed and initialisation by number."""
-        return self.coded(map(self.column, ("seed", "initialisation")))
+        return self.coded(("seed", "initialisation"))
 
     @cached_property
     def blocks(self) -> np.ndarray:
@@ -215,7 +220,7 @@ class RecordFrame(Sequence[Record]):
     @cached_property
     def answerers(self) -> tuple[np.ndarray, list[Attacker]]:
         """The number of who answered in each record, and who by number."""
-        codes, found = self.coded(map(self.column, ("threat_model", "attack", "adaptive")))
+        codes, found = self.coded(("threat_model", "attack", "adaptive"))
         return codes, [(THREAT_MODELS.index(held), *rest) for held, *rest in found]
 
     @property
@@ -276,13 +281,7 @@ class RecordFrame(Sequence[Record]):
 
     def count(self, *names: str) -> int:
         """Return how many combinations of values the records hold under keys of the contract."""
-        return len(self.coded(map(self.column, names))[1])
-
-    @cached_property
-    def titled(self) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
-        """The number of what names each record's attack, and that by number: see `TITLED`."""
-        codes, found = self.coded(map(self.column, TITLED))
-        return codes, [tuple(None if v is ABSENT else v for v in names) for names in found]
+        return code_together(self._filled(names), len(self))[1]
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -295,7 +294,7 @@ class RecordFrame(Sequence[Record]):
         keys = ("scale", "sign")
         if not any(map(self.distinct, keys)):
             return []
-        codes, found = self.coded(map(self.column, (*keys, "flags", "defense")))
+        codes, found = self.coded((*keys, "flags", "defense"))
         doubted = []
         for *states, flags, defense in found:
             said = {k: v for k, v in zip(keys, states, strict=True) if v is not ABSENT}

@@ -166,8 +166,8 @@ def _choose(frame: RecordFrame, members: np.ndarray, rank: int) -> Pick:
 def _folds(frame: RecordFrame, members: np.ndarray) -> np.ndarray:
     """Number by initialisation (and client) where there are several, else by round and trial."""
     blocks = Column(range(int(frame.blocks.max()) + 1), frame.blocks[members])
-    codes, found = code_together([blocks], len(members))
-    if len(found) > 1:
+    codes, number = code_together([blocks], len(members))
+    if number > 1:
         return codes
     keys = [frame.column(name) for name in ("round", "trial")]
     own = [
