@@ -11,8 +11,8 @@ from typing import Any
 
 from labelleak.errors import BadInput, from_extra, shown_path
 from labelleak.records.files import write_whole
-from labelleak.records.frame import RecordFrame
-from labelleak.records.record import TRUTH, read_records, to_lines
+from labelleak.records.record import TRUTH, to_lines
+from labelleak.records.whole import read_frame
 
 
 def export(records: Path, form: str, place: Path) -> int:
@@ -35,7 +35,7 @@ def export(records: Path, form: str, place: Path) -> int:
     """
     if place.exists() and records.exists() and place.samefile(records):
         raise BadInput(f"{shown_path(place)} holds the records themselves; choose another `out`")
-    frame = RecordFrame(read_records(records))
+    frame = read_frame(records)
     if not frame:
         raise BadInput(f"{shown_path(records)} holds no records")
     made: str | bytes

@@ -122,6 +122,13 @@ class RecordFrame(Sequence[Record]):
         """Return some of the records, in the order of their places."""
         return RecordFrame(self.held.take(places))
 
+    def ordered(self, *names: str) -> RecordFrame:
+        """Return the records sorted by what they hold under keys of the contract."""
+        codes, found = self.coded(names)
+        rank = np.zeros(len(found), dtype=np.int64)
+        rank[sorted(range(len(found)), key=found.__getitem__)] = np.arange(len(found))
+        return self.take(np.argsort(rank[codes], kind="stable"))
+
     def column(self, name: str) -> Column | None:
         """Return what the records hold under a key; None for an extra key that none has."""
         if name not in self._columns:

@@ -87,6 +87,17 @@ def federated(records: Iterable[Record]) -> list[Record]:
     return [row for row in records if is_federated(row)]
 
 
+def outside_rounds(records: Iterable[Record]) -> Sequence[Record]:
+    """Return the records of no federation's rounds: all of a frame where nobody names a round.
+
+    >>> outside_rounds([])
+    []
+    """
+    if isinstance(records, RecordFrame) and not records.distinct("round"):
+        return records
+    return [row for row in records if not is_federated(row)]
+
+
 def follow_rounds(records: Iterable[Record]) -> list[Course]:
     """Return the course of each threat model with the defense off and on; none without rounds.
 

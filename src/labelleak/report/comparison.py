@@ -12,8 +12,8 @@ from labelleak.errors import BadInput, shown_path
 from labelleak.records.cells import Cell
 from labelleak.records.files import write_whole
 from labelleak.records.intervals import Interval
-from labelleak.records.record import read_records
-from labelleak.records.rounds import is_federated
+from labelleak.records.rounds import federated
+from labelleak.records.whole import read_frame
 from labelleak.report import wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.headlines import harm
@@ -95,7 +95,7 @@ def read_side(path: Path) -> Side:
     Raises:
         BadInput: if it cannot be read or holds no records.
     """
-    tables = Tables.of(read_records(path))
+    tables = Tables.of(read_frame(path))
     if not tables.records:
         raise BadInput(f"{shown_path(path)} holds no records; run `labelleak audit` first")
     tables, defense = _of_one_defense(tables)
@@ -109,8 +109,8 @@ def _of_one_defense(tables: Tables) -> tuple[Tables, str]:
     The verdict of all would be that of no defense, and two of those show no change. In a
     federation a client's policy defends some updates and not others, so all stay.
     """
-    names = sorted({row.defense for row in tables.records})
-    if len(names) < 2 or any(map(is_federated, tables.records)):
+    names = sorted(tables.records.distinct("defense"))
+    if len(names) < 2 or federated(tables.records):
         return tables, ""
     parts = {
         name: Tables.of(row for row in tables.records if row.defense == name) for name in names
@@ -131,7 +131,7 @@ def say_defenses(before: Side, after: Side) -> str:
     """Say by which defenses files of several are compared; nothing where each has one."""
     if not before.defense and not after.defense:
         return ""
-    named = [side.defense or next(iter(side.tables.records)).defense for side in (before, after)]
+    named = [side.defense or side.tables.records[0].defense for side in (before, after)]
     return f"Compared by defense: before, {named[0]}; after, {named[1]}."
 
 
@@ -200,13 +200,13 @@ def why_not_comparable(before: Side, after: Side) -> str:
     for name, side in (("before", before), ("after", after)):
         if side.verdict.mixed:
             return f"the records {name} are not of one run"
-    rows = [list(side.tables.records) for side in (before, after)]
-    kinds = [any(map(is_federated, one)) for one in rows]
+    rows = [side.tables.records for side in (before, after)]
+    kinds = [bool(federated(one)) for one in rows]
     if kinds[0] != kinds[1]:
         words = ["a federation" if kind else "an audit of simulated clients" for kind in kinds]
         return f"the records before are of {words[0]}, those after of {words[1]}"
     for key, words_of in (("data", "data"), ("num_classes", "numbers of classes")):
-        values = [sorted({getattr(row, key) for row in one}) for one in rows]
+        values = [sorted(one.distinct(key)) for one in rows]
         if not {*values[0]} & {*values[1]}:
             named = [wording.list_words(map(str, one), 4) for one in values]
             return f"they are of other {words_of}, {named[0]} before and {named[1]} after"
@@ -233,9 +233,7 @@ def apart(before: Side, after: Side) -> list[str]:
         ("training_steps", "stages of training"),
         ("labelleak", "versions of labelleak"),
     ):
-        values = [
-            sorted({getattr(row, key) for row in side.tables.records}) for side in (before, after)
-        ]
+        values = [sorted(side.tables.records.distinct(key)) for side in (before, after)]
         if values[0] != values[1]:
             listed = [wording.list_words(map(str, one), 4) for one in values]
             found.append(f"{name}: {listed[0]} before, {listed[1]} after")

@@ -96,7 +96,7 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
     >>> compare_defenses([])
     []
     """
-    if len({record.defense for record in records}) < 2:
+    if len(RecordFrame.of(records).distinct("defense")) < 2:
         return []
     groups: dict[Any, list[Cell]] = defaultdict(list)
     best = RecordFrame(strongest_records(records))

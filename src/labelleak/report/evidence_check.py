@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
-from labelleak.records.record import read_records
 from labelleak.records.repeats import count_once
+from labelleak.records.whole import read_frame
 from labelleak.report.evidence import Evidence, bind, make_evidence
 from labelleak.report.gate import judge
 from labelleak.report.gate_standing import AUDITED, FINISHED, judge_beside
@@ -38,7 +38,7 @@ def differing(filed: Evidence, records: Path) -> list[str]:
 
 
 def _judge_again(filed: Evidence, records: Path) -> Evidence:
-    rows = read_records(records)
+    rows = read_frame(records)
     released = filed.released
     if released is not None:
         try:

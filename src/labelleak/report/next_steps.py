@@ -99,7 +99,7 @@ def _defend(
                 f"{span(most.advantage, most.updates)}."
             )
         ]
-    best = _best_defense(comparisons, known=any(record.adaptive for record in records))
+    best = _best_defense(comparisons, known=any(RecordFrame.of(records).distinct("adaptive")))
     measured = [Advice(best)] if best else []
     search = "a cheaper one" if measured else "the cheapest defense that works"
     return [

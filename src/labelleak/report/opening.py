@@ -57,7 +57,7 @@ def say_verdict(verdict: Verdict) -> str:
 def say_tested(records: Sequence[Record], verdict: Verdict) -> str:
     """Say what was audited, and by how many attacks."""
     judged = verdict.judged
-    attacks = {row.attack for row in records if row.threat_model != "none"}
+    attacks = {name for held, name, _ in RecordFrame.of(records).answerers[1] if held}
     attackers = f"{count(len(attacks), 'attack')} tried to read the labels"
     rows = federated(records)
     if judged is None and rows:
@@ -250,10 +250,11 @@ def say_defended(verdict: Verdict) -> str:
 
 def say_untested(records: Sequence[Record]) -> str:
     """Say in a sentence or two what the verdict does not cover."""
-    held = {record.threat_model for record in records}
+    frame = RecordFrame.of(records)
+    held = frame.distinct("threat_model")
     servers = [wording.SERVERS[t] for t in THREAT_MODELS[1:] if t not in held]
     left = [*servers, "attacks that are not listed below"]
-    if not any(record.adaptive for record in records):
+    if not any(frame.distinct("adaptive")):
         left.append("attackers who know a defense")
     left += ["a server that alters the model"]
     left += ["anything but label counts, such as the samples themselves"]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +16,12 @@ from labelleak.records.files import write_whole
 from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import Interval
 from labelleak.records.journal import say_unfinished
-from labelleak.records.record import THREAT_MODELS, Record, read_records
+from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.repeats import count_once
-from labelleak.records.rounds import is_federated
+from labelleak.records.rounds import federated, outside_rounds
 from labelleak.records.strongest import worst_cases
 from labelleak.records.values import CERTAIN
+from labelleak.records.whole import read_frame
 from labelleak.report import federation, headlines, opening, scope, wording
 from labelleak.report.about import NOBODY, About
 from labelleak.report.defenses import compare_defenses
@@ -92,10 +92,10 @@ class Tables:
         """
         if isinstance(records, Tables):
             return records
-        rows = list(records)
+        rows = RecordFrame.of(records)
         counted = count_once(rows)
         once, layers = split_layers(counted)
-        frame = RecordFrame(sorted(once, key=attrgetter("seed", "initialisation", "trial")))
+        frame = RecordFrame.of(once).ordered("seed", "initialisation", "trial")
         repeats = len(rows) - len(counted)
         return cls(frame, tabulate(frame), worst_cases(frame), layers, repeats)
 
@@ -103,7 +103,7 @@ class Tables:
         """Say in a clause that records repeat others; nothing where none does."""
         if not self.repeats:
             return ""
-        twice = any(map(is_federated, self.records))
+        twice = bool(federated(self.records))
         ran = ": the same run may stand there twice" if twice else ""
         return f"{wording.count(self.repeats, 'record')} that repeat others count once{ran}"
 
@@ -186,7 +186,7 @@ def opening_of(records: Sequence[Record], verdict: Verdict) -> dict[str, Any]:
         "drawn": draw(verdict.exposures),
         "track": _track,
         "defenses": comparisons,
-        "versions": scope.list_values(record.labelleak for record in records),
+        "versions": scope.list_values(RecordFrame.of(records).distinct("labelleak")),
     }
 
 
@@ -194,7 +194,7 @@ def _context(tables: Tables, source: str) -> dict[str, Any]:
     records, cells = tables.records, tables.cells
     verdict = tables.verdict
     if verdict.courses:
-        cells = tabulate(row for row in records if not is_federated(row))
+        cells = tabulate(outside_rounds(records))
     settings = wording.tell_apart(list(dict.fromkeys(cell.setting for cell in cells)))
     cases = _by_case(headlines.verdict_cells(verdict.cells))
     return {
@@ -321,7 +321,7 @@ def write_report(
     Raises:
         BadInput: if the records cannot be read or are none, or the page cannot be written.
     """
-    tables = Tables.of(read_records(records_path) if held is None else held)
+    tables = Tables.of(read_frame(records_path) if held is None else held)
     if not tables.records:
         raise BadInput(f"{records_path} holds no records; run `labelleak audit` first")
     page = render(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from labelleak.attacks import ATTACKS
 from labelleak.records.flags import FLAGS
-from labelleak.records.frame import RecordFrame, name_titles
+from labelleak.records.frame import TITLED, RecordFrame, name_titles
 from labelleak.records.intervals import LEVEL, RESAMPLES
 from labelleak.records.record import THREAT_MODELS, Record
 from labelleak.records.rounds import client_of, is_federated
@@ -248,28 +250,38 @@ def not_applicable(records: Iterable[Record]) -> dict[str, str]:
 
 def flags(records: Sequence[Record]) -> list[Flag]:
     """Count each flag over the runs of the attacks that it concerns, most frequent first."""
-    raised: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        for flag in record.flags:
-            raised[flag].append(record)
-    runs = Counter((record.attack, record.adaptive) for record in records)
-    found = [_flag(name, rows, runs) for name, rows in raised.items()]
+    frame = RecordFrame.of(records)
+    codes, held = frame.coded(("flags",))
+    raised = {flag for (flags,) in held for flag in flags}
+    runs = Counter(zip(frame.values("attack"), frame.values("adaptive"), strict=True))
+    found = []
+    for name in raised:
+        times = np.array([flags.count(name) for (flags,) in held], dtype=np.int64)[codes]
+        found.append(_flag(name, frame, np.repeat(np.arange(len(frame)), times), runs))
     return sorted(found, key=lambda flag: (-flag.trials / flag.of, flag.name))
 
 
-def _flag(name: str, rows: Sequence[Record], runs: Counter[tuple[str, bool]]) -> Flag:
-    attacks = sorted({(row.attack, row.adaptive) for row in rows})
-    held = [(row.attack, row.extra.get("chosen"), row.extra.get("attack_title")) for row in rows]
-    titles = name_titles(*zip(*held, strict=True))
+def _flag(
+    name: str, frame: RecordFrame, places: np.ndarray, runs: Counter[tuple[str, bool]]
+) -> Flag:
+    """Say of a flag what the records at these places do, which raised it."""
+    own = places.tolist()
+
+    def held(key: str) -> list[Any]:
+        values = frame.values(key)
+        return [values[place] for place in own]
+
+    attacks = sorted(set(zip(held("attack"), held("adaptive"), strict=True)))
+    titles = name_titles(*map(held, TITLED))
     meaning = FLAGS.get(name)
-    figures = [row.extra["flag_figures"].get(name) for row in rows if "flag_figures" in row.extra]
+    figures = [one.get(name) for one in held("flag_figures") if one is not None]
     numbers = sorted(f for f in figures if isinstance(f, (int, float)))
     return Flag(
         name,
         meaning.says if meaning else "",
         meaning.advice if meaning else "",
         ", ".join(wording.name_attack(*attack, titles) for attack in attacks),
-        len(rows),
+        len(own),
         sum(runs[attack] for attack in attacks),
         " to ".join(dict.fromkeys(f"{n:.3g}" for n in (numbers[0], numbers[-1])))
         if numbers

@@ -16,7 +16,7 @@ from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
 from labelleak.records.mixing import say_mixed
 from labelleak.records.record import Record
-from labelleak.records.rounds import Course, federated, follow_rounds, is_federated
+from labelleak.records.rounds import Course, federated, follow_rounds, outside_rounds
 from labelleak.records.states import IMPOSSIBLE, is_settled
 from labelleak.records.strongest import worst_cases
 from labelleak.report import wording
@@ -208,7 +208,7 @@ def reach_verdict(records: Sequence[Record], cells: Sequence[Cell] | None = None
     """
     courses = follow_rounds(records)
     if courses or cells is None:
-        cells = worst_cases(row for row in records if not is_federated(row))
+        cells = worst_cases(outside_rounds(records))
     exposures, judged = _of_courses(courses, records) if courses else _of_cells(cells)
     found, mixed, actions = worst(exposures), say_mixed(records), follow_actions(records)
     return Verdict(
