@@ -19,7 +19,8 @@ from labelleak.records.repeating import CUTS, SHARE, START
 _PIECE = 2**18
 _START = START.encode()
 _SEED, _ASR, _FLAGS, _END = (cut.encode() for cut in CUTS)
-_MOST_DIGITS = 16
+# So many texts a file may have before its lines must share them.
+_AT_FIRST = 32
 
 
 class Parts:
@@ -60,7 +61,7 @@ class Parts:
         lines = chunk.count(b"\n", 0, stop)
         if not self._cut(chunk, stop) or len(self) - before != lines:
             return False
-        return max(len(self.first), len(self.last)) <= max(1, len(self) // SHARE)
+        return max(len(self.first), len(self.last)) <= _AT_FIRST + len(self) // SHARE
 
     def _cut(self, chunk: bytes, stop: int) -> bool:
         """Cut lines where `repeating` cuts one; what the line before had is looked for first."""
