@@ -14,6 +14,7 @@ import pytest
 from commands import command
 from labelleak.attacks import STANDARD
 from labelleak.records.record import read_records
+from labelleak.records.whole import read_frame
 
 QUICK = ["--batch-sizes=1,4", "--schemes=iid", "--trials=4"]
 QUICK += ["--initialisations=2", "--training-steps=0", "--shadow-batches=20"]
@@ -66,7 +67,7 @@ def test_the_same_command_again_does_nothing_twice(folder):
 def test_what_an_audit_has_at_hand_it_does_not_read_again(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "labelleak.report.page.read_records", lambda path: read.append(path) or read_records(path)
+        "labelleak.report.page.read_frame", lambda path: read.append(path) or read_frame(path)
     )
     few = [*QUICK, "--attacks=llg,free", "--out", tmp_path]
     assert command("audit", *few)[0] == 0

@@ -18,45 +18,11 @@ from labelleak.records.columns import (
     first_uses,
     values_together,
 )
+from labelleak.records.conditions import CONDITIONS
 from labelleak.records.record import SETTING, THREAT_MODELS, Record
 from labelleak.records.states import is_settled
 
-# Extra keys that change what is measured: where a file holds several values of one, records
-# of different values must not be averaged.
-_CONDITIONS = (
-    "activation",
-    "mode",
-    "victims",
-    "gradient",
-    "normalisation",
-    "optimizer",
-    "clients",
-    "train_size",
-    "auxiliary_size",
-    "victim_size",
-    "data_fingerprint",
-    "train_lr",
-    "train_batch_size",
-    "users",
-    "partition",
-    "per_round",
-    "round_steps",
-    "dummies",
-    "shadow_batches",
-    "weights",
-    "head",
-    "defended",
-    "batch_size_source",
-    "federation",
-    "against",
-    "rounds",
-    "phase",
-    "tokens",
-    "sequence_length",
-    "own_text",
-    "lora",
-)
-_KEYS = ("init", *_CONDITIONS)
+_KEYS = ("init", *CONDITIONS)
 _NUMBERS = {int, float, bool, type(None)}
 
 Condition = tuple[tuple[str, str], ...]
