@@ -60,9 +60,12 @@ def test_bridges_by_products_are_those_by_the_rows(monkeypatch):
     assert set(reader.held) == set(groups_of(names)[:-1])  # all layers' are the sum of theirs
     monkeypatch.setattr(LayerReader, "products", lambda self, names: None)
     plain = Bridges.learn(reader, names, errors, blobs(5).labels, part)
-    for (group, one), (other, two) in zip(found.scores, plain.scores, strict=True):
-        assert group == other
-        assert torch.allclose(one, two, rtol=1e-6, atol=1e-8 * float(two.abs().max()))
+    rest = torch.arange(1, len(errors), 2)
+    assert torch.allclose(found.score_samples(rest), plain.score_samples(rest), rtol=1e-6)
+    for one, two in zip(found.scores, plain.scores, strict=True):
+        assert one.names == two.names
+        assert one.width == two.width == 10
+        assert torch.allclose(one.to, two.to, rtol=1e-6, atol=1e-8 * float(two.to.abs().max()))
 
 
 def test_scores_of_a_batch_are_the_sum_of_its_samples():
@@ -73,6 +76,8 @@ def test_scores_of_a_batch_are_the_sum_of_its_samples():
     batch = np.array([[3, 1, 4, 1]])
     seen = autograd_gradients(reader.model, data, batch, full=True)
     single = bridges.score(reader.table.rows, len(data))[batch[0]].mean(dim=0)
+    own = bridges.score_samples(torch.from_numpy(batch[0])).mean(dim=0)
+    assert torch.allclose(own, single, atol=1e-8)
     assert torch.allclose(bridges.score(reader.sketch(seen.rest), 1)[0], single, atol=1e-5)
 
 

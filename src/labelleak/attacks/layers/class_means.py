@@ -40,7 +40,6 @@ class ClassMeans:
         labels: Tensor,
         classes: int,
         steady: float = STEADY,
-        products: Tensor | None = None,
     ) -> ClassMeans:
         """Measure means and covariance of single samples' gradients.
 
@@ -52,9 +51,8 @@ class ClassMeans:
             labels: their classes.
             classes: K; a class without samples is modelled by all of them.
             steady: the ridge, as a share of the trace of ``W^T W / n``.
-            products: inner products of the rows, where they are at hand.
         """
-        return cls.measure_each(rows, labels, classes, (steady,), products)[0]
+        return cls.measure_each(rows, labels, classes, (steady,))[0]
 
     @classmethod
     def measure_each(
@@ -63,7 +61,6 @@ class ClassMeans:
         labels: Tensor,
         classes: int,
         steadies: Sequence[float],
-        products: Tensor | None = None,
     ) -> list[ClassMeans]:
         """Measure with several ridges, whose systems differ in their diagonal alone."""
         means = _means(rows, labels, classes)
@@ -74,8 +71,7 @@ class ClassMeans:
         # One sample of each class shows no spread at all; the ridge keeps a size then.
         least = torch.finfo(rows.dtype).eps * means.square().sum() / classes
         spread = torch.maximum(spread, least)
-        own = None if step > 1 or products is None else _centred(products, labels, classes, spread)
-        inner = (within @ within.T if own is None else own) / len(within)
+        inner = within @ within.T / len(within)
         crossed = within @ means.T / len(within)
         eye = torch.eye(len(within)).to(inner)
         found = []
@@ -103,17 +99,51 @@ class ClassMeans:
         return torch.as_tensor(torch.linalg.solve(self.gram + amount * eye, self.whitened))
 
 
-def _centred(products: Tensor, labels: Tensor, classes: int, spread: Tensor) -> Tensor | None:
-    """Return inner products of rows less their class means; None where rounding would show."""
-    if not bool(spread > _CLEAR * torch.diagonal(products).mean()):
+def weigh_each(
+    products: Tensor, labels: Tensor, classes: int, steadies: Sequence[float]
+) -> list[tuple[Tensor, Tensor]] | None:
+    """Say how samples are weighed in what `ClassMeans.measure_each` finds, by their products alone.
+
+    Rows are long, and all that is measured of them is a weighted sum of them; so nothing but such
+    sums need be taken of the rows themselves.
+
+    Args:
+        products: inner products of the samples' rows, ``n x n`` float64.
+        labels: their classes.
+        classes: K.
+        steadies: ridges.
+
+    Returns:
+        For each ridge weights ``K x n`` of ``M S^-1`` and the gram ``K x K``; None where there are
+        many samples, or rounding would show where products are centred.
+    """
+    if len(labels) > _SAMPLES:
         return None
     shares = averages(labels, classes).to(products)
-    half = products - (shares @ products)[labels]
-    return torch.as_tensor(half - (half @ shares.T)[:, labels])
+    onto = shares @ products
+    half = products - onto[labels]
+    crossed = half @ shares.T
+    inner = (half - crossed[:, labels]) / len(labels)
+    kept = torch.finfo(products.dtype)
+    # One sample of each class shows no spread at all; the ridge keeps a size then.
+    least = kept.eps * torch.trace(onto @ shares.T) / classes
+    spread = torch.maximum(torch.trace(inner), least)
+    if not bool(spread > _CLEAR * torch.diagonal(products).mean()):
+        return None
+    found = []
+    for steady in steadies:
+        ridge = steady * spread + kept.tiny
+        steadied = inner.clone()
+        steadied.diagonal().add_(ridge)
+        left = torch.linalg.solve(steadied, crossed / len(labels)).T
+        by_class = left.new_zeros(classes, classes).index_add_(1, labels, left)
+        weights = (shares - left + by_class @ shares) / ridge
+        found.append((weights, weights @ onto.T))
+    return found
 
 
 def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
     return averages(labels, classes).to(rows) @ rows
 
 
-__all__ = ["STEADIES", "STEADY", "ClassMeans"]
+__all__ = ["STEADIES", "STEADY", "ClassMeans", "weigh_each"]

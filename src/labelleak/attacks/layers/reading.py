@@ -115,6 +115,18 @@ class LayerReader:
             self.held[key] = rows @ rows.T
         return self.held[key]
 
+    def weighted(self, weights: Tensor, names: Sequence[str], rows: Tensor) -> Tensor:
+        """Return weighted sums of samples' sketches, ``* x R`` float64.
+
+        Args:
+            weights: ``* x n``.
+            names: the parameters, side by side.
+            rows: which samples.
+        """
+        table = self.table.rows
+        held = table if len(rows) == len(self.data) else {n: table[n][rows] for n in names}
+        return torch.cat([weights @ held[name].double() for name in names], dim=1)
+
     def _is_head_clean(self, observation: Observation) -> bool:
         """Tell whether the head's gradient sums to zero in every trial that is large enough to say.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from labelleak.attacks.by_class import by_appearance
-from labelleak.attacks.layers.class_means import ClassMeans
+from labelleak.attacks.layers.class_means import ClassMeans, weigh_each
 from labelleak.attacks.layers.reading import LayerReader, joined
 from labelleak.attacks.shadow.batches import draw_counts
 from labelleak.attacks.shadow.bridges import folds_of
@@ -37,14 +37,22 @@ class Measure:
         """Measure some parameters with each of some ridges, once."""
         key = tuple(names), tuple(steadies)
         if key not in self.known:
-            table, labels = self.reader.table, self.reader.data.labels[self.rows]
-            rows = torch.cat([table.rows[name][self.rows] for name in names], dim=1).double()
-            products = self.reader.products(names)
-            inner = None if products is None else products[self.rows][:, self.rows]
-            self.known[key] = ClassMeans.measure_each(
-                rows, labels, self.reader.num_classes, steadies, inner
-            )
+            self.known[key] = self._measure(names, steadies)
         return self.known[key]
+
+    def _measure(self, names: Sequence[str], steadies: Sequence[float]) -> list[ClassMeans]:
+        reader, classes = self.reader, self.reader.num_classes
+        labels, products = reader.data.labels[self.rows], reader.products(names)
+        if products is not None:
+            inner = products[self.rows][:, self.rows]
+            found = weigh_each(inner, labels, classes, steadies)
+            if found is not None:
+                weights, grams = (torch.stack(parts) for parts in zip(*found, strict=True))
+                whitened = reader.weighted(weights.flatten(0, 1), names, self.rows)
+                each = whitened.view(*weights.shape[:2], -1)
+                return [ClassMeans(*pair) for pair in zip(each, grams, strict=True)]
+        rows = {name: reader.table.rows[name][self.rows] for name in names}
+        return ClassMeans.measure_each(joined(rows, names), labels, classes, steadies)
 
 
 @dataclass(frozen=True, eq=False)

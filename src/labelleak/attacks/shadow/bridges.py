@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from labelleak.attacks.layers.class_means import STEADY, ClassMeans
+from labelleak.attacks.layers.class_means import STEADY, ClassMeans, weigh_each
 from labelleak.attacks.layers.reading import LayerReader, joined
 from labelleak.core.lazy import F, Tensor, torch
 
@@ -17,6 +18,75 @@ _HEADS, _GROUPS = 2, 3
 _FORMS = 4
 _WIDEST = 2048
 _TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How sketches of a group of layers are scored: two numbers a class.
+
+    Attributes:
+        names: the group's parameters.
+        reader: the samples at every layer.
+        products: inner products of all samples' sketches, where they are at hand.
+        weights: the map's columns as weighted sums of all samples' sketches then, ``2 K x n``.
+        plain: the map itself else, ``R x 2 K``.
+    """
+
+    names: tuple[str, ...]
+    reader: LayerReader
+    products: Tensor | None
+    weights: Tensor | None
+    plain: Tensor | None
+
+    @classmethod
+    def learn(
+        cls,
+        reader: LayerReader,
+        names: tuple[str, ...],
+        products: Tensor | None,
+        errors: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+    ) -> Scores:
+        """Learn from some of the samples; the arguments are those of `Bridges.learn`."""
+        known, classes, number = errors[rows], labels[rows], errors.shape[1]
+        loud = _loudness(known)
+        if products is not None:
+            inner = products[rows][:, rows]
+            found = weigh_each(inner, classes, number, (STEADY,))
+            if found is not None:
+                dual = ClassMeans(*found[0]).dual()
+                width = sum(reader.table.rows[name].shape[1] for name in names)
+                gram = _steadied(inner / loud / loud.T, min(len(rows), width))
+                error = torch.linalg.solve(gram, known / loud) / loud
+                weights = errors.new_zeros(2 * number, len(errors))
+                weights[:, rows] = torch.cat([dual, error.T])
+                return cls(names, reader, products, weights, None)
+        sketches = joined(reader.table.rows, names)[rows]
+        system = ClassMeans.measure(sketches, classes, number)
+        error = _ridge(sketches / loud, known / loud)
+        return cls(names, reader, None, None, torch.cat([system.dual().T, error], dim=1))
+
+    @cached_property
+    def to(self) -> Tensor:
+        """The map, ``R x 2 K``."""
+        if self.plain is not None:
+            return self.plain
+        assert self.weights is not None
+        every = torch.arange(self.weights.shape[1])
+        return self.reader.weighted(self.weights, self.names, every).T
+
+    @property
+    def width(self) -> int:
+        """Numbers of a score, 2 K."""
+        held = self.to.T if self.weights is None else self.weights
+        return len(held)
+
+    def of_samples(self, rows: Tensor) -> Tensor:
+        """Score the gradients of some samples themselves."""
+        if self.weights is None or self.products is None:
+            return joined(self.reader.table.rows, self.names)[rows] @ self.to
+        return self.products[rows] @ self.weights.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +104,15 @@ class Bridges:
 
     Attributes:
         heads: B of each layer that is read as a head, ``outputs x K`` by layer name.
-        scores: for each group its parameters and the map of their sketches, ``R x 2 K``.
+        scores: of each group.
     """
 
     heads: Mapping[str, Tensor]
-    scores: Sequence[tuple[tuple[str, ...], Tensor]]
+    scores: Sequence[Scores]
 
     def score_width(self, classes: int) -> int:
         """Return how many features `score_features` makes of each class."""
-        return _FORMS * sum(to.shape[1] for _, to in self.scores) // classes
+        return _FORMS * sum(one.width for one in self.scores) // classes
 
     @classmethod
     def learn(
@@ -57,20 +127,15 @@ class Bridges:
             labels: their classes in that order.
             rows: which samples.
         """
-        known, classes = errors[rows], labels[rows]
-        weights = 1 / (known.norm(dim=1, keepdim=True) + _TINY + 1e-6)
-        heads = {}
+        known = errors[rows]
+        loud, heads = _loudness(known), {}
         for layer in read_as_heads(reader, names):
             signals = reader.table.layers[layer].signals[rows, 0].double()
-            heads[layer] = _ridge(signals * weights, known * weights)
-        scores = []
-        for group, products in _with_products(reader, names):
-            sketches = joined(reader.table.rows, group)[rows]
-            inner = None if products is None else products[rows][:, rows]
-            system = ClassMeans.measure(sketches, classes, errors.shape[1], products=inner)
-            weighed = None if inner is None else weights * inner * weights.T
-            error = _ridge(sketches * weights, known * weights, weighed)
-            scores.append((group, torch.cat([system.dual().T, error], dim=1)))
+            heads[layer] = _ridge(signals / loud, known / loud)
+        scores = [
+            Scores.learn(reader, group, products, errors, labels, rows)
+            for group, products in _with_products(reader, names)
+        ]
         return cls(heads, scores)
 
     def errors(self, reader: LayerReader, rows: Tensor) -> dict[str, Tensor]:
@@ -80,8 +145,13 @@ class Bridges:
 
     def score(self, sketches: Mapping[str, Tensor], trials: int) -> Tensor:
         """Return the scores of the sketches of T updates, ``T x (groups * 2 K)``."""
-        parts = [joined(sketches, names) @ to for names, to in self.scores]
+        parts = [joined(sketches, one.names) @ one.to for one in self.scores]
         return torch.cat(parts, dim=1) if parts else torch.zeros(trials, 0).double()
+
+    def score_samples(self, rows: Tensor) -> Tensor:
+        """Return the scores of some of the reader's samples."""
+        parts = [one.of_samples(rows) for one in self.scores]
+        return torch.cat(parts, dim=1) if parts else torch.zeros(len(rows), 0).double()
 
     def cross(self, gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Return layers' gradients as those of heads: weight ``T x K x D``, bias ``T x K``."""
@@ -155,29 +225,36 @@ def one_hot_errors(posteriors: Tensor, labels: Tensor) -> Tensor:
     return posteriors.double() - F.one_hot(labels, posteriors.shape[1])
 
 
-def _ridge(inputs: Tensor, outputs: Tensor, products: Tensor | None = None) -> Tensor:
+def _loudness(errors: Tensor) -> Tensor:
+    """Return what samples are divided by so that the quiet ones count, ``n x 1``."""
+    return torch.as_tensor(errors.norm(dim=1, keepdim=True) + _TINY + 1e-6)
+
+
+def _ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
     """Regress outputs on inputs with a ridge, through whichever of samples and inputs are fewer.
 
     Args:
         inputs: ``n x R``.
         outputs: ``n x K``.
-        products: inner products of the samples' inputs, where they are at hand.
     """
     samples, width = inputs.shape
-    tall = samples > width
-    if tall:
-        gram = inputs.T @ inputs
-    else:
-        gram = inputs @ inputs.T if products is None else products.clone()
-    ridge = STEADY * torch.trace(gram) / min(samples, width) + torch.finfo(gram.dtype).tiny
-    gram.diagonal().add_(ridge)
-    if tall:
+    if samples > width:
+        gram = _steadied(inputs.T @ inputs, width)
         return torch.as_tensor(torch.linalg.solve(gram, inputs.T @ outputs))
+    gram = _steadied(inputs @ inputs.T, samples)
     return torch.as_tensor(inputs.T @ torch.linalg.solve(gram, outputs))
+
+
+def _steadied(gram: Tensor, fewer: int) -> Tensor:
+    """Add the ridge to a gram matrix, in place; fewer of samples and inputs share its trace."""
+    ridge = STEADY * torch.trace(gram) / fewer + torch.finfo(gram.dtype).tiny
+    gram.diagonal().add_(ridge)
+    return gram
 
 
 __all__ = [
     "Bridges",
+    "Scores",
     "folds_of",
     "groups_of",
     "one_hot_errors",

@@ -300,15 +300,14 @@ class LayerPosterior:
         """Measure every sample by maps that were learnt from the others."""
         folds = torch.from_numpy(folds_of(self.labels.numpy(), _FOLDS, rng))
         errors = {name: torch.zeros_like(self._errors) for name in bridges.heads}
-        width = sum(to.shape[1] for _, to in bridges.scores)
+        width = sum(one.width for one in bridges.scores)
         scores = torch.zeros(len(self.labels), width).double()
         for fold in range(_FOLDS):
             own, others = (torch.nonzero(which)[:, 0] for which in (folds == fold, folds != fold))
             learnt = self._learn_bridges(shown, others)
             for name, found in learnt.errors(self.reader, own).items():
                 errors[name][own] = found
-            rows = {name: row[own] for name, row in self.reader.table.rows.items()}
-            scores[own] = learnt.score(rows, len(own))
+            scores[own] = learnt.score_samples(own)
         return SampleRows(errors, scores)
 
     def _from_client(
