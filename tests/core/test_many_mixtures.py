@@ -184,3 +184,44 @@ def test_confusions_solve_many_signals_as_each(twins):
     each = [confusions.shares(one) for one in signals]
     assert np.allclose(confusions.shares(signals), each, atol=1e-8)
     assert np.allclose(confusions.shares(signals.reshape(4, 5, 9)).reshape(20, 9), each, atol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [3, 8, 31])
+@pytest.mark.parametrize("noise", [0.0, 0.2, 3.0])
+def test_what_is_solved_for_the_columns_left_out_is_as_solved_for_those_mixed(
+    classes, noise, monkeypatch
+):
+    rng = np.random.default_rng(classes)
+    columns = rng.standard_normal((classes, 3 * classes))
+    gram, onto, _ = seen(columns, batches(rng, columns, 40, noise))
+    sizes = []
+    solve_on = pivoting._solve_on
+    monkeypatch.setattr(
+        pivoting,
+        "_solve_on",
+        lambda matrix, right, places: (
+            sizes.append(int(places.sum())) or solve_on(matrix, right, places)
+        ),
+    )
+    shares, certain = many_mixtures(gram, onto)
+    work = sum(sizes)
+    monkeypatch.setattr(pivoting, "_EVEN", np.inf)
+    sizes.clear()
+    wanted, sure = many_mixtures(gram, onto)
+    assert work < sum(sizes)
+    assert certain.all()
+    assert sure.all()
+    assert np.allclose(shares, wanted, atol=1e-12)
+    assert noise == 0 or ((shares == 0) == (wanted == 0)).all()
+
+
+def test_lengths_are_asked_for_only_where_vectors_are_solved_one_by_one():
+    rng = np.random.default_rng(0)
+    columns = rng.standard_normal((6, 20))
+    gram, onto, size = seen(columns, batches(rng, columns, 8, 0.1))
+    asked = []
+    shares = mixture_shares(gram, onto, lambda: asked.append(1) or size)
+    assert not asked
+    alone = mixture_shares(gram, onto[0], lambda: asked.append(1) or size[0])
+    assert asked
+    assert np.allclose(shares[0], alone, atol=1e-8)

@@ -12,6 +12,7 @@ from labelleak.core.directions import (
     is_worth,
     leading_axes,
     lefts,
+    squared_lengths,
 )
 from labelleak.core.observation import Observation
 from labelleak.core.sample_checks import Ranks
@@ -46,6 +47,31 @@ def test_singular_values_are_those_of_the_matrix(shape, size):
         assert torch.allclose(kept.T @ kept, torch.eye(4).double(), atol=1e-9)
         left = found[0] - kept @ (kept.T @ found[0])
         assert float(left.norm()) < 1e-6 * float(found[0].norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6)])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_lengths_of_rows_and_columns_are_those_of_the_matrix(shape, size, dtype):
+    matrix = (rank(4, *shape, -1.0)[1][None] * size).to(dtype)
+    even = evened(matrix, matrix.abs().double().amax(dim=(1, 2)))
+    rows, columns = squared_lengths(even, inner_products(even))
+    wide = matrix.double()
+    scale = float((even / wide).abs().amax())
+    for found, dim in ((rows, -1), (columns, -2)):
+        assert torch.allclose(found.sqrt(), wide.norm(dim=dim) * scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_ranks_in_single_precision_are_those_of_any_size(size):
+    errors, weight = rank(4, 30, 50, -0.5)
+    told = {"num_samples": 4}
+    one, other = (
+        Ranks.of(Observation.from_gradient((weight * by).float(), errors.sum(dim=1) / 64, **told))
+        for by in (1 / 64, size)
+    )
+    assert float(one.shown) == float(other.shown) == 4
+    assert float(one.apart) == pytest.approx(float(other.apart), abs=1e-6)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 6])

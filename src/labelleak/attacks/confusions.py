@@ -189,7 +189,8 @@ class ILRG(Attack):
                 own = flat[size * n : size * (n + 1)]
                 # What the head makes of dW gives what it makes of h, which is linear in dW.
                 logits = recover_features(_double(part) @ weight.T, own, self.faint)
-                posteriors = torch.from_numpy(logits + bias).softmax(dim=-1).numpy()
+                logits += bias
+                posteriors = torch.from_numpy(logits).softmax(dim=-1).numpy()
                 shares.append(plain_shares(posteriors, own))
             counts = total * np.clip(np.concatenate(shares), 0.0, 1.0).reshape(b.shape)
             return Estimate(round_bounded(counts, observation), counts)

@@ -66,16 +66,19 @@ def plain_shares(posteriors: Floats, signal: Floats) -> Floats:
     it is solved, which takes a third of an inverse's time.
     """
     classes = posteriors.shape[-1]
-    centred = posteriors - posteriors.mean(axis=-2, keepdims=True)
-    near = np.linalg.norm(centred, axis=(-2, -1)) < _CONTRACTS
+    means = posteriors.mean(axis=-2)
+    centred = posteriors - means[:, None]
+    near = np.sqrt(np.einsum("tij,tij->t", centred, centred)) < _CONTRACTS
     shares = np.empty(signal.shape)
     # The direction of equal shares, which centred rows leave at 0, is put at -1 as well.
-    system = np.swapaxes(centred[near], -1, -2) - np.eye(classes)
-    rest = signal[near] + 1 / classes - posteriors[near].mean(axis=-2)
-    solved = np.linalg.solve(system, rest[..., None])[..., 0]
+    system = centred if near.all() else centred[near]
+    np.einsum("tii->ti", system)[...] -= 1
+    rest = signal[near] + 1 / classes - means[near]
+    solved = np.linalg.solve(np.swapaxes(system, -1, -2), rest[..., None])[..., 0]
     shares[near] = solved - solved.mean(axis=-1, keepdims=True) + 1 / classes
-    rows = posteriors[~near] - np.eye(classes)
-    shares[~near] = Confusions.of(rows).plain_shares(signal[~near])
+    if not near.all():
+        rows = posteriors[~near] - np.eye(classes)
+        shares[~near] = Confusions.of(rows).plain_shares(signal[~near])
     return shares
 
 

@@ -74,13 +74,17 @@ class GradientRegression(Attack):
             assert observation.weight is not None
             weight = observation.weight.detach().cpu()
             onto = means.project(weight.flatten(-2))
-            size = by_rows(weight, lambda rows: rows.square().sum(dim=-1)).sum(axis=-1)
             gram = weight_gram
             if observation.bias is not None:
-                bias = observation.bias_gradient
-                onto = onto + bias @ bias_means.T
-                size = size + np.square(bias).sum(axis=-1)
+                onto = onto + observation.bias_gradient @ bias_means.T
                 gram = weight_gram + bias_gram
+
+            def size() -> Floats:
+                found = by_rows(weight, lambda rows: rows.square().sum(dim=-1)).sum(axis=-1)
+                if observation.bias is not None:
+                    found = found + np.square(observation.bias_gradient).sum(axis=-1)
+                return np.asarray(found)
+
             total = samples(observation)
             counts = total * mixture_shares(gram, onto, size)
             return Estimate(round_bounded(counts, observation), counts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from labelleak.core.lazy import Tensor, torch
 
 # Directions that are looked for beyond those that are asked for.
@@ -12,22 +14,34 @@ _EPS = 2.0**-52
 
 
 def evened(weight: Tensor, largest: Tensor) -> Tensor:
-    """Scale ``T x K x D`` matrices by their largest entries, T numbers, in double precision."""
-    wide = weight.detach().cpu().to(torch.float64, copy=True)
-    return wide.div_(largest.clamp_min(1e-300)[:, None, None])
+    """Return ``T x K x D`` matrices in double precision, where products of entries do not overflow.
+
+    Those that came in double are scaled by their largest entries, T numbers.
+    """
+    if weight.dtype != torch.float64:  # squares of all that single precision holds fit in double
+        return weight.detach().cpu().double()
+    return torch.as_tensor(weight.detach().cpu() / largest.clamp_min(1e-300)[:, None, None])
 
 
 def inner_products(even: Tensor) -> Tensor:
     """Return inner products of rows of ``T x K x D``, or of columns where these are fewer.
 
     In double precision singular values that are found through them err by about 1e-8 of the
-    largest; it takes a tenth of the time. Entries are at most 1, so nothing overflows.
+    largest; it takes a tenth of the time.
     """
     rows = even.numpy()
     if rows.shape[-2] > rows.shape[-1]:
         rows = rows.swapaxes(-1, -2)
     # Of a matrix with its own transpose numpy works out one half alone.
     return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
+
+
+def squared_lengths(even: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared lengths of rows and columns of matrices with these inner products."""
+    of_rows = even.shape[-2] <= even.shape[-1]
+    known, entries = inner.diagonal(dim1=-2, dim2=-1), even.numpy()
+    other = np.einsum("tkd,tkd->td" if of_rows else "tkd,tkd->tk", entries, entries)
+    return (known, torch.from_numpy(other)) if of_rows else (torch.from_numpy(other), known)
 
 
 def all_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -98,4 +112,5 @@ __all__ = [
     "is_worth",
     "leading_axes",
     "lefts",
+    "squared_lengths",
 ]

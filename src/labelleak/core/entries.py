@@ -67,8 +67,9 @@ def zeroed_share(observation: Observation) -> Floats:
 
 def distinct_share(entries: Tensor) -> tuple[Floats, np.ndarray]:
     """Return the share of distinct sizes among entries, and whether it is that of few levels."""
-    flat = entries[..., :LOOK].detach().abs().double().cpu().numpy()
-    ordered = np.sort(flat, axis=-1)
+    sizes = entries[..., :LOOK].detach().abs().cpu()
+    flat = (sizes if sizes.dtype == torch.float64 else sizes.float()).numpy()
+    ordered = np.sort(flat, axis=-1).astype(np.float64, copy=False)  # less is sorted sooner
     rises = np.diff(ordered, axis=-1) > 1e-6 * ordered[..., -1:]
     fresh = (rises & (ordered[..., 1:] > 0)).sum(axis=-1)
     held = (flat > 0).sum(axis=-1)

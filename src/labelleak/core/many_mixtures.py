@@ -20,6 +20,8 @@ _ROUNDED = 4
 _TRIES, _MOST = 3, 60
 # Numbers of systems that are solved together; they stay in the cache.
 _HELD = 2**18
+# Least eigenvalue beside the largest from which on an inverse is exact enough to be solved with.
+_EVEN = 1e-3
 
 
 def many_mixtures(gram: Floats, onto: Floats) -> tuple[Floats, Flags]:
@@ -51,10 +53,16 @@ def many_mixtures(gram: Floats, onto: Floats) -> tuple[Floats, Flags]:
     if not (np.isfinite(gram).all() and scale > np.finfo(np.float64).tiny):
         return shares, certain
     lifted, given = (gram + gram.T) / (2 * scale) + 1 / classes, onto / scale
-    room = _NEAR * float(np.linalg.eigvalsh(lifted)[0])
+    powers = np.linalg.eigvalsh(lifted)
+    room = _NEAR * float(powers[0])
     # Sums of so many products round by about this much.
     if not room > classes * np.finfo(np.float64).eps:
         return shares, certain
+    inverse = (
+        np.asarray(np.linalg.inv(lifted), dtype=np.float64)
+        if powers[0] > _EVEN * powers[-1]
+        else None
+    )
     mixed = np.ones(onto.shape, dtype=np.bool_)
     fewest = np.full(trials, classes + 1)
     tries = np.full(trials, _TRIES)
@@ -65,7 +73,7 @@ def many_mixtures(gram: Floats, onto: Floats) -> tuple[Floats, Flags]:
         if not left.size:
             break
         own, here = given[left], mixed[left]
-        found = _solve(lifted, own, here)
+        found = _solve(lifted, inverse, own, here)
         slope = found @ lifted - own
         level = np.where(here, slope, 0.0).sum(axis=-1) / here.sum(axis=-1)
         slope -= level[:, None]
@@ -86,30 +94,51 @@ def many_mixtures(gram: Floats, onto: Floats) -> tuple[Floats, Flags]:
     return shares / np.where(sums > 0, sums, 1.0), certain
 
 
-def _solve(lifted: Floats, given: Floats, mixed: Flags) -> Floats:
-    """Solve each trial's equations on its own columns: ``H x = given + t``, sum x = 1."""
-    if mixed.all():
-        right = np.column_stack([given.T, np.ones(len(lifted))])
-        whole = np.asarray(np.linalg.solve(lifted, right), dtype=np.float64)
-        return _summed(whole[:, :-1].T, whole[:, -1])
-    found = np.zeros(given.shape)
-    padded = np.eye(2 * len(lifted))
-    padded[: len(lifted), : len(lifted)] = lifted
-    sizes = mixed.sum(axis=-1)
+def _solve(lifted: Floats, inverse: Floats | None, given: Floats, mixed: Flags) -> Floats:
+    """Solve each trial's equations on its own columns: ``H x = given + t``, sum x = 1.
+
+    With V the inverse of H, ``x = V b - V u`` solves them for b where u is 0 on these columns
+    and makes x 0 on the others, Z: ``V_ZZ u_Z = (V b)_Z``. Where Z is smaller, so is this system.
+    """
+    both = np.stack([given, np.ones(given.shape)], axis=-1)
+    few = 2 * mixed.sum(axis=-1) > mixed.shape[-1]
+    few &= inverse is not None
+    found = np.empty(both.shape)
+    if inverse is not None and few.any():
+        whole = _times(inverse, both[few])
+        found[few] = whole - _times(inverse, _solve_on(inverse, whole, ~mixed[few]))
+    if not few.all():
+        found[~few] = _solve_on(lifted, both[~few], mixed[~few])
+    return _summed(found[..., 0] * mixed, found[..., 1] * mixed)
+
+
+def _times(matrix: Floats, columns: Floats) -> Floats:
+    """Multiply a symmetric matrix by each trial's columns, ``T x K x 2``."""
+    return np.stack([columns[..., 0] @ matrix, columns[..., 1] @ matrix], axis=-1)
+
+
+def _solve_on(matrix: Floats, right: Floats, places: Flags) -> Floats:
+    """Solve each trial's equations on its own rows and columns, ``T x K x 2``; 0 elsewhere."""
+    found = np.zeros(right.shape)
+    padded = np.eye(2 * len(matrix))
+    padded[: len(matrix), : len(matrix)] = matrix
+    sizes = places.sum(axis=-1)
     order = np.argsort(sizes, kind="stable")
     while order.size:  # the largest first, with those that are padded to their size
         size = int(sizes[order[-1]])
+        if not size:
+            break
         number = max(1, _HELD // size**2)
         order, part = order[:-number], order[-number:]
-        places = np.argsort(~mixed[part], axis=-1, kind="stable")[:, :size]
-        own = np.take_along_axis(mixed[part], places, axis=-1)
+        chosen = np.argsort(~places[part], axis=-1, kind="stable")[:, :size]
+        own = np.take_along_axis(places[part], chosen, axis=-1)
         # What pads a system stands apart from it: 1 on the diagonal, and 0 elsewhere.
-        among = np.where(own, places, len(lifted) + np.arange(size))
+        among = np.where(own, chosen, len(matrix) + np.arange(size))
         systems = np.take(padded, among[:, :, None] * len(padded) + among[:, None, :])
-        right = np.stack([np.take_along_axis(given[part], places, axis=-1) * own, own], axis=-1)
-        both = np.asarray(np.linalg.solve(systems, right), dtype=np.float64)
-        answer = np.zeros((len(part), given.shape[-1]))
-        np.put_along_axis(answer, places, _summed(both[..., 0], both[..., 1]), axis=-1)
+        sides = np.take_along_axis(right[part], chosen[..., None], axis=1) * own[..., None]
+        solved = np.linalg.solve(systems, sides)
+        answer = np.zeros((len(part), *right.shape[1:]))
+        np.put_along_axis(answer, chosen[..., None], solved, axis=1)
         found[part] = answer
     return found
 

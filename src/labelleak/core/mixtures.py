@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from labelleak.core.counts import Floats
@@ -9,7 +11,7 @@ from labelleak.core.lazy import optimize
 from labelleak.core.many_mixtures import TOGETHER, many_mixtures
 
 
-def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
+def mixture_shares(gram: Floats, onto: Floats, size: Floats | Callable[[], Floats]) -> Floats:
     """Return the shares x >= 0, sum x = 1, whose mixture of columns a_c is nearest to a vector g.
 
     Since shares sum to 1, ``|sum_c x_c a_c - g|`` is the length of a point in the hull of
@@ -23,19 +25,22 @@ def mixture_shares(gram: Floats, onto: Floats, size: Floats) -> Floats:
     Args:
         gram: inner products ``a_c . a_d``, ``*R x K x K`` or ``K x K``.
         onto: inner products ``a_c . g``, ``*R x K``.
-        size: ``|g|^2``, ``*R``.
+        size: ``|g|^2``, ``*R``, or what finds it, since only vectors one by one need it.
 
     >>> columns, g = np.eye(3), np.array([0.5, 0.6, -0.1])
     >>> mixture_shares(columns @ columns.T, columns @ g, g @ g).round(6).tolist()
     [0.45, 0.55, 0.0]
     """
-    lengths = np.broadcast_to(size, onto.shape[:-1])
-    if gram.ndim > 2 or lengths.size < TOGETHER:
-        return _one_by_one(gram, onto, lengths)
-    flat, rest = onto.reshape(-1, onto.shape[-1]), lengths.ravel()
+
+    def lengths() -> Floats:
+        return np.broadcast_to(size() if callable(size) else size, onto.shape[:-1])
+
+    flat = onto.reshape(-1, onto.shape[-1])
+    if gram.ndim > 2 or len(flat) < TOGETHER:
+        return _one_by_one(gram, onto, lengths())
     shares, certain = many_mixtures(gram, flat)
     if not certain.all():
-        shares[~certain] = _one_by_one(gram, flat[~certain], rest[~certain])
+        shares[~certain] = _one_by_one(gram, flat[~certain], lengths().ravel()[~certain])
     return shares.reshape(onto.shape)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelleak.core.counts import Floats
 from labelleak.core.entries import noise_size, stands_out
-from labelleak.core.lazy import Tensor, torch
+from labelleak.core.lazy import F, Tensor, torch
 from labelleak.core.observation import Observation
 from labelleak.records.states import State
 
@@ -55,16 +55,16 @@ def _features(observation: Observation) -> Floats:
         weight = observation.weight.detach()
         width = weight.shape[-1]
         wide = weight.float() if weight.dtype != torch.float64 else weight
-        parts.append((wide @ _mixture(width).to(wide)).double().cpu().numpy())
+        parts.append(F.linear(wide, _mixture(width).to(wide)).double().cpu().numpy())
     return np.concatenate(parts, axis=-1)
 
 
 @lru_cache(maxsize=4)
 def _mixture(width: int) -> Tensor:
-    """Return how so many columns are mixed, which is always alike; nobody writes to it."""
+    """Return how so many columns are mixed, a mixture a row; nobody writes to it."""
     made = torch.Generator().manual_seed(0)
     found: Tensor = torch.randn(width, _MIXTURES, generator=made, dtype=torch.float64) / width**0.5
-    return found
+    return found.T.contiguous()
 
 
 def _interleaved(seen: Floats, room: Floats) -> np.ndarray:

@@ -15,6 +15,7 @@ from labelleak.core.directions import (
     is_worth,
     leading_axes,
     lefts,
+    squared_lengths,
 )
 from labelleak.core.entries import ratio
 from labelleak.core.lazy import Tensor, torch
@@ -100,10 +101,10 @@ def _measured(
         classes and head inputs allow; and the share of the bias that is apart.
     """
     even, column = evened(weight, largest), bias.double().cpu()[..., None]
-    squares = even.square()
-    # Classes that the model rules out add nothing, nor do head inputs that are never active.
-    most = np.minimum(_live(squares.sum(dim=-1)) - 1, _live(squares.sum(dim=-2)))
     inner = inner_products(even)
+    rows, columns = squared_lengths(even, inner)
+    # Classes that the model rules out add nothing, nor do head inputs that are never active.
+    most = np.minimum(_live(rows) - 1, _live(columns))
     if size is None:
         return _shares(all_powers(inner)), most, np.zeros(len(even))
     powers, axes = _first_axes(inner, size)

@@ -146,8 +146,11 @@ def shares_of(inner: Tensor, onto: Floats, weight: float) -> Floats:
     prior = weight * classes / _SPREAD
     gram = (gram + gram.T) / 2 + prior * np.eye(classes)
     onto = onto + prior / classes
-    # A constant of the misfit that makes it a squared length: no shares have a negative one.
-    size = np.einsum("tk,tk->t", onto, np.linalg.lstsq(gram, onto.T)[0].T)
+
+    def size() -> Floats:
+        # A constant of the misfit that makes it a squared length: no shares have a negative one.
+        return np.asarray(np.einsum("tk,tk->t", onto, np.linalg.lstsq(gram, onto.T)[0].T))
+
     return mixture_shares(gram, onto, size)
 
 
