@@ -1,5 +1,8 @@
 """The shadow attack: what it draws, what it learns, and what it makes of an update."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -416,6 +419,61 @@ def test_lessons_of_any_shape_are_learnt_together_as_each_is_alone():
         alone = CountPosterior.fit(**vars(lesson))
         assert found.total == alone.total
         assert all(torch.equal(found.pack()[name], own) for name, own in alone.pack().items())
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_features_are_what_their_words_say(has_bias):
+    """The slow way, a number at a time, of all that is read of single rows."""
+    labels = torch.arange(40) % 4
+    made = torch.Generator().manual_seed(0)
+    inputs, logits = (torch.randn(40, n, generator=made) for n in (6, 4))
+    logits += 3 * torch.eye(4)[labels]
+    measure = ClassFeatures.measure(HeadPass(inputs, logits, logits), labels)
+    weight = torch.randn(3, 4, 6, generator=made)
+    weight[0, 1] = 0.0
+    bias = torch.randn(3, 4, generator=made) if has_bias else None
+    own = {
+        group: replace(measure, groups=(group,))(Observation(weight, bias), 5)[2, 3].tolist()
+        for group in GROUPS
+    }
+    row = 5 * weight[2, 3].double()
+    errors = 5 * weight[2].double().sum(dim=1) / measure.units[0]
+    errors = errors if bias is None else 5 * bias[2].double()
+    dual = 5 * (weight[2].double() * measure.dual).sum(dim=1)
+
+    def log(value, unit=1e-6):
+        return math.copysign(math.log1p(abs(value) / unit) / 10, value)
+
+    sums = row.sum().item() / measure.units[0]
+    rest = (row @ measure.dual.sum(dim=0)).item() - dual[3].item()
+    above, below = row[row > 0], row[row < 0]
+    along, apart = ((row @ one[3]).item() for one in (measure.means, measure.directions))
+    lows = 5 * weight[2].double().amin(dim=1)
+    wanted = {
+        "bias": [
+            *(log(errors[3].item(), unit) for unit in (1e-6, 1e-2)),
+            (errors[3] / errors.abs().max()).item(),
+        ],
+        "rows": [log(sums), log(sums, 1e-2), log(rest, 1e-2)],
+        "signs": [
+            *(log(one.item() / measure.units[2]) for one in (row.min(), row.max())),
+            *(log(part.norm().item() / measure.units[1]) for part in (below, above)),
+            *(len(part) / 6 for part in (below, above)),
+        ],
+        "classes": [
+            *(log(dual[3].item(), unit) for unit in (1e-6, 1e-2)),
+            log(along / measure.units[1], 1e-2),
+            log(apart, 1e-2),
+            (dual[3] / dual.abs().max()).item(),
+            *(value / row.norm().item() for value in (along, apart)),
+        ],
+        "ranks": [(one < one[3]).double().mean().item() for one in (errors, lows, dual)],
+        "constants": measure.constants[3].tolist(),
+    }
+    for group, numbers in wanted.items():
+        assert own[group] == pytest.approx(numbers, abs=1e-9), group
+    still = replace(measure, groups=("signs",))(Observation(weight, bias), 5)[0, 1]
+    assert (still == 0).all()
 
 
 @pytest.mark.parametrize("attack", [Shadow, LayerShadow])

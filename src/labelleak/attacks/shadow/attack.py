@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
 EDITION = 11
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
-_HALVES = 6
+HALVES = 6
 _SLICE_ENTRIES = 2**23
 
 
@@ -194,6 +195,14 @@ class ShadowPosterior:
         named = hold_tails(tails[:, torch.argsort(self.order).numpy()], self._bounds(observation))
         return np.asarray(named.reshape(*observation.trials, *named.shape[1:]))
 
+    @cached_property
+    def halves(self) -> list[ClassFeatures]:
+        """Measures by halves of the samples, each for its share of the shadows of any N."""
+        rng, groups = stream(self.seed, "halves"), self.attack.groups
+        return [
+            ClassFeatures.measure_half(self.shown, self.labels, groups, rng) for _ in range(HALVES)
+        ]
+
     def _measure(self, observation: Observation) -> Tensor:
         assert observation.weight is not None
         bias = None if observation.bias is None else observation.bias[..., self.order]
@@ -261,8 +270,8 @@ class ShadowPosterior:
         # Slices keep the gradients of some thousand shadows from being held at once.
         size = max(1, _SLICE_ENTRIES // (classes * self.bank.table.inputs.shape[1]))
         parts = []
-        for own in np.array_split(counts, min(_HALVES, len(counts))):
-            features = ClassFeatures.measure_half(self.shown, self.labels, self.attack.groups, rng)
+        shares = np.array_split(counts, min(HALVES, len(counts)))
+        for own, features in zip(shares, self.halves, strict=False):
             for slice_ in np.split(own, range(size, len(own), size)):
                 seen = observe(slice_, rng)
                 bias = seen.bias if has_bias else None
@@ -309,6 +318,7 @@ def budget_of(batches: int, total: int, classes: int) -> int:
 
 __all__ = [
     "EDITION",
+    "HALVES",
     "AdaptiveShadow",
     "Shadow",
     "ShadowPosterior",

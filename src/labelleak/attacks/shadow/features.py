@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,10 @@ _SLICE_BYTES = 256 * 2**20
 # Above so many classes a ridge stands in for singular values, which take seconds.
 _MANY, _RIDGE = 256, 1e-3
 _TINY = 1e-30
+# Units of signed logarithms.
+_FINE, _COARSE = 1e-6, 1e-2
+# Columns of which a signed logarithm is taken, with its unit, and others as they are.
+_Columns = tuple[list[tuple[Tensor, float]], list[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,59 +140,56 @@ class ClassFeatures:
         sums = weight.sum(dim=-1) / self.units[0]
         errors = sums if bias is None else bias
         own = (weight * self.dual).sum(dim=-1)
-        lowest = weight.amin(dim=-1) / self.units[2]
-        make: dict[str, Callable[[], list[Tensor]]] = {
-            "bias": lambda: [_log(errors), _log(errors, 1e-2), _beside_largest(errors)],
-            "rows": lambda: [
-                _log(sums),
-                _log(sums, 1e-2),
-                _log(weight @ self.dual.sum(dim=0) - own, 1e-2),
-            ],
-            "signs": lambda: [_log(lowest), *self._signs(weight)],
-            "classes": lambda: [
-                _log(own),
-                _log(own, 1e-2),
-                _beside_largest(own),
-                *self._directions(weight),
-            ],
+        least, most = weight.amin(dim=-1), weight.amax(dim=-1)
+        lowest = least / self.units[2]
+        make: dict[str, Callable[[], _Columns]] = {
+            "bias": lambda: ([(errors, _FINE), (errors, _COARSE)], [_beside_largest(errors)]),
+            "rows": lambda: (
+                [
+                    (sums, _FINE),
+                    (sums, _COARSE),
+                    (weight @ self.dual.sum(dim=0) - own, _COARSE),
+                ],
+                [],
+            ),
+            "signs": lambda: self._signs(weight, lowest, least, most),
+            "classes": lambda: self._directions(weight, own),
             "solutions": lambda: self._solutions(errors, own, total),
-            "ranks": lambda: [_ranks(errors), _ranks(lowest), _ranks(own)],
-            "constants": lambda: [
-                column.expand(errors.shape) for column in self.constants.unbind(dim=1)
-            ],
+            "ranks": lambda: ([], [_ranks(errors), _ranks(lowest), _ranks(own)]),
+            "constants": lambda: (
+                [],
+                [column.expand(errors.shape) for column in self.constants.unbind(dim=1)],
+            ),
         }
-        return torch.stack([one for group in self.groups for one in make[group]()], dim=-1)
+        found = [make[group]() for group in self.groups]
+        logged = [one for logs, _ in found for one in logs]
+        plain = [one for _, others in found for one in others]
+        parts = [_log(logged)] if logged else []
+        return torch.cat([*parts, *([torch.stack(plain, dim=-1)] if plain else [])], dim=-1)
 
-    def _signs(self, weight: Tensor) -> list[Tensor]:
-        rounding = _ROUNDING * weight.abs().amax(dim=(-2, -1), keepdim=True)
-        parts = (-weight).clamp(min=0), weight.clamp(min=0)
-        return [
-            _log(weight.amax(dim=-1) / self.units[2]),
-            *((part > rounding).double().mean(dim=-1) for part in parts),
-            *(_log(part.norm(dim=-1) / self.units[1]) for part in parts),
-        ]
+    def _signs(self, weight: Tensor, lowest: Tensor, least: Tensor, most: Tensor) -> _Columns:
+        largest = torch.maximum(most, -least).amax(dim=-1)[..., None, None]
+        above = weight.clamp(min=0)
+        parts, rounding = (above - weight, above), _ROUNDING * largest
+        lengths = [(part.norm(dim=-1) / self.units[1], _FINE) for part in parts]
+        shares = [(part > rounding).sum(dim=-1).double() / weight.shape[-1] for part in parts]
+        return [(lowest, _FINE), (most / self.units[2], _FINE), *lengths], shares
 
-    def _directions(self, weight: Tensor) -> list[Tensor]:
+    def _directions(self, weight: Tensor, own: Tensor) -> _Columns:
         length = weight.norm(dim=-1) + _TINY
         along = (weight * self.means).sum(dim=-1)
         apart = (weight * self.directions).sum(dim=-1)
-        return [
-            _log(along / self.units[1], 1e-2),
-            along / length,
-            _log(apart, 1e-2),
-            apart / length,
-        ]
+        logged = [(own, _FINE), (own, _COARSE), (along / self.units[1], _COARSE), (apart, _COARSE)]
+        return logged, [_beside_largest(own), along / length, apart / length]
 
-    def _solutions(self, errors: Tensor, own: Tensor, total: int) -> list[Tensor]:
+    def _solutions(self, errors: Tensor, own: Tensor, total: int) -> _Columns:
         shares = (errors / total - self.confusion.mean(dim=0)) @ self.inverse
         shares = shares - shares.mean(dim=-1, keepdim=True) + 1 / shares.shape[-1]
         sure = -torch.diagonal(self.confusion)  # 1 - p of a class on its own samples
         other = (self.confusion.sum(dim=0) + sure) / (len(sure) - 1)
         alone = (other - errors / total) / (sure + other).clamp(min=1e-6)
-        return [
-            *(_root(total * guess.clamp(-3, 3)) for guess in (shares, alone)),
-            _log(-own / sure.clamp(min=1e-4)),
-        ]
+        roots = [_root(total * guess.clamp(-3, 3)) for guess in (shares, alone)]
+        return [(-own / sure.clamp(min=1e-4), _FINE)], roots
 
 
 def _invert(confusion: Tensor) -> Tensor:
@@ -230,8 +231,11 @@ def _steadied(matrix: Tensor, share: float) -> Tensor:
     return matrix + amount * torch.eye(len(matrix)).to(matrix)
 
 
-def _log(values: Tensor, unit: float = 1e-6) -> Tensor:
-    return values.sign() * torch.log1p(values.abs() / unit) / 10
+def _log(columns: Sequence[tuple[Tensor, float]]) -> Tensor:
+    """Take the signed logarithm of each column in its unit, all at once."""
+    values = torch.stack([own for own, _ in columns], dim=-1)
+    units = torch.tensor([unit for _, unit in columns], dtype=values.dtype)
+    return torch.copysign(torch.log1p(values.abs().div_(units)).div_(10), values)
 
 
 def _root(values: Tensor) -> Tensor:

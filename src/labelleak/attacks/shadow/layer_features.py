@@ -50,13 +50,17 @@ class Kit:
         labels: Tensor,
         groups: tuple[str, ...],
         rng: np.random.Generator,
-    ) -> Kit:
-        """Measure heads by a random half of the samples, as a sample errs about all there are."""
-        halves = {
-            name: ClassFeatures.measure_half(view, labels, groups, rng)
-            for name, view in views.items()
-        }
-        return replace(self, heads=halves)
+        number: int,
+    ) -> list[Kit]:
+        """Measure heads by random halves of the samples, as a sample errs about all there are."""
+        found = []
+        for _ in range(number):
+            halves = {
+                name: ClassFeatures.measure_half(view, labels, groups, rng)
+                for name, view in views.items()
+            }
+            found.append(replace(self, heads=halves))
+        return found
 
     def trust(self, width: int) -> Tensor:
         """Weigh so many features: beside a head in the clear what lies below it counts less.

@@ -11,12 +11,7 @@ import numpy as np
 
 from labelleak.attacks.by_class import by_appearance
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
-from labelleak.attacks.shadow.attack import (
-    EDITION,
-    Shadow,
-    best_estimate,
-    budget_of,
-)
+from labelleak.attacks.shadow.attack import EDITION, HALVES, Shadow, best_estimate, budget_of
 from labelleak.attacks.shadow.batches import Head, draw_counts, lend
 from labelleak.attacks.shadow.bridges import Bridges, folds_of, one_hot_errors
 from labelleak.attacks.shadow.features import ClassFeatures, sureness
@@ -37,8 +32,8 @@ from labelleak.core.seeding import stream
 from labelleak.core.white_box import HeadPass
 from labelleak.records.assumptions import Assumption
 
-# Parts of the samples that are measured by what the others show, and halves as of `Shadow`.
-_FOLDS, _HALVES = 3, 6
+# Parts of the samples that are measured by what the others show.
+_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,7 @@ class LayerPosterior:
         expected: N of updates to come, where they are known.
         fitted: what was learnt so far, by N and by what is shown.
         kits: how updates are measured, by what is shown.
+        halves: the same by halves of the samples, each for its share of the shadows of any N.
         banks: what shadows are drawn from, of any N, by what is shown.
     """
 
@@ -127,6 +123,7 @@ class LayerPosterior:
     expected: tuple[int, ...] = ()
     fitted: dict[tuple[int, _Shown], CountPosterior] = field(default_factory=dict)
     kits: dict[_Shown, Kit] = field(default_factory=dict)
+    halves: dict[_Shown, list[Kit]] = field(default_factory=dict)
     banks: dict[_Shown, LayerBank] = field(default_factory=dict)
 
     @classmethod
@@ -283,9 +280,12 @@ class LayerPosterior:
         bank = self.banks[shown]
         biased = {name for name in views if f"{name}.bias" in shown.names}
         biased |= {""} if shown.bias else set()
+        if shown not in self.halves:
+            halved = stream(self.seed, "halves", shown)
+            self.halves[shown] = kit.halved(views, self.labels, self.attack.groups, halved, HALVES)
         parts = []
-        for own in np.array_split(counts, min(_HALVES, len(counts))):
-            measure = kit.halved(views, self.labels, self.attack.groups, rng)
+        shares = np.array_split(counts, min(HALVES, len(counts)))
+        for own, measure in zip(shares, self.halves[shown], strict=False):
             for slice_ in np.split(own, range(bank.at_once, len(own), bank.at_once)):
                 heads, scores = bank.observe(slice_, biased, rng)
                 parts.append(measure.features(Seen(heads, scores), int(counts[0].sum())))
@@ -321,7 +321,7 @@ class LayerPosterior:
         for fold, own in enumerate(np.array_split(counts, _FOLDS)):
             others = torch.nonzero(folds != fold)[:, 0]
             learnt = self._learn_bridges(shown, others)
-            measure = kit.halved(views, self.labels, self.attack.groups, rng)
+            (measure,) = kit.halved(views, self.labels, self.attack.groups, rng, 1)
             pool = np.flatnonzero(folds.numpy() == fold)
             picks = pick_samples(pool, self.labels.numpy(), own, rng)
             for seen in self.client.share(picks, rng):
