@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from contract.scenarios import answer, blobs, network, noised, one_step, train
+from contract.scenarios import FEATURES, answer, blobs, network, noised, one_step, train
 from labelleak.attacks import (
     GDBR,
     AdaptiveLayerRegression,
     LayerRegression,
+    LayerShadow,
     PlainLayerRegression,
 )
 from labelleak.attacks.layers import regression
@@ -23,6 +24,7 @@ from labelleak.attacks.shadow.layer_clients import LayerClient
 from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
+from labelleak.core.layer_table import LayerTable
 from labelleak.core.observation import Observation
 from labelleak.core.score import Truth, score
 from labelleak.core.training import FullTraining
@@ -141,6 +143,48 @@ def test_products_are_worked_out_once_for_all_parts_and_not_of_many_samples(monk
     monkeypatch.undo()
     again = Measure(reader, torch.arange(0, len(rows), 2)).of(names, [STEADY])[0]
     assert torch.allclose(measured.gram, again.gram, rtol=1e-7)
+
+
+def test_attacks_that_read_layers_share_one_pass_of_the_same_and_no_other(monkeypatch):
+    built, build = [], LayerTable.build
+
+    def watched(*asked, **more):
+        built.append(more["keep"])
+        return build(*asked, **more)
+
+    monkeypatch.setattr(LayerTable, "build", watched)
+    known = one_step("plain", train(network(nn.Tanh), blobs(5), 5)).known
+    attacks = GDBR(), LayerRegression(), LayerShadow(batches=20, epochs=1)
+    for attack in attacks:
+        prepare(attack, known, 5, rng(0))
+    assert built == [{"0", "2"}]
+    shared = LayerReader.of(known, 5, rng(1), frozenset({"2"}))
+    alone = LayerReader.of(replace(known, made={}), 5, rng(1), frozenset({"2"}))
+    assert len(built) == 2
+    assert set(shared.table.layers) == set(alone.table.layers) == {"2"}
+    for name, rows in alone.table.rows.items():
+        assert torch.equal(shared.table.rows[name], rows)
+    with torch.no_grad():
+        known.model.module[0].weight[0, 0] += 1
+    LayerReader.of(known, 5, rng(1))
+    LayerReader.of(replace(known, auxiliary=blobs(5, seed=4)), 5, rng(1))
+    assert len(built) == 4
+    known.model.module[2].bias.requires_grad_(False)
+    assert "2.bias" not in LayerReader.of(known, 5, rng(1)).table.rows
+    monkeypatch.setattr("labelleak.attacks.layers.reading._LITTLE", 0)
+    known = replace(known, made={})
+    for keep in ((), ("0",), ("2",), ("0", "2")):
+        reader = LayerReader.of(known, 5, rng(1), frozenset(keep))
+        assert set(reader.table.layers) == set(keep)
+    assert built[5:] == [set(), {"0"}, {"0", "2"}]
+
+
+def test_a_pass_with_randomness_in_it_is_each_attack_s_own():
+    model = nn.Sequential(nn.Linear(FEATURES, 16), nn.Dropout(), nn.Linear(16, 5)).train()
+    known = Knowledge(WhiteBox(model, "2"), (FEATURES,), blobs(5))
+    one, other = (LayerReader.of(known, 5, rng(seed)).table for seed in range(2))
+    assert not torch.equal(one.rows["2.weight"], other.rows["2.weight"])
+    assert not known.made
 
 
 def test_regression_on_a_trained_model_is_above_plain_least_squares_in_the_mean():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,6 +140,8 @@ class Knowledge:
         training: how the client trained.
         defense: what the client does to its update before it is shared.
         fit_cache: where attacks keep what they learn; no knowledge of its own.
+        made: what attacks made of model and own data, for one another, by its fingerprint; no
+            knowledge of its own either.
         weights_known: whether the model's weights are those that the client was sent.
         expected: numbers of labels of updates to come, where an attack may get ready for all of
             them at once; each update tells its own again.
@@ -153,6 +155,7 @@ class Knowledge:
     training: LocalTraining | None = None
     defense: Defense | None = None
     fit_cache: FitCache | None = None
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
     weights_known: bool = True
     batch_told: bool = True
     expected: tuple[int, ...] = ()

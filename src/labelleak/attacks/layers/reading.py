@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from labelleak.core.entries import stands_out, sum_rests
+from labelleak.core.fingerprints import fingerprint_tensors
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.layer_table import LayerTable
-from labelleak.core.lazy import Tensor, torch
+from labelleak.core.lazy import Tensor, nn, torch
 from labelleak.core.observation import Observation
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import NotApplicable
@@ -23,6 +25,8 @@ _ZERO_SUM = 0.01
 _SURE = 1e-4
 # Samples up to which all inner products are kept: a square of so many numbers.
 _FEW = 1000
+# Numbers of a layer's inputs and signals that are kept for whoever may want them.
+_LITTLE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +55,11 @@ class LayerReader:
         rng: np.random.Generator,
         keep: frozenset[str] = frozenset(),
     ) -> LayerReader:
-        """Pass the auxiliary data once, forward and backward."""
+        """Pass the auxiliary data once, forward and backward, for all attacks that read layers."""
         assert known.model is not None
         assert known.auxiliary is not None
         seed = int(rng.integers(2**31))
-        table = LayerTable.build(known.model, known.auxiliary, keep=keep, seed=seed)
+        table = _share_table(known.made, known.model, known.auxiliary, keep, seed)
         return cls(known.model, known.auxiliary, table, num_classes)
 
     @cached_property
@@ -142,6 +146,39 @@ class LayerReader:
         clear = size > _SURE
         clear = clear if clear.any() else stands_out(observation)
         return not bool((clear & (np.max(rests, axis=0) > _ZERO_SUM)).any())
+
+
+def _share_table(
+    made: dict[str, Any], model: WhiteBox, data: LabelledData, keep: frozenset[str], seed: int
+) -> LayerTable:
+    """Take the table that another attack has built of the same, or build it for the next as well.
+
+    A table with randomness in it is each attack's own. What layers were given and sent back is kept
+    where that is little, as attacks want it of different ones.
+    """
+    if type(model) is not WhiteBox:
+        return LayerTable.build(model, data, keep=keep, seed=seed)
+    module = model.module
+    named = [*module.state_dict().items(), ("inputs", data.inputs), ("labels", data.labels)]
+    modes = [part.training for part in module.modules()]
+    purpose = repr((model.head, id(module), module, modes, sorted(model.trained)))
+    key = fingerprint_tensors([(purpose, data.labels), *named])
+    found: tuple[Any, frozenset[str], LayerTable | None]
+    found = made.get(key, (module, frozenset(), None))
+    _, held, table = found
+    if table is None or not keep <= held:
+        little = {
+            name
+            for name, part in module.named_modules()
+            if isinstance(part, nn.Linear)
+            and len(data) * (part.in_features + part.out_features) <= _LITTLE
+        }
+        held = held | keep | little
+        table = LayerTable.build(model, data, keep=held, seed=seed)
+        if table.is_exact:
+            made[key] = module, held, table  # while the module is held its id is no other's
+    layers = {name: own for name, own in table.layers.items() if name in keep}
+    return replace(table, layers=layers)
 
 
 def refuse_nothing(names: Sequence[str], attack: str) -> None:

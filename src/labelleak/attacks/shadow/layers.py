@@ -141,7 +141,7 @@ class LayerPosterior:
         picks, labels = lend(torch.argsort(order)[known.auxiliary.labels], num_classes, rng)
         data = LabelledData(known.auxiliary.inputs[picks], order[labels])
         linear = (n for n, m in known.model.module.named_modules() if isinstance(m, nn.Linear))
-        held = Knowledge(known.model, known.input_shape, data)
+        held = Knowledge(known.model, known.input_shape, data, made=known.made)
         reader = LayerReader.of(held, num_classes, rng, frozenset(linear))
         client = None
         if Need.DEFENSE in attack.needs:
