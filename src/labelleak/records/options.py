@@ -9,7 +9,7 @@ from functools import cache
 from numbers import Real
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from labelleak.errors import BadInput, few, shown
 
@@ -25,6 +25,7 @@ class Option:
         min: least value.
         above: bound that a value must lie above.
         below: bound that a value must lie below.
+        max: greatest value.
         repeats: whether a list may name a value twice.
         infinite: whether infinity is a value, which says that there is no bound.
         flag: name on the command line, where it is not the field's.
@@ -35,6 +36,7 @@ class Option:
     min: float | None = None
     above: float | None = None
     below: float | None = None
+    max: float | None = None
     repeats: bool = False
     infinite: bool = False
     flag: str | None = None
@@ -57,6 +59,8 @@ class Option:
             return f"must be above {self.above:g}"
         if self.below is not None and value >= self.below:
             return f"must be below {self.below:g}"
+        if self.max is not None and value > self.max:
+            return f"must be at most {self.max:g}"
         return None
 
     def check(self, name: str, value: object) -> None:
@@ -136,12 +140,12 @@ def convert(name: str, kind: Any, value: Any) -> Any:
     """Convert a value to a field's type as pydantic does, which is loaded only where it must."""
     if list_item(kind) is not None and isinstance(value, str | int | float | Path):
         value = (value,)
-    if _is_of(kind, value):
+    if is_plainly(kind, value):
         return value
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         given = first["input"]
@@ -155,24 +159,41 @@ def convert(name: str, kind: Any, value: Any) -> Any:
         raise BadInput(f"`{name}` {found}: {reason}") from error
 
 
-def _is_of(kind: Any, value: Any) -> bool:
-    """Return whether a plain value is just of its type, so that it would come back as it is."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if value is None:
-        return type(None) in kinds
+def is_plainly(kind: Any, value: Any) -> bool:
+    """Return whether a plain value is just of its type, so that it would come back as it is.
+
+    Where this is False the value may be right all the same: pydantic tells.
+
+    >>> is_plainly(dict[Literal["a"], float], {"a": 0.5}), is_plainly(float, 1)
+    (True, False)
+    """
+    if get_origin(kind) in (Union, UnionType):
+        return any(is_plainly(one, value) for one in get_args(kind))
+    of = get_args(kind)
     if type(value) is tuple:
-        items = [get_args(one) for one in kinds if get_origin(one) is tuple]
-        listed = len(items) == 1 and items[0][1:] == (...,)
-        return listed and all(_is_of(items[0][0], one) for one in value)
+        listed = get_origin(kind) is tuple and of[1:] == (...,)
+        return listed and all(is_plainly(of[0], one) for one in value)
+    if type(value) is list:
+        return get_origin(kind) is list and all(is_plainly(of[0], one) for one in value)
+    if type(value) is dict:
+        keys, values = of if get_origin(kind) is dict else (None, None)
+        return keys is not None and all(
+            is_plainly(keys, key) and is_plainly(values, one) for key, one in value.items()
+        )
     if isinstance(value, str | Path) and not str(value).isascii():
         return False  # it may hold what is no text
+    if get_origin(kind) is Literal:
+        return type(value) is str and value in of
+    if value is None:
+        return kind is type(None)
     if type(value) is type(Path()):
-        return Path in kinds
-    return type(value) in (bool, int, float, str) and type(value) in kinds
+        return kind is Path
+    return type(value) in (bool, int, float, str) and kind is type(value)
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def adapter(kind: Any) -> Any:
+    """Return what pydantic checks values of a type with."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -182,4 +203,4 @@ def _repeated(values: Sequence[object]) -> list[str]:
     return sorted({str(value) for value in values if values.count(value) > 1})
 
 
-__all__ = ["Option", "Options", "convert", "declared", "list_item"]
+__all__ = ["Option", "Options", "adapter", "convert", "declared", "is_plainly", "list_item"]

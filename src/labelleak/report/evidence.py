@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,7 +174,7 @@ def make_evidence(
             {"level": LEVEL, "least_updates": ENOUGH_TRIALS},
         ],
         cases=[_case(cell) for cell in judged.cells],
-        policy=None if policy is None else policy.model_dump(mode="json"),
+        policy=None if policy is None else asdict(policy),
         checks=[Check(**vars(one)) for one in checks],
         passed=all(one.passed for one in checks) if policy is not None else None,
         records=File(name=records.name, digest=digest_file(records), records=len(rows)),

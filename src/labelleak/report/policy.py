@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from labelleak.errors import BadInput, shown, shown_path, shown_value, unknown_name
 from labelleak.records.flags import FLAGS
+from labelleak.records.options import Option, adapter, declared, is_plainly
 from labelleak.records.reading import read_toml
 
-Limit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Server = Literal["update", "model", "auxiliary"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+_SHARE = Option("A share.", min=0, max=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Strict:
+    """Values that must be of their types as they are: none is converted.
+
+    Raises:
+        BadInput: naming the first value that cannot be, and why.
+    """
+
+    place: ClassVar[str] = ""  # what its keys stand under in a policy
+
+    def __post_init__(self) -> None:
+        for name, kind, option in declared(type(self)):
+            value = _taken(f"{self.place}{name}", kind, getattr(self, name))
+            if option is not None:
+                for place, number in _numbers(name, value):
+                    if why := option.refuse(number):
+                        raise BadInput(f"{_shown(place)} = {number:g}: {why}")
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Self:
+        """Take values from outside by their names; a name that nothing bears is refused."""
+        names = [one.name for one in fields(cls)]
+        for name in asked:
+            if name not in names:
+                raise unknown_name("key", name, names)
+        return cls(**asked)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cells(_Strict):
     """Which records are judged; None leaves a key open. Each value that is named must be there.
 
     ``left`` tells updates that left their client from those that its policy withheld. ``per``
     judges each round or client by itself instead of their average.
     """
+
+    place: ClassVar[str] = "cells."
 
     batch_sizes: list[int] | None = None
     schemes: list[str] | None = None
@@ -35,9 +66,10 @@ class Cells(_Strict):
     clients: list[int | str] | None = None
     defended: bool | None = None
     left: bool | None = None
-    per: list[Literal["round", "client"]] = []
+    per: list[Literal["round", "client"]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Policy(_Strict):
     """What records must show for a gate to open.
 
@@ -54,22 +86,19 @@ class Policy(_Strict):
         cells: which records are judged.
     """
 
-    max_advantage: dict[Server, Limit] = {}
-    min_trials: Annotated[int, Field(ge=2)] = 20
-    must_run: list[str] = []
-    flags: dict[str, Limit] = {}
+    max_advantage: Annotated[dict[Server, float], _SHARE] = field(default_factory=dict)
+    min_trials: Annotated[int, Option("Trials that each cell must have.", min=2)] = 20
+    must_run: list[str] = field(default_factory=list)
+    flags: Annotated[dict[str, float], _SHARE] = field(default_factory=dict)
     on_unknown: Literal["pass", "fail"] = "pass"
     on_refuted: Literal["pass", "fail"] = "fail"
-    cells: Cells = Cells()
+    cells: Cells = field(default_factory=Cells)
 
-    @field_validator("flags")
-    @classmethod
-    def _known(cls, flags: dict[str, float]) -> dict[str, float]:
-        for name in flags:
-            if name not in FLAGS:
-                # A flag that no release raises would never fail.
-                raise ValueError(str(unknown_name("flag", name, FLAGS)))
-        return flags
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.flags:
+            if name not in FLAGS:  # a flag that no release raises would never fail
+                raise unknown_name("flag", name, FLAGS)
 
 
 def make_policy(asked: dict[str, Any], source: str) -> Policy:
@@ -82,9 +111,9 @@ def make_policy(asked: dict[str, Any], source: str) -> Policy:
     20
     """
     try:
-        policy = Policy.model_validate(asked)
-    except ValidationError as error:
-        raise BadInput(f"{source}: {_reason(error)}") from error
+        policy = Policy.of(asked)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from error
     asks = policy.max_advantage or policy.must_run or policy.flags or policy.on_unknown == "fail"
     if not asks:
         raise BadInput(
@@ -93,16 +122,35 @@ def make_policy(asked: dict[str, Any], source: str) -> Policy:
     return policy
 
 
-def _reason(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        owner = Cells if place[:-1] == ["cells"] else Policy
-        return str(unknown_name("key", place[-1], owner.model_fields))
-    if place[-1:] == ["[key]"]:
-        return str(unknown_name("threat model", place[-2], ("update", "model", "auxiliary")))
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"{shown('.'.join(place))[1:-1]} = {shown_value(first['input'])}: {reason}"
+def _taken(place: str, kind: Any, value: Any) -> Any:
+    """Return a value that is of a type as it is; pydantic says what is wrong with any other."""
+    if kind is Cells and isinstance(value, Cells | dict):
+        return Cells.of(value) if isinstance(value, dict) else value
+    if is_plainly(kind, value):
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        parts = [place, *map(str, first["loc"])]
+        if parts[-1] == "[key]":
+            raise unknown_name("threat model", parts[-2], get_args(Server)) from error
+        raise BadInput(
+            f"{_shown('.'.join(parts))} = {shown_value(first['input'])}: {first['msg']}"
+        ) from error
+
+
+def _shown(place: str) -> str:
+    return shown(place)[1:-1]
+
+
+def _numbers(name: str, value: Any) -> list[tuple[str, Any]]:
+    """Return each value that a range may hold for, with its place."""
+    if isinstance(value, dict):
+        return [(f"{name}.{key}", one) for key, one in value.items()]
+    return [(name, value)]
 
 
 def read_policy(path: Path) -> Policy:
