@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelleak.records.intervals import bootstrap_mean, bootstrap_means
+from labelleak.records.intervals import bootstrap_mean, bootstrap_means, quantiles
 
 
 def slow_bootstrap(values, groups, rng, resamples):
@@ -66,3 +66,23 @@ def test_order_does_not_matter_and_columns_share_their_draws(pairs):
 def test_unequal_lengths_are_refused(groups):
     with pytest.raises(ValueError, match="as many groups as values"):
         bootstrap_mean([1.0], groups)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_quantiles_are_those_of_numpy_to_the_last_digit(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.choice([rng.random((7, 2000)), rng.integers(0, 33, (7, 2000)) / 32])
+    rows = rows[:, : rng.choice([1, 2, 3, 40, 2000])]
+    shares = [2.5000000000000022 / 100, 0.975, *rng.random(2), 0.0, 1.0, 0.5]
+    wanted = np.quantile(rows, shares, axis=1)
+    for found, expected in zip(quantiles(rows.copy(), shares), wanted, strict=True):
+        assert found.tolist() == expected.tolist()
+
+
+def test_groups_are_counted_in_their_order_whatever_names_them():
+    values = [0.5, 1.0, 0.0, 0.25, 0.75]
+    named = bootstrap_mean(values, ["b", "a", "b", "b", "a"])
+    assert (
+        named == bootstrap_mean(values, [1, 0, 1, 1, 0]) == bootstrap_mean(values, [9, 2, 9, 9, 2])
+    )
+    assert bootstrap_mean([0.5], ["a"]).low == 0.5
