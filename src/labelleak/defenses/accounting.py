@@ -6,10 +6,8 @@ import warnings
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr
-
 from labelleak.core.knowledge import Defense
+from labelleak.core.lazy import optimize, special
 from labelleak.defenses.clipping import Clipping
 from labelleak.defenses.composition import Part, as_part
 from labelleak.defenses.dp_sgd import DPSGD
@@ -77,12 +75,12 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, rounds: int = 1) -> 
         return most
 
     def excess(epsilon: float) -> float:
-        lost = exp(epsilon + float(log_ndtr(-0.5 / s - epsilon * s)))
-        return float(ndtr(0.5 / s - epsilon * s)) - lost - delta
+        lost = exp(epsilon + float(special.log_ndtr(-0.5 / s - epsilon * s)))
+        return float(special.ndtr(0.5 / s - epsilon * s)) - lost - delta
 
     if excess(0.0) <= 0:
         return 0.0
-    return float(brentq(excess, 0.0, most, xtol=1e-12))
+    return float(optimize.brentq(excess, 0.0, most, xtol=1e-12))
 
 
 def sampled_epsilon(
