@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labelleak.attacks import LLG
+from labelleak.core import small_maps
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.seeding import stream
 from labelleak.core.white_box import WhiteBox
 from labelleak.errors import BadInput
-from labelleak.simulation import small_maps
 from labelleak.simulation.batches import draw_batches, parse_scheme, pick_samples
 from labelleak.simulation.gradients import HeadTable, autograd_gradients
 from labelleak.simulation.models import build_model

@@ -64,13 +64,18 @@ class SampleGradients:
             return None
         if data.labels.dim() > 1 or shared_parameters(model.module):
             return None
-        rows = []
+        flat, done = torch.empty(0), 0
         for part in pass_layers(model, data):
             found = dict(pair for name, one in part.layers.items() for pair in one.slopes(name))
             if not trained.keys() <= found.keys():
                 return None
-            rows.append(torch.cat([found[name].flatten(1) for name in trained], dim=1))
-        return cls(torch.cat(rows), {name: value.shape for name, value in trained.items()})
+            rows = [found[name].flatten(1) for name in trained]
+            if not done:
+                kind = torch.cat([row[:1] for row in rows], dim=1)
+                flat = kind.new_empty(len(data), numbers)
+            torch.cat(rows, dim=1, out=flat[done : done + len(rows[0])])
+            done += len(rows[0])
+        return cls(flat, {name: value.shape for name, value in trained.items()})
 
     @staticmethod
     def fits(model: WhiteBox, data: LabelledData) -> bool:

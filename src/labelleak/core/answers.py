@@ -25,6 +25,13 @@ CONFIDENCE = (
 )
 
 
+# Of a score, what records tell, in their order.
+_SCORES = (
+    *("asr", "presence_precision", "presence_recall"),
+    *("presence_accuracy", "count_accuracy", "jensen_shannon", "hellinger"),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """How right an answer was.
@@ -171,17 +178,17 @@ def make_records(
             probability that each class is there; they are private.
         more: further keys of each trial.
     """
-    result, concerned = answer.score, list(concerning(answer.card.assumes))
+    concerned, told = list(concerning(answer.card.assumes)), _columns(answer)
+    free, gained = round(answer.asr_free, 6), told.pop("advantage")
+    asr, precision, recall = (
+        told.pop(name) for name in ("asr", "presence_precision", "presence_recall")
+    )
     records = []
     for row, trial in enumerate(trials):
         keys = {**extra, **(more[row] if more else {})}
         keys["attack_title"] = answer.card.title
         keys["concerned_by"] = concerned
-        for name in ("presence_accuracy", "count_accuracy", "jensen_shannon", "hellinger"):
-            keys[name] = round(float(getattr(result, name)[row]), 6)
-        keys["exact"] = bool(result.exact[row])
-        if answer.estimate.expected_asr is not None:
-            keys["expected_asr"] = round(float(answer.estimate.expected_asr[row]), 6)
+        keys |= {name: column[row] for name, column in told.items()}
         raised = answer.raised(row)
         if raised:
             keys["flag_figures"] = raised
@@ -192,18 +199,17 @@ def make_records(
         keys |= _of_images(answer.scored, row)
         if keep_counts:
             keys |= _counts(answer.estimate, truth, row, several=several)
-        gained = None if answer.advantage is None else round(float(answer.advantage[row]), 6)
         records.append(
             Record(
                 trial=int(trial),
                 attack=answer.attack,
                 threat_model=answer.threat_model,
                 adaptive=answer.adaptive,
-                asr=round(float(result.asr[row]), 6),
-                asr_free=round(answer.asr_free, 6),
-                advantage=gained,
-                presence_precision=round(float(result.presence_precision[row]), 6),
-                presence_recall=round(float(result.presence_recall[row]), 6),
+                asr=asr[row],
+                asr_free=free,
+                advantage=gained[row],
+                presence_precision=precision[row],
+                presence_recall=recall[row],
                 seconds=answer.seconds,
                 flags=tuple(sorted(raised)),
                 extra=keys,
@@ -211,6 +217,22 @@ def make_records(
             )
         )
     return records
+
+
+def _columns(answer: Answer) -> dict[str, list[Any]]:
+    """Return what an answer scored, rounded, a list of all trials for each name."""
+    score, told = answer.score, answer.estimate.expected_asr
+    found: dict[str, list[Any]] = {name: _six(getattr(score, name)) for name in _SCORES}
+    found["exact"] = np.asarray(score.exact, dtype=bool).tolist()
+    if told is not None:
+        found["expected_asr"] = _six(told)
+    gained = answer.advantage
+    found["advantage"] = [None] * len(score.asr) if gained is None else _six(gained)
+    return found
+
+
+def _six(values: Floats) -> list[float]:
+    return [round(value, 6) for value in np.asarray(values, dtype=np.float64).tolist()]
 
 
 def _counts(guess: Estimate, truth: Truth, row: int, *, several: bool) -> dict[str, Any]:

@@ -280,11 +280,13 @@ def _noted(estimate: Estimate) -> Iterator[Flag]:
 def _outdone(answer: Answer, rivals: Iterable[Answer]) -> Iterator[Flag]:
     """Flag an attack that one which knows less beats by more than chance, on the same trials."""
     rank = THREAT_MODELS.index(answer.threat_model)
-    lead = 0.0
+    lead = WEAKER_LEAD
     for rival in rivals:
         if 0 < THREAT_MODELS.index(rival.threat_model) < rank:
             gaps = np.ravel(rival.score.asr - answer.score.asr)
-            if gaps.size > 1 and gaps.mean() > 2 * gaps.std(ddof=1) / np.sqrt(gaps.size):
-                lead = max(lead, float(gaps.mean()))
+            mean = float(gaps.sum()) / max(1, gaps.size)
+            leads = mean > lead and gaps.size > 1
+            if leads and mean > 2 * gaps.std(ddof=1) / np.sqrt(gaps.size):
+                lead = mean
     if lead > WEAKER_LEAD:
         yield Flag("weaker_attack_wins", np.asarray(True), np.asarray(lead))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelleak.core.small_maps import Laid, lay_out, spread_kernel
 from labelleak.simulation.networks import Classifier
-from labelleak.simulation.small_maps import Laid, lay_out, spread_kernel
 
 # What autograd itself calls.
 _aten: Any = torch.ops.aten

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.optimisers import uncompiled
 from labelleak.core.seeding import torch_seeded
+from labelleak.core.small_maps import SmallMaps
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
 from labelleak.simulation.plain_steps import PlainSteps
-from labelleak.simulation.small_maps import SmallMaps
 
 # Places of each batch's samples, and the seed of its step.
 _Batches = Iterable[tuple[Tensor, Any]]

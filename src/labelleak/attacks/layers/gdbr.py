@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +86,16 @@ def _nearest(shown: Mapping[str, Tensor], reader: LayerReader) -> tuple[str, ...
 
 def _bridge(reader: LayerReader, names: tuple[str, ...]) -> Tensor:
     """Return the map from a layer's gradient to the mean error, ``P x K``."""
+    from labelleak.core.small_maps import SmallMaps  # a class of torch's, so torch is loaded
+
     named = dict(reader.model.module.named_parameters())
     wanted = [named[name] for name in names]
     slopes = torch.zeros(reader.num_classes, sum(value.numel() for value in wanted)).double()
     chunks = torch.tensor_split(reader.data.inputs, -(-len(reader.data) // 512))
+    small = SmallMaps.serves(reader.model.module)
     for number, chunk in enumerate(chunks):
-        seen = reader.model.run(chunk, seed=number, grad=True)
+        with SmallMaps() if small else nullcontext():
+            seen = reader.model.run(chunk, seed=number, grad=True)
         sums = seen.logits.sum(dim=0)
         for row, one in enumerate(sums):
             found = torch.autograd.grad(

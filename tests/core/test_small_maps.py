@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labelleak.simulation import small_maps
+from labelleak.core import small_maps
+from labelleak.core.small_maps import SmallMaps, pass_small
 from labelleak.simulation.models import build_model
-from labelleak.simulation.small_maps import SmallMaps, pass_small
 
 LAYERS = [
     # inside, outside, kernel, stride, padding, dilation, map
