@@ -188,7 +188,8 @@ class ILRG(Attack):
             for n, part in enumerate(torch.split(stacked, size)):
                 own = flat[size * n : size * (n + 1)]
                 # What the head makes of dW gives what it makes of h, which is linear in dW.
-                logits = recover_features(_double(part) @ weight.T, own, self.faint)
+                rows = (_double(part.flatten(0, 1)) @ weight.T).reshape(*own.shape, num_classes)
+                logits = recover_features(rows, own, self.faint)
                 logits += bias
                 posteriors = torch.from_numpy(logits).softmax(dim=-1).numpy()
                 shares.append(plain_shares(posteriors, own))

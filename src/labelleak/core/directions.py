@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from labelleak.core.counts import Floats
 from labelleak.core.lazy import Tensor, torch
 
 # Directions that are looked for beyond those that are asked for.
@@ -36,12 +37,12 @@ def inner_products(even: Tensor) -> Tensor:
     return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
 
 
-def squared_lengths(even: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+def squared_lengths(even: Tensor, inner: Tensor) -> tuple[Floats, Floats]:
     """Return the squared lengths of rows and columns of matrices with these inner products."""
     of_rows = even.shape[-2] <= even.shape[-1]
-    known, entries = inner.diagonal(dim1=-2, dim2=-1), even.numpy()
+    known, entries = np.einsum("tmm->tm", inner.numpy()), even.numpy()
     other = np.einsum("tkd,tkd->td" if of_rows else "tkd,tkd->tk", entries, entries)
-    return (known, torch.from_numpy(other)) if of_rows else (torch.from_numpy(other), known)
+    return (known, other) if of_rows else (other, known)
 
 
 def all_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor]:

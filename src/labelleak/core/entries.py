@@ -127,8 +127,8 @@ def ratio(part: Tensor, whole: Tensor) -> Floats:
     >>> ratio(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0])).tolist()
     [0.5, 0.0]
     """
-    found = torch.where(whole > 0, part / whole.clamp_min(1e-300), torch.zeros_like(part))
-    return np.asarray(found.cpu().numpy(), dtype=np.float64)
+    above, below = (np.asarray(one.cpu().numpy(), dtype=np.float64) for one in (part, whole))
+    return np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
 
 
 __all__ = [

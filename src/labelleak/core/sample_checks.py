@@ -66,12 +66,12 @@ class Ranks:
         classes, width = weight.shape[-2:]
         narrow = size < min(classes - 1, width)
         some = max(1, _BLOCK // (classes * width))
-        weights = torch.split(weight.detach().reshape(-1, classes, width), some)
-        biases = torch.split(bias.detach().reshape(-1, classes), some)
-        largest = torch.split(torch.from_numpy(observation.sums.largest.ravel()), some)
+        weights, biases = weight.detach().reshape(-1, classes, width), bias.detach()
+        biases = biases.reshape(-1, classes)
+        largest = torch.from_numpy(observation.sums.largest.ravel())
         found = [
-            _measured(*part, size=size if narrow else None)
-            for part in zip(weights, biases, largest, strict=True)
+            _measured(weights[own], biases[own], largest[own], size=size if narrow else None)
+            for own in (slice(at, at + some) for at in range(0, len(weights), some))
         ]
         share, most, apart = (np.concatenate(kind) for kind in zip(*found, strict=True))
         rank = (share > _ROUNDING).sum(axis=-1)
@@ -144,10 +144,10 @@ def _shares(powers: Tensor) -> Floats:
     return np.asarray((sizes / sizes[..., :1].clamp_min(1e-300)).numpy())
 
 
-def _live(squares: Tensor) -> np.ndarray:
+def _live(squares: Floats) -> np.ndarray:
     """Count the rows, or columns, whose size is not small beside the largest, by their squares."""
-    sizes = squares.sqrt()
-    return np.asarray((sizes > _SURE * sizes.amax(dim=-1, keepdim=True)).sum(dim=-1).numpy())
+    sizes = np.sqrt(squares)
+    return np.asarray((sizes > _SURE * sizes.max(axis=-1, keepdims=True)).sum(axis=-1))
 
 
 def _ends(share: Floats, rank: np.ndarray) -> np.ndarray:
