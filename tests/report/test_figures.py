@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import pytest
 
+from labelleak.records.intervals import Interval
 from labelleak.records.record import Record
 from labelleak.report import draw_panel, tabulate
 from labelleak.report.figures import FREE_LABEL, Panels, assign_styles, describe
+from labelleak.report.redrawing import exchange
 
 from .samples import make_records
 
@@ -65,6 +70,60 @@ def test_panels_that_share_a_figure_are_as_if_drawn_alone(grid: list[Record]) ->
     shared = [panels.draw(group, prefix="p") for group in groups]
     assert shared == [draw_panel(group, prefix="p", styles=styles) for group in groups]
     assert len(set(shared)) == len(places) + 2  # the last but one are the second and the first
+
+
+def drawn_at_random(cells: list, rng: random.Random) -> list:
+    """Return cells with other rates, some of them equal, at the edge or without a width."""
+    few = [0.0, 0.25, 0.5, 1.0, rng.random(), rng.random()]
+    found = []
+    for cell in cells:
+        low, mean, high = sorted(rng.choice(few) for _ in range(3))
+        found.append(replace(cell, asr=Interval(mean, low, high), free=rng.choice(few)))
+    return found
+
+
+def test_curves_that_are_drawn_alone_stand_in_their_figure_as_if_drawn_in_it(
+    grid: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, told = random.Random(0), []
+
+    def watched(*texts: str) -> str | None:
+        told.append(exchange(*texts))
+        return told[-1]
+
+    monkeypatch.setattr("labelleak.report.figures.exchange", watched)
+    cells = panel(grid)
+    groups = [drawn_at_random(cells, rng) for _ in range(25)]
+    before = matplotlib.rcParams["text.color"], matplotlib.rcParams["font.size"]
+    with Panels(assign_styles(cells)) as panels:
+        shared = [panels.draw(group, prefix="p") for group in groups]
+    assert (matplotlib.rcParams["text.color"], matplotlib.rcParams["font.size"]) == before
+    assert shared == [draw_panel(group, prefix="p") for group in groups]
+    assert len(told) == 24
+    assert sum(text is not None for text in told) > 15
+
+
+def curve(*bodies: str, beside: str = "") -> str:
+    groups = (f'<g id="line2d_{n}">\n{body}\n</g>\n' for n, body in enumerate(bodies))
+    return f"<svg>\n{beside}{''.join(groups)}</svg>"
+
+
+@pytest.mark.parametrize(
+    ("whole", "old", "new"),
+    [
+        (curve("1", "1", "2"), curve("1", "2"), curve("3", "4")),  # which one it is is not sure
+        (curve("1", "2"), curve("1", "2"), curve("3")),
+        (curve("1", "2"), curve("1", "2"), curve("3", "4", beside="more\n")),
+        (curve("1"), curve("2"), curve("3")),
+        (curve("2", "1"), curve("1", "2"), curve("3", "4")),
+        (curve("1"), curve(), curve()),
+    ],
+)
+def test_curves_are_not_exchanged_where_their_place_is_not_sure(
+    whole: str, old: str, new: str
+) -> None:
+    assert exchange(whole, old, new) is None
+    assert exchange(curve("0", "1", "2"), curve("1", "2"), curve("3", "4")) == curve("0", "3", "4")
 
 
 _DRAW = """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from labelleak.records.cells import Cell
 from labelleak.records.intervals import Interval
 from labelleak.records.record import THREAT_MODELS
 from labelleak.report import wording
-from labelleak.report.svg import INK, embed, plain
+from labelleak.report.redrawing import exchange
+from labelleak.report.svg import INK, inline, plain, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +84,8 @@ class Panels:
     """Draws the panels of a page; those that differ in values alone share one matplotlib figure.
 
     Making a figure takes as long as writing it. What it shows does not depend on what it was used
-    for before: limits, ticks and legend are those of the layout, and every value is put anew.
+    for before: limits, ticks and legend are those of the layout, and every value is put anew. As a
+    context it keeps the style of a page, which takes as long as a figure to put in place.
 
     Args:
         styles: the page's looks.
@@ -91,21 +94,31 @@ class Panels:
     def __init__(self, styles: Mapping[Series, Style]) -> None:
         self._styles = styles
         self._curves: dict[Any, Curves] = {}
+        self._kept: ExitStack | None = None
+        self._dressed = False
+
+    def __enter__(self) -> Self:
+        self._kept = ExitStack()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        self._kept, self._dressed = None, False
 
     def draw(self, cells: Sequence[Cell], *, prefix: str) -> str:
         """Draw one panel, as `draw_panel` does."""
-        import matplotlib as mpl
-
         sizes = sorted({cell.batch_size for cell in cells})
         if not sizes:
             raise ValueError("a figure needs at least one cell")
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(RC)
-            figure = self._fill(cells) if sizes[1:] else _draw_points(cells, self._styles)
-            return embed(figure, prefix=prefix, title=describe(cells))
+        with ExitStack() as once:
+            if not self._dressed:
+                (self._kept or once).enter_context(_in_style())
+                self._dressed = self._kept is not None
+            raw = self._trace(cells) if sizes[1:] else write(_draw_points(cells, self._styles))
+            return inline(raw, prefix=prefix, title=describe(cells))
 
-    def _fill(self, cells: Sequence[Cell]) -> Figure:
+    def _trace(self, cells: Sequence[Cell]) -> str:
         lines = list(_by_series(cells).items())
         layout = tuple(
             (_name(members[0]), self._styles[series], tuple(cell.batch_size for cell in members))
@@ -115,7 +128,18 @@ class Panels:
         key = layout, sizes
         if key not in self._curves:
             self._curves[key] = Curves(*key)
-        return self._curves[key].fill([[c.asr for c in members] for _, members in lines], free)
+        return self._curves[key].draw([[c.asr for c in members] for _, members in lines], free)
+
+
+@contextmanager
+def _in_style() -> Iterator[None]:
+    """Put the style of a page in the place of the user's own."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
 
 
 RC: Any = {
@@ -229,15 +253,38 @@ class Curves:
         axes.set_yticks(_TICKS, _TICK_LABELS)
         axes.grid(axis="y", color=INK, alpha=0.14, lw=0.6)
         axes.tick_params(length=3, width=0.6)
-        self._figure.legend(loc="lower left", ncols=columns, bbox_to_anchor=(0.0, 0.0))
+        self._legend = self._figure.legend(
+            loc="lower left", ncols=columns, bbox_to_anchor=(0.0, 0.0)
+        )
+        self._whole = self._alone = ""
 
-    def fill(self, rates: Sequence[Sequence[Interval]], free: Sequence[float]) -> Figure:
-        """Put values in place of those before, and return the figure.
+    def draw(self, rates: Sequence[Sequence[Interval]], free: Sequence[float]) -> str:
+        """Put values in place of those before, and return the figure as matplotlib writes it.
+
+        Axes and legend say the same whatever the values are, so all but the first time the curves
+        are drawn alone, and stand in the figure where those before did.
 
         Args:
             rates: by line and its batch sizes.
             free: the expectation of the best free guess, by batch size.
         """
+        if self._whole and not self._alone:
+            self._alone = self._draw_alone()
+        self._fill(rates, free)
+        alone = self._draw_alone() if self._whole else ""
+        found = exchange(self._whole, self._alone, alone) if self._whole else None
+        self._whole, self._alone = found or write(self._figure), alone
+        return self._whole
+
+    def _draw_alone(self) -> str:
+        self._axes.set_axis_off()
+        self._legend.set_visible(False)
+        found = write(self._figure)
+        self._axes.set_axis_on()
+        self._legend.set_visible(True)
+        return found
+
+    def _fill(self, rates: Sequence[Sequence[Interval]], free: Sequence[float]) -> None:
         for band in self._bands:
             band.remove()
         self._bands = []
@@ -251,7 +298,6 @@ class Curves:
                     )
                 )
         self._free.set_ydata(free)
-        return self._figure
 
 
 def _draw_line(axes: Axes, name: str, style: Style, sizes: Sequence[int]) -> Line2D:

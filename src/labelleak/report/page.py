@@ -244,18 +244,19 @@ def _by_case(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
 
 def _sections(cells: Sequence[Cell], names: Mapping[Setting, str]) -> list[Section]:
     """Sort cells into settings and panels, and draw each panel."""
-    panels = Panels(assign_styles(cells))
     numbers = iter(range(1, MOST_FIGURES + 1))
     settings: dict[Setting, dict[tuple[int, str, int], list[Cell]]] = {}
     for cell in cells:
         key = (cell.training_steps, cell.scheme, cell.num_classes)
         settings.setdefault(cell.setting, {}).setdefault(key, []).append(cell)
-    return [
-        Section(
-            wording.capital(names[setting]), [_panel(g, panels, numbers) for g in groups.values()]
-        )
-        for setting, groups in settings.items()
-    ]
+    with Panels(assign_styles(cells)) as panels:
+        return [
+            Section(
+                wording.capital(names[setting]),
+                [_panel(group, panels, numbers) for group in groups.values()],
+            )
+            for setting, groups in settings.items()
+        ]
 
 
 def _panel(members: Sequence[Cell], panels: Panels, numbers: Iterator[int]) -> Panel:

@@ -37,11 +37,20 @@ def embed(figure: Figure, *, prefix: str, title: str) -> str:
         prefix: start of every id.
         title: what the figure shows, in words.
     """
+    return inline(write(figure), prefix=prefix, title=title)
+
+
+def write(figure: Figure) -> str:
+    """Write a figure as matplotlib does, without the day."""
     file = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name's letter that no font has
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    raw = file.getvalue()
+    return file.getvalue()
+
+
+def inline(raw: str, *, prefix: str, title: str) -> str:
+    """Turn what `write` gives into an element of a page; see `embed`."""
     body = re.sub(r"<metadata>.*?</metadata>", "", raw[raw.index("<svg") :], flags=re.DOTALL)
     body = re.sub(r"<svg[^>]*>", "", body, count=1)
     body = body.replace("xlink:href=", "href=").replace(INK, "currentColor")
