@@ -21,7 +21,7 @@ from labelleak.files.truth import read_truth
 from labelleak.records.follow import Follower
 from labelleak.records.journal import Journal
 from labelleak.records.record import read_records
-from labelleak.report.evidence import read_evidence
+from labelleak.report.evidence_form import read_evidence
 from labelleak.report.policy import read_policy
 from labelleak.simulation.data.datasets import load_dataset
 

@@ -18,7 +18,8 @@ from labelleak.cli.app import app
 from labelleak.core.digests import digest_tensors
 from labelleak.errors import BadInput
 from labelleak.records.record import append_records, read_records
-from labelleak.report.evidence import make_evidence, read_evidence, schema, to_text
+from labelleak.report.evidence import make_evidence, to_text
+from labelleak.report.evidence_form import read_evidence, schema
 
 from .federated import federated_records
 from .samples import make_records

@@ -54,8 +54,9 @@ def verify(
     With the records at hand the verdict and the checks are made anew, and compared, too. It shows
     integrity, not authorship: sign evidence with tools of your own.
     """
-    from labelleak.report.evidence import LIMITS, digest_file, read_evidence
+    from labelleak.report.evidence import LIMITS, digest_file
     from labelleak.report.evidence_check import differing
+    from labelleak.report.evidence_form import read_evidence
 
     filed = read_evidence(evidence)
     found: dict[str, bool] = {}

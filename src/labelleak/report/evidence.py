@@ -10,17 +10,15 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-
-from labelleak.errors import BadInput, shown_path, shown_value
+from labelleak.errors import BadInput, shown_value
 from labelleak.records.cells import Cell
 from labelleak.records.frame import RecordFrame
 from labelleak.records.intervals import LEVEL
-from labelleak.records.reading import open_regular, read_json
+from labelleak.records.reading import open_regular
 from labelleak.records.record import Record
 from labelleak.report import scope, wording
 from labelleak.report.about import NOBODY, About
@@ -54,11 +52,8 @@ LIMITS = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Who(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Who:
     """For whom the audit was made."""
 
     title: str | None
@@ -66,7 +61,8 @@ class Who(_Strict):
     contact: str | None
 
 
-class File(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class File:
     """A file of records, by name and sha256 of its bytes."""
 
     name: str
@@ -74,7 +70,8 @@ class File(_Strict):
     records: int
 
 
-class Subject(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Subject:
     """What was released: a name, the digest of its tensors, and whether records hold that."""
 
     name: str
@@ -82,14 +79,16 @@ class Subject(_Strict):
     in_records: bool = False
 
 
-class Attacks(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Attacks:
     """The attacks that were run, and why others were not."""
 
     run: list[dict[str, Any]]
     left_out: dict[str, str]
 
 
-class Check(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Check:
     """One rule of a policy in one cell."""
 
     rule: str
@@ -98,7 +97,8 @@ class Check(_Strict):
     said: str
 
 
-class Evidence(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
     """All that a gate or an officer files of one audit; `docs/evidence.md` says what each is."""
 
     format: Literal["labelleak evidence 1"]
@@ -119,13 +119,6 @@ class Evidence(_Strict):
     nist_ai_100_2: dict[str, str]
     satre: dict[str, str]
     limits: str
-
-    @field_validator("verdict")
-    @classmethod
-    def _check_word(cls, verdict: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(verdict.get("word"), str):
-            raise ValueError("it must have a word")
-        return verdict
 
 
 def make_evidence(
@@ -209,30 +202,7 @@ def bind(rows: Iterable[Record], name: str, digest: str) -> Subject:
 
 def to_text(evidence: Evidence) -> str:
     """Return evidence as JSON, the same bytes for the same evidence."""
-    return json.dumps(evidence.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
-
-
-def read_evidence(path: Path) -> Evidence:
-    """Read a file of evidence.
-
-    Raises:
-        BadInput: if it cannot be read, or is none.
-    """
-    found = read_json(path)
-    try:
-        return Evidence.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise BadInput(
-            f"{shown_path(path)} is no evidence of this format: {shown_value(place)}: "
-            f"{first['msg'].lower()}"
-        ) from error
-
-
-def schema() -> str:
-    """Return the JSON schema of evidence, as `docs/evidence.schema.json` holds it."""
-    return json.dumps(Evidence.model_json_schema(), indent=1) + "\n"
+    return json.dumps(asdict(evidence), indent=1, allow_nan=False) + "\n"
 
 
 def digest_file(path: Path) -> str:
@@ -283,7 +253,5 @@ __all__ = [
     "bind",
     "digest_file",
     "make_evidence",
-    "read_evidence",
-    "schema",
     "to_text",
 ]

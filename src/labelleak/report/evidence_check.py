@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from labelleak.errors import BadInput
 from labelleak.records.repeats import count_once
 from labelleak.records.whole import read_frame
-from labelleak.report.evidence import Evidence, bind, make_evidence
+from labelleak.report.evidence import Evidence, bind, make_evidence, to_text
 from labelleak.report.gate import judge
 from labelleak.report.gate_standing import AUDITED, FINISHED, judge_beside
 from labelleak.report.page import Tables
@@ -58,7 +59,7 @@ def _judge_again(filed: Evidence, records: Path) -> Evidence:
         again = make_evidence(
             once, records, when=filed.when, policy=policy, checks=found, released=released
         )
-    named = again.records.model_copy(update={"name": filed.records.name})
+    named = replace(again.records, name=filed.records.name)
     checks = [one for one in again.checks if one.rule not in _BESIDE]
     for rule, place in ((FINISHED, 0), (AUDITED, len(checks) + 1)):
         of_rule = [[c for c in one.checks if c.rule == rule] for one in (filed, again)]
@@ -66,11 +67,11 @@ def _judge_again(filed: Evidence, records: Path) -> Evidence:
     changed: dict[str, Any] = {"records": named, "checks": checks}
     if again.passed is not None:
         changed["passed"] = all(one.passed for one in checks)
-    return again.model_copy(update=changed)
+    return replace(again, **changed)
 
 
 def _plain(evidence: Evidence) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(evidence.model_dump(mode="json")))
+    found: dict[str, Any] = json.loads(to_text(evidence))
     return found
 
 
