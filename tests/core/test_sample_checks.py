@@ -143,3 +143,31 @@ def test_trials_in_blocks_and_of_several_dimensions_are_each_as_alone(monkeypatc
         one, other = getattr(found, name), getattr(again, name)
         assert other.shape == (3, 4)
         assert np.allclose(one, other.ravel(), atol=1e-9)
+
+
+def test_of_noise_no_axes_are_found_but_all_singular_values(monkeypatch):
+    made = torch.Generator().manual_seed(0)
+    weights, biases = (torch.randn(9, 40, *width, generator=made).double() for width in ((70,), ()))
+    asked, looked = [], sample_checks.all_axes
+    monkeypatch.setattr(
+        sample_checks, "all_axes", lambda *given: asked.append(len(given[0])) or looked(*given)
+    )
+    noise = Ranks.of(Observation.from_gradient(weights, biases, num_samples=6))
+    assert not asked
+    assert (noise.apart == 0).all()
+    errors, weight = rank(6, 40, 70, -0.3)
+    weights[4], biases[4] = weight, errors.sum(dim=1)  # one among them is of as many as told
+    weights[5], biases[5] = rank(6, 40, 70, -3.7)[1], biases[5] - biases[5].mean()
+    found = Ranks.of(Observation.from_gradient(weights, biases, num_samples=6))
+    assert sum(asked) <= 2
+    assert found.shown.tolist() == [np.inf] * 4 + [6, 6] + [np.inf] * 3
+    assert (found.apart > 0.01).tolist() == [False] * 5 + [True] + [False] * 3
+
+
+def test_where_more_is_left_than_anybody_asks_for_nothing_is_looked_for():
+    inner = torch.eye(60).double()[None].repeat(3, 1, 1)
+    powers, axes, rest = leading_axes(inner, 4, 0.1)
+    assert not powers.any()
+    assert not axes.any()
+    assert (rest > 0.1 * 60).all()
+    assert leading_axes(inner, 4)[0].any()

@@ -62,7 +62,7 @@ def is_worth(inner: Tensor, number: int) -> bool:
     return 2 * (number + _SPARE) <= inner.shape[-1]
 
 
-def leading_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+def leading_axes(inner: Tensor, number: int, most: float = np.inf) -> tuple[Tensor, Tensor, Tensor]:
     """Find eigenvalues and axes within the span of a few random mixtures of the rows.
 
     With Q an orthonormal basis of that span, the eigenvalues of ``Q^T A Q`` are at most those of
@@ -72,6 +72,7 @@ def leading_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
     Args:
         inner: A, ``T x M x M``, positive semi-definite.
         number: axes that are asked for.
+        most: share of the trace; where more is left in every trial, nothing is looked for.
 
     Returns:
         Eigenvalues ``T x M``, falling, 0 after the few; axes ``T x M x number``; and the rest.
@@ -79,12 +80,14 @@ def leading_axes(inner: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
     probes, rows = _probes(inner.shape[-1], number + _SPARE), inner.numpy()
     span, _ = torch.linalg.qr(torch.from_numpy(rows @ probes.numpy()))
     own = span.numpy()  # numpy takes half of torch's time for products of many small matrices
-    powers, ways = torch.linalg.eigh(torch.from_numpy(own.swapaxes(-1, -2) @ (rows @ own)))
-    few = powers.flip(-1).clamp_min(0)
-    trace = inner.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    rest = (trace - few.sum(dim=-1)).clamp_min(0) + inner.shape[-1] * _EPS * trace
+    within = torch.from_numpy(own.swapaxes(-1, -2) @ (rows @ own))
+    trace, held = (one.diagonal(dim1=-2, dim2=-1).sum(dim=-1) for one in (inner, within))
+    rest = (trace - held).clamp_min(0) + inner.shape[-1] * _EPS * trace
     values = inner.new_zeros(inner.shape[:-1])
-    values[:, : few.shape[-1]] = few
+    if (rest > most * trace).all():
+        return values, torch.zeros_like(span[..., :number]), rest
+    powers, ways = torch.linalg.eigh(within)
+    values[:, : powers.shape[-1]] = powers.flip(-1).clamp_min(0)
     return values, span @ ways.flip(-1)[..., :number], rest
 
 

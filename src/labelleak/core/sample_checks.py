@@ -74,7 +74,7 @@ class Ranks:
             for own in (slice(at, at + some) for at in range(0, len(weights), some))
         ]
         share, most, apart = (np.concatenate(kind) for kind in zip(*found, strict=True))
-        rank = (share > _ROUNDING).sum(axis=-1)
+        rank = _rank(share)
         clean, ends = is_clean(observation).ravel(), _ends(share, rank)
         sharp = clean & ends & (rank > 0) & (rank < most)
         figures = (
@@ -116,13 +116,22 @@ def _measured(
 
 
 def _first_axes(inner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and the first axes: of a few directions alone where these say it all."""
+    """Return eigenvalues and the first axes: of a few directions alone where these say it all.
+
+    Where they do not, as in noise, all eigenvalues are found, and axes only where the rank is
+    that of so many samples: nobody asks for them elsewhere, and they take more than half the time.
+    """
     if not is_worth(inner, size):
         return all_axes(inner, size)
-    powers, axes, rest = leading_axes(inner, size)
-    unsettled = ~torch.from_numpy(_is_settled(powers, rest))
-    if unsettled.any():
-        powers[unsettled], axes[unsettled] = all_axes(inner[unsettled], size)
+    # What is left of the trace bounds the error of singular values beside the largest from below.
+    powers, axes, rest = leading_axes(inner, size, _ROUNDING**2)
+    unsettled = np.flatnonzero(~_is_settled(powers, rest))
+    if unsettled.size:
+        own = inner[unsettled]
+        powers[unsettled], axes[unsettled] = all_powers(own), 0.0
+        asked = np.flatnonzero(_rank(_shares(powers[unsettled])) == size)
+        if asked.size:
+            powers[unsettled[asked]], axes[unsettled[asked]] = all_axes(own[asked], size)
     return powers, axes
 
 
@@ -130,8 +139,7 @@ def _is_settled(powers: Tensor, rest: Tensor) -> np.ndarray:
     """Tell where singular values that may be larger by the root of a rest would say the same."""
     share = _shares(powers)
     error = (rest.sqrt() / powers[:, 0].sqrt().clamp_min(1e-300)).numpy()
-    rank = (share > _ROUNDING).sum(axis=-1)
-    last, after = _at_end(share, rank)
+    last, after = _at_end(share, _rank(share))
     # Values that were not looked for count as 0 here: none of them may come near a mark.
     sure = (np.abs(share - _ROUNDING) > error[:, None]).all(axis=-1)
     sure &= (np.abs(share - _SURE) > error[:, None]).all(axis=-1)
@@ -142,6 +150,11 @@ def _shares(powers: Tensor) -> Floats:
     """Return singular values beside the largest from their squares."""
     sizes = powers.sqrt()
     return np.asarray((sizes / sizes[..., :1].clamp_min(1e-300)).numpy())
+
+
+def _rank(share: Floats) -> np.ndarray:
+    """Count the singular values that are more than rounding."""
+    return np.asarray((share > _ROUNDING).sum(axis=-1))
 
 
 def _live(squares: Floats) -> np.ndarray:
