@@ -284,3 +284,16 @@ def test_means_of_many_groups_are_those_of_each_to_the_last_digit(seed):
     for group, mean in zip(groups, found, strict=True):
         known = values[group][~np.isnan(values[group])]
         assert mean == (float(known.mean()) if known.size else None)
+
+
+def test_trials_that_were_timed_one_by_one_are_read_by_column_too(tmp_path):
+    timed = [
+        line.replace('"seconds": ', f'"seconds": {number}.5e-3, "was": ', 1)
+        for number, line in enumerate(LINES)
+    ]
+    path = write(tmp_path / "records.jsonl", timed)
+    assert outcome(read_frame, path) == outcome(read_records, path)
+    timed = [line.replace(f', "was": {make_record().seconds}', "") for line in timed]
+    frame, rows = both(write(path, timed))
+    assert frame.values("seconds") == [row.seconds for row in rows]
+    assert list(frame) == rows

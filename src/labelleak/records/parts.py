@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,34 +19,35 @@ from labelleak.records.reading import LARGEST_RECORDS, LONGEST_LINE, open_regula
 from labelleak.records.repeating import CUTS, SHARE, START
 
 _PIECE = 2**18
-_START = START.encode()
-_SEED, _ASR, _FLAGS, _END = (cut.encode() for cut in CUTS)
 # So many texts a file may have before its lines must share them.
 _AT_FIRST = 32
+_START = START.encode()
+_NEXT = b"\n" + _START
+_SEED, _ASR, _FLAGS, _END = (cut.encode() for cut in CUTS)
+_SECONDS = b', "seconds": '
 
 
 class Parts:
     """A file's lines: the texts that each kind of part has, and which of them each line holds.
 
-    A line is its start, the number of its trial, and then a text of each of the four kinds.
+    A line is its start, the number of its trial, and then a text of each of the other kinds.
 
     Attributes:
         trials: the texts of the numbers of trials.
         first: those from the seed to before the rates.
         rates: those of the rates.
+        seconds: those of the time that an answer took, which trials that ran together share.
         last: those from the flags on to what a trial has of its own again.
         ends: those of that, up to the end of a line.
     """
 
     def __init__(self) -> None:
-        self.trials: dict[bytes, int] = {}
-        self.first: dict[bytes, int] = {}
-        self.rates: dict[bytes, int] = {}
-        self.last: dict[bytes, int] = {}
-        self.ends: dict[bytes, int] = {}
+        self.trials, self.first, self.rates, self.seconds, self.last, self.ends = (
+            _numbered() for _ in range(6)
+        )
         self._own: tuple[list[int], ...] = ([], [], [])
-        # Where a line has another first or last text than the one before.
-        self._runs: tuple[list[tuple[int, int]], ...] = ([], [])
+        # Where a line has another first text, time or last text than the one before.
+        self._runs: tuple[list[tuple[int, int]], ...] = ([], [], [])
 
     def __len__(self) -> int:
         return len(self._own[0])
@@ -52,57 +55,66 @@ class Parts:
     def codes(self) -> list[np.ndarray]:
         """Return for each kind, in the order of the attributes, which text each line holds."""
         trials, rates, ends = (np.array(own, dtype=np.int64) for own in self._own)
-        first, last = (_spread(runs, len(self)) for runs in self._runs)
-        return [trials, first, rates, last, ends]
+        first, seconds, last = (_spread(runs, len(self)) for runs in self._runs)
+        return [trials, first, rates, seconds, last, ends]
 
     def add(self, chunk: bytes, stop: int) -> bool:
         """Cut the lines before a place; return whether they are such lines and share enough."""
         before = len(self)
         lines = chunk.count(b"\n", 0, stop)
-        if not self._cut(chunk, stop) or len(self) - before != lines:
+        # A line ends where the next begins, and after the last one another could.
+        if not self._cut(chunk[:stop] + _START) or len(self) - before != lines:
             return False
         return max(len(self.first), len(self.last)) <= _AT_FIRST + len(self) // SHARE
 
-    def _cut(self, chunk: bytes, stop: int) -> bool:
+    def _cut(self, text: bytes) -> bool:
         """Cut lines where `repeating` cuts one; what the line before had is looked for first."""
-        find, starts = chunk.find, chunk.startswith
+        find, starts = text.find, text.startswith
         (add_trial, add_rates, add_end) = (own.append for own in self._own)
-        number = len(self)
-        trials, rates, ends = (held.setdefault for held in (self.trials, self.rates, self.ends))
-        first = last = b"\n"
-        place = first_size = last_size = 0
-        while place < stop:
+        trials, rates, ends = self.trials, self.rates, self.ends
+        first = shared = b"\n"
+        first_size = shared_size = 0
+        number, place = len(self), len(_START)
+        if not starts(_START):
+            return False
+        while place < len(text):
             seed = find(_SEED, place, place + 64)
-            if seed < 0 or not starts(_START, place):
-                return False
-            trial = chunk[place + len(_START) : seed]
             if not starts(first, seed):
                 first_size = find(_ASR, seed) - seed
-                first = self._new(0, number, chunk[seed : seed + first_size]) + _ASR
+                if seed < 0 or first_size < 0:
+                    return False
+                first = self._note(0, number, text[seed : seed + first_size]) + _ASR
             asr = seed + first_size
-            flags = find(_FLAGS, asr)
-            if first_size < 0 or flags < 0:
+            seconds = find(_SECONDS, asr)
+            if not starts(shared, seconds):
+                flags = find(_FLAGS, seconds)
+                end = find(_END, flags)
+                if seconds < 0 or flags < 0 or end < 0:
+                    return False
+                shared = self._note(1, number, text[seconds:flags])
+                shared += self._note(2, number, text[flags:end]) + _END
+                shared_size = end - seconds
+            end = seconds + shared_size
+            after = find(_NEXT, end)
+            if seed < 0 or seconds < 0 or after < 0:
                 return False
-            if not starts(last, flags):
-                last_size = find(_END, flags) - flags
-                last = self._new(1, number, chunk[flags : flags + last_size]) + _END
-            end = flags + last_size
-            after = find(b"\n", end)
-            if last_size < 0 or after < 0:
-                return False
-            add_trial(trials(trial, len(self.trials)))
-            rate, own = chunk[asr:flags], chunk[end:after]
-            add_rates(rates(rate, len(self.rates)))
-            add_end(ends(own, len(self.ends)))
-            place = after + 1
+            add_trial(trials[text[place:seed]])
+            add_rates(rates[text[asr:seconds]])
+            add_end(ends[text[end:after]])
+            place = after + len(_NEXT)
             number += 1
         return True
 
-    def _new(self, kind: int, number: int, text: bytes) -> bytes:
-        """Note that a line begins a run of a first or last text, and return the text."""
-        held = (self.first, self.last)[kind]
-        self._runs[kind].append((number, held.setdefault(text, len(held))))
+    def _note(self, kind: int, number: int, text: bytes) -> bytes:
+        """Note that a line begins a run of a text that lines share, and return the text."""
+        held = (self.first, self.seconds, self.last)[kind]
+        self._runs[kind].append((number, held[text]))
         return text
+
+
+def _numbered() -> dict[bytes, int]:
+    """Return a table that gives each new text the next number."""
+    return defaultdict(count().__next__)
 
 
 def _spread(runs: list[tuple[int, int]], lines: int) -> np.ndarray:

@@ -39,7 +39,8 @@ def read_unmade(parts: Parts) -> Unmade | None:
     trials = _trials(parts.trials)
     read = [
         _parse(parts.first, _FIRST),
-        _parse(parts.rates, RATES),
+        _parse(parts.rates, RATES[:-1]),
+        _parse(parts.seconds, RATES[-1:]),
         _parse(parts.last, LAST),
         _parse(parts.ends, (), closed=True),
     ]
@@ -47,7 +48,7 @@ def read_unmade(parts: Parts) -> Unmade | None:
         return None
     known = [one for one in read if one is not None]
     names = [name for one in known for name in one[1]]
-    if known[1][1] or len({*names, *OWN_KEYS}) != len(names) + len(OWN_KEYS):
+    if known[1][1] or known[2][1] or len({*names, *OWN_KEYS}) != len(names) + len(OWN_KEYS):
         return None  # a key that is in two parts, or among the rates
     codes = parts.codes()
     columns = {
