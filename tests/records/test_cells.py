@@ -147,3 +147,11 @@ def test_a_headline_says_of_how_many_cells_it_is_the_worst() -> None:
     assert "of 2 numbers of labels tested" in said({}, {"num_samples": 31})
     both = said({}, {"training_steps": 9}, {"num_samples": 31})
     assert "of 3 combinations of training and labels tested" in both
+
+
+def test_without_intervals_a_cell_says_all_else(grid):
+    known, quick = tabulate(grid), tabulate(grid, spans=False)
+    for cell, other in zip(known, quick, strict=True):
+        assert (other.asr.mean, other.asr.low) == pytest.approx((cell.asr.mean, cell.asr.mean))
+        assert (other.advantage is None) == (cell.advantage is None)
+        assert replace(other, asr=cell.asr, advantage=cell.advantage) == cell

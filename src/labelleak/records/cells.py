@@ -105,7 +105,7 @@ class Cell:
         )
 
 
-def tabulate(records: Iterable[Record]) -> list[Cell]:
+def tabulate(records: Iterable[Record], *, spans: bool = True) -> list[Cell]:
     """Average records that differ in nothing but trial, seed and initialisation.
 
     The answer does not depend on the order of the records. Threat models are never averaged
@@ -114,16 +114,14 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
 
     Args:
         records: rows of one or several runs, each trial once, as `count_once` gives them.
+        spans: whether intervals are drawn; for who needs the means alone both ends are the mean.
 
     >>> tabulate([])
     []
     """
     frame = RecordFrame.of(records)
     members = list(frame.cells.values())
-    columns = [column for own in members for column in _rates(frame, own)]
-    usable = [column for column in columns if column[0].size]
-    intervals = iter(bootstrap_means(usable))
-    found = [next(intervals) if column[0].size else None for column in columns]
+    asr, advantage = _spans(frame, members) if spans else _no_spans(frame, members)
     facts = _Facts(frame)
     means = {name: mean_each(frame.numbers(name), members) for name in _MEANS}
     cells = [
@@ -132,8 +130,8 @@ def tabulate(records: Iterable[Record]) -> list[Cell]:
             key,
             own,
             facts,
-            asr=found[2 * index],
-            advantage=found[2 * index + 1],
+            asr=asr[index],
+            advantage=advantage[index],
             **{name: means[name][index] for name in _MEANS if name != "asr_free"},
             free=means["asr_free"][index],
         )
@@ -177,6 +175,23 @@ def mean_each(values: np.ndarray, groups: Sequence[np.ndarray]) -> list[float | 
         for number, mean in zip(same, means.tolist(), strict=True):
             found[number] = mean
     return found
+
+
+_Spans = Sequence[Interval | None]
+
+
+def _spans(frame: RecordFrame, groups: Sequence[np.ndarray]) -> tuple[_Spans, _Spans]:
+    """Return the intervals of ASR and advantage of each group, drawn together."""
+    columns = [column for own in groups for column in _rates(frame, own)]
+    intervals = iter(bootstrap_means([column for column in columns if column[0].size]))
+    found = [next(intervals) if column[0].size else None for column in columns]
+    return found[::2], found[1::2]
+
+
+def _no_spans(frame: RecordFrame, groups: Sequence[np.ndarray]) -> tuple[_Spans, _Spans]:
+    asr, advantage = (mean_each(frame.numbers(name), groups) for name in ("asr", "advantage"))
+    found = [[m if m is None else Interval(m, m, m) for m in each] for each in (asr, advantage)]
+    return found[0], found[1]
 
 
 def _rates(frame: RecordFrame, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -130,7 +130,8 @@ def _parts(rows: RecordFrame, per: Sequence[str]) -> list[tuple[str, RecordFrame
 
 def _judge_part(frame: RecordFrame, policy: Policy, part: str) -> Iterator[Finding]:
     """Judge every cell of one round or client, or of all records."""
-    cells, worst = tabulate(frame), worst_cases(frame)
+    # Of the attacks themselves intervals are judged only where nothing else bears a figure out.
+    cells, worst = tabulate(frame, spans=any(frame.unsettled)), worst_cases(frame)
     places: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     strongest: dict[tuple[Any, ...], dict[str, Cell]] = defaultdict(dict)
     for cell in cells:
