@@ -102,6 +102,7 @@ def test_lines_that_are_whole_by_parts_only_are_not_read(tmp_path, twist, places
     assert outcome(read_frame, path) == outcome(read_records, path)
 
 
+START = b'{"schema": 1'
 TRIAL = b'"trial": 1,'
 ODD = {
     "nothing": lambda whole: b"",
@@ -127,6 +128,9 @@ ODD = {
     "an advantage that does not follow": lambda whole: whole.replace(b'"asr": 1.0', b'"asr": 0.75'),
     "one that does not, once": lambda whole: whole.replace(b'"asr": 1.0', b'"asr": 0.75', 1),
     "another schema": lambda whole: whole.replace(b'"schema": 1', b'"schema": 2'),
+    "another schema in the last line": lambda whole: b'{"schema": 2'.join(whole.rsplit(START, 1)),
+    "no schema in the last line": lambda whole: b'["schema": 1'.join(whole.rsplit(START, 1)),
+    "another schema once": lambda whole: whole.replace(b'\n{"schema": 1', b'\n{"schema": 2', 1),
     "a number that is none": lambda whole: whole.replace(b'"exact": true', b'"exact": NaN'),
     "labels of an input": lambda whole: whole.replace(b'"exact": true', b'"class_asr": [1]'),
 }  # fmt: skip

@@ -58,12 +58,10 @@ class Parts:
         first, seconds, last = (_spread(runs, len(self)) for runs in self._runs)
         return [trials, first, rates, seconds, last, ends]
 
-    def add(self, chunk: bytes, stop: int) -> bool:
-        """Cut the lines before a place; return whether they are such lines and share enough."""
+    def add(self, text: bytes) -> bool:
+        """Cut whole lines; return whether they are such lines and share enough."""
         before = len(self)
-        lines = chunk.count(b"\n", 0, stop)
-        # A line ends where the next begins, and after the last one another could.
-        if not self._cut(chunk[:stop] + _START) or len(self) - before != lines:
+        if not self._cut(text) or len(self) - before != text.count(b"\n"):
             return False
         return max(len(self.first), len(self.last)) <= _AT_FIRST + len(self) // SHARE
 
@@ -95,8 +93,10 @@ class Parts:
                 shared += self._note(2, number, text[flags:end]) + _END
                 shared_size = end - seconds
             end = seconds + shared_size
-            after = find(_NEXT, end)
-            if seed < 0 or seconds < 0 or after < 0:
+            after = find(_NEXT, end)  # a line ends where the next begins
+            if after < 0:
+                after = len(text) - 1
+            if seed < 0 or seconds < 0 or end > after:
                 return False
             add_trial(trials[text[place:seed]])
             add_rates(rates[text[asr:seconds]])
@@ -131,16 +131,15 @@ def read_parts(path: Path) -> Parts | None:
     found = Parts()
     try:
         with open_regular(path) as file:
-            for chunk, stop in _chunks(file):
-                if not found.add(chunk, stop):
-                    return None
+            if not all(map(found.add, _pieces(file))):
+                return None
     except (BadInput, OSError, EOFError, zlib.error):
         return None
     return found if len(found) else None
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Read pieces of a file of whole lines, with the place in each after its last newline.
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Read a file some whole lines at a time; a last line without its newline is left out.
 
     Raises:
         EOFError: where a file or one of its lines is larger than is read.
@@ -153,16 +152,16 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     source: BinaryIO | gzip.GzipFile = file
     if packed:
         source, left = gzip.GzipFile(fileobj=file), LARGEST_RECORDS
-    rest = b""
     while piece := source.read(min(_PIECE, left)):
-        left -= len(piece)
-        chunk = rest + piece
-        stop = chunk.rfind(b"\n") + 1
-        rest = chunk[stop:]
+        rest = source.readline(min(left - len(piece), LONGEST_LINE))
+        left -= len(piece) + len(rest)
         if len(rest) > LONGEST_LINE - 2 * _PIECE or (packed and not left):
             raise EOFError
-        if stop:
-            yield chunk, stop
+        text = piece + rest
+        if not text.endswith(b"\n"):
+            text = text[: text.rfind(b"\n") + 1]
+        if text:
+            yield text
 
 
 __all__ = ["Parts", "read_parts"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from labelleak.records.intervals import Interval
 from labelleak.report import wording
-from labelleak.report.verdict import Exposure
+
+if TYPE_CHECKING:
+    from labelleak.report.verdict import Exposure
 
 _LEFT, _WIDTH, _ROW, _BAR = 1.0, 358.0, 46.0, 14.0
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from labelleak.errors import printable
 from labelleak.records.cells import Cell
 from labelleak.report import wording
-from labelleak.report.figures import Series
 from labelleak.report.headlines import harm
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from labelleak.report.figures import Series
 
 _MOST_COLUMNS = 3
 
