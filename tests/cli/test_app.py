@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it writes, what it says, how it ends."""
 
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from commands import command
 from labelleak.attacks import STANDARD
+from labelleak.audits import run as audits_run
 from labelleak.records.record import read_records
 from labelleak.records.whole import read_frame
 
@@ -62,6 +64,16 @@ def test_the_same_command_again_does_nothing_twice(folder):
     before = [(folder / name).read_bytes() for name in ("records.jsonl", "report.html")]
     assert command("audit", *QUICK, "--out", folder)[0] == 0
     assert [(folder / name).read_bytes() for name in ("records.jsonl", "report.html")] == before
+
+
+def test_cycles_are_collected_while_an_audit_runs(tmp_path, monkeypatch):
+    seen, run_parts = [], audits_run.run_parts
+    monkeypatch.setattr(
+        audits_run, "run_parts", lambda *a, **k: seen.append(gc.isenabled()) or run_parts(*a, **k)
+    )
+    assert command("audit", *QUICK, "--attacks=free", "--out", tmp_path)[0] == 0
+    assert seen == [True]
+    gc.unfreeze()
 
 
 def test_what_an_audit_has_at_hand_it_does_not_read_again(tmp_path, monkeypatch):

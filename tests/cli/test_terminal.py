@@ -74,6 +74,9 @@ def test_nothing_done_yet_promises_no_time(capsys, clock):
 
 def test_the_collector_rests_to_the_end_of_a_last_act_and_works_for_whoever_goes_on():
     with last_act():
+        with uncollected(last=False):
+            assert not gc.isenabled()
+        assert gc.isenabled(), "much comes after it"
         with uncollected():
             assert not gc.isenabled()
         assert not gc.isenabled(), "the process ends with it, so nothing is looked through"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -43,30 +44,31 @@ def audit(
     options: AuditOptions, place: AuditRun, where: Executor, about: About, shown: Shown
 ) -> None:
     """Audit a simulated client: how many labels does its shared gradient give away?"""
-    with uncollected():
-        from labelleak.audits.plan import plan_audit, refuse_copies
-        from labelleak.audits.run import Part, open_run, run_parts
-        from labelleak.core.seeding import use_threads
-        from labelleak.files.fit_cache import FolderFitCache
+    with ExitStack() as held:
+        with uncollected(last=False):
+            from labelleak.audits.plan import plan_audit, refuse_copies
+            from labelleak.audits.run import Part, open_run, run_parts
+            from labelleak.core.seeding import use_threads
+            from labelleak.files.fit_cache import FolderFitCache
 
-        use_threads(place.threads)
-        options = quickened(options, said(QUICK)) if place.quick else options
-        notes = FolderFitCache(place.learnt)
-        plan = plan_audit(options, command=command_line(place.full_paths))
-        plan = replace(plan, fit_cache=notes)
-        refuse_copies(plan)
-        parts = [Part(options=options, given=plan)]
-    say_remarks(options.defenses)
-    with (
-        settled(),
-        open_run(parts, place.out, overwrite=place.overwrite, packed=place.gzip) as journal,
-        interruptible(journal.records),
-        progress_bar("auditing", "cells") as advance,
-    ):
+            use_threads(place.threads)
+            options = quickened(options, said(QUICK)) if place.quick else options
+            notes = FolderFitCache(place.learnt)
+            plan = plan_audit(options, command=command_line(place.full_paths))
+            plan = replace(plan, fit_cache=notes)
+            refuse_copies(plan)
+            parts = [Part(options=options, given=plan)]
+            held.enter_context(settled())  # before the collector wakes and looks at all of it
+        say_remarks(options.defenses)
+        journal = held.enter_context(
+            open_run(parts, place.out, overwrite=place.overwrite, packed=place.gzip)
+        )
+        held.enter_context(interruptible(journal.records))
+        advance = held.enter_context(progress_bar("auditing", "cells"))
         if where.kind == "serial":  # the bar does not reach other processes
             notes.tell = advance.tell
         resumed = bool(journal.done)
         new = run_parts(parts, journal, numbered=False, executor=where, progress=advance)
     with uncollected():
-        held = None if resumed else new  # else the file holds more
-        conclude(journal.records, place.out / "report.html", about, shown, held)
+        own = None if resumed else new  # else the file holds more
+        conclude(journal.records, place.out / "report.html", about, shown, own)

@@ -147,17 +147,21 @@ def interruptible(records: Path) -> Iterator[None]:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def uncollected(*, last: bool = True) -> Iterator[None]:
     """Let the collector of cycles rest in a command whose records all stay until it ends.
 
     It would search a million values again and again, which takes a fifth of the command's time.
+
+    Args:
+        last: whether nothing comes after it that makes cycles, so that in the last act of a
+            process the collector need not wake again.
     """
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was and not _ENDING.get():
+        if was and not (last and _ENDING.get()):
             gc.enable()
 
 
