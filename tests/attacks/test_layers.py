@@ -16,7 +16,7 @@ from labelleak.attacks import (
     PlainLayerRegression,
 )
 from labelleak.attacks.layers import regression
-from labelleak.attacks.layers.class_means import STEADY, ClassMeans, weigh_each
+from labelleak.attacks.layers.class_means import STEADY, ClassMeans, solve_steadied, weigh_each
 from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.layers.regression import choose_weighting, shares_of
 from labelleak.attacks.layers.simulated import Measure, halve, simulate
@@ -118,6 +118,17 @@ def test_class_means_by_products_of_the_rows_are_those_by_the_rows(apart):
     for (weights, gram), other in zip(found, plain, strict=True):
         assert torch.allclose(weights @ rows, other.whitened, rtol=1e-7, atol=1e-9)
         assert torch.allclose(gram, other.gram, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-9, -1e-9])
+def test_a_system_that_rounding_left_without_a_root_is_solved_all_the_same(least):
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).double())[
+        0
+    ]
+    gram = axes @ torch.diag(torch.tensor([5.0, 4, 3, 2, 1, least]).double()) @ axes.T
+    right = torch.arange(12.0).double().reshape(6, 2)
+    found = solve_steadied(gram, right)
+    assert torch.allclose(gram @ found, right, atol=1e-5)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6])

@@ -135,15 +135,23 @@ def weigh_each(
         ridge = steady * spread + kept.tiny
         steadied = inner.clone()
         steadied.diagonal().add_(ridge)
-        left = torch.linalg.solve(steadied, crossed / len(labels)).T
+        left = solve_steadied(steadied, crossed / len(labels)).T
         by_class = left.new_zeros(classes, classes).index_add_(1, labels, left)
         weights = (shares - left + by_class @ shares) / ridge
         found.append((weights, weights @ onto.T))
     return found
 
 
+def solve_steadied(gram: Tensor, right: Tensor) -> Tensor:
+    """Solve a system of inner products and a ridge, by its root where rounding leaves it one."""
+    root, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed):
+        return torch.as_tensor(torch.linalg.solve(gram, right))
+    return torch.cholesky_solve(right, root)
+
+
 def _means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
     return averages(labels, classes).to(rows) @ rows
 
 
-__all__ = ["STEADIES", "STEADY", "ClassMeans", "weigh_each"]
+__all__ = ["STEADIES", "STEADY", "ClassMeans", "solve_steadied", "weigh_each"]

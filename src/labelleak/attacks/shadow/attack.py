@@ -32,7 +32,7 @@ from labelleak.records.assumptions import SIZES, Assumption
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
-EDITION = 11
+EDITION = 12
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -239,26 +239,16 @@ class ShadowPosterior:
     def _fingerprint(self, total: int, has_bias: bool) -> str:
         """Hash all that a fit depends on."""
         client = "" if self.source is None else self.source.fingerprint()
-        purpose = (
-            EDITION,
-            str(torch.__version__),
-            self.attack,
-            self.seed,
-            total,
-            has_bias,
-            client,
-        )
-        table = self.bank.table
-        return fingerprint_tensors(
-            [
-                (repr(purpose), self.order),
-                ("inputs", self.shown.inputs),
-                ("logits", self.shown.logits),
-                ("labels", self.labels),
-                ("copies", table.inputs),
-                ("errors", table.errors),
-            ]
-        )
+        purpose = EDITION, str(torch.__version__), self.attack, self.seed, total, has_bias, client
+        return fingerprint_tensors([(repr((*purpose, self._samples)), self.order)])
+
+    @cached_property
+    def _samples(self) -> str:
+        """Hash the samples that shadows are drawn from."""
+        shown, table = self.shown, self.bank.table
+        held = {"inputs": shown.inputs, "logits": shown.logits, "labels": self.labels}
+        made = {"copies": table.inputs, "errors": table.errors}
+        return fingerprint_tensors((held | made).items())
 
     def _lesson(self, total: int, has_bias: bool) -> Lesson:
         rng = stream(self.seed, "shadow", total, has_bias)

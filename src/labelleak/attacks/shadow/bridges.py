@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from labelleak.attacks.layers.class_means import STEADY, ClassMeans, weigh_each
+from labelleak.attacks.layers.class_means import STEADY, ClassMeans, solve_steadied, weigh_each
 from labelleak.attacks.layers.reading import LayerReader, joined
 from labelleak.core.lazy import F, Tensor, torch
 
@@ -58,7 +58,7 @@ class Scores:
                 dual = ClassMeans(*found[0]).dual()
                 width = sum(reader.table.rows[name].shape[1] for name in names)
                 gram = _steadied(inner / loud / loud.T, min(len(rows), width))
-                error = torch.linalg.solve(gram, known / loud) / loud
+                error = solve_steadied(gram, known / loud) / loud
                 weights = errors.new_zeros(2 * number, len(errors))
                 weights[:, rows] = torch.cat([dual, error.T])
                 return cls(names, reader, products, weights, None)

@@ -235,19 +235,17 @@ class LayerPosterior:
 
     def _fingerprint(self, total: int, shown: _Shown) -> str:
         """Hash all that a fit of one plain step depends on; bridges and features follow from it."""
-        table, purpose = self.reader.table, (self.attack, self.seed, total, shown)
+        purpose = EDITION, str(torch.__version__), self.attack, self.seed, total, shown
+        return fingerprint_tensors([(repr((*purpose, self._samples)), self.order)])
+
+    @cached_property
+    def _samples(self) -> str:
+        """Hash the samples at every layer."""
+        table = self.reader.table
         layers = [(n, t) for n, p in table.layers.items() for t in (p.inputs, p.signals)]
-        return fingerprint_tensors(
-            [
-                (repr((EDITION, str(torch.__version__), *purpose)), self.order),
-                *((name, table.rows[name]) for name in shown.names),
-                *layers,
-                ("inputs", table.seen.inputs),
-                ("logits", table.seen.logits),
-                ("labels", self.labels),
-                ("head", self.reader.model.head_weight.detach()),
-            ]
-        )
+        head = ("head", self.reader.model.head_weight.detach())
+        seen = ("inputs", table.seen.inputs), ("logits", table.seen.logits)
+        return fingerprint_tensors([*table.rows.items(), *layers, *seen, ("", self.labels), head])
 
     def _lesson(self, total: int, shown: _Shown, kit: Kit) -> Lesson:
         """Draw shadows to learn from."""

@@ -42,7 +42,7 @@ class Lesson:
     def scaled(self, posterior: CountPosterior) -> Exercise:
         """Return it as the posterior's network reads it."""
         # None lies beyond what examples reached, since these are they.
-        features = ((self.features - posterior.middle) / posterior.size).float().numpy()
+        features = self.features.sub(posterior.middle).div_(posterior.size).float().numpy()
         return Exercise(features, self.counts, self.total, self.epochs, self.rng)
 
 
@@ -112,7 +112,7 @@ class CountPosterior:
     def _begin(cls, lesson: Lesson) -> CountPosterior:
         features, classes = lesson.features, lesson.counts.shape[1]
         middle = features.mean(dim=(0, 1))
-        size = (features - middle).square().mean(dim=(0, 1)).sqrt() + 1e-6
+        size = features.sub(middle).square_().mean(dim=(0, 1)).sqrt() + 1e-6
         size = size if lesson.trust is None else size / lesson.trust
         lowest, highest = features.amin(dim=(0, 1)), features.amax(dim=(0, 1))
         with torch_seeded(int(lesson.rng.integers(2**31))):

@@ -218,11 +218,12 @@ def _line(spread: float, own: Exercise) -> tuple[Floats, float, float]:
     Returns:
         Its slope, its height where features are 0, and by how much it misses them.
     """
-    rows = own.features.reshape(-1, own.features.shape[2]).astype(np.float64)
+    rows = own.features.reshape(-1, own.features.shape[2])
     roots = np.sqrt(own.counts.ravel()) / spread
-    gram = rows.T @ rows + _RIDGE * len(rows) * np.eye(rows.shape[1])
-    line = np.linalg.solve(gram, rows.T @ (roots - roots.mean()))
-    missed = (roots - roots.mean() - rows @ line).std()
+    apart = (roots - roots.mean()).astype(rows.dtype)
+    gram = (rows.T @ rows).astype(np.float64) + _RIDGE * len(rows) * np.eye(rows.shape[1])
+    line = np.linalg.solve(gram, (rows.T @ apart).astype(np.float64))
+    missed = (apart - rows @ line.astype(rows.dtype)).std(dtype=np.float64)
     return line, float(roots.mean()), float(missed)
 
 
