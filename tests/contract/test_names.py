@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labelleak.attacks import ADAPTIVE, ATTACKS, RULES, STANDARD, slow_attacks
+from labelleak.attacks.titles import TITLES, title_of
 from labelleak.core.card import Card, card_of
 from labelleak.core.interfaces import threat_model
 from labelleak.defenses import DEFENSES
@@ -29,6 +30,14 @@ def test_a_catalogue_names_everything_as_it_names_itself(catalogue):
 def test_titles_differ():
     titles = [name_attack(name) for name in ATTACKS]
     assert len(set(titles)) == len(ATTACKS)
+
+
+def test_titles_that_are_known_without_loading_are_those_of_the_cards():
+    assert TITLES
+    for name, title in TITLES.items():
+        assert ATTACKS[name].card.title == title
+    for name in ATTACKS:
+        assert title_of(name) == ATTACKS[name].card.title
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from labelleak.attacks import ATTACKS
+from labelleak.attacks.titles import title_of
 from labelleak.records.cells import Cell, Setting
 from labelleak.records.intervals import Interval
 from labelleak.records.states import IMPOSSIBLE
@@ -39,8 +39,7 @@ def name_attack(attack: str, adaptive: bool = False, titles: Mapping[str, str] =
     >>> name_attack("new_one", titles={"new_one": "New One", "llg_star": "ignored"})
     'New One'
     """
-    known = ATTACKS.get(attack)
-    name = known.card.title if known else titles.get(attack, attack)
+    name = title_of(attack) or titles.get(attack, attack)
     return f"{name}, adaptive" if adaptive and not name.endswith("adaptive") else name
 
 
