@@ -81,8 +81,10 @@ def extract_by_own_impact(row_sums: Floats, share: float, total: int) -> tuple[I
     (array([3, 1, 0, 0]), True)
     """
     present = row_sums < 0
-    if row_sums.ndim == 1 and np.count_nonzero(present) >= total:  # by signs, whatever the impact
-        return _lowest_present(row_sums, present, total), True
+    if row_sums.ndim == 1:
+        (places,) = present.nonzero()
+        if places.size >= total:  # signs hand out all labels, whatever the impact
+            return _lowest(row_sums, places, total), True
     impact = share * np.minimum(row_sums, 0.0).sum(axis=-1, keepdims=True)
     step = -_finite(impact, "impact")
     counts = _hand_out(row_sums, present, step, 0.0, total)
@@ -298,20 +300,21 @@ def _extract_one(
     raw, present, own = values.ravel(), present.ravel(), np.ravel(values - offset)
     if raw.size <= _FEW_CLASSES:
         return _extract_few(raw.tolist(), own.tolist(), step, total)
-    rest = total - int(np.count_nonzero(present))  # numbers of numpy are slow one by one
+    (places,) = present.nonzero()
+    rest = total - places.size
     if rest <= 0:  # signs hand out all labels
-        return _lowest_present(raw, present, total)
+        return _lowest(raw, places, total)
     return present + _fill_one(own + present * step, step, rest)
 
 
-def _lowest_present(values: Floats, present: Flags, total: int) -> Ints:
-    """Name the `total` lowest of at least as many present classes once each."""
-    own = values[present.nonzero()[0]]
-    own.partition(total - 1)
-    found = values <= own[total - 1]
+def _lowest(values: Floats, places: Ints, total: int) -> Ints:
+    """Name the `total` lowest values once each, which are among so many at least."""
+    among = values[places]
+    among.partition(total - 1)
+    found: Flags = values <= among[total - 1]
     if np.count_nonzero(found) > total:  # equals at the end
         found = _smallest_of_one(values, total)
-    return np.asarray(found, dtype=np.int64)
+    return found.astype(np.int64)
 
 
 def _fill_one(values: Floats, step: float, total: int) -> Ints:

@@ -90,7 +90,8 @@ class Observation:
         _check_number(self.local_steps, "local_steps")
         # A NaN or infinity anywhere in a row survives into its sum, so K numbers tell it all.
         if weight is not None:
-            _check_finite(self.row_sums, "weight")
+            vars(self)["row_sums"] = found = self._sum_rows()  # as if they had been asked for
+            _check_finite(found, "weight")
         if bias is not None:
             _check_finite(self.bias_gradient, "bias")
 
@@ -121,10 +122,10 @@ class Observation:
         >>> Observation.from_gradient(weight, num_samples=1).row_sums.tolist()
         [-1.0, 0.5, 0.5]
         """
-        rows = _as_tensor(weight), _as_tensor(bias)
-        paired = form is not None and form.paired
-        rows = rows if form is None else form.lift(*rows)
-        problems = 1 if form is None else form.problems
+        own = _as_tensor(weight), _as_tensor(bias)
+        if form is None:
+            return cls(*own, num_samples, local_steps)
+        rows, paired, problems = form.lift(*own), form.paired, form.problems
         return cls(*rows, num_samples, local_steps, paired=paired, problems=problems)
 
     @classmethod
@@ -233,6 +234,9 @@ class Observation:
         Raises:
             BadInput: when the weight gradient was not shared.
         """
+        return self._sum_rows()
+
+    def _sum_rows(self) -> np.ndarray:
         if self.weight is None:
             raise BadInput("the weight gradient was not shared, so it has no row sums")
         if sums_are_shared() and self.weight.shape[-2:].numel() > BLOCK:

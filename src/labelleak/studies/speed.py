@@ -29,7 +29,7 @@ from labelleak.report.markdown import table
 from labelleak.studies.many_updates import battery_works
 from labelleak.studies.measuring import compare
 
-WIDTH = 512
+WIDTH, SMALL_WIDTH = 512, 128
 CLASSES = (10, 1_000, 10_000, 128_256)
 # From so many classes on, a ratio to a sum over rows is aimed at; below it is calls that cost.
 MANY = 1_000
@@ -103,7 +103,7 @@ def measure_costs(
         yield _extraction(number)
     for number in trials:
         yield _trials(number)
-    yield _clients(max(trials))
+    yield from (_clients(max(trials), width) for width in (SMALL_WIDTH, WIDTH))
     yield from _files(*head)
     for number in battery:
         yield from _battery(number)
@@ -186,11 +186,11 @@ def _trials(number: int) -> Cost:
     return Cost("trials", what, number, "a call for each", seconds, beside, peak=peak)
 
 
-def _clients(number: int) -> Cost:
+def _clients(number: int, width: int) -> Cost:
     """Time the quick attacks of the battery on a round's clients in one call."""
-    together, each, times = battery_works(number, 100, WIDTH)
+    together, each, times = battery_works(number, 100, width)
     seconds, beside, peak = compare(together, each, repeats=2)
-    what = f"standard battery but for shadow models on {number:,} updates of two layers in one call"
+    what = f"standard battery but shadow models on {number:,} updates (100 x {width}) in one call"
     return Cost("clients", what, number, "a call for each", seconds, beside * times, peak=peak)
 
 
