@@ -230,10 +230,8 @@ def test_every_attack_says_what_it_is(attack):
     assert attack.cite
     assert threat_model(attack) in THREAT_MODELS
     assert ATTACKS[attack.name] is type(attack)
-    assert (
-        eval(repr(attack), {type(attack).__name__: type(attack)} | vars(labelleak.attacks))
-        == attack
-    )
+    named = {name: getattr(labelleak.attacks, name) for name in labelleak.attacks.__all__}
+    assert eval(repr(attack), {type(attack).__name__: type(attack)} | named) == attack
 
 
 FORBIDDEN = {
