@@ -74,7 +74,7 @@ class HeadTable:
             part = picks[start : start + slices]
             held = buffer[: part.numel()]
             torch.index_select(self.inputs, 0, part.flatten(), out=held)
-            errors = scaled[part]
+            errors = torch.index_select(scaled, 0, part.flatten()).view(len(part), size, classes)
             rows = slice(start, start + len(part))
             torch.bmm(errors.transpose(1, 2), held.view(len(part), size, width), out=weight[rows])
             torch.sum(errors, dim=1, out=bias[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class PlainSteps:
         slopes: of the loss by them.
         moved: sum of slopes so far, each counting less than the next.
         momentum: how much less.
-        loss: of the last step, before it.
+        last: logarithms of the last step's posteriors, and its labels.
     """
 
     layers: Sequence[_Layer]
@@ -50,7 +50,13 @@ class PlainSteps:
     slopes: Tensor
     moved: Tensor
     momentum: float
-    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    last: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean cross-entropy of the last step's batch, before the step."""
+        assert self.last is not None
+        return F.nll_loss(*self.last)
 
     @classmethod
     def of(
@@ -100,10 +106,9 @@ class PlainSteps:
         given = inputs.flatten(1)
         for layer in self.layers:
             given = layer.forward(given)
-        with torch.enable_grad():  # of the logits alone
-            logits = given.detach().requires_grad_()
-            loss = F.cross_entropy(logits, labels)
-        (back,), self.loss = torch.autograd.grad(loss, logits), loss.detach()
+        self.last = torch.log_softmax(given, dim=1), labels
+        share = torch.zeros_like(given).scatter_(1, labels[:, None], -1 / len(labels))
+        back = _aten._log_softmax_backward_data.default(share, self.last[0], 1, given.dtype)
         for place in reversed(range(len(self.layers))):
             back = self.layers[place].back(back, deeper=place > 0)
         self.moved.mul_(self.momentum).add_(self.slopes)

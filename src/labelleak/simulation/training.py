@@ -112,7 +112,8 @@ def _steps_of(model: nn.Module, data: LabelledData, training: Training) -> _Step
     def take_plain(batches: _Batches) -> Tensor:
         assert plain is not None
         for picks, _ in batches:
-            plain.step(data.inputs[picks], data.labels[picks], training.lr)
+            inputs, labels = (torch.index_select(part, 0, picks) for part in vars(data).values())
+            plain.step(inputs, labels, training.lr)
         plain.write()
         return plain.loss
 
