@@ -115,8 +115,8 @@ class LayerReader:
         if len(self.data.labels) > _FEW:
             return None
         if key not in self.held:
-            rows = joined(self.table.rows, key)
-            self.held[key] = rows @ rows.T
+            rows = joined(self.table.rows, key).numpy()
+            self.held[key] = torch.from_numpy(rows @ rows.T)  # numpy works out one half alone
         return self.held[key]
 
     def weighted(self, weights: Tensor, names: Sequence[str], rows: Tensor) -> Tensor:
