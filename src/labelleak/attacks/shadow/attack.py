@@ -32,7 +32,7 @@ from labelleak.records.assumptions import SIZES, Assumption
 # Many classes and large batches get fewer shadows: rows to learn from, and samples to add up.
 _ROWS_EACH, _SAMPLES_EACH, _FEWEST = 20, 250, 100
 # Raised whenever a fit of the same data comes out otherwise, so that old notes are not taken.
-EDITION = 12
+EDITION = 13
 # Halves of the auxiliary data that shadows are measured by, each for its share of them.
 HALVES = 6
 _SLICE_ENTRIES = 2**23
@@ -58,9 +58,10 @@ class Shadow(Attack):
     of what was learnt. In train mode batch norm sees auxiliary batches.
 
     Cost: one pass over the auxiliary data; at the first update of each N it fits, one or two
-    seconds at the default budget, and keeps what it learnt; then ``K D + K N`` a trial. Above
-    1,000 classes presence comes first: 256 candidates or more, twice N, are looked at and all
-    others merged into one class (`CandidateShadow`), for up to 500 labels.
+    seconds at the default budget, and keeps what it learnt; where other N are known to come, it
+    fits for them too, in less time together; then ``K D + K N`` a trial. Above 1,000 classes
+    presence comes first: 256 candidates or more, twice N, are looked at and all others merged into
+    one class (`CandidateShadow`), for up to 500 labels.
 
     Attributes:
         batches: shadow batches, the budget; fewer are drawn above 20 classes or 250 labels.
