@@ -1,5 +1,8 @@
 """Steps whose gradients are written down: to the last bit autograd's, or left to it."""
 
+from itertools import pairwise
+from types import MethodType
+
 import numpy as np
 import pytest
 import torch
@@ -32,13 +35,24 @@ def odd():
     return nn.Sequential(*layers, nn.ReLU(), nn.Linear(6, 3))
 
 
+def narrow():
+    """Give a chain whose parameters end within a line of memory, so that the next begin in one."""
+    sizes = (128, 37, 301, 3)
+    linear = [nn.Linear(*pair, bias=pair[1] != 301) for pair in pairwise(sizes)]
+    return nn.Sequential(nn.Flatten(), linear[0], nn.Tanh(), linear[1], nn.ReLU(), linear[2])
+
+
+def of(model, own):
+    return PlainSteps.of(model, own.inputs, own.labels, Training().start(model))
+
+
 def trained(make, own, *, plain, monkeypatch, training):
     torch.manual_seed(0)
     model, taken = make(), []
-    of = PlainSteps.of
+    take = PlainSteps.of
 
     def watched(*asked):
-        found = of(*asked) if plain else None
+        found = take(*asked) if plain else None
         taken.append(found is not None)
         return found
 
@@ -55,6 +69,8 @@ MODELS = [
     *(lambda kind=kind: cnn(kind) for kind in (nn.ReLU, nn.Tanh, nn.Sigmoid)),
     lambda: Classifier(make_mlp(SHAPE, nn.ReLU), 128, 3),
     odd,
+    narrow,
+    lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.Tanh(), nn.Flatten(), nn.Linear(192, 3)),
 ]
 
 
@@ -64,10 +80,40 @@ def test_steps_are_autograd_s_to_the_last_bit(make, training, monkeypatch):
     own = data()
     found, taken = trained(make, own, plain=True, monkeypatch=monkeypatch, training=training)
     wanted, left = trained(make, own, plain=False, monkeypatch=monkeypatch, training=training)
-    assert (taken, left) == ([True], [False])
+    assert (taken, left) == ([True, True], [False, False])
     for state, other in zip(found, wanted, strict=True):
         assert all(torch.equal(one, two) for one, two in zip(state, other, strict=True))
     assert not torch.equal(found[1][0], found[2][0])
+
+
+CHANGES = {
+    "other weights": lambda model: [p.mul_(1.5) for p in model.parameters()],
+    "frozen": lambda model: model.head.weight.requires_grad_(requires_grad=False),
+    "listened to": lambda model: model.head.register_forward_hook(lambda _, __, given: 2 * given),
+    "another layer": lambda model: setattr(model, "head", nn.Linear(48, 3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whoever_has_the_model_between_stages_may_change_it(change, monkeypatch):
+    states = []
+    for plain in (True, False):
+        model = trained_between(CHANGES[change], plain=plain, monkeypatch=monkeypatch)
+        states.append([p.detach() for p in model.parameters()])
+    assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
+
+
+def trained_between(change, *, plain, monkeypatch):
+    torch.manual_seed(0)
+    model, own = cnn(), data()
+    with monkeypatch.context() as patched:
+        if not plain:
+            patched.setattr(PlainSteps, "of", lambda *_: None)
+        for stage in train_in_stages(model, own, [3, 8], Training(), rng=stream(0, "t")):
+            if stage == 3:
+                with torch.no_grad():
+                    change(model)
+    return model
 
 
 def frozen():
@@ -92,6 +138,42 @@ class Own(nn.Linear):
         return 2 * super().forward(inputs)
 
 
+class Twice(nn.Flatten):
+    def forward(self, inputs):
+        return 2 * super().forward(inputs)
+
+
+def changed(place):
+    """Give a network one of whose modules passes its inputs in a way of its own."""
+    model = cnn()
+    part = model.get_submodule(place)
+    passed = part.forward
+    part.forward = MethodType(lambda _, inputs: 2 * passed(inputs), part)
+    return model
+
+
+def head(change):
+    """Give a network whose head was changed."""
+    model = cnn()
+    change(model.head)
+    return model
+
+
+def as_buffer(name):
+    def change(layer):
+        held = getattr(layer, name).detach().clone()
+        delattr(layer, name)
+        layer.register_buffer(name, held)
+
+    return head(change)
+
+
+def shared_numbers():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 128))
+    model[1].weight.data = model[3].weight.data
+    return model
+
+
 def image(*layers):
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
 
@@ -104,6 +186,21 @@ LEFT = {
     "another activation": lambda: cnn(nn.ELU),
     "dropout": lambda: image(nn.Dropout()),
     "a layer of one's own": lambda: nn.Sequential(nn.Flatten(), Own(128, 3)),
+    "a way of its own to flatten": lambda: nn.Sequential(Twice(), nn.Linear(128, 3)),
+    "a model's own way": lambda: changed(""),
+    "an activation's own way": lambda: changed("features.1"),
+    "a layer's own way": lambda: changed("head"),
+    "a listened to weight": lambda: head(lambda own: own.weight.register_hook(torch.neg)),
+    "a weight watched when it has its slope": lambda: head(
+        lambda own: own.weight.register_post_accumulate_grad_hook(lambda _: None)
+    ),
+    "a further parameter": lambda: head(
+        lambda own: own.register_parameter("more", nn.Parameter(torch.ones(1)))
+    ),
+    "a weight that learns nothing": lambda: as_buffer("weight"),
+    "a bias that learns nothing": lambda: as_buffer("bias"),
+    "shared numbers": shared_numbers,
+    "turned numbers": lambda: cnn().to(memory_format=torch.channels_last),
     "groups": lambda: image(nn.Conv2d(2, 2, 3, groups=2)),
     "reflection": lambda: image(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),
     "large maps": lambda: image(nn.Conv2d(2, 64, 5, padding=2)),
@@ -118,7 +215,32 @@ def test_what_is_not_sure_is_left_to_autograd(what):
     own, model = data(), LEFT[what]()
     if any(isinstance(part, nn.LazyLinear) for part in model.modules()):
         model(own.inputs)
-    assert PlainSteps.of(model, own.inputs, own.labels, 0.9) is None
+    if not list(model.parameters()):
+        model.register_parameter("unused", nn.Parameter(torch.ones(1)))
+    assert of(model, own) is None
+
+
+def test_parameters_may_come_in_any_order():
+    own, model, other = data(), cnn(), cnn()
+    other.load_state_dict(model.state_dict())
+    weight = other.head.weight
+    del other.head.weight  # as what was pruned, or had a norm of its own, is left
+    other.head.weight = weight
+    for one in (model, other):
+        steps = of(one, own)
+        steps.step(own.inputs, own.labels)
+        steps.write()
+    assert all(torch.equal(model.state_dict()[n], v) for n, v in other.state_dict().items())
+
+
+def test_nothing_is_taken_where_every_module_is_listened_to_or_no_slopes_are_asked_for():
+    own = data()
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert of(cnn(), own) is None
+    hook.remove()
+    with torch.no_grad():
+        assert of(cnn(), own) is None
+    assert of(cnn(), own) is not None
 
 
 def test_data_of_another_kind_is_left_to_autograd():
@@ -126,18 +248,23 @@ def test_data_of_another_kind_is_left_to_autograd():
     for inputs, labels in (
         (own.inputs.double(), own.labels),
         (own.inputs, own.labels[:, None]),
+        (own.inputs, own.labels.to(torch.uint8)),
+        (own.inputs, own.labels - 1),
+        (own.inputs, torch.where(own.labels == 1, -100, own.labels)),
+        (own.inputs, own.labels + 1),
+        (own.inputs[:0], own.labels[:0]),
         (own.inputs[:, :1], own.labels),
     ):
-        assert PlainSteps.of(cnn(), inputs, labels, 0.9) is None
+        assert of(cnn(), LabelledData(inputs, labels)) is None
     with torch.autocast("cpu"):
-        assert PlainSteps.of(cnn(), own.inputs, own.labels, 0.9) is None
+        assert of(cnn(), own) is None
 
 
 def test_a_model_keeps_its_parameters_until_they_are_written():
     own, model = data(), cnn()
     before = [p.detach().clone() for p in model.parameters()]
-    steps = PlainSteps.of(model, own.inputs, own.labels, 0.9)
-    steps.step(own.inputs, own.labels, 0.1)
+    steps = of(model, own)
+    steps.step(own.inputs, own.labels)
     assert np.isfinite(steps.loss.item())
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
     steps.write()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 from labelleak.core.small_maps import Laid, lay_out, spread_kernel
 from labelleak.simulation.networks import Classifier
@@ -26,30 +27,34 @@ _ACTIVATIONS: Mapping[type[nn.Module], tuple[_Apply, _Back]] = {
 }
 
 
+# Numbers in a line of memory. Products may round otherwise where a matrix begins within one.
+_LINE = 16
+
+
 @dataclass(eq=False)
 class PlainSteps:
     """A model of plain layers, one after the other, that learns by SGD with momentum.
 
     Steps of a network this small are mostly autograd's bookkeeping. Here are the same products in
     the same order, in well under half the time. Whatever is not certain to be so is left to
-    autograd: any other layer, what is shared or frozen, hooks, other precisions.
+    autograd: any other layer, what is shared or frozen, hooks, other precisions, odd labels.
 
     Attributes:
         layers: in the order that they pass a batch.
         named: the model's parameters.
+        optimiser: their SGD, which has the sums of slopes after `write`.
         values: them, laid flat; the model has them after `write`.
         slopes: of the loss by them.
         moved: sum of slopes so far, each counting less than the next.
-        momentum: how much less.
         last: logarithms of the last step's posteriors, and its labels.
     """
 
     layers: Sequence[_Layer]
     named: Sequence[nn.Parameter]
+    optimiser: torch.optim.Optimizer
     values: Tensor
     slopes: Tensor
     moved: Tensor
-    momentum: float
     last: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -60,49 +65,57 @@ class PlainSteps:
 
     @classmethod
     def of(
-        cls, model: nn.Module, inputs: Tensor, labels: Tensor, momentum: float
+        cls, model: nn.Module, inputs: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer
     ) -> PlainSteps | None:
-        """Take a model, or None where its steps are autograd's.
+        """Take a model as it stands, or None where its steps are autograd's.
 
         Args:
             model: left as it is.
             inputs: what it takes.
             labels: of them.
-            momentum: of SGD.
+            optimiser: SGD of nothing but a learning rate and momentum; left as it is.
         """
         named, plain = list(model.parameters()), list(_in_order(model))
+        (group,) = optimiser.param_groups
         held = [p for part in plain if part for p in part.parameters()]
-        kinds = {(p.dtype, p.device.type, p.requires_grad) for p in named}
-        sure = (
-            kinds == {(torch.float32, "cpu", True)}
-            and {id(p) for p in named} == {id(p) for p in held}
-            and len(named) == len(held)
-            and inputs.dtype == torch.float32
-            and inputs.device == labels.device == torch.device("cpu")
-            and labels.dim() == 1
-            and not torch.is_autocast_enabled("cpu")
-        )
-        if not sure or None in plain:
+        alike = [sorted(map(id, own)) for own in (named, held, group["params"])]
+        if None in plain or alike[0] != alike[1] or alike[0] != alike[2]:
             return None
-        values = torch.cat([p.detach().flatten() for p in named])
-        slopes = torch.zeros_like(values)
-        views = {id(p): (_view(values, named, p), _view(slopes, named, p)) for p in named}
+        if not (_are_plain(named) and _is_plain_data(inputs, labels)):
+            return None
+        values, slopes, moved = (
+            torch.zeros(sum(map(_room, named)), dtype=torch.float32) for _ in range(3)
+        )
+        pairs = zip(_parts(values, named), _parts(slopes, named), strict=True)
+        views = {id(p): pair for p, pair in zip(named, pairs, strict=True)}
         layers, shape = [], inputs.shape[1:]
         for part in plain:
             assert part is not None
-            own = [views[id(p)] for p in part.parameters(recurse=False)]
-            made = _layer_of(part, shape, *own)
+            made = _layer_of(part, shape, views)
             if made is None:
                 return None
             layer, shape = made
             layers += [] if layer is None else [layer]
-        if not layers or len(shape) != 1:
+        if not layers or len(shape) != 1 or not 0 <= labels.amin() <= labels.amax() < shape[0]:
             return None
-        return cls(layers, named, values, slopes, torch.zeros_like(values), momentum)
+        steps = cls(layers, named, optimiser, values, slopes, moved)
+        steps._read()
+        return steps
 
     @torch.no_grad()
-    def step(self, inputs: Tensor, labels: Tensor, lr: float) -> None:
+    def _read(self) -> None:
+        """Take the model's parameters, and their sums of slopes."""
+        laid = (_parts(flat, self.named) for flat in (self.values, self.moved))
+        for parameter, value, moved in zip(self.named, *laid, strict=True):
+            value.copy_(parameter)
+            before = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
+            if before is not None:
+                moved.copy_(before)
+
+    @torch.no_grad()
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
         """Step against the slope of a batch's mean cross-entropy."""
+        (group,) = self.optimiser.param_groups
         given = inputs.flatten(1)
         for layer in self.layers:
             given = layer.forward(given)
@@ -111,14 +124,17 @@ class PlainSteps:
         back = _aten._log_softmax_backward_data.default(share, self.last[0], 1, given.dtype)
         for place in reversed(range(len(self.layers))):
             back = self.layers[place].back(back, deeper=place > 0)
-        self.moved.mul_(self.momentum).add_(self.slopes)
-        self.values.add_(self.moved, alpha=-lr)
+        self.moved.mul_(group["momentum"]).add_(self.slopes)
+        self.values.add_(self.moved, alpha=-group["lr"])
 
     @torch.no_grad()
     def write(self) -> None:
-        """Give the model its parameters."""
-        for parameter in self.named:
-            parameter.copy_(_view(self.values, self.named, parameter))
+        """Give the model its parameters, and its optimiser their sums of slopes."""
+        laid = (_parts(flat, self.named) for flat in (self.values, self.moved))
+        for parameter, value, moved in zip(self.named, *laid, strict=True):
+            parameter.copy_(value)
+            if self.optimiser.param_groups[0]["momentum"]:
+                self.optimiser.state[parameter]["momentum_buffer"] = moved.clone()
 
 
 class _Layer(ABC):
@@ -197,7 +213,9 @@ class _Maps(_Layer):
 def _in_order(model: nn.Module) -> Iterator[nn.Module | None]:
     """Give a chain's layers one after the other; None where it is no chain, or is listened to."""
     hooks = (model._forward_hooks, model._forward_pre_hooks, model._backward_hooks)
-    if any(hooks) or model._backward_pre_hooks:
+    # A single module may have a way of its own to pass what its class passes otherwise.
+    own = vars(model).keys() & {"forward", "_compiled_call_impl"}
+    if any(hooks) or model._backward_pre_hooks or own:
         yield None
     elif type(model) is Classifier:
         yield from _in_order(model.features)
@@ -209,20 +227,50 @@ def _in_order(model: nn.Module) -> Iterator[nn.Module | None]:
         yield model
 
 
+def _are_plain(named: Sequence[nn.Parameter]) -> bool:
+    """Tell whether autograd would give each of these its slope, and nobody else."""
+    return (
+        all(type(p) is nn.Parameter and p.requires_grad and p.is_contiguous() for p in named)
+        and {(p.dtype, p.device.type) for p in named} == {(torch.float32, "cpu")}
+        and len({p.untyped_storage().data_ptr() for p in named}) == len(named)
+        and not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in named)
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_plain_data(inputs: Tensor, labels: Tensor) -> bool:
+    return (
+        inputs.layout is labels.layout is torch.strided
+        and inputs.device == labels.device == torch.device("cpu")
+        and (inputs.dtype, labels.dtype) == (torch.float32, torch.int64)
+        and labels.dim() == 1
+        and len(labels) > 0
+    )
+
+
 def _layer_of(
-    part: nn.Module, shape: torch.Size, *own: tuple[Tensor, Tensor]
+    part: nn.Module, shape: torch.Size, views: Mapping[int, tuple[Tensor, Tensor]]
 ) -> tuple[_Layer | None, torch.Size] | None:
     """Return what a layer is here, and the shape that it gives; None where there is no such."""
-    kind, tensors = type(part), [tensor for pair in own for tensor in pair]
-    if kind in _ACTIVATIONS:
+    kind, known = type(part), part._parameters
+    if not known and kind in _ACTIVATIONS:
         return _Activation(*_ACTIVATIONS[kind]), shape
-    if isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1):
-        return None, torch.Size([shape.numel()])
+    if kind is nn.Flatten and isinstance(part, nn.Flatten) and not known:
+        whole = (part.start_dim, part.end_dim) == (1, -1)
+        return (None, torch.Size([shape.numel()])) if whole else None
+    # A weight or bias that is no parameter, or further ones: somebody's own.
+    if kind not in (nn.Linear, nn.Conv2d) or known.keys() != {"weight", "bias"}:
+        return None
+    own = [known[name] for name in ("weight", "bias")]
+    if own[0] is None or (own[1] is not None and own[1].shape != own[0].shape[:1]):
+        return None
+    tensors = [tensor for p in own if p is not None for tensor in views[id(p)]]
     if kind is nn.Linear and len(shape) == 1:
         return _Linear(*tensors), torch.Size([len(tensors[0])])
-    if kind is not nn.Conv2d or len(shape) != 3:
+    if not isinstance(part, nn.Conv2d) or len(shape) != 3:
         return None
-    assert isinstance(part, nn.Conv2d)
     if part.padding_mode != "zeros" or part.groups != 1 or isinstance(part.padding, str):
         return None
     laid = lay_out(shape, part.weight.shape, part.stride, part.padding, part.dilation)
@@ -231,14 +279,16 @@ def _layer_of(
     return _Maps(laid, *tensors), torch.Size([len(tensors[0]), *laid.left])
 
 
-def _view(flat: Tensor, named: Sequence[nn.Parameter], wanted: nn.Parameter) -> Tensor:
-    """Return the part of flat numbers that is of a parameter."""
-    at = 0
-    for parameter in named:
-        if parameter is wanted:
-            break
-        at += parameter.numel()
-    return flat[at : at + wanted.numel()].view(wanted.shape)
+def _room(parameter: nn.Parameter) -> int:
+    """Return how many numbers a parameter takes where each begins a line of memory."""
+    return -(-parameter.numel() // _LINE) * _LINE
+
+
+def _parts(flat: Tensor, named: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+    """Give the parts of flat numbers that are of parameters, one after the other."""
+    rooms = torch.split(flat, [_room(p) for p in named])
+    for parameter, own in zip(named, rooms, strict=True):
+        yield own[: parameter.numel()].view(parameter.shape)
 
 
 __all__ = ["PlainSteps"]

@@ -95,12 +95,14 @@ def train_in_stages(
 
 def _steps_of(model: nn.Module, data: LabelledData, training: Training) -> _Steps:
     """Return what takes a step for each batch and gives the last one's loss."""
-    plain = None
-    if training.optimiser == "sgd":
-        plain = PlainSteps.of(model, data.inputs, data.labels, training.momentum)
     optimiser, small = training.start(model), SmallMaps.serves(model)
 
     def take(batches: _Batches) -> Tensor:
+        # Asked anew at each stage: whoever had the model meanwhile may have changed it.
+        if training.optimiser == "sgd":
+            plain = PlainSteps.of(model, data.inputs, data.labels, optimiser)
+            if plain is not None:
+                return take_plain(plain, batches)
         for picks, seed in batches:
             with torch_seeded(int(seed)), SmallMaps() if small else nullcontext():
                 loss = F.cross_entropy(model(data.inputs[picks]), data.labels[picks])
@@ -109,15 +111,13 @@ def _steps_of(model: nn.Module, data: LabelledData, training: Training) -> _Step
             optimiser.step()
         return loss
 
-    def take_plain(batches: _Batches) -> Tensor:
-        assert plain is not None
+    def take_plain(plain: PlainSteps, batches: _Batches) -> Tensor:
         for picks, _ in batches:
-            inputs, labels = (torch.index_select(part, 0, picks) for part in vars(data).values())
-            plain.step(inputs, labels, training.lr)
+            plain.step(*(torch.index_select(part, 0, picks) for part in (data.inputs, data.labels)))
         plain.write()
         return plain.loss
 
-    return take if plain is None else take_plain
+    return take
 
 
 def constant_accuracy(labels: Tensor, task: Task) -> float:
