@@ -113,7 +113,8 @@ def test_many_updates_show_the_ranks_that_each_shows_by_its_singular_values(shap
         one = Ranks.of(Observation.from_gradient(*pair, num_samples=6))
         assert float(one.least) == found.least[place]
         assert float(one.shown) == found.shown[place]
-        assert float(one.apart) == pytest.approx(found.apart[place], abs=1e-6)
+        assert float(one.apart) == pytest.approx(found.apart[place], abs=1e-5)
+        assert float(one.apart) < 1e-3 or float(one.apart) == pytest.approx(found.apart[place])
     assert len({*found.shown}) > 3
     assert (found.apart > 0.01).any()
 
@@ -166,8 +167,23 @@ def test_of_noise_no_axes_are_found_but_all_singular_values(monkeypatch):
 
 def test_where_more_is_left_than_anybody_asks_for_nothing_is_looked_for():
     inner = torch.eye(60).double()[None].repeat(3, 1, 1)
-    powers, axes, rest = leading_axes(inner, 4, 0.1)
+    powers, _, rest = leading_axes(inner, 4, 0.1)
     assert not powers.any()
-    assert not axes.any()
     assert (rest > 0.1 * 60).all()
     assert leading_axes(inner, 4)[0].any()
+
+
+def test_a_bias_that_a_span_seems_to_leave_is_held_against_the_axes_themselves(monkeypatch):
+    errors, weight = rank(6, 40, 70, -0.3)
+    seen = Observation.from_gradient(weight / 64, errors.sum(dim=1) / 64, num_samples=6)
+    assert float(Ranks.of(seen).apart) < 1e-6
+    leading, turn = sample_checks.leading_axes, torch.linalg.qr(torch.randn(40, 40).double())[0]
+
+    def missed(*given):
+        powers, axes, rest = leading(*given)
+        return powers, turn @ axes, rest
+
+    monkeypatch.setattr(sample_checks, "leading_axes", missed)
+    assert float(Ranks.of(seen).apart) < 1e-6
+    monkeypatch.setattr(sample_checks, "_LITTLE", 2.0)
+    assert float(Ranks.of(seen).apart) > 0.1

@@ -63,11 +63,13 @@ def is_worth(inner: Tensor, number: int) -> bool:
 
 
 def leading_axes(inner: Tensor, number: int, most: float = np.inf) -> tuple[Tensor, Tensor, Tensor]:
-    """Find eigenvalues and axes within the span of a few random mixtures of the rows.
+    """Find eigenvalues, and the span of the first axes, by a few random mixtures of the rows.
 
     With Q an orthonormal basis of that span, the eigenvalues of ``Q^T A Q`` are at most those of
     A, and what is left of the trace bounds by how much: of a matrix B with ``A = B^T B`` no
     singular value exceeds that of ``B Q`` by more than the root of the rest (Weyl's inequality).
+    The first columns of Q are those of as many mixtures alone. They lie off the first axes by some
+    hundred times the ratio of the eigenvalue that comes next to the last of these.
 
     Args:
         inner: A, ``T x M x M``, positive semi-definite.
@@ -75,7 +77,8 @@ def leading_axes(inner: Tensor, number: int, most: float = np.inf) -> tuple[Tens
         most: share of the trace; where more is left in every trial, nothing is looked for.
 
     Returns:
-        Eigenvalues ``T x M``, falling, 0 after the few; axes ``T x M x number``; and the rest.
+        Eigenvalues ``T x M``, falling, 0 after the few; those columns, ``T x M x number``; and the
+        rest.
     """
     probes, rows = _probes(inner.shape[-1], number + _SPARE), inner.numpy()
     span, _ = torch.linalg.qr(torch.from_numpy(rows @ probes.numpy()))
@@ -84,20 +87,21 @@ def leading_axes(inner: Tensor, number: int, most: float = np.inf) -> tuple[Tens
     trace, held = (one.diagonal(dim1=-2, dim2=-1).sum(dim=-1) for one in (inner, within))
     rest = (trace - held).clamp_min(0) + inner.shape[-1] * _EPS * trace
     values = inner.new_zeros(inner.shape[:-1])
-    if (rest > most * trace).all():
-        return values, torch.zeros_like(span[..., :number]), rest
-    powers, ways = torch.linalg.eigh(within)
-    values[:, : powers.shape[-1]] = powers.flip(-1).clamp_min(0)
-    return values, span @ ways.flip(-1)[..., :number], rest
+    if not (rest > most * trace).all():
+        values[:, : own.shape[-1]] = all_powers(within)
+    return values, span[..., :number], rest
 
 
 def lefts(even: Tensor, axes: Tensor) -> Tensor:
-    """Turn axes of inner products into left singular directions, ``T x K x number``."""
+    """Return what spans the left singular directions, ``T x K x number``, orthonormal.
+
+    Args:
+        even: the matrices, ``T x K x D``.
+        axes: what spans the first axes of their inner products, orthonormal.
+    """
     if even.shape[-2] <= even.shape[-1]:
         return axes
-    found = even @ axes
-    length = torch.linalg.vector_norm(found, dim=-2, keepdim=True)
-    return torch.as_tensor(found / length.clamp_min(1e-300))
+    return torch.as_tensor(torch.linalg.qr(even @ axes)[0])
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,8 @@ from labelleak.records.states import State
 _ROUNDING, _SURE = 1e-4, 0.03
 # A singular value this much smaller than the one before ends the samples' directions.
 _GAP = 0.01
+# A share of the bias that lies apart from a span, below which it is as good as none.
+_LITTLE = 1e-3
 # Entries of the weights that are looked at together, which stay in the cache.
 _BLOCK = 2**19
 # Entries of a weight beyond which its rank is not looked at, which takes seconds then.
@@ -108,30 +110,43 @@ def _measured(
     if size is None:
         return _shares(all_powers(inner)), most, np.zeros(len(even))
     powers, axes = _first_axes(inner, size)
+    share, apart = _shares(powers), _apart(even, column, axes)
+    if is_worth(inner, size):
+        # A span is a chance one, and may miss by more: what it leaves is looked at with the axes.
+        doubtful = (apart > _LITTLE) & (_rank(share) == size)
+        if doubtful.any():
+            exact = all_axes(inner[doubtful], size)[1]
+            apart[doubtful] = _apart(even[doubtful], column[doubtful], exact)
+    return share, most, apart
+
+
+def _apart(even: Tensor, column: Tensor, axes: Tensor) -> Floats:
+    """Return the share of each bias, ``T x K x 1``, that lies apart from the first axes."""
     kept = lefts(even, axes)
     left = column - kept @ (kept.mT @ column)
     size_of = torch.linalg.vector_norm  # Tensor.norm asks it, after much else
-    apart = ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
-    return _shares(powers), most, apart
+    return ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
 
 
 def _first_axes(inner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and the first axes: of a few directions alone where these say it all.
+    """Return eigenvalues and what spans the first axes: of a few directions where these say it all.
 
-    Where they do not, as in noise, all eigenvalues are found, and axes only where the rank is
-    that of so many samples: nobody asks for them elsewhere, and they take more than half the time.
+    Where they do not, as in noise, all eigenvalues are found. The axes are right where the rank is
+    that of so many samples and ends at once, since nobody asks for them elsewhere.
     """
     if not is_worth(inner, size):
         return all_axes(inner, size)
     # What is left of the trace bounds the error of singular values beside the largest from below.
     powers, axes, rest = leading_axes(inner, size, _ROUNDING**2)
-    unsettled = np.flatnonzero(~_is_settled(powers, rest))
-    if unsettled.size:
-        own = inner[unsettled]
-        powers[unsettled], axes[unsettled] = all_powers(own), 0.0
-        asked = np.flatnonzero(_rank(_shares(powers[unsettled])) == size)
-        if asked.size:
-            powers[unsettled[asked]], axes[unsettled[asked]] = all_axes(own[asked], size)
+    unsettled = ~_is_settled(powers, rest)
+    if unsettled.any():
+        powers[unsettled] = all_powers(inner[unsettled])
+    share = _shares(powers)
+    rank = _rank(share)
+    last, after = _at_end(share, rank)
+    asked = (rank == size) & (after < _GAP * last) & unsettled
+    if asked.any():
+        powers[asked], axes[asked] = all_axes(inner[asked], size)
     return powers, axes
 
 
