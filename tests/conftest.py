@@ -11,12 +11,17 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in a shell's background is started deaf to Ctrl-C, and its children would be, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The first example loads what its code needs, and machines that are busy are slow.
+settings.register_profile("labelleak", deadline=None)
+settings.load_profile("labelleak")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

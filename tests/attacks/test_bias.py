@@ -33,7 +33,7 @@ def toy(counts, feature=2.0, width=3):
 
 
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(any))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equal_features_and_posteriors_are_solved_exactly(counts):
     for attack in (LLBG(), LLGRepaired()):
         assert run(attack, toy(counts)).counts.tolist() == counts
@@ -46,7 +46,7 @@ def test_balanced_batches_pile_up_on_one_class_unless_the_impact_is_right():
 
 
 @given(st.integers(2, 8), st.integers(1, 30), st.integers(0, 2**32 - 1), st.floats(-3, 3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_llbg_is_rounding_and_a_constant_offset_changes_nothing(classes, total, seed, offset):
     b = np.random.default_rng(seed).standard_normal(classes)
     b -= b.mean()
@@ -140,7 +140,7 @@ def test_labels_are_handed_out_with_a_step_for_each_class(rows, total):
 
 
 @given(st.integers(2, 8), st.integers(1, 30), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_with_one_step_for_all_it_is_the_rule_of_llbg(classes, total, seed):
     b = np.random.default_rng(seed).standard_normal((3, classes))
     found = _hand_out(b, np.full(classes, 0.3), total)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -84,7 +84,6 @@ small = st.integers(2, 4)
 
 
 @given(small, st.integers(1, 6), st.data())
-@settings(deadline=None)
 def test_rounding_within_bounds_is_the_nearest_of_all(classes, total, data):
     pick = st.lists(st.integers(0, total), min_size=classes, max_size=classes)
     one, other = data.draw(pick), data.draw(pick)

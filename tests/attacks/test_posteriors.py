@@ -79,7 +79,7 @@ def constant_observation(known, labels):
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 2**16), st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_equal_features_are_solved_exactly_whatever_the_head_has_learnt(labels, seed, bias):
     known = constant_known(5, seed=seed, bias=bias)
     seen = constant_observation(known, labels)

@@ -41,7 +41,7 @@ def attack(model, auxiliary, observation, num_classes=CLASSES):
     return ready(observation)
 
 
-@settings(max_examples=25, deadline=None)  # the first example loads what attacks need
+@settings(max_examples=25)  # the first example loads what attacks need
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.booleans())
 def test_whole_classes_are_counted_exactly(seed, repeats, bias):
     """Batches that hold each class's auxiliary data so many times have these very class means."""

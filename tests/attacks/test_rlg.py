@@ -33,7 +33,7 @@ def seen(found):
     return np.flatnonzero(found.scores >= 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(5, 14), st.integers(5, 20), st.sampled_from([0.1, 1.0, 3.0]), st.data())
 def test_the_set_of_distinct_labels_is_exact(seed, classes, features, scale, draw):
     """Inputs of any sign, posteriors near uniform or far from it."""
@@ -48,7 +48,7 @@ def test_the_set_of_distinct_labels_is_exact(seed, classes, features, scale, dra
     assert found.notes == ()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(6, 14), st.data())
 def test_no_present_class_is_missed_when_labels_repeat(seed, classes, draw):
     size = draw.draw(st.integers(2, classes - 1))
@@ -59,7 +59,7 @@ def test_no_present_class_is_missed_when_labels_repeat(seed, classes, draw):
     assert set(labels) <= set(seen(found))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(3, 10), st.data())
 def test_certificates_agree_with_linear_programs(seed, classes, draw):
     size = draw.draw(st.integers(1, classes - 1))

@@ -56,7 +56,7 @@ def test_idlg_without_a_bias_needs_no_sign_of_the_features():
     st.integers(0, 2**32 - 1),
     st.sampled_from([torch.float64, torch.float32, torch.float16]),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_idlg_finds_the_row_against_all_others(classes, seed, dtype):
     rng = np.random.default_rng(seed)
     errors = rng.dirichlet(np.ones(classes))

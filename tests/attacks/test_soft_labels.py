@@ -51,7 +51,7 @@ def test_with_a_bias_any_soft_label_is_exact(seed):
     assert np.allclose(found.features, features, rtol=0, atol=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.sampled_from([(smooth, 1), (mixup, 2)]))
 def test_without_a_bias_the_search_finds_the_length(seed, kind):
     make, mixed = kind

@@ -192,7 +192,7 @@ def test_rounds_that_err_alike_weigh_less_together():
     assert weigh_rounds([np.zeros((3, 2)), np.zeros((3, 2))]).tolist() == [0.5, 0.5]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=6))
 def test_the_nearest_shares_are_nearer_than_others(values):
     row = np.array([values])

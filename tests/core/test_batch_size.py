@@ -138,7 +138,7 @@ def test_several_steps_give_multiples_of_the_steps(model, data):
     assert all(size % 3 == 0 for size, _ in found.ties)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 500), size=st.integers(1, 40))
 def test_a_summed_gradient_bounds_the_batch_size_from_below(seed, size):
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from labelleak.errors import BadInput
 COUNTS = st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(sum)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(COUNTS, st.integers(0, 999))
 def test_distances_keep_their_bounds_and_agree_with_each_other(counts, seed):
     held = np.array(counts)
@@ -32,7 +32,7 @@ def test_distances_keep_their_bounds_and_agree_with_each_other(counts, seed):
     json.dumps(found.keys(), allow_nan=False)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(COUNTS)
 def test_the_truth_is_at_no_distance_from_itself(counts):
     held = np.array(counts)

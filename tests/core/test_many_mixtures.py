@@ -27,7 +27,7 @@ def batches(rng, columns, trials, noise):
     return shares @ columns + noise * rng.standard_normal((trials, columns.shape[1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(2, 30),

@@ -39,7 +39,7 @@ def setting(case):
     return box, data, autograd_gradients(box, data, np.arange(size)[None])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases)
 def test_head_gradients_sum_to_zero_over_classes(case):
     _, _, seen = setting(case)
@@ -47,7 +47,7 @@ def test_head_gradients_sum_to_zero_over_classes(case):
     assert seen.weight.sum(1).abs().max() < 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases)
 def test_head_gradients_are_the_closed_form(case):
     box, data, seen = setting(case)
@@ -60,7 +60,7 @@ def test_head_gradients_are_the_closed_form(case):
     assert torch.allclose(table.bias, seen.bias, atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases)
 def test_counts_are_the_posteriors_less_the_bias_gradient(case):
     box, data, seen = setting(case)
@@ -69,7 +69,7 @@ def test_counts_are_the_posteriors_less_the_bias_gradient(case):
     assert np.allclose(posteriors - len(data) * seen.bias_gradient[0], counts, atol=1e-10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases)
 def test_one_sample_has_exactly_one_negative_entry_and_it_is_its_label(case):
     box, data, seen = setting((case[0], case[1], 1, case[3]))
@@ -84,7 +84,7 @@ def test_one_sample_has_exactly_one_negative_entry_and_it_is_its_label(case):
         assert answer(seen).counts[0].argmax() == data.labels[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases)
 def test_absent_classes_are_never_negative_where_head_inputs_are_not(case):
     case = ("relu", *case[1:])
@@ -93,7 +93,7 @@ def test_absent_classes_are_never_negative_where_head_inputs_are_not(case):
     assert (seen.row_sums[0][absent] >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases, st.floats(1e-3, 1e3))
 def test_scale_does_not_matter_to_llg(case, scale):
     _, data, seen = setting(case)
@@ -103,7 +103,7 @@ def test_scale_does_not_matter_to_llg(case, scale):
     assert moved <= 2  # rounding may tip a tie
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases)
 def test_order_of_samples_does_not_matter_and_doubling_keeps_the_gradient(case):
     box, data, seen = setting(case)
@@ -115,7 +115,7 @@ def test_order_of_samples_does_not_matter_and_doubling_keeps_the_gradient(case):
     assert doubled.num_samples == 2 * seen.num_samples
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.integers(0, 20), min_size=2, max_size=12).filter(any))
 def test_constant_features_and_uniform_posteriors_give_exact_counts(counts):
     """The toy: W = 0 and h constant, so g_i = H (1/K - c_i/N); m = -H/N and s = H/K undo it."""

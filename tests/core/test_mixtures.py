@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from labelleak.core.mixtures import mixture_shares
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.integers(1, 12))
 def test_shares_are_the_nearest_mixture(seed, classes, dimensions):
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ def client(*, steps=1, seed=0, **options):
     return before, copy.deepcopy(model.state_dict()), torch.stack(gradients)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lr=st.floats(1e-4, 2.0),
     momentum=st.sampled_from([0.0, 0.5, 0.9]),
@@ -54,7 +54,7 @@ def test_one_step_of_sgd_gives_back_the_gradient(lr, momentum, weight_decay, see
     assert (seen.num_samples, seen.local_steps) == (SIZE, 1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     steps=st.integers(2, 8),
     momentum=st.sampled_from([0.0, 0.9]),

@@ -174,7 +174,6 @@ def judge(path, content):
 
 quick = settings(
     max_examples=FILES,
-    deadline=None,
     derandomize=FILES == 120,  # the suite is the same every time; longer runs look elsewhere
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

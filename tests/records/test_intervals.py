@@ -51,7 +51,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.85 <= covered / 200 <= 0.99
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-1, 1)), min_size=1, max_size=30))
 def test_order_does_not_matter_and_columns_share_their_draws(pairs):
     groups, values = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])

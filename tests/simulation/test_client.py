@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -181,7 +181,6 @@ def exact(data):
     return LabelledData(data.inputs.double(), data.labels)
 
 
-@settings(deadline=None)
 @given(
     number=st.integers(1, 30),
     size=st.integers(1, 12),

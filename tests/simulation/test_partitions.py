@@ -15,7 +15,7 @@ def labels_of(seed, number=400, classes=10):
     return np.random.default_rng(seed).integers(classes, size=number)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=st.sampled_from(NAMES), clients=st.integers(5, 20), seed=st.integers(0, 50))
 def test_every_sample_goes_to_exactly_one_client(name, clients, seed):
     labels = labels_of(seed)

@@ -22,7 +22,7 @@ from labelleak.simulation.training import Training, accuracy, train_in_stages
 POOL = np.repeat(np.arange(5), [40, 30, 20, 10, 3])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(0, 10_000))
 def test_picked_samples_have_the_wanted_labels_and_come_once(size, seed):
     rng = np.random.default_rng(seed)

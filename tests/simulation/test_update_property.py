@@ -61,7 +61,7 @@ COMMON = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     momentum=st.floats(0.0, 0.99),
     nesterov=st.booleans(),
@@ -83,7 +83,7 @@ def test_one_step_is_the_autograd_gradient(lr, momentum, nesterov, decay, proxim
     assert_close(observed(update), gradient_at(update.before, model, data, batch))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(steps=st.integers(2, 6), momentum=st.sampled_from([0.0, 0.5, 0.9]), **COMMON)
 def test_several_steps_are_the_weighted_mean_of_theirs(lr, steps, momentum, sign, seed):
     model, data = make(seed, sign)
@@ -108,7 +108,7 @@ def test_several_steps_are_the_weighted_mean_of_theirs(lr, steps, momentum, sign
     assert_close(observed(update), mean)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(**COMMON)
 def test_an_update_turned_around_is_the_negative_gradient(lr, sign, seed):
     model, data = make(seed, sign)

@@ -86,7 +86,7 @@ def test_the_table_says_what_is_left_of_the_error(folder):
     assert (folder / "rounds.md").read_text() == text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=6).filter(sum), st.integers(0, 99))
 def test_the_even_guess_is_the_mean_over_which_classes_get_the_rest(counts, seed):
     real = np.array(counts)
