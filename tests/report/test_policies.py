@@ -1,5 +1,6 @@
 """A policy takes what pydantic's strict mode takes, which is loaded only to refuse."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,8 +85,22 @@ def test_what_is_built_in_python_is_checked_too() -> None:
             Policy(**asked)
     with pytest.raises(BadInput, match=r"^cells\.per\.0 = 'x': "):
         Cells(per=["x"])
-    with pytest.raises(BadInput, match=r"^here: max_advantage\.update = 2: must be at most 1$"):
-        make_policy({"max_advantage": {"update": 2.0}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"max_advantage": {"update": 2.0}}, "max_advantage.update = 2.0: must be at most 1"),
+        ({"flags": {"momentum": 1.0000001}}, "flags.momentum = 1.0000001: must be at most 1"),
+        ({"min_trials": 10**400}, "min_trials = 1000"),
+        ({"cells": {1: [8]}}, "unknown key '1'. Known: batch_sizes, "),
+        ({"flags": {1: 0.5}}, "flags.1.[key] = 1: Input should be a valid string"),
+        ({"max_advantage": {"all": 0.5}}, "unknown threat model 'all'. Known: update, "),
+    ],
+)
+def test_a_refusal_shows_what_was_given(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=f"^here: {re.escape(said)}"):
+        make_policy(asked, "here")
 
 
 def test_a_good_policy_loads_no_pydantic() -> None:

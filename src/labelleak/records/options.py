@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from labelleak.errors import BadInput, few, shown
+from labelleak.errors import BadInput, few, shown, shown_value
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ class Option:
         """
         if isinstance(value, bool) or not isinstance(value, Real):
             return None
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            value = math.nan
         if not (math.isfinite(value) or (self.infinite and value == math.inf)):
             return "must be a finite number"
         if self.min is not None and value < self.min:
@@ -74,7 +77,7 @@ class Option:
             raise BadInput(f"`{name}` is empty; name at least one")
         for one in value if listed else (value,):  # type: ignore[attr-defined]
             if why := self.refuse(one):
-                raise BadInput(f"`{name}` {one!r}: {why}")
+                raise BadInput(f"`{name}` {shown_value(one)}: {why}")
         if listed and not self.repeats and (repeated := _repeated(value)):  # type: ignore[arg-type]
             raise BadInput(f"`{name}` lists {few(repeated)} more than once")
 

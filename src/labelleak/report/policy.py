@@ -34,7 +34,7 @@ class _Strict:
             if option is not None:
                 for place, number in _numbers(name, value):
                     if why := option.refuse(number):
-                        raise BadInput(f"{_shown(place)} = {number:g}: {why}")
+                        raise BadInput(f"{_shown(place)} = {shown_value(number)}: {why}")
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -43,7 +43,7 @@ class _Strict:
         names = [one.name for one in fields(cls)]
         for name in asked:
             if name not in names:
-                raise unknown_name("key", name, names)
+                raise unknown_name("key", str(name), names)
         return cls(**asked)
 
 
@@ -135,7 +135,7 @@ def _taken(place: str, kind: Any, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         parts = [place, *map(str, first["loc"])]
-        if parts[-1] == "[key]":
+        if place == "max_advantage" and parts[-1] == "[key]":
             raise unknown_name("threat model", parts[-2], get_args(Server)) from error
         raise BadInput(
             f"{_shown('.'.join(parts))} = {shown_value(first['input'])}: {first['msg']}"
