@@ -8,6 +8,7 @@ import numpy as np
 
 from labelleak.records.record import Record
 from labelleak.report import strongest_records, tabulate, worst_cases
+from labelleak.report.page import render
 from report.samples import make_record
 
 
@@ -129,3 +130,14 @@ def test_of_equals_the_one_that_sees_most_and_knows_the_defense_is_chosen() -> N
         (cell,) = [cell for cell in worst_cases(told) if cell.threat_model == "auxiliary"]
         assert cell.asr.mean == 1.0
         assert {chosen for chosen, _ in cell.chosen} == {name}
+
+
+def test_cells_of_the_strongest_name_the_conditions_that_all_cells_do() -> None:
+    """Though no attack but the guess ran under one, so that the choices alone hold one value."""
+    rows = rows_of({("llg", "update"): np.ones((2, 3)), ("free", "none"): np.full((2, 3), 0.5)})
+    sizes = {"llg": 100, "free": 200}
+    rows = [replace(row, extra={"train_size": sizes[row.attack]}) for row in rows]
+    (cell,) = worst_cases(rows)
+    assert cell.condition == (("train_size", "100"),)
+    assert {cell.setting for cell in tabulate(rows)} > {cell.setting}
+    assert render(rows, source="x")

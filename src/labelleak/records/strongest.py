@@ -53,10 +53,16 @@ def worst_cases(records: Iterable[Record]) -> list[Cell]:
         records: rows of one or several runs.
     """
     frame = RecordFrame.of(records)
-    if not isinstance(frame.held, Unmade):
-        return tabulate(strongest_records(frame))
     picks = list(_pick_all(frame))
-    return tabulate(RecordFrame(_as_columns(frame, picks))) if picks else []
+    if not picks:
+        return []
+    rows = (
+        _as_columns(frame, picks)
+        if isinstance(frame.held, Unmade)
+        else [row for pick in picks for row in _as_records(frame, pick)]
+    )
+    # What tells conditions apart is named in all cells, though no attack was chosen under one.
+    return tabulate(RecordFrame(rows, varying=frame.varying))
 
 
 def strongest_records(records: Iterable[Record]) -> list[Record]:
