@@ -218,3 +218,16 @@ def test_an_impact_of_the_sums_own_that_overflows_is_refused_where_it_is_asked_f
     with np.errstate(over="ignore"), pytest.raises(BadInput, match="the impact hold NaN or inf"):
         counts.extract_by_own_impact(sums, 1.0, 100)
     assert counts.extract_by_own_impact(sums[0], 1.0, 7)[0].tolist() == [1] * 7 + [0] * 63
+
+
+@pytest.mark.parametrize("classes", [5, 63, 200])
+@pytest.mark.parametrize("lead", [(), (2,)])
+@np.errstate(over="ignore")
+def test_sums_that_overflow_with_their_offset_are_refused(classes, lead):
+    sums = np.broadcast_to(np.linspace(-1, 1, classes) * 1e308, (*lead, classes))
+    with pytest.raises(BadInput, match="row sums less their offsets hold NaN or infinite"):
+        counts.extract_counts(sums, -1.0, 1e308, 3 * classes)
+    with pytest.raises(BadInput, match="row sums less their offsets hold NaN or infinite"):
+        counts.extract_counts(sums, -1.0, -1e308, 3 * classes)
+    found = counts.extract_counts(sums, -1e308, 0.0, 3 * classes)
+    assert (found.sum(axis=-1) == 3 * classes).all()

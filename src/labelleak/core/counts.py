@@ -57,7 +57,8 @@ def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, to
     if fall.item() < 0 if fall.size == 1 else (fall < 0).any():
         raise BadInput("the impact of a label on its row sum must not be positive")
     _check_total(total)
-    return _hand_out(values, values < 0, fall, _finite(offset, "offset"), total)
+    own = _finite(values - _finite(offset, "offset"), "row sums less their offsets")
+    return _hand_out(values, own, values < 0, fall, total)
 
 
 def extract_by_own_impact(row_sums: Floats, share: float, total: int) -> tuple[Ints, bool]:
@@ -87,24 +88,30 @@ def extract_by_own_impact(row_sums: Floats, share: float, total: int) -> tuple[I
             return _lowest(row_sums, places, total), True
     impact = share * np.minimum(row_sums, 0.0).sum(axis=-1, keepdims=True)
     step = -_finite(impact, "impact")
-    counts = _hand_out(row_sums, present, step, 0.0, total)
+    counts = _hand_out(row_sums, row_sums, present, step, total)
     return counts, bool(step.all())
 
 
-def _hand_out(
-    values: Floats, present: Flags, step: Floats, offset: Floats | float, total: int
-) -> Ints:
-    """Do what `extract_counts` does with what it has checked; `present` marks the negative ones."""
-    if step.size == 1 and values.ndim and values.size == values.shape[-1]:
-        counts = _extract_one(values, present, abs(step.item()), offset, total)
-        return counts.reshape(values.shape)
+def _hand_out(values: Floats, own: Floats, present: Flags, step: Floats, total: int) -> Ints:
+    """Do what `extract_counts` does with what it has checked.
+
+    Args:
+        values: g, of which only order and signs count.
+        own: them less their offsets.
+        present: which of them are negative.
+        step: the impact's size.
+        total: N.
+    """
+    if step.size == 1 and values.ndim and values.size == values.shape[-1] == own.size:
+        row = (part.ravel() for part in (values, own, present))
+        return _extract_one(*row, abs(step.item()), total).reshape(values.shape)
     if (present.sum(axis=-1) > total).any():
         present &= smallest(values, total)
     rest = total - present.sum(axis=-1, keepdims=True)
     if not rest.any():
         return present.astype(np.int64)
     rise = np.broadcast_to(step, (*values.shape[:-1], 1))
-    return present + fill(values - offset + present * rise, rise, rest)
+    return present + fill(own + present * rise, rise, rest)
 
 
 def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:
@@ -293,18 +300,15 @@ def _fill_all(values: Floats, step: Floats, total: Ints) -> Ints:
     return np.asarray(sure + missing, dtype=np.int64)
 
 
-def _extract_one(
-    values: Floats, present: Flags, step: float, offset: Floats | float, total: int
-) -> Ints:
-    """Extract for one trial, of whatever leading dimensions, as one row."""
-    raw, present, own = values.ravel(), present.ravel(), np.ravel(values - offset)
-    if raw.size <= _FEW_CLASSES:
-        return _extract_few(raw.tolist(), own.tolist(), step, total)
+def _extract_one(values: Floats, own: Floats, present: Flags, step: float, total: int) -> Ints:
+    """Extract for one trial, a row."""
+    if values.size <= _FEW_CLASSES:
+        return _extract_few(values.tolist(), own.tolist(), step, total)
     (places,) = present.nonzero()
     rest = total - places.size
     if rest <= 0:  # signs hand out all labels
-        return _lowest(raw, places, total)
-    return present + _fill_one(own + present * step, step, rest)
+        return _lowest(values, places, total)
+    return present + _fill_one(_finite(own + present * step, "row sums"), step, rest)
 
 
 def _lowest(values: Floats, places: Ints, total: int) -> Ints:
