@@ -190,6 +190,36 @@ def test_attacks_that_read_layers_share_one_pass_of_the_same_and_no_other(monkey
     assert built[5:] == [set(), {"0"}, {"0", "2"}]
 
 
+class Scaled(nn.Sequential):
+    """A model with numbers in it that its state does not tell."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(FEATURES, 16), nn.Tanh(), nn.Linear(16, 5))
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+        self.plain = 1.0
+
+    def forward(self, inputs):
+        return super().forward(self.plain * self.scale * inputs)
+
+
+def test_a_pass_is_not_shared_with_a_model_that_answers_otherwise_now():
+    known = Knowledge(WhiteBox(Scaled(), "2"), (FEATURES,), blobs(5))
+    model = known.model.module
+    changes = (
+        lambda: None,
+        lambda: model.scale.mul_(2),
+        lambda: setattr(model, "plain", 3.0),
+        lambda: model[1].register_forward_hook(lambda _, __, given: -given),
+    )
+    for change in changes:
+        change()
+        shared = LayerReader.of(known, 5, rng(1)).table
+        alone = LayerReader.of(replace(known, made={}), 5, rng(1)).table
+        for name, rows in alone.rows.items():
+            assert torch.equal(shared.rows[name], rows)
+    assert len(known.made) == len(changes)
+
+
 def test_a_pass_with_randomness_in_it_is_each_attack_s_own():
     model = nn.Sequential(nn.Linear(FEATURES, 16), nn.Dropout(), nn.Linear(16, 5)).train()
     known = Knowledge(WhiteBox(model, "2"), (FEATURES,), blobs(5))

@@ -103,8 +103,9 @@ def _hand_out(values: Floats, own: Floats, present: Flags, step: Floats, total: 
         total: N.
     """
     if step.size == 1 and values.ndim and values.size == values.shape[-1] == own.size:
-        row = (part.ravel() for part in (values, own, present))
-        return _extract_one(*row, abs(step.item()), total).reshape(values.shape)
+        height = abs(step.item())
+        counts = _extract_one(values.ravel(), own.ravel(), present.ravel(), height, total)
+        return counts.reshape(values.shape)
     if (present.sum(axis=-1) > total).any():
         present &= smallest(values, total)
     rest = total - present.sum(axis=-1, keepdims=True)

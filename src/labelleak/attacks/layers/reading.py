@@ -25,6 +25,8 @@ _ZERO_SUM = 0.01
 _SURE = 1e-4
 # Samples up to which all inner products are kept: a square of so many numbers.
 _FEW = 1000
+# Inputs that tell whether a model answers as it did.
+_LOOK = 4
 # Numbers of a layer's inputs and signals that are kept for whoever may want them.
 _LITTLE = 2**22
 
@@ -159,7 +161,9 @@ def _share_table(
     if type(model) is not WhiteBox:
         return LayerTable.build(model, data, keep=keep, seed=seed)
     module = model.module
-    named = [*module.state_dict().items(), ("inputs", data.inputs), ("labels", data.labels)]
+    named = [*module.named_parameters(), *module.named_buffers(), ("inputs", data.inputs)]
+    # Hooks and plain attributes say nothing of themselves, but in what the model answers.
+    named.append(("answered", model.run(data.inputs[:_LOOK]).outputs))
     modes = [part.training for part in module.modules()]
     purpose = repr((model.head, id(module), module, modes, sorted(model.trained)))
     key = fingerprint_tensors([(purpose, data.labels), *named])
