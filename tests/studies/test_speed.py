@@ -74,8 +74,9 @@ def test_sums_over_rows_are_aimed_at_where_rows_are_many(costs):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak")
 def test_the_peak_of_a_work_is_its_own():
-    large = peak_of(lambda: np.ones(2**23))
-    small = peak_of(lambda: np.ones(2**10))
+    # A machine short of memory may take pages back from this process in between.
+    large = max(peak_of(lambda: np.ones(2**23)) for _ in range(3))
+    small = min(peak_of(lambda: np.ones(2**10)) for _ in range(3))
     assert 2**25 < large < 2**27
     assert small < 2**23
 
