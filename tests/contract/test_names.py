@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from labelleak.attacks import ADAPTIVE, ATTACKS, RULES, STANDARD, slow_attacks
@@ -25,6 +28,12 @@ def test_a_catalogue_names_everything_as_it_names_itself(catalogue):
     for missing in ("", "llg ", "LLG", None):
         assert missing not in catalogue
         assert catalogue.get(missing) is None
+
+
+def test_the_files_of_attacks_are_there_without_being_imported_by_name():
+    program = "import labelleak.attacks as a; print(a.llg.LLG is a.LLG, a.shadow.__name__)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout == "True labelleak.attacks.shadow\n", said.stderr
 
 
 def test_titles_differ():

@@ -92,6 +92,8 @@ def __getattr__(name: str) -> Any:
         return getattr(catalogue, name)
     if name in ("Dummies", "dummies_for"):
         return getattr(import_module("labelleak.attacks.llg"), name)
+    if name in catalogue.FAMILIES:
+        return import_module(f"{__name__}.{name}")
     try:
         return ATTACKS.of_class(name)
     except KeyError:

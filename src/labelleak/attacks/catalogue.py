@@ -56,6 +56,8 @@ _LINES = {
 }
 
 ATTACKS: Catalogue[type[Attack]] = Catalogue("labelleak.attacks", _LINES)
+# The files and folders that the attacks stand in.
+FAMILIES = frozenset(line.split(":")[0].partition(".")[0] for line in _LINES.values())
 
 if TYPE_CHECKING:
     STANDARD: tuple[str, ...]
@@ -140,6 +142,7 @@ __all__ = [
     "ADAPTIVE",
     "ATTACKS",
     "BELOW_HEAD",
+    "FAMILIES",
     "FOR_STEPS",
     "FOR_TOKENS",
     "RULES",
