@@ -9,6 +9,7 @@ from labelleak.errors import BadInput
 from labelleak.records.record import Record, read_records
 from labelleak.records.repeating import read_repeating
 from labelleak.records.together import read_columns
+from labelleak.records.whole import read_frame
 from records.broken_lines import LINES, NAMES, REPEATED, TWISTED, changed, one_by_one
 
 
@@ -16,6 +17,14 @@ def together(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     try:
         return read_records(path)
+    except BadInput:
+        return None
+
+
+def outcome(path):
+    """Return the records of a file that is read by column, or None where it is refused."""
+    try:
+        return list(read_frame(path))
     except BadInput:
         return None
 
@@ -49,6 +58,41 @@ def test_repeated_text_is_read_once(tmp_path):
         Record.from_json(line).to_json() for line in REPEATED
     ]
     assert read_repeating(LINES, NAMES) is None
+
+
+LISTS = {
+    "as deep as may be": ("[" * 31 + "]" * 31, True),
+    "deeper": ("[" * 32 + "]" * 32, False),
+    "deeper, as objects": ('{"a": ' * 31 + "{}" + "}" * 31, False),
+    "many": (f"[{', '.join(['[]'] * 20_000)}]", True),
+    "too many": (f"[{', '.join(['[]'] * 140_000)}]", False),
+    "too many in a text": (f'"{"[" * 140_000}"', False),
+}
+
+
+@pytest.mark.parametrize("what", LISTS)
+@pytest.mark.parametrize("places", [[3], range(len(REPEATED))])
+def test_lists_are_bounded_as_one_by_one(tmp_path, what, places):
+    value, good = LISTS[what]
+    for before in ('"seed": ', '"presence_accuracy": '):
+        lines = list(REPEATED)
+        for place in places:
+            lines[place] = lines[place].replace(before, f'"odd": {value}, {before}', 1)
+        assert (one_by_one(lines) is not None) == good
+        path = tmp_path / "records.jsonl"
+        assert together(path, lines) == one_by_one(lines)
+        assert outcome(path) == one_by_one(lines)
+
+
+@pytest.mark.parametrize("places", [[3], range(len(REPEATED))])
+@pytest.mark.parametrize("seed", [2**63, -(2**64), 10**39, 10**40 - 1, 10**40, -(10**39), 10**44])
+def test_whole_numbers_have_as_many_digits_as_one_by_one(tmp_path, seed, places):
+    lines = list(REPEATED)
+    for place in places:
+        lines[place] = lines[place].replace('"seed": 0', f'"seed": {seed}', 1)
+    path = tmp_path / "records.jsonl"
+    assert together(path, lines) == one_by_one(lines)
+    assert outcome(path) == one_by_one(lines)
 
 
 @pytest.mark.parametrize("twist", TWISTED)

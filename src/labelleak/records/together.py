@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from labelleak.records.reading import MOST_DEPTH
+from labelleak.records.reading import MOST_DEPTH, MOST_DIGITS, MOST_LISTS
 
 _LARGEST = 2**53
+# Numbers of the contract have ranges of their own, but none has more digits, its sign among them.
+_LONGEST = 10 ** (MOST_DIGITS - 1)
+# Of one text, which may be one of several parts of a line.
+_MOST_LISTS = MOST_LISTS // 8
 Columns = dict[str, list[Any]]
 
 
@@ -36,6 +40,8 @@ def read_columns(
     """
     from pydantic_core import from_json
 
+    if any(len(line) > _MOST_LISTS and _count_lists(line) > _MOST_LISTS for line in lines):
+        return None
     escaped = [line for line in lines if "\\" in line]
     if any('\\"' in line or "\\ud" in line.lower() for line in escaped):
         return None
@@ -54,15 +60,21 @@ def read_columns(
     return (columns, others, rows) if whole else None
 
 
+def _count_lists(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
 def _texts_in(values: Sequence[Any], depth: int = 0) -> int:
     """Count the texts and names in values of all depths.
 
     Raises:
         ValueError: for a number that is too large, or values that are nested too deeply.
     """
-    if depth >= MOST_DEPTH:
-        raise ValueError("nested too deeply")
     kinds = set(map(type, values))
+    if not depth and int in kinds:
+        numbers = [value for value in values if type(value) is int]
+        if max(numbers) >= _LONGEST or min(numbers) <= -_LONGEST:
+            raise ValueError("a number is too long")
     if depth and not kinds.isdisjoint({int, float}):
         numbers = [abs(value) for value in values if isinstance(value, int | float)]
         if not all(n <= _LARGEST if isinstance(n, int) else math.isfinite(n) for n in numbers):
@@ -72,6 +84,8 @@ def _texts_in(values: Sequence[Any], depth: int = 0) -> int:
         texts = len(values) if len(kinds) == 1 else sum(type(value) is str for value in values)
     if kinds.isdisjoint({list, dict}):
         return texts
+    if depth + 1 >= MOST_DEPTH:  # a row is a level, too
+        raise ValueError("nested too deeply")
     lists = [value for value in values if type(value) is list]
     dicts = [value for value in values if type(value) is dict]
     inner = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]
