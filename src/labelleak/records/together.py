@@ -72,8 +72,8 @@ def _texts_in(values: Sequence[Any], depth: int = 0) -> int:
     """
     kinds = set(map(type, values))
     if not depth and int in kinds:
-        numbers = [value for value in values if type(value) is int]
-        if max(numbers) >= _LONGEST or min(numbers) <= -_LONGEST:
+        whole = [value for value in values if type(value) is int]
+        if max(whole) >= _LONGEST or min(whole) <= -_LONGEST:
             raise ValueError("a number is too long")
     if depth and not kinds.isdisjoint({int, float}):
         numbers = [abs(value) for value in values if isinstance(value, int | float)]
