@@ -494,7 +494,7 @@ def test_what_is_expected_is_learnt_at_the_first_update_and_as_without_a_word(at
         ready = prepare(attack(batches=60, epochs=1), known, 5, rng())
         return [ready(seen).scores for seen in wanted]
 
-    told, alone = answers((1, 4, 8)), answers(())
+    told, alone = answers((1, np.int64(4), 8, 10**9)), answers(())  # numpy's, and one too large
     assert learnt == [[8, 4], [8], [4]]
     for one, other in zip(told, alone, strict=True):
         np.testing.assert_array_equal(one, other)

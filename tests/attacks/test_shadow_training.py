@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labelleak.attacks.shadow.net import CountNet
+from labelleak.attacks.shadow.posterior import CountPosterior, Lesson
 from labelleak.attacks.shadow.slopes import PARTS, Examples, Slopes, _surprise
 from labelleak.attacks.shadow.training import Exercise, train
 
@@ -141,3 +142,25 @@ def test_networks_that_are_trained_in_one_are_those_trained_alone():
         train([alone], [exercise(spread, 210, seed)])
         found = zip(alone.parameters(), together[seed].parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in found)
+
+
+@pytest.mark.parametrize("width", [6, 33])
+def test_answers_do_not_depend_on_what_was_learnt_beside_or_read_from_a_note(width):
+    made = (examples(40, 5, 9, seed) for seed in range(3))
+    features, counts = (np.stack(part) for part in zip(*made, strict=True))
+    shown = torch.from_numpy(features)
+
+    def lessons():
+        return [
+            Lesson(one, own, 9, 1, np.random.default_rng(0), width)
+            for one, own in zip(shown, counts, strict=True)
+        ]
+
+    together = CountPosterior.fit_all(lessons())
+    for place, lesson in enumerate(lessons()):
+        (alone,) = CountPosterior.fit_all([lesson])
+        noted = CountPosterior.unpack(alone.pack(), 9)
+        for other in (together[place], noted):
+            assert (alone.tails(shown[place]) == other.tails(shown[place])).all()
+        for parameter in together[place].net.parameters():  # as torch lays out what it reads
+            assert parameter.data_ptr() % 64 == 0

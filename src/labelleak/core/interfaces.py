@@ -151,7 +151,7 @@ def samples(observation: Observation) -> int:
     """Return N, for attacks that declare that they need it."""
     if observation.num_samples is None:
         raise NotApplicable(f"this attack needs {Need.NUM_SAMPLES.value}, which is not known")
-    return observation.num_samples
+    return int(observation.num_samples)  # numpy's own would seed other draws
 
 
 __all__ = [

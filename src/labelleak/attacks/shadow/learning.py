@@ -11,6 +11,8 @@ from labelleak.errors import BadInput
 
 # Posteriors that are learnt together; more save little and hold more examples.
 _AT_ONCE = 4
+# N from which on batches of one's own take so much memory that none is drawn before its time.
+_LARGE = 10_000
 
 
 def expected_with(
@@ -20,10 +22,11 @@ def expected_with(
 
     One sample alone is left out, since its gradient mostly proves its label.
 
-    >>> expected_with(8, (1, 8, 32, 128), lambda number: number == 32)
+    >>> expected_with(8, (1, 8, 32, 128, 10**9), lambda number: number == 32)
     [8, 128]
     """
-    others = [n for n in dict.fromkeys(expected) if n > 1 and n != total and not is_learnt(n)]
+    told = dict.fromkeys(int(number) for number in expected)  # numpy's draw other numbers
+    others = [n for n in told if 1 < n < _LARGE and n != total and not is_learnt(n)]
     return [total, *others[: _AT_ONCE - 1]]
 
 
