@@ -8,6 +8,7 @@ import pytest
 from labelleak.defenses import DEFENSES, parse_defense
 from labelleak.defenses.catalogue import uncovered
 from labelleak.defenses.describe import describe_defense
+from labelleak.records.record import altered
 from labelleak.report import render
 from labelleak.report.defenses import compare_defenses
 
@@ -153,3 +154,15 @@ def test_there_are_words_for_every_defense(name):
 
 def _fields(row):
     return {name: getattr(row, name) for name in row.__dataclass_fields__ if name != "extra"}
+
+
+def test_attackers_who_know_no_defense_stand_beside_whatever_else_varies():
+    sizes = {("topk:0.1", True): 200}  # one adaptive attacker alone ran under another condition
+    rows = [
+        altered(row, extra={**row.extra, "train_size": sizes.get((row.defense, row.adaptive), 100)})
+        for row in defended_records()
+    ]
+    (found,) = compare_defenses(rows)
+    noise = next(row for row in found.rows if "gaussian" in row.defense)
+    assert abs(noise.leakages["auxiliary"].usual.advantage.mean - 0.1) < 0.05
+    assert abs(noise.leakages["auxiliary"].strongest.advantage.mean - 0.4) < 0.05

@@ -104,7 +104,8 @@ def compare_defenses(records: Sequence[Record]) -> list[Comparison]:
         groups[_place(cell)].append(cell)
     adaptive = {record.defense for record in records if record.adaptive}
     usual: dict[Any, list[Cell]] = defaultdict(list)
-    for cell in worst_cases(r for r in records if not r.adaptive) if adaptive else ():
+    plain = RecordFrame((r for r in records if not r.adaptive), varying=best.varying)
+    for cell in worst_cases(plain) if adaptive else ():
         usual[_place(cell)].append(cell)
     kept = {
         place: cells for place, cells in groups.items() if len({cell.defense for cell in cells}) > 1
