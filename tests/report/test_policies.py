@@ -94,6 +94,7 @@ def test_what_is_built_in_python_is_checked_too() -> None:
         ({"flags": {"momentum": 1.0000001}}, "flags.momentum = 1.0000001: must be at most 1"),
         ({"min_trials": 10**400}, "min_trials = 1000"),
         ({"cells": {1: [8]}}, "unknown key '1'. Known: batch_sizes, "),
+        ({"cells": [8]}, "cells = [8]: must be a table"),
         ({"flags": {1: 0.5}}, "flags.1.[key] = 1: Input should be a valid string"),
         ({"max_advantage": {"all": 0.5}}, "unknown threat model 'all'. Known: update, "),
     ],

@@ -124,7 +124,9 @@ def make_policy(asked: dict[str, Any], source: str) -> Policy:
 
 def _taken(place: str, kind: Any, value: Any) -> Any:
     """Return a value that is of a type as it is; pydantic says what is wrong with any other."""
-    if kind is Cells and isinstance(value, Cells | dict):
+    if kind is Cells:
+        if not isinstance(value, Cells | dict):
+            raise BadInput(f"{place} = {shown_value(value)}: must be a table")
         return Cells.of(value) if isinstance(value, dict) else value
     if is_plainly(kind, value):
         return value
