@@ -140,12 +140,12 @@ class Knowledge:
         training: how the client trained.
         defense: what the client does to its update before it is shared.
         fit_cache: where attacks keep what they learn; no knowledge of its own.
-        made: what attacks made of model and own data, for one another, by its fingerprint; no
-            knowledge of its own either.
         weights_known: whether the model's weights are those that the client was sent.
+        batch_told: whether the labels of a step were told; else `training` has their mean.
         expected: numbers of labels of updates to come, where an attack may get ready for all of
             them at once; each update tells its own again.
-        batch_told: whether the labels of a step were told; else `training` has their mean.
+        made: what attacks made of model and own data, for one another, by its fingerprint; no
+            knowledge of its own.
     """
 
     model: WhiteBox | None = None
@@ -155,10 +155,10 @@ class Knowledge:
     training: LocalTraining | None = None
     defense: Defense | None = None
     fit_cache: FitCache | None = None
-    made: dict[str, Any] = field(default_factory=dict, repr=False)
     weights_known: bool = True
     batch_told: bool = True
     expected: tuple[int, ...] = ()
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def has_several(self) -> bool:
