@@ -1,6 +1,5 @@
 """Steps whose gradients are written down: to the last bit autograd's, or left to it."""
 
-from itertools import pairwise
 from types import MethodType
 
 import numpy as np
@@ -28,18 +27,18 @@ def cnn(activation=nn.ReLU):
 
 
 def odd():
-    """Give a chain with all that a layer may have: strides, gaps, no bias, layers in layers."""
+    """Give features with all that a layer may have: strides, gaps, no bias, layers in layers."""
     first = nn.Sequential(nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 0), bias=False), nn.Tanh())
     second = nn.Conv2d(3, 4, 2, dilation=2)
     layers = first, second, nn.Sigmoid(), nn.Flatten(), nn.Linear(40, 6, bias=False)
-    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(6, 3))
+    return Classifier(nn.Sequential(*layers, nn.ReLU()), 6, 3)
 
 
 def narrow():
-    """Give a chain whose parameters end within a line of memory, so that the next begin in one."""
-    sizes = (128, 37, 301, 3)
-    linear = [nn.Linear(*pair, bias=pair[1] != 301) for pair in pairwise(sizes)]
-    return nn.Sequential(nn.Flatten(), linear[0], nn.Tanh(), linear[1], nn.ReLU(), linear[2])
+    """Give features whose parameters end within a line of memory, so that the next begin in one."""
+    first, second = nn.Linear(128, 37), nn.Linear(37, 301, bias=False)
+    features = nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.ReLU())
+    return Classifier(features, 301, 3)
 
 
 def of(model, own):
@@ -70,7 +69,7 @@ MODELS = [
     lambda: Classifier(make_mlp(SHAPE, nn.ReLU), 128, 3),
     odd,
     narrow,
-    lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.Tanh(), nn.Flatten(), nn.Linear(192, 3)),
+    lambda: Classifier(nn.Sequential(nn.Conv2d(2, 3, 1), nn.Tanh(), nn.Flatten()), 192, 3),
 ]
 
 
@@ -84,6 +83,17 @@ def test_steps_are_autograd_s_to_the_last_bit(make, training, monkeypatch):
     for state, other in zip(found, wanted, strict=True):
         assert all(torch.equal(one, two) for one, two in zip(state, other, strict=True))
     assert not torch.equal(found[1][0], found[2][0])
+
+
+def test_a_network_from_outside_learns_by_autograd(monkeypatch):
+    def chain():
+        return nn.Sequential(*cnn().children())
+
+    own, training = data(), Training()
+    found, taken = trained(chain, own, plain=True, monkeypatch=monkeypatch, training=training)
+    assert taken == []
+    assert not torch.equal(found[1][0], found[2][0])
+    assert of(chain(), own) is not None  # though it could be taken
 
 
 CHANGES = {

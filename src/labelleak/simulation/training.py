@@ -19,6 +19,7 @@ from labelleak.core.small_maps import SmallMaps
 from labelleak.core.task import Task
 from labelleak.core.white_box import CHUNK
 from labelleak.errors import BadInput
+from labelleak.simulation.networks import Classifier
 from labelleak.simulation.plain_steps import PlainSteps
 
 # Places of each batch's samples, and the seed of its step.
@@ -99,7 +100,8 @@ def _steps_of(model: nn.Module, data: LabelledData, training: Training) -> _Step
 
     def take(batches: _Batches) -> Tensor:
         # Asked anew at each stage: whoever had the model meanwhile may have changed it.
-        if training.optimiser == "sgd":
+        # Of a network from outside nobody knows what else it does when it learns.
+        if training.optimiser == "sgd" and type(model) is Classifier:
             plain = PlainSteps.of(model, data.inputs, data.labels, optimiser)
             if plain is not None:
                 return take_plain(plain, batches)
