@@ -68,11 +68,13 @@ def test_fields_are_declared_in_order_with_their_options():
 KINDS = [
     int, float, str, bool, Path, int | None, str | float, Path | None, Literal["up"], list[int],
     tuple[int, ...], tuple[str, ...] | None, tuple[int, int], tuple[int | None, ...],
-    tuple[tuple[int, ...], ...],
+    tuple[tuple[int, ...], ...], list[int | str] | None, list[Literal["up"]], dict[str, float],
+    dict[Literal["up"], int], dict[str, list[int]],
 ]  # fmt: skip
 GIVEN = [
     0, 1.0, True, "up", "", "é", "\udcff", None, Path("a"), Path("\udcff"), (), (1,), (1, 2, 3),
     ("a", "b"), (1, None), (True,), ((1, 2), ()), [1], float("inf"),
+    ["up"], ["a", 1], [True], [], {}, {"up": 1}, {"up": 1.0}, {"a": [1]}, {"é": 1.0}, {1: 1},
 ]  # fmt: skip
 
 
