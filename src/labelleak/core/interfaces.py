@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -126,11 +127,15 @@ def refuse_observation(attack: Attack, observation: Observation) -> None:
     Raises:
         NotApplicable: naming the first thing that is missing.
     """
-
-    for need in in_order(frozenset(attack.needs)):
-        part = _CARRIED.get(need)
-        if part is not None and getattr(observation, part) is None:
+    for need, part in _carried(frozenset(attack.needs)):
+        if getattr(observation, part) is None:
             raise NotApplicable(f"{attack.name} needs {need.value}, which is not known")
+
+
+@cache
+def _carried(needs: frozenset[Need]) -> tuple[tuple[Need, str], ...]:
+    """Return those needs that an observation carries, each with the name that it has there."""
+    return tuple((need, _CARRIED[need]) for need in in_order(needs) if need in _CARRIED)
 
 
 def refuse_still_head(attack: Attack, observation: Observation) -> None:

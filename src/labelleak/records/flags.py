@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
 from labelleak.records.assumptions import Assumption, Doubt, Meaning
 from labelleak.records.attack_flags import ATTACK_FLAGS
@@ -231,7 +232,12 @@ def concerning(assumes: Collection[Assumption]) -> list[str]:
     >>> concerning({Assumption.BIAS, Assumption.ONE_STEP})
     ['no_bias', 'momentum', 'several_local_steps']
     """
-    return [name for name, meaning in FLAGS.items() if meaning.breaks in assumes]
+    return list(_concerning(frozenset(assumes)))
+
+
+@cache
+def _concerning(assumes: frozenset[Assumption]) -> tuple[str, ...]:
+    return tuple(name for name, meaning in FLAGS.items() if meaning.breaks in assumes)
 
 
 __all__ = ["FLAGS", "Doubt", "Meaning", "concerning"]

@@ -11,6 +11,7 @@ from operator import is_not
 from typing import Any
 
 ENCODER = json.JSONEncoder(allow_nan=False)
+_CONSTANTS = {None: "null", False: "false", True: "true"}
 
 
 def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -53,6 +54,8 @@ def _text(value: Any) -> str:
         return quoted(value)
     if kind is int or (kind is float and isfinite(value)):
         return repr(value)
+    if kind is bool or value is None:
+        return _CONSTANTS[value]
     return ENCODER.encode(value)
 
 
