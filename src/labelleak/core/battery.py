@@ -209,17 +209,16 @@ class Battery:
             for answer, counts, score in _scores(answers, truth)
         ]
         held = [f for f in check_labels(observation, truth.counts, self.known) if f.raised.any()]
-        return [
-            replace(
-                one,
-                flags=(
-                    *one.flags,
-                    *_about(one.threat_model, one.card, held),
-                    *_outdone(one, scored),
-                ),
-            )
-            for one in scored
+        more = [
+            (*_about(one.threat_model, one.card, held), *_outdone(one, scored)) for one in scored
         ]
+        return [
+            replace(one, flags=(*one.flags, *flags)) if flags else one
+            for one, flags in zip(scored, more, strict=True)
+        ]
+
+
+_FIGURES = tuple(part.name for part in fields(Score))
 
 
 def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[tuple[Answer, Ints, Score]]:
@@ -229,7 +228,7 @@ def _scores(answers: Sequence[Answer], truth: Truth) -> Iterator[tuple[Answer, I
     counts = np.stack([answer.estimate.counts for answer in answers])
     found = score(counts, Truth(np.broadcast_to(truth.counts, counts.shape)))
     for place, answer in enumerate(answers):
-        own = {part.name: getattr(found, part.name)[place] for part in fields(Score)}
+        own = {name: getattr(found, name)[place] for name in _FIGURES}
         yield answer, counts[place], Score(**own)
 
 

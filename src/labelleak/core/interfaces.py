@@ -81,11 +81,15 @@ class Rule(Attack):
 
 def threat_model(attack: Attack) -> str:
     """Name what an attack must hold: none, update, model or auxiliary; see the record's key."""
+    return _threat_model(frozenset(attack.needs))
+
+
+@cache
+def _threat_model(needs: frozenset[Need]) -> str:
     for need, name in ((Need.AUXILIARY, "auxiliary"), (Need.MODEL, "model")):
-        if need in attack.needs:
+        if need in needs:
             return name
-    reads = {Need.WEIGHT, Need.BIAS, Need.FULL_GRADIENT}
-    return "update" if attack.needs & reads else "none"
+    return "update" if needs & {Need.WEIGHT, Need.BIAS, Need.FULL_GRADIENT} else "none"
 
 
 def prepare(
