@@ -234,7 +234,7 @@ class ShadowPosterior:
                 lambda number: self._fingerprint(number, has_bias),
                 lambda number: self._lesson(number, has_bias),
             )
-            self.fitted.update(((n, has_bias), o) for n, o in zip(wanted, found, strict=True))
+            self.fitted.update({(n, has_bias): one for n, one in found.items()})
         return self.fitted[total, has_bias]
 
     def _fingerprint(self, total: int, has_bias: bool) -> str:

@@ -231,7 +231,7 @@ class LayerPosterior:
             lambda number: self._fingerprint(number, shown),
             lambda number: self._lesson(number, shown, kit),
         )
-        self.fitted.update({(n, shown): one for n, one in zip(wanted, found, strict=True)})
+        self.fitted.update({(n, shown): one for n, one in found.items()})
 
     def _fingerprint(self, total: int, shown: _Shown) -> str:
         """Hash all that a fit of one plain step depends on; bridges and features follow from it."""

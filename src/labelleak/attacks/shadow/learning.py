@@ -36,7 +36,7 @@ def learn_once(
     totals: Sequence[int],
     fingerprint: Callable[[int], str],
     lesson: Callable[[int], Lesson],
-) -> list[CountPosterior]:
+) -> dict[int, CountPosterior]:
     """Fit a posterior for each N, or take what was fitted under the same fingerprint before.
 
     Args:
@@ -47,7 +47,7 @@ def learn_once(
         lesson: makes what is learnt from.
     """
     if cache is None:
-        return CountPosterior.fit_all([lesson(total) for total in totals])
+        return _learn(totals, lesson)
     keys = {total: fingerprint(total) for total in totals}
     found: dict[int, CountPosterior] = {}
     for total, key in keys.items():
@@ -55,12 +55,14 @@ def learn_once(
         if noted is not None:
             with suppress(BadInput):  # a note that is none is learnt anew
                 found[total] = CountPosterior.unpack(noted, total)
-    missing = [total for total in totals if total not in found]
-    fitted = CountPosterior.fit_all([lesson(total) for total in missing])
-    for total, learnt in zip(missing, fitted, strict=True):
+    new = _learn([total for total in totals if total not in found], lesson)
+    for total, learnt in new.items():
         cache.note(keys[total], learnt.pack())
-        found[total] = learnt
-    return [found[total] for total in totals]
+    return found | new
+
+
+def _learn(totals: Sequence[int], lesson: Callable[[int], Lesson]) -> dict[int, CountPosterior]:
+    return dict(zip(totals, CountPosterior.fit_all(list(map(lesson, totals))), strict=True))
 
 
 __all__ = ["expected_with", "learn_once"]
