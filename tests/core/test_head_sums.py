@@ -58,16 +58,49 @@ def check(found, weight, tolerance):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(7, 5), (3, 7, 5), (2, 3, 7, 5)], ids=str)
 @pytest.mark.parametrize("block", [1, 12, 40, 10**6])
-def test_one_pass_finds_all(monkeypatch, dtype, shape, block):
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_one_pass_finds_all(monkeypatch, dtype, shape, block, few):
     monkeypatch.setattr(head_sums, "BLOCK", block)
+    monkeypatch.setattr(head_sums, "_FEW", few)
     weight = gradient(*shape, dtype=dtype)
     check(HeadSums.of(weight), weight, 1e-12 if dtype == torch.float64 else 1e-5)
 
 
+@pytest.mark.parametrize("few", [0, 10**6])
 @pytest.mark.parametrize("size", [1e-25, 1e25])
-def test_sizes_whose_squares_do_not_fit_are_added_up_in_double(size):
+def test_sizes_whose_squares_do_not_fit_are_added_up_in_double(monkeypatch, size, few):
+    monkeypatch.setattr(head_sums, "_FEW", few)
     weight = gradient(6, 5, size=size)
     check(HeadSums.of(weight), weight, 1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300, 0.0])
+def test_few_entries_say_what_many_do_of_what_is_no_number(monkeypatch, dtype, wrong):
+    weight = gradient(2, 6, 5, dtype=dtype)
+    weight[1, 2:4] = torch.tensor(wrong, dtype=torch.float64).to(dtype)
+    each = []
+    for few in (0, 10**6):
+        monkeypatch.setattr(head_sums, "_FEW", few)
+        each.append(HeadSums.of(weight))
+    for name, found in vars(each[0]).items():
+        again = getattr(each[1], name)
+        assert (found.shape, found.dtype) == (again.shape, again.dtype)
+        room = 1e-5 * np.abs(found[np.isfinite(found)]).max(initial=0.0)
+        np.testing.assert_allclose(again, found, rtol=1e-5, atol=room)
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_sums_of_one_update_are_arrays_that_nobody_else_holds(monkeypatch, few):
+    monkeypatch.setattr(head_sums, "_FEW", few)
+    weight = torch.nn.Parameter(gradient(4, 5))
+    found = HeadSums.of(weight)
+    assert all(isinstance(one, np.ndarray) for one in vars(found).values())
+    before = weight.detach().clone()
+    for one in vars(found).values():
+        one += 1.0
+    assert torch.equal(weight, before)
 
 
 def test_strides_do_not_matter():

@@ -189,7 +189,7 @@ def _no_bias(observation: Observation) -> Flag:
     """Look for a bias that is missing, or that was frozen or zeroed while the weight moved."""
     if observation.bias is None or observation.weight is None:
         return one_flag("no_bias", observation.bias is None, float(observation.bias is None))
-    moved = (observation.bias.detach().abs().amax(-1) > 0).cpu().numpy()
+    moved = observation.bias_gradient.any(axis=-1)
     still = stands_out(observation) & ~moved
     return Flag("no_bias", still, still.astype(np.float64))
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,20 +32,30 @@ def digest_tensors(named: Mapping[str, Tensor | np.ndarray]) -> str:
     found = hashlib.sha256(_START)
     for name in sorted(named):
         kind, shape, content = _content(named[name])
-        found.update(json.dumps([name, kind, shape]).encode() + b"\n")
+        found.update(_line(name, kind, shape))
         found.update(content)
     return f"sha256:{found.hexdigest()}"
 
 
-def _content(value: Tensor | np.ndarray) -> tuple[str, list[int], memoryview]:
+@lru_cache(maxsize=1024)
+def _line(name: str, kind: str, shape: tuple[int, ...]) -> bytes:
+    """Return what goes before a tensor's bytes, which is the same for a model round by round."""
+    return json.dumps([name, kind, shape]).encode() + b"\n"
+
+
+def _content(value: Tensor | np.ndarray) -> tuple[str, tuple[int, ...], memoryview]:
+    """Return the element type, the shape and what holds the little-endian bytes, row by row."""
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-        return value.dtype.name, list(value.shape), memoryview(array.tobytes())
+        return value.dtype.name, value.shape, memoryview(array.tobytes())
+    kind, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+    if sys.byteorder == "little" and value.dtype in (torch.float32, torch.float64):
+        return kind, shape, np.ascontiguousarray(value.numpy(force=True)).data
     # Seen as bytes, since numpy knows no bfloat16.
     flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     if sys.byteorder == "big":
         flat = flat.reshape(-1, value.element_size()).flip(-1).reshape(-1)
-    return str(value.dtype).removeprefix("torch."), list(value.shape), flat.numpy().data
+    return kind, shape, flat.numpy().data
 
 
 __all__ = ["digest_tensors"]

@@ -24,15 +24,13 @@ def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
 
     It is 0 for softmax cross-entropy and about 1 for pure noise; None for a part not shared.
     """
-    weight, bias = observation.weight, observation.bias
     of_weight = of_bias = None
-    if weight is not None:
+    if observation.weight is not None:
         sums = observation.sums
-        left, whole = np.linalg.norm(sums.columns, axis=-1), np.sqrt(sums.square)
-        of_weight = ratio(torch.as_tensor(left), torch.as_tensor(whole))
-    if bias is not None:
-        wide = bias.detach().double()
-        of_bias = ratio(wide.sum(-1).abs(), wide.norm(dim=-1))
+        of_weight = ratio(np.linalg.norm(sums.columns, axis=-1), np.sqrt(sums.square))
+    if observation.bias is not None:
+        gradient = observation.bias_gradient
+        of_bias = ratio(np.abs(gradient.sum(axis=-1)), np.linalg.norm(gradient, axis=-1))
     return of_weight, of_bias
 
 
@@ -121,14 +119,13 @@ def moves_alike(observation: Observation) -> np.ndarray:
     return np.asarray(stands_out(observation) & (most > 1 - 1 / classes))
 
 
-def ratio(part: Tensor, whole: Tensor) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
     """Divide, 0 where there is nothing to divide by.
 
-    >>> ratio(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0])).tolist()
+    >>> ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])).tolist()
     [0.5, 0.0]
     """
-    above, below = (np.asarray(one.cpu().numpy(), dtype=np.float64) for one in (part, whole))
-    return np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
 
 
 __all__ = [

@@ -81,7 +81,8 @@ def doubt_weights(before: Arrays, reply: Arrays, laid: Laid | None = None) -> st
     for some in _handfuls(before, names):
         (sent, own), got = held.of(some), _laid_out(reply, some)
         product, square = product + float(sent @ got), square + own
-        moved, entries = moved + float((got - sent).square().sum()), entries + len(sent)
+        change = got - sent
+        moved, entries = moved + float(change @ change), entries + len(sent)
         whole += float(got @ got)
     if square == 0:
         return ""

@@ -111,9 +111,11 @@ def _sum_to_zero(sums: Floats, squares: Floats, members: np.ndarray, room: Float
     """
     sizes, whole = np.sqrt(squares), np.sqrt(squares.sum(axis=1, keepdims=True))
     allowed = _ROUNDING * sizes + room[:, None, None] * np.sqrt(members)[..., None]
-    off = (np.abs(sums) > allowed) | (allowed > _MOST * whole)
+    off = ((np.abs(sums) > allowed) | (allowed > _MOST * whole)).any(axis=(1, 2))
+    if off.all():
+        return np.zeros(len(off), dtype=bool)
     large = (sizes >= _LEAST * whole).all(axis=-1).sum(axis=-1)
-    return np.asarray(~off.any(axis=(1, 2)) & (large >= 2))
+    return np.asarray(~off & (large >= 2))
 
 
 __all__ = ["in_groups"]

@@ -125,7 +125,8 @@ def _apart(even: Tensor, column: Tensor, axes: Tensor) -> Floats:
     kept = lefts(even, axes)
     left = column - kept @ (kept.mT @ column)
     size_of = torch.linalg.vector_norm  # Tensor.norm asks it, after much else
-    return ratio(size_of(left.flatten(-2), dim=-1), size_of(column.flatten(-2), dim=-1))
+    parts = (size_of(one.flatten(-2), dim=-1).numpy() for one in (left, column))
+    return ratio(*parts)
 
 
 def _first_axes(inner: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -186,9 +187,9 @@ def _ends(share: Floats, rank: np.ndarray) -> np.ndarray:
 
 def _at_end(share: Floats, rank: np.ndarray) -> tuple[Floats, Floats]:
     """Return the last singular value that counts, and the one after it."""
-    padded = np.concatenate([np.ones((*share.shape[:-1], 1)), share, share[..., :1] * 0], axis=-1)
-    last, after = (np.take_along_axis(padded, rank[..., None] + n, axis=-1)[..., 0] for n in (0, 1))
-    return last, after
+    trials = np.arange(len(share))
+    padded = np.concatenate([np.ones((len(share), 1)), share, share[:, :1] * 0], axis=-1)
+    return padded[trials, rank], padded[trials, rank + 1]
 
 
 def negative_inputs(observation: Observation, needed: Floats) -> Floats | None:

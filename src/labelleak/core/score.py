@@ -109,15 +109,15 @@ def score(counts: ArrayLike, truth: Truth) -> Score:
     if (guess < 0).any() or (guess.sum(axis=-1) != total).any():
         raise BadInput("guessed counts must not be negative and must sum to the number of samples")
     named, there = guess > 0, real > 0
-    both = (named & there).sum(axis=-1)
+    both, right, classes = (named & there).sum(-1), (guess == real).sum(-1), guess.shape[-1]
     shares = guess / total[..., None], real / total[..., None]
     return Score(
         asr=np.minimum(guess, real).sum(axis=-1) / total,
         presence_precision=both / named.sum(axis=-1),
         presence_recall=both / there.sum(axis=-1),
-        presence_accuracy=(named == there).mean(axis=-1),
-        count_accuracy=(guess == real).mean(axis=-1),
-        exact=(guess == real).all(axis=-1),
+        presence_accuracy=(named == there).sum(axis=-1) / classes,
+        count_accuracy=right / classes,
+        exact=right == classes,
         jensen_shannon=jensen_shannon(*shares),
         hellinger=np.sqrt(np.maximum(0.0, 1 - np.sqrt(shares[0] * shares[1]).sum(axis=-1))),
     )

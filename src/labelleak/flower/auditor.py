@@ -37,10 +37,10 @@ from labelleak.flower.kept import Kept
 from labelleak.flower.labels import Reported
 from labelleak.flower.naming import likeliest_head, with_names
 from labelleak.flower.reading import (
+    after_defense,
     check_own,
     drawn_by,
     flags_of,
-    largest_after,
     one_label_each,
     receive,
     truth_of,
@@ -219,7 +219,7 @@ class Auditor(TrainingFacts):
         trained = how_trained(self, senders[0], form)
         returned = as_weights(self, before, replies, senders, trained)
         found = self._head(before, returned, head, strict)
-        if told is None:
+        if told is None and form.doubt:
             form = likelier(form, lambda: replies[0].get(key_of(found.name, "bias")), trained.rate)
         if form is not trained.form:
             trained = how_trained(self, senders[0], form)
@@ -230,11 +230,11 @@ class Auditor(TrainingFacts):
         update = receive(before, returned, found.name, trained, self.task, self._module)
         head_form = update.form_of(found.name, senders[0].labels)
         task = head_form.task
-        observation = replace(update, task=task).observe(found.name)
-        largest = largest_after(self.defense, observation, self.batch_size, update.trained)
-        observation = replace(observation, largest=largest)
+        update = replace(update, task=task)
+        seen = update.observe(found.name)
+        observation = after_defense(self.defense, seen, self.batch_size, update.trained)
         choice = self._kept.choice.choose(self.asked, observation.num_classes)
-        battery = self._battery(before, found.name, replace(update, task=task), observation, choice)
+        battery = self._battery(before, found.name, update, observation, choice)
         assumed = task is Task.binary and self.task is None
         more = flags_of(senders[0], found, trained, task, assumed=assumed)
         battery = replace(battery, flags=(*battery.flags, *more))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,7 +168,7 @@ class Finding:
             most += [float(((one - named) / (1 - named)).max()) for one in asr]
         return max(most)
 
-    @property
+    @cached_property
     def unsuited(self) -> np.ndarray:
         """Which updates' labels are unlike batches drawn evenly, where nobody told a prior."""
         passes = 0 if self.trained is None else self.trained.evenly

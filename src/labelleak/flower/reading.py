@@ -71,10 +71,10 @@ def receive(
     )
 
 
-def largest_after(
+def after_defense(
     defense: str, seen: Observation, batch_size: int | None, training: LocalTraining
-) -> float | None:
-    """Return the longest bias gradient that the clients' declared defense leaves possible.
+) -> Observation:
+    """Return what was seen with the longest bias gradient that a declared defense leaves possible.
 
     Args:
         defense: its text; a name of the user's own has a law that is not known.
@@ -83,15 +83,14 @@ def largest_after(
         training: how the clients trained, as far as it is known.
     """
     if defense == "none":
-        return None
+        return seen
     try:
         declared = parse_defense(defense)
     except BadInput:  # a name of the user's own, for the records
-        return inf
-    size = batch_size or 1
-    return declared.largest_after(
-        LARGEST, seen.num_classes, batch_size=size, unit=1 / StepPath.of(training).rate
-    )
+        return replace(seen, largest=inf)
+    size, unit = batch_size or 1, 1 / StepPath.of(training).rate
+    largest = declared.largest_after(LARGEST, seen.num_classes, batch_size=size, unit=unit)
+    return replace(seen, largest=largest)
 
 
 def drawn_by(
@@ -205,10 +204,10 @@ def one_label_each(sender: Sender, head: Tensor | None) -> Sender:
 
 
 __all__ = [
+    "after_defense",
     "check_own",
     "drawn_by",
     "flags_of",
-    "largest_after",
     "one_label_each",
     "receive",
     "truth_of",

@@ -104,9 +104,10 @@ def as_weights(
     trained: Trained,
 ) -> list[Arrays]:
     """Turn replies into the weights that they stand for, control terms undone."""
-    kind, rate = trained.form.kind, trained.rate
+    kind = trained.form.kind
     if kind is Returns.weights and auditor.control is None:
         return list(replies)
+    rate = trained.rate
     return [
         AsWeights(before, reply, kind, rate, auditor.control_of(sender))
         for reply, sender in zip(replies, senders, strict=True)

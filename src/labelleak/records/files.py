@@ -23,7 +23,8 @@ except ImportError:  # a system that has no such call, on which `lock_of` knows 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_PIECE = 2**16
+# Bytes at a file's end that are looked at first; further pieces are as long as those before.
+_PIECE = 2**12
 
 
 def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
@@ -106,7 +107,7 @@ def _end_of_lines(file: BinaryIO) -> int:
     end = place = file.seek(0, os.SEEK_END)
     tail = b""
     while place > 0 and b"\n" not in tail and end - place < LONGEST_LINE:
-        size = min(place, _PIECE)
+        size = min(place, max(_PIECE, len(tail)))
         place -= size
         file.seek(place)
         tail = file.read(size) + tail
