@@ -9,10 +9,11 @@ from torch import nn
 
 from contract.scenarios import blobs, network, one_step, train, zeros
 from labelleak.attacks.bias import EBI, LLBG, LLBGMeasured, LLGRepaired, _hand_out
-from labelleak.core.counts import extract_counts, round_counts
+from labelleak.core.counts import extract_counts
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.score import Truth, score
 from labelleak.errors import BadInput, NotApplicable
 

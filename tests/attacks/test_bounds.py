@@ -14,9 +14,9 @@ from contract import scenarios
 from contract.scenarios import blobs, network, one_step, several_steps, train
 from labelleak.attacks import PPLR, RLU, ZLG
 from labelleak.attacks.bounds import count_bounds, round_bounded
-from labelleak.core.counts import round_counts, round_within
 from labelleak.core.interfaces import prepare
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts, round_within
 from labelleak.core.score import score
 
 EXACT = ("relu", "sigmoid", "tanh", "trained", "two_classes", "hundred_classes", "one_sample")

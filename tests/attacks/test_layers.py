@@ -21,11 +21,11 @@ from labelleak.attacks.layers.reading import LayerReader
 from labelleak.attacks.layers.regression import choose_weighting, shares_of
 from labelleak.attacks.layers.simulated import Measure, halve, simulate
 from labelleak.attacks.shadow.layer_clients import LayerClient
-from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.layer_table import LayerTable
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.score import Truth, score
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import WhiteBox

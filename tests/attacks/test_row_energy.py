@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from labelleak.attacks import LLG
 from labelleak.attacks.row_energy import RowEnergy, count_rows, is_rescaled, split_rows
 from labelleak.core import head_sums
-from labelleak.core.counts import best_counts, round_counts
 from labelleak.core.frequencies import FrequencyPrior
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.observation import Observation
 from labelleak.core.priors import free_guess
+from labelleak.core.rounding import best_counts, round_counts
 from labelleak.errors import BadInput
 
 CLASSES, WIDTH, TOTAL = 400, 48, 120

@@ -16,10 +16,10 @@ from labelleak.attacks.shadow.features import GROUPS, ClassFeatures
 from labelleak.attacks.shadow.posterior import CountPosterior, Lesson
 from labelleak.attacks.shadow.proved import proved_estimate
 from labelleak.attacks.single_labels import prove_label
-from labelleak.core.counts import best_counts
 from labelleak.core.interfaces import prepare
 from labelleak.core.knowledge import LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import best_counts
 from labelleak.core.score import score
 from labelleak.core.training import LocalTraining
 from labelleak.core.white_box import HeadPass, WhiteBox

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 import labelleak
 from labelleak.cli.app import app
-from labelleak.core.counts import best_counts
 from labelleak.core.frequencies import (
     FrequencyPrior,
     guess_asr,
@@ -18,6 +17,7 @@ from labelleak.core.frequencies import (
     smooth_frequencies,
 )
 from labelleak.core.priors import UniformPrior, expected_shares, free_guess
+from labelleak.core.rounding import best_counts
 from labelleak.core.task_priors import EachPrior
 from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from labelleak.core.counts import best_counts
 from labelleak.core.priors import (
     DirichletPrior,
     PoolPrior,
@@ -20,6 +19,7 @@ from labelleak.core.priors import (
     free_guess,
     hypergeometric,
 )
+from labelleak.core.rounding import best_counts
 from labelleak.core.score import Truth, advantage, score
 from labelleak.errors import BadInput
 from labelleak.simulation.batches import draw_batches, parse_scheme

@@ -10,8 +10,8 @@ import torch
 
 from labelleak.attacks.layers.class_means import ClassMeans
 from labelleak.attacks.layers.regression import shares_of
-from labelleak.core.counts import round_counts
 from labelleak.core.layer_table import SIZE, LayerTable
+from labelleak.core.rounding import round_counts
 from labelleak.core.score import Truth, score
 from labelleak.core.white_box import WhiteBox
 from labelleak.simulation.batches import draw_batches, parse_scheme

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labelleak.core import counts
+from labelleak.core import counts, rounding
 from labelleak.errors import BadInput
 from naive import twins
 
@@ -49,13 +49,13 @@ def test_the_smallest_of_one_row_are_those_of_many_and_first_come_first(row, num
 )
 def test_best_counts_is_the_greedy_one(tails, data):
     total = data.draw(st.integers(1, tails.size))
-    assert counts.best_counts(tails, total).tolist() == twins.best_counts(tails, total).tolist()
+    assert rounding.best_counts(tails, total).tolist() == twins.best_counts(tails, total).tolist()
 
 
 @given(st.integers(2, 5), st.integers(1, 6), st.data())
 def test_rounding_moves_the_values_as_little_as_possible(classes, total, data):
     x = np.array(data.draw(st.lists(st.floats(-2, 6), min_size=classes, max_size=classes)))
-    got = counts.round_counts(x, total)
+    got = rounding.round_counts(x, total)
     grid = np.stack(np.meshgrid(*[np.arange(total + 1)] * classes), -1).reshape(-1, classes)
     grid = grid[grid.sum(1) == total]
     best = ((grid - x) ** 2).sum(1).min()
@@ -68,7 +68,7 @@ def test_rounding_moves_the_values_as_little_as_possible(classes, total, data):
 def test_rounding_of_values_that_fit_stays_within_one(raw, total):
     x = np.array(raw) + 1e-3
     x = x / x.sum() * total
-    got = counts.round_counts(x, total)
+    got = rounding.round_counts(x, total)
     assert (np.abs(got - x) < 1 + 1e-6).all()
     # Monotone: who is owed clearly more gets no less.
     more = x[:, None] > x[None, :] + 1e-9
@@ -113,9 +113,9 @@ def test_numbers_that_are_none_are_refused(bad):
     with pytest.raises(BadInput, match="NaN or infinite"):
         counts.extract_counts([bad, 1.0], -1.0, 0.0, 2)
     with pytest.raises(BadInput, match="NaN or infinite"):
-        counts.round_counts([bad, 1.0], 2)
+        rounding.round_counts([bad, 1.0], 2)
     with pytest.raises(BadInput, match="NaN or infinite"):
-        counts.best_counts([[bad], [1.0]], 2)
+        rounding.best_counts([[bad], [1.0]], 2)
 
 
 def test_a_positive_impact_an_empty_batch_and_too_many_labels_are_refused():
@@ -124,7 +124,7 @@ def test_a_positive_impact_an_empty_batch_and_too_many_labels_are_refused():
     with pytest.raises(BadInput, match="at least 1"):
         counts.extract_counts([-1.0, 1.0], -0.5, 0.0, 0)
     with pytest.raises(BadInput, match="do not fit"):
-        counts.best_counts([[1.0], [1.0]], 3)
+        rounding.best_counts([[1.0], [1.0]], 3)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 64])

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from labelleak.attacks import LLG, LLGPlus, LLGStar
 from labelleak.attacks.llg import Dummies, calibrate
-from labelleak.core.counts import extract_counts, round_counts
+from labelleak.core.counts import extract_counts
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.training import FullTraining
 from labelleak.core.white_box import HeadPass, WhiteBox
 from labelleak.simulation.cohort import Federation, run_rounds

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak.attacks.llg import Dummies
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.draws import draw_each
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
@@ -18,6 +18,7 @@ from labelleak.core.lazy import F, torch
 from labelleak.core.local_steps import as_seen
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.update import Scope
 from labelleak.records.assumptions import MEASURED
 

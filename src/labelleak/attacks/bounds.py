@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from labelleak.core.counts import Floats, Ints, round_counts, round_within
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.interfaces import samples
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts, round_within
 
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 # A gradient of softmax cross-entropy sums to 0 but for rounding; where it is off by more than

@@ -11,7 +11,7 @@ from labelleak.attacks.bounds import round_bounded
 from labelleak.attacks.by_class import pick, pools
 from labelleak.core.card import Card
 from labelleak.core.copies import copy_model
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge, LabelledData
 from labelleak.core.lazy import Tensor, nn, torch
@@ -24,6 +24,7 @@ from labelleak.core.local_steps import (
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.seeding import torch_seeded
 from labelleak.core.training import FullTraining
 from labelleak.core.update import ReceivedUpdate

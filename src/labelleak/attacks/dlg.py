@@ -9,7 +9,7 @@ import numpy as np
 
 from labelleak.core.card import Card
 from labelleak.core.copies import copy_model
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import F, Tensor, nn, torch
@@ -17,6 +17,7 @@ from labelleak.core.local_steps import name_gradients
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
 from labelleak.core.optimisers import uncompiled
+from labelleak.core.rounding import round_counts
 from labelleak.core.white_box import WhiteBox
 from labelleak.records.assumptions import ONE_GRADIENT, SIZES, Assumption
 

@@ -4,7 +4,8 @@ Every loss whose gradient with respect to the logits is ``p - target``, up to kn
 the head's bias gradient b to the label counts c by one line; for mean cross-entropy it is
 ``N b = sum_k p_k - c``. The functions here solve that line for c. They are exact when the
 posteriors are the client's own, and as good as the posteriors otherwise. Answers are real numbers:
-hand them to `counts.round_counts` where whole ones are wanted, and leave them be for mixed labels.
+hand them to `rounding.round_counts` where whole ones are wanted, and leave them be for mixed
+labels.
 
 All take leading trial dimensions ``*R`` and compute in float64. None needs the head's activation
 to have a sign, and none holds once noise, clipping or compression has touched the gradient.

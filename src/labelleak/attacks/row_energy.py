@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.frequencies import FrequencyPrior, told_frequencies
 from labelleak.core.head_sums import by_rows, measured_once, sums_of, weighted_sum
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
@@ -17,6 +17,7 @@ from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, special
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import ONE_GRADIENT
 

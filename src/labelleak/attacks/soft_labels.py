@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import special
 from labelleak.core.needs import READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.errors import BadInput
 from labelleak.records.assumptions import SIZES, Assumption
 

@@ -1,4 +1,4 @@
-"""Turn scores per class into whole label counts that sum to N; numpy, float64 throughout.
+"""Hand out N labels by scores of classes, one by one to the lowest; numpy, float64 throughout.
 
 One rule of ties holds everywhere: of equal candidates the lower class index goes first. All
 routines take leading trial dimensions ``*R``; each has a slow twin in ``tests/naive``.
@@ -53,11 +53,11 @@ def extract_counts(row_sums: ArrayLike, impact: ArrayLike, offset: ArrayLike, to
     >>> extract_counts([-3.0, -1.0, 2.0, 2.0], -1.0, 0.0, 4)
     array([3, 1, 0, 0])
     """
-    values, fall = _finite(row_sums, "row sums"), -_finite(impact, "impact")
+    values, fall = finite(row_sums, "row sums"), -finite(impact, "impact")
     if fall.item() < 0 if fall.size == 1 else (fall < 0).any():
         raise BadInput("the impact of a label on its row sum must not be positive")
-    _check_total(total)
-    own = _finite(values - _finite(offset, "offset"), "row sums less their offsets")
+    check_total(total)
+    own = finite(values - finite(offset, "offset"), "row sums less their offsets")
     return _hand_out(values, own, values < 0, fall, total)
 
 
@@ -87,7 +87,7 @@ def extract_by_own_impact(row_sums: Floats, share: float, total: int) -> tuple[I
         if places.size >= total:  # signs hand out all labels, whatever the impact
             return _lowest(row_sums, places, total), True
     impact = share * np.minimum(row_sums, 0.0).sum(axis=-1, keepdims=True)
-    step = -_finite(impact, "impact")
+    step = -finite(impact, "impact")
     counts = _hand_out(row_sums, row_sums, present, step, total)
     return counts, bool(step.all())
 
@@ -130,106 +130,15 @@ def fill(values: ArrayLike, step: ArrayLike, total: ArrayLike) -> Ints:
     >>> fill([0.0, 0.5, 5.0], 1.0, 3)
     array([2, 1, 0])
     """
-    start = _finite(values, "values")
+    start = finite(values, "values")
     shape = (*start.shape[:-1], 1)
-    rise = np.abs(np.broadcast_to(_finite(step, "step"), shape))  # a step of -0 is one of 0
+    rise = np.abs(np.broadcast_to(finite(step, "step"), shape))  # a step of -0 is one of 0
     labels = np.broadcast_to(np.asarray(total, dtype=np.int64), shape)
     if labels.size == 1 and start.size and labels.item() > 0:
         return _fill_one(start.ravel(), rise.item(), labels.item()).reshape(start.shape)
     if start.shape[-1] > _MANY_CLASSES * max(int(labels.max(initial=0)), 1):
         return _fill_lowest(start, rise, labels)
     return _fill_all(start, rise, labels)
-
-
-def round_counts(values: ArrayLike, total: int) -> Ints:
-    """Round real label counts to whole ones that sum to N, moving them as little as possible.
-
-    The answer minimises ``sum_i (n_i - x_i)^2`` over all non-negative integers that sum to N.
-    When the values are non-negative and sum to N this is the largest-remainder rule; when they
-    do not, the surplus is taken from (or given to) all alike. Each next label goes to the class
-    with the most still owed, so it is `fill` with a step of one.
-
-    Args:
-        values: real counts, ``*R x K``; negative ones are allowed.
-        total: N.
-
-    Raises:
-        BadInput: for NaN or infinite values, or N below 1.
-
-    >>> round_counts([1.4, 0.35, 1.25], 3)
-    array([2, 0, 1])
-    """
-    _check_total(total)
-    return fill(-_finite(values, "counts"), 1.0, total)
-
-
-def round_within(values: ArrayLike, total: int, least: Ints, most: Ints) -> Ints:
-    """Round real label counts to whole ones between bounds that sum to N, moving them little.
-
-    As `round_counts`, with ``least <= n <= most``. Labels beyond `least` are handed out by the same
-    rule; a class that would get more than its bound is full for good, since what it gives
-    back only raises the others. So the rule is repeated with full classes set aside, at most K
-    times and mostly once or twice.
-
-    Args:
-        values: real counts, ``*R x K``.
-        total: N.
-        least: whole bounds from below, ``*R x K``, at least 0.
-        most: whole bounds from above, ``*R x K``. Where no counts within both sum to N,
-            the trial is rounded without them.
-
-    Raises:
-        BadInput: for NaN or infinite values, or N below 1.
-
-    >>> round_within([1.4, 0.35, 1.25], 3, np.array([0, 1, 0]), np.array([3, 3, 3]))
-    array([1, 1, 1])
-    """
-    wanted = _finite(values, "counts")
-    _check_total(total)
-    fits = (least <= most).all(axis=-1, keepdims=True)
-    fits &= (least.sum(axis=-1, keepdims=True) <= total) & (
-        total <= most.sum(axis=-1, keepdims=True)
-    )
-    low, high = np.where(fits, least, 0), np.where(fits, most, total)
-    height, room = low - wanted, high - low
-    # So high that no class with room left can rise to it.
-    away = height.max(axis=-1, keepdims=True, initial=0.0) + 2.0 * total + 2.0
-    full = room == 0
-    while True:
-        given = np.where(full, room, 0)
-        rest = total - (low + given).sum(axis=-1, keepdims=True)
-        more = fill(np.where(full, away, height), 1.0, rest)
-        over = ~full & (more > room)
-        if not over.any():
-            return np.asarray(low + np.where(full, given, more), dtype=np.int64)
-        full |= over
-
-
-def best_counts(tails: ArrayLike, total: int) -> Ints:
-    """Return the counts that maximise expected ASR under a posterior (or prior) of counts.
-
-    Expected ASR is ``sum_i sum_{k <= g_i} P(c_i >= k) / N``, concave in each g_i, so the N
-    largest (i, k) pairs are optimal. Ties: smaller k first, then the lower class.
-
-    Args:
-        tails: P(c_i >= k) for k = 1 .. M, ``*R x K x M``; made non-increasing in k if noise
-            broke that.
-        total: N, at most K * M.
-
-    Raises:
-        BadInput: for NaN, or fewer than N pairs to choose from.
-
-    >>> best_counts([[0.9, 0.8, 0.1], [0.5, 0.2, 0.1]], 3)
-    array([2, 1])
-    """
-    chances = np.minimum.accumulate(_finite(tails, "probabilities"), axis=-1)
-    _check_total(total)
-    classes, most = chances.shape[-2:]
-    if classes * most < total:
-        raise BadInput(f"{total} labels do not fit into {classes} classes of at most {most} each")
-    by_count = np.swapaxes(chances, -1, -2)
-    taken = smallest(-by_count.reshape(*chances.shape[:-2], -1), total)
-    return np.asarray(taken.reshape(by_count.shape).sum(axis=-2), dtype=np.int64)
 
 
 def smallest(values: Floats, number: ArrayLike) -> Flags:
@@ -309,7 +218,7 @@ def _extract_one(values: Floats, own: Floats, present: Flags, step: float, total
     rest = total - places.size
     if rest <= 0:  # signs hand out all labels
         return _lowest(values, places, total)
-    return present + _fill_one(_finite(own + present * step, "row sums"), step, rest)
+    return present + _fill_one(finite(own + present * step, "row sums"), step, rest)
 
 
 def _lowest(values: Floats, places: Ints, total: int) -> Ints:
@@ -385,13 +294,39 @@ def _water_level(heights: Floats, labels: Ints) -> Floats:
     return np.asarray((labels + np.take_along_axis(summed, wet - 1, axis=-1)) / wet)
 
 
-def _finite(values: ArrayLike, name: str) -> Floats:
+def finite(values: ArrayLike, name: str) -> Floats:
+    """Return numbers in float64.
+
+    Raises:
+        BadInput: if one is NaN or infinite, saying what they are.
+
+    >>> finite([1, 2], "row sums")
+    array([1., 2.])
+    """
     array = np.asarray(values, dtype=np.float64)
     if np.count_nonzero(np.isfinite(array)) != array.size:  # in half the time of `all`
         raise BadInput(f"the {name} hold NaN or infinite numbers; no counts can be read from them")
     return array
 
 
-def _check_total(total: int) -> None:
+def check_total(total: int) -> None:
+    """Refuse a number of samples below 1.
+
+    Raises:
+        BadInput: if it is.
+    """
     if total < 1:
         raise BadInput(f"the number of samples must be at least 1, not {total}")
+
+
+__all__ = [
+    "Flags",
+    "Floats",
+    "Ints",
+    "check_total",
+    "extract_by_own_impact",
+    "extract_counts",
+    "fill",
+    "finite",
+    "smallest",
+]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.counts import Floats, Ints
+from labelleak.core.rounding import round_counts
 from labelleak.errors import BadInput
 
 

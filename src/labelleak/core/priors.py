@@ -9,8 +9,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labelleak.core.counts import Floats, Ints, best_counts
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import special
+from labelleak.core.rounding import best_counts
 from labelleak.errors import BadInput
 
 Capped = tuple[float, float]
@@ -225,7 +226,7 @@ def expected_shares(prior: Prior, num_samples: int, num_classes: int) -> Floats:
 def free_guess(prior: Prior, num_samples: int, num_classes: int) -> tuple[Ints, float]:
     """Return the best guess that needs no update, and the ASR that it scores on average.
 
-    The guess takes the N largest P(c_i >= k) under the prior (`counts.best_counts`); their
+    The guess takes the N largest P(c_i >= k) under the prior (`rounding.best_counts`); their
     sum over N is its expected ASR, exactly. Where all classes are alike it is even, and no N
     is too large; other priors cost K times N.
 

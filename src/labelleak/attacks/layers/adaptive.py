@@ -14,12 +14,13 @@ from labelleak.attacks.layers.regression import LayerRegression
 from labelleak.attacks.layers.simulated import Half, halve, simulate
 from labelleak.attacks.shadow.bridges import groups_of
 from labelleak.attacks.shadow.layer_clients import LayerClient
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor
 from labelleak.core.needs import Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.training import FullTraining
 
 

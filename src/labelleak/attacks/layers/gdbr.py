@@ -10,12 +10,12 @@ import numpy as np
 
 from labelleak.attacks.layers.reading import LayerReader, refuse_nothing
 from labelleak.core.card import MANY_CLASSES, Card
-from labelleak.core.counts import round_counts
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.core.wide_products import wide_product
 from labelleak.records.assumptions import MEASURED
 

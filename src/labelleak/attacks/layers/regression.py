@@ -14,13 +14,14 @@ from labelleak.attacks.layers.reading import LayerReader, joined, refuse_nothing
 from labelleak.attacks.layers.simulated import Half, Measure, halve, simulate
 from labelleak.attacks.regression import GradientRegression
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, round_counts
+from labelleak.core.counts import Floats
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, torch
 from labelleak.core.mixtures import mixture_shares
 from labelleak.core.needs import OWN_DATA, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.records.assumptions import MEASURED
 
 # Variance of a class's share before the update is seen, times K; as of the shadow attack's batches.

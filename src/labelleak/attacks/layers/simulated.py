@@ -13,8 +13,9 @@ from labelleak.attacks.layers.reading import LayerReader, joined
 from labelleak.attacks.shadow.batches import draw_counts
 from labelleak.attacks.shadow.bridges import folds_of
 from labelleak.attacks.shadow.layer_clients import LayerClient, pick_samples
-from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.rounding import round_counts
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ class Shadow(Attack):
     (`draw_counts`), makes the head gradient of each by the closed form ``(p - e_y) h^T``
     over one pass through the model, measures each class of each batch (`ClassFeatures`) and
     fits one network for all classes to the counts (`CountPosterior`). For an update it
-    then takes the N largest ``P(c_i >= k)`` (`counts.best_counts`), which maximises expected ASR
+    then takes the N largest ``P(c_i >= k)`` (`rounding.best_counts`), which maximises expected ASR
     under the mixture. Where the update says nothing that is the free guess without a scheme.
     Of one sample the gradient proves the label (`prove_label`), and that is held to.
 

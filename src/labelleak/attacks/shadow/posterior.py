@@ -11,8 +11,9 @@ import numpy as np
 
 from labelleak.attacks.bounds import hold_tails
 from labelleak.attacks.shadow.training import Exercise, train
-from labelleak.core.counts import Floats, Ints, best_counts, smallest
+from labelleak.core.counts import Floats, Ints, smallest
 from labelleak.core.lazy import Tensor, torch
+from labelleak.core.rounding import best_counts
 from labelleak.core.seeding import torch_seeded
 from labelleak.errors import BadInput
 

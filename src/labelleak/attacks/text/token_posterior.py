@@ -20,13 +20,14 @@ from labelleak.attacks.text.row_noise import (
     whitening,
 )
 from labelleak.core.card import Card
-from labelleak.core.counts import Floats, Ints, round_counts
+from labelleak.core.counts import Floats, Ints
 from labelleak.core.frequencies import FrequencyPrior, smooth_frequencies, told_frequencies
 from labelleak.core.interfaces import Attack, Estimate, Prepared, samples
 from labelleak.core.knowledge import Knowledge
 from labelleak.core.lazy import Tensor, special, torch
 from labelleak.core.needs import OWN_DATA, READS_WEIGHT, Need
 from labelleak.core.observation import Observation
+from labelleak.core.rounding import round_counts
 from labelleak.records.assumptions import MEASURED
 
 # A count lies within this many standard deviations, and labels, of what the row or the prior say.
