@@ -366,3 +366,14 @@ def test_guesses_without_the_update_assume_nothing():
     assert flags["free"] == []
     assert "noise_dominates" in flags["llg"]
     assert isinstance(RELU.known.auxiliary, LabelledData)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1.0, 1e30, 1e99])
+def test_what_an_observation_takes_is_checked_whatever_its_size(size):
+    bias = size * torch.tensor([-0.5, 0.3, 0.2], dtype=torch.float64)
+    for weight, own in ((bias[:, None] * torch.ones(4), bias), (None, bias)):
+        seen = Observation.from_gradient(weight, own, num_samples=2)
+        flags = {one.name: one for one in check_update(seen, Knowledge())}
+        assert all(not np.isnan(one.figure).any() for one in flags.values())
+        assert bool(flags["impossible_scale"].raised) == (size > 1)

@@ -27,11 +27,17 @@ def sum_rests(observation: Observation) -> tuple[Floats | None, Floats | None]:
     of_weight = of_bias = None
     if observation.weight is not None:
         sums = observation.sums
-        of_weight = ratio(np.linalg.norm(sums.columns, axis=-1), np.sqrt(sums.square))
+        of_weight = ratio(_lengths(sums.columns), np.sqrt(sums.square))
     if observation.bias is not None:
         gradient = observation.bias_gradient
-        of_bias = ratio(np.abs(gradient.sum(axis=-1)), np.linalg.norm(gradient, axis=-1))
+        of_bias = ratio(np.abs(gradient.sum(axis=-1)), _lengths(gradient))
     return of_weight, of_bias
+
+
+@np.errstate(over="ignore")
+def _lengths(rows: Floats) -> Floats:
+    """Return the L2 norms along the last axis; infinite where squares do not fit."""
+    return np.asarray(np.linalg.norm(rows, axis=-1))
 
 
 @once

@@ -27,6 +27,9 @@ from labelleak.core.training import LocalTraining
 from labelleak.errors import BadInput
 from labelleak.records.states import State
 
+# Of numbers beyond it squares overflow, so that no check of scale or noise could judge them.
+_LARGEST = 1e100
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
@@ -115,8 +118,8 @@ class Observation:
             form: of the head, where its own rows are not those of one softmax.
 
         Raises:
-            BadInput: for shapes that do not fit, fewer than 2 classes, NaN or infinite values,
-                sparse, integer or meta tensors, or numbers below 1.
+            BadInput: for shapes that do not fit, fewer than 2 classes, NaN, infinite values or
+                ones beyond 1e100, sparse, integer or meta tensors, or numbers below 1.
 
         >>> weight = torch.tensor([[-0.5, -0.5], [0.25, 0.25], [0.25, 0.25]])
         >>> Observation.from_gradient(weight, num_samples=1).row_sums.tolist()
@@ -309,8 +312,11 @@ def _check_number(number: object, name: str) -> None:
 
 
 def _check_finite(rows: np.ndarray, name: str) -> None:
-    if np.count_nonzero(np.isfinite(rows)) != rows.size:
-        raise BadInput(f"the {name} gradient holds NaN or infinite numbers, or overflows")
+    if np.count_nonzero(np.abs(rows) < _LARGEST) != rows.size:  # NaN is below nothing
+        raise BadInput(
+            f"the {name} gradient holds NaN or infinite numbers, overflows or goes beyond 1e100; "
+            "did the training diverge?"
+        )
 
 
 def _pair(
