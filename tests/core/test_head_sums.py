@@ -62,6 +62,8 @@ def check(found, weight, tolerance):
 def test_one_pass_finds_all(monkeypatch, dtype, shape, block, few):
     monkeypatch.setattr(head_sums, "BLOCK", block)
     monkeypatch.setattr(head_sums, "_FEW", few)
+    monkeypatch.setattr(head_sums, "_WIDE", 1)
+    monkeypatch.setattr(head_sums, "_AT_ONCE", block)
     weight = gradient(*shape, dtype=dtype)
     check(HeadSums.of(weight), weight, 1e-12 if dtype == torch.float64 else 1e-5)
 
@@ -70,7 +72,7 @@ def test_one_pass_finds_all(monkeypatch, dtype, shape, block, few):
 @pytest.mark.parametrize("size", [1e-25, 1e25])
 def test_sizes_whose_squares_do_not_fit_are_added_up_in_double(monkeypatch, size, few):
     monkeypatch.setattr(head_sums, "_FEW", few)
-    weight = gradient(6, 5, size=size)
+    weight = gradient(6, 33, size=size)
     check(HeadSums.of(weight), weight, 1e-5)
 
 
@@ -78,7 +80,7 @@ def test_sizes_whose_squares_do_not_fit_are_added_up_in_double(monkeypatch, size
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300, 0.0])
 def test_few_entries_say_what_many_do_of_what_is_no_number(monkeypatch, dtype, wrong):
-    weight = gradient(2, 6, 5, dtype=dtype)
+    weight = gradient(2, 6, 33, dtype=dtype)
     weight[1, 2:4] = torch.tensor(wrong, dtype=torch.float64).to(dtype)
     each = []
     for few in (0, 10**6):
@@ -91,10 +93,23 @@ def test_few_entries_say_what_many_do_of_what_is_no_number(monkeypatch, dtype, w
         np.testing.assert_allclose(again, found, rtol=1e-5, atol=room)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(10, 588), (10, 64), (100, 33), (2, 32), (30, 31), (90, 100)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_update_has_the_same_sums_alone_and_among_others(dtype, shape, turned):
+    weight = gradient(60, *shape, dtype=dtype)
+    weight = weight.mT.contiguous().mT if turned else weight
+    together = HeadSums.of(weight)
+    for trial in (0, 7, 59):
+        for alone in (HeadSums.of(weight[trial]), HeadSums.of(weight[trial : trial + 1])):
+            for name, found in vars(together).items():
+                assert np.array_equal(np.squeeze(getattr(alone, name)), found[trial]), name
+
+
 @pytest.mark.parametrize("few", [0, 10**6])
 def test_sums_of_one_update_are_arrays_that_nobody_else_holds(monkeypatch, few):
     monkeypatch.setattr(head_sums, "_FEW", few)
-    weight = torch.nn.Parameter(gradient(4, 5))
+    weight = torch.nn.Parameter(gradient(4, 33))
     found = HeadSums.of(weight)
     assert all(isinstance(one, np.ndarray) for one in vars(found).values())
     before = weight.detach().clone()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 
 import numpy as np
 
@@ -32,15 +31,10 @@ def digest_tensors(named: Mapping[str, Tensor | np.ndarray]) -> str:
     found = hashlib.sha256(_START)
     for name in sorted(named):
         kind, shape, content = _content(named[name])
-        found.update(_line(name, kind, shape))
+        # As `json` writes a list of them, which takes it longer.
+        found.update(f"[{quoted(name)}, {quoted(kind)}, {list(shape)}]\n".encode())
         found.update(content)
     return f"sha256:{found.hexdigest()}"
-
-
-@lru_cache(maxsize=1024)
-def _line(name: str, kind: str, shape: tuple[int, ...]) -> bytes:
-    """Return what goes before a tensor's bytes, which is the same for a model round by round."""
-    return json.dumps([name, kind, shape]).encode() + b"\n"
 
 
 def _content(value: Tensor | np.ndarray) -> tuple[str, tuple[int, ...], memoryview]:

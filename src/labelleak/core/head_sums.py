@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +18,9 @@ Measure = TypeVar("Measure")
 
 # Entries of a block, which stays in the cache while all is found in it.
 BLOCK = 2**19
-# Entries of weights so small that numpy, whose calls take less to begin, is the quicker one.
-_FEW = 2**15
+# Heads of so few entries, in rows so wide, are quicker summed by numpy, whose calls take less to
+# begin; and how many entries it is given at once.
+_FEW, _WIDE, _AT_ONCE = 2**13, 32, 2**15
 # Sizes whose squares fit in single precision.
 _SMALLEST, _LARGEST = 1e-15, 1e15
 
@@ -56,18 +58,14 @@ class HeadSums:
     def of(cls, weight: Tensor, before: Tensor | None = None) -> HeadSums:
         """Pass over a gradient, or over the movement from other weights of the same shape.
 
-        Half precision is added up in single precision, a block at a time, and blocks in double; of
-        few entries all are added up in double.
+        Half precision is added up in single precision, a block at a time, and blocks in double; a
+        small gradient in single or double precision is added up in double.
 
         >>> found = HeadSums.of(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
         >>> found.rows.tolist(), found.columns.tolist(), float(found.zeroed)
         ([-1.0, 3.0], [1.0, 1.0], 1.0)
         """
-        if (
-            before is None
-            and weight.numel() <= _FEW
-            and weight.dtype in (torch.float32, torch.float64)
-        ):
+        if before is None and _is_few(weight):
             return _sums_of_few(weight.numpy(force=True))
         trials, (classes, width) = tuple(weight.shape[:-2]), weight.shape[-2:]
         end = weight.detach().reshape(-1, classes, width)
@@ -121,9 +119,28 @@ class HeadSums:
         return HeadSums(**{name: one.reshape(shapes.get(name, trials)) for name, one in own})
 
 
+def _is_few(weight: Tensor) -> bool:
+    """Tell a head that numpy is quicker with, by its own shape and not by who comes along."""
+    few = weight.shape[-2:].numel() <= _FEW and weight.shape[-1] >= _WIDE
+    return few and weight.dtype in (torch.float32, torch.float64)
+
+
 def _sums_of_few(weight: Floats) -> HeadSums:
-    """Do what `HeadSums.of` does, at once and all of it in double precision."""
-    wide, both = weight.astype(np.float64, copy=False), (-2, -1)
+    """Do what `HeadSums.of` does, all of it in double precision and some trials at a time."""
+    trials, shape = weight.shape[:-2], weight.shape[-2:]
+    number, some = prod(trials), max(1, _AT_ONCE // prod(shape))
+    if number <= some:
+        return _sums_at_once(weight)
+    flat = weight.reshape(-1, *shape)
+    each = [vars(_sums_at_once(flat[at : at + some])) for at in range(0, number, some)]
+    joined = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+    return HeadSums(**joined).shaped(trials)
+
+
+def _sums_at_once(weight: Floats) -> HeadSums:
+    # Laid out row by row, so that the sums of a trial are the same alone and among others.
+    wide = np.ascontiguousarray(weight, dtype=np.float64)
+    entries = wide.reshape(*wide.shape[:-2], -1)
     filled = wide != 0
     live = filled.any(axis=-2).sum(axis=-1).astype(np.float64)
     with np.errstate(all="ignore"):  # what is no number is seen by those who ask
@@ -132,10 +149,10 @@ def _sums_of_few(weight: Floats) -> HeadSums:
             wide.sum(axis=-2),
             wide.min(axis=-1),
             wide.max(axis=-1),
-            np.square(wide).sum(axis=both),
-            np.abs(wide).sum(axis=both),
+            np.square(entries).sum(axis=-1),
+            np.abs(entries).sum(axis=-1),
             live,
-            live * wide.shape[-2] - filled.sum(axis=both),
+            live * wide.shape[-2] - filled.sum(axis=(-2, -1)),
         )
     return HeadSums(*map(np.asarray, found))
 

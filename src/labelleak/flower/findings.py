@@ -13,6 +13,7 @@ from labelleak.core.answers import Answer
 from labelleak.core.battery import UNFED
 from labelleak.core.counts import Floats, Ints
 from labelleak.core.head import HeadFinding
+from labelleak.core.head_sums import locked
 from labelleak.core.limits import Limits
 from labelleak.core.observation import Observation
 from labelleak.core.priors import UniformPrior, free_guess
@@ -174,7 +175,7 @@ class Finding:
         passes = 0 if self.trained is None else self.trained.evenly
         if self.truth is None or not passes or self.task is not Task.classes:
             return np.zeros(len(self.senders), dtype=bool)
-        return suits_badly(self._even_guess, self._named, repeats=passes)
+        return locked(suits_badly(self._even_guess, self._named, repeats=passes))
 
     @property
     def _named(self) -> Floats:
