@@ -178,10 +178,15 @@ def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(tmp_path):
         [sys.executable, "-m", "labelleak", *words], stderr=subprocess.PIPE, text=True
     )
     path = tmp_path / "records.jsonl"
+    # Records are kept once all that are written together are on the disk, so it is waited for more:
+    # for a size that stood still for a while, and then one beyond it.
+    size = still = 0
     for _ in range(2400):  # a busy machine takes its time
-        if path.exists() and path.stat().st_size > 20_000:
-            break
         time.sleep(0.05)
+        before, size = size, path.stat().st_size if path.exists() else 0
+        if 0 < still < size:
+            break
+        still = size if size == before else still
     started.send_signal(signal.SIGINT)
     _, said = started.communicate(timeout=30)
     assert started.returncode == 130
