@@ -174,7 +174,7 @@ class Finding:
         """Which updates' labels are unlike batches drawn evenly, where nobody told a prior."""
         passes = 0 if self.trained is None else self.trained.evenly
         if self.truth is None or not passes or self.task is not Task.classes:
-            return np.zeros(len(self.senders), dtype=bool)
+            return locked(np.zeros(len(self.senders), dtype=bool))
         return locked(suits_badly(self._even_guess, self._named, repeats=passes))
 
     @property
